@@ -1,0 +1,123 @@
+// Package diag says what is wrong with an input, where, and what would be right.
+//
+// A reader of configuration collects Problems as it goes and returns them all at once, so that a DBA mends a file in one
+// pass. The package does no I/O and imports nothing of ours: every room may use it.
+package diag
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Position is a place in an input. Line and Column count from 1; a Line of 0 means the whole file.
+type Position struct {
+	File   string
+	Line   int
+	Column int
+}
+
+// String gives file:line:col, or the file alone when the place inside it isn't known.
+func (p Position) String() string {
+	file := p.File
+	if file == "" {
+		file = "-"
+	}
+	if p.Line == 0 {
+		return file
+	}
+	return fmt.Sprintf("%s:%d:%d", file, p.Line, p.Column)
+}
+
+// Severity tells whether an input may be used in spite of a Problem.
+type Severity int
+
+const (
+	// Error means that the input can't be used as it is.
+	Error Severity = iota
+	// Warning means that the input can be used but probably doesn't do what its writer wants.
+	Warning
+)
+
+// String is the severity's word as it stands in messages.
+func (s Severity) String() string {
+	if s == Warning {
+		return "warning"
+	}
+	return "error"
+}
+
+// Problem is one thing that is wrong with an input. Neither text ends in a full stop, and neither holds a secret.
+type Problem struct {
+	Pos      Position
+	Severity Severity
+	// What is wrong, naming the object: `service "replica": port 70000 is out of range`.
+	What string
+	// Want is what would be right: `a number from 1 to 65535`. May be empty.
+	Want string
+}
+
+// String gives `file:line:col: error: what; want`.
+func (p Problem) String() string {
+	text := fmt.Sprintf("%s: %s: %s", p.Pos, p.Severity, p.What)
+	if p.Want != "" {
+		text += "; " + p.Want
+	}
+	return text
+}
+
+// Problems are all that was found wrong with an input. As an error they print one to a line.
+type Problems []Problem
+
+// Errorf adds an error. A verb %w is not supported: a Problem is for a person to read.
+func (ps *Problems) Errorf(pos Position, want, format string, args ...any) {
+	*ps = append(*ps, Problem{Pos: pos, Severity: Error, What: fmt.Sprintf(format, args...), Want: want})
+}
+
+// Warnf adds a warning.
+func (ps *Problems) Warnf(pos Position, want, format string, args ...any) {
+	*ps = append(*ps, Problem{Pos: pos, Severity: Warning, What: fmt.Sprintf(format, args...), Want: want})
+}
+
+// Error lists the problems, one to a line, in the order of their places.
+func (ps Problems) Error() string {
+	lines := make([]string, 0, len(ps))
+	for _, p := range ps.Sorted() {
+		lines = append(lines, p.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Sorted gives the problems by file, line and column, each once. Problems at one place stay in the order they were found.
+func (ps Problems) Sorted() Problems {
+	sorted := slices.Clone(ps)
+	slices.SortStableFunc(sorted, func(a, b Problem) int {
+		return cmp.Or(strings.Compare(a.Pos.File, b.Pos.File), cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Column, b.Pos.Column))
+	})
+	seen := make(map[Problem]bool, len(sorted))
+	return slices.DeleteFunc(sorted, func(p Problem) bool {
+		again := seen[p]
+		seen[p] = true
+		return again
+	})
+}
+
+// Err gives the problems as an error if at least one is an error (warnings included then), otherwise nil.
+func (ps Problems) Err() error {
+	if slices.ContainsFunc(ps, func(p Problem) bool { return p.Severity == Error }) {
+		return ps
+	}
+	return nil
+}
+
+// Warnings gives those that don't forbid the use of the input.
+func (ps Problems) Warnings() Problems {
+	var warnings Problems
+	for _, p := range ps.Sorted() {
+		if p.Severity == Warning {
+			warnings = append(warnings, p)
+		}
+	}
+	return warnings
+}

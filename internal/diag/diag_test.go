@@ -1,0 +1,36 @@
+package diag
+
+import "testing"
+
+func TestProblemsAreSortedAndSaidOnce(t *testing.T) {
+	var ps Problems
+	at := func(line, column int) Position { return Position{File: "pigsty.yml", Line: line, Column: column} }
+	ps.Errorf(at(7, 9), "a number from 1 to 65535", "port %d is out of range", 70000)
+	ps.Warnf(at(3, 2), "", "nobody is selected")
+	ps.Errorf(at(7, 9), "a number from 1 to 65535", "port %d is out of range", 70000)
+	ps.Errorf(Position{File: "pigsty.yml"}, "", "no hosts")
+	want := `pigsty.yml: error: no hosts
+pigsty.yml:3:2: warning: nobody is selected
+pigsty.yml:7:9: error: port 70000 is out of range; a number from 1 to 65535`
+	if got := ps.Error(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestOnlyErrorsForbidUse(t *testing.T) {
+	var ps Problems
+	if ps.Err() != nil {
+		t.Error("no problem is an error")
+	}
+	ps.Warnf(Position{}, "", "odd")
+	if ps.Err() != nil {
+		t.Error("a warning forbids use")
+	}
+	ps.Errorf(Position{}, "", "wrong")
+	if ps.Err() == nil {
+		t.Error("an error doesn't forbid use")
+	}
+	if w := ps.Warnings(); len(w) != 1 || w[0].What != "odd" {
+		t.Errorf("warnings: %v", w)
+	}
+}
