@@ -1,0 +1,94 @@
+// Package state is what is known of a cluster now: who its members are, what each does, and which server of which service
+// may take clients, with the reason.
+//
+// A View is immutable once published, and holds membership and health together, so no reader sees a set of servers and a
+// health that disagree. A Board is where a cluster's loop, its only writer, publishes Views for everyone else.
+package state
+
+import (
+	"time"
+
+	"github.com/pgporter/pgporter/internal/service"
+)
+
+// View is a cluster at one moment. Nobody changes it after it was published.
+type View struct {
+	Cluster string
+	// Version rises by one with each View of a cluster.
+	Version uint64
+	// At is when the View was made.
+	At       time.Time
+	Members  []Member
+	Services []Service
+}
+
+// Service finds a service by its full name; nil if the cluster has none of that name.
+func (v *View) Service(fullName string) *Service {
+	for i := range v.Services {
+		if v.Services[i].FullName == fullName {
+			return &v.Services[i]
+		}
+	}
+	return nil
+}
+
+// NotChecked is what is said of a member or a server before its first check has ended.
+const NotChecked = "not checked yet"
+
+// Member is an instance as its Patroni describes it.
+type Member struct {
+	service.Member
+	// Live is the role that selectors see: the last known one, the declared one before any answer.
+	Live service.Role
+	// State is Patroni's word for PostgreSQL's state (running, stopping, starting, …); empty before any answer.
+	State string
+	// Timeline is PostgreSQL's; 0 while unknown.
+	Timeline int
+	// Answer says in words what the last check brought: `200 primary running`, `silent: connection refused`; NotChecked
+	// before the first has ended.
+	Answer string
+	// Answered is when Patroni answered last; zero if never.
+	Answered time.Time
+}
+
+// Service is a resolved service with the health of its servers, in the same order.
+type Service struct {
+	service.Service
+	// Health has one entry for each of Service.Servers, at the same index.
+	Health []Health
+}
+
+// Health says whether a server may carry clients of one service.
+type Health struct {
+	// Up servers take new clients.
+	Up bool
+	// Reason says why, in words for an operator.
+	Reason string
+	// Since is when Up last changed (or the server joined).
+	Since time.Time
+	// Epoch rises each time the sessions that the server has in this service must end. A session that was registered under
+	// a lower epoch is over, even if the server is up again by the time anybody looks. A server that leaves the service and
+	// comes back comes with a higher one.
+	Epoch uint64
+}
+
+// Usable gives the indices of the servers that take new clients now: the regular ones that are up with a weight above 0;
+// if there is none, the first backup that is up (HAProxy's rule without `option allbackups`).
+func (s *Service) Usable() []int {
+	var regular []int
+	backup := -1
+	for i, server := range s.Servers {
+		if !s.Health[i].Up || server.Weight == 0 {
+			continue
+		}
+		if !server.Backup {
+			regular = append(regular, i)
+		} else if backup < 0 {
+			backup = i
+		}
+	}
+	if len(regular) == 0 && backup >= 0 {
+		return []int{backup}
+	}
+	return regular
+}
