@@ -1,0 +1,211 @@
+package inventory
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/pgporter/pgporter/internal/diag"
+)
+
+// builder makes groups and hosts of a document.
+type builder struct {
+	inv      *Inventory
+	problems *diag.Problems
+	// inProgress are the groups between the top and where the builder is, to recognise one inside itself.
+	inProgress map[*Group]bool
+}
+
+const groupWant = "a mapping with hosts, children and vars"
+
+func (b *builder) document(root Value) {
+	b.inv.all = b.group("all", diag.Position{File: b.inv.File})
+	for _, e := range root.Entries() {
+		b.groupBody(e)
+	}
+}
+
+// group finds or adds a group.
+func (b *builder) group(name string, pos diag.Position) *Group {
+	g, known := b.inv.named[name]
+	if !known {
+		g = &Group{Name: name, Pos: pos, inv: b.inv, vars: map[string]Value{}}
+		b.inv.named[name] = g
+		b.inv.groups = append(b.inv.groups, g)
+	} else if g.Pos.Line == 0 {
+		g.Pos = pos
+	}
+	return g
+}
+
+// groupBody reads a group's name and what stands under it; nil if it is no group.
+func (b *builder) groupBody(e Entry) *Group {
+	name, isText := e.Key.Text()
+	if !isText || name == "" {
+		b.problems.Errorf(e.Key.Pos(), "quotes around it", "%s can't be a group's name", e.Key.Describe())
+		return nil
+	}
+	if e.Value.Kind() != Map && e.Value.Kind() != Null {
+		b.problems.Errorf(e.Value.Pos(), groupWant, "group %q is %s", name, e.Value.Describe())
+		return nil
+	}
+	g := b.group(name, e.Key.Pos())
+	if b.inProgress[g] || g == b.inv.all && len(b.inProgress) > 0 {
+		b.problems.Errorf(e.Key.Pos(), "", "group %q is inside itself", name)
+		return nil
+	}
+	b.inProgress[g] = true
+	defer delete(b.inProgress, g)
+	for _, section := range e.Value.Entries() {
+		switch section.Name {
+		case "vars":
+			b.vars(g, section.Value)
+		case "children":
+			for _, child := range b.section(g, section) {
+				if c := b.groupBody(child); c != nil && !slices.Contains(c.parents, g) {
+					c.parents = append(c.parents, g)
+				}
+			}
+		case "hosts":
+			for _, host := range b.section(g, section) {
+				b.hosts(g, host)
+			}
+		default:
+			b.problems.Warnf(section.Key.Pos(), "hosts, children or vars", "group %q: the key %q is ignored, as Ansible ignores it",
+				name, section.Name)
+		}
+	}
+	return g
+}
+
+// section gives the entries under `hosts` or `children`; Ansible allows a single name instead of a mapping.
+func (b *builder) section(g *Group, section Entry) []Entry {
+	switch section.Value.Kind() {
+	case Map, Null:
+		return section.Value.Entries()
+	case Text:
+		name, _ := section.Value.Text()
+		return []Entry{{Name: name, Key: section.Value, Value: Value{pos: section.Value.Pos()}}}
+	}
+	b.problems.Errorf(section.Value.Pos(), "a mapping: each name with a colon after it, not a dash before it", "%s of group %q is %s",
+		section.Name, g.Name, section.Value.Describe())
+	return nil
+}
+
+func (b *builder) vars(g *Group, v Value) {
+	if v.Kind() != Map && v.Kind() != Null {
+		b.problems.Errorf(v.Pos(), "a mapping of variables", "vars of group %q is %s", g.Name, v.Describe())
+		return
+	}
+	for _, e := range v.Entries() {
+		if e.Name != "ansible_group_priority" {
+			g.vars[e.Name] = e.Value
+			continue
+		}
+		priority, ok := e.Value.WholeNumber()
+		if !ok {
+			b.problems.Errorf(e.Value.Pos(), "a whole number", "ansible_group_priority of group %q is %s", g.Name, e.Value.Describe())
+			continue
+		}
+		g.priority = priority
+	}
+}
+
+// hosts reads an entry under `hosts`: one host, or several if the name holds ranges.
+func (b *builder) hosts(g *Group, e Entry) {
+	pattern, isText := e.Key.Text()
+	if !isText || pattern == "" {
+		b.problems.Errorf(e.Key.Pos(), "quotes around it", "%s can't be a host's name", e.Key.Describe())
+		return
+	}
+	if e.Value.Kind() != Map && e.Value.Kind() != Null {
+		b.problems.Errorf(e.Value.Pos(), "a mapping of the host's variables, or nothing", "host %q is %s", pattern, e.Value.Describe())
+		return
+	}
+	names, err := expand(pattern)
+	if err != nil {
+		b.problems.Errorf(e.Key.Pos(), "a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c]", "host %q: %v", pattern, err)
+		return
+	}
+	for _, name := range names {
+		h := b.host(name, e.Key.Pos())
+		if !slices.Contains(h.direct, g) {
+			h.direct = append(h.direct, g)
+		}
+		for _, v := range e.Value.Entries() {
+			h.vars[v.Name] = v.Value
+		}
+	}
+}
+
+func (b *builder) host(name string, pos diag.Position) *Host {
+	h, known := b.inv.byName[name]
+	if !known {
+		h = &Host{Name: name, Pos: pos, inv: b.inv, vars: map[string]Value{}}
+		b.inv.byName[name] = h
+		b.inv.hosts = append(b.inv.hosts, h)
+	}
+	return h
+}
+
+// settle computes what needs the whole inventory: who is ungrouped, how deep each group is, and each host's groups.
+func (b *builder) settle() {
+	all := b.inv.all
+	ungrouped, isNamed := b.inv.named["ungrouped"]
+	for _, h := range b.inv.hosts {
+		h.direct = slices.DeleteFunc(h.direct, func(g *Group) bool { return g == all })
+		if isNamed && len(h.direct) > 1 {
+			h.direct = slices.DeleteFunc(h.direct, func(g *Group) bool { return g == ungrouped })
+		}
+		if len(h.direct) == 0 {
+			ungrouped = b.group("ungrouped", h.Pos)
+			isNamed = true
+			h.direct = append(h.direct, ungrouped)
+		}
+	}
+	for _, g := range b.inv.groups {
+		b.ancestors(g)
+	}
+	for _, h := range b.inv.hosts {
+		seen := map[*Group]bool{}
+		for _, g := range h.direct {
+			for _, a := range g.ancestors {
+				if !seen[a] {
+					seen[a] = true
+					h.chain = append(h.chain, a)
+				}
+			}
+		}
+		slices.SortFunc(h.chain, func(x, y *Group) int {
+			return cmp.Or(cmp.Compare(x.depth, y.depth), cmp.Compare(x.priority, y.priority), strings.Compare(x.Name, y.Name))
+		})
+	}
+}
+
+// ancestors fills in a group's ancestors and depth. A group without a parent is a child of `all`; a circle, which a group
+// defined in two places can make, is a problem and cut.
+func (b *builder) ancestors(g *Group) {
+	if g == b.inv.all || g.ancestors != nil {
+		return
+	}
+	b.inProgress[g] = true
+	defer delete(b.inProgress, g)
+	g.depth = 1
+	found := []*Group{g}
+	seen := map[*Group]bool{g: true}
+	for _, parent := range g.parents {
+		if b.inProgress[parent] {
+			b.problems.Errorf(g.Pos, "", "group %q is inside itself, by way of group %q", g.Name, parent.Name)
+			continue
+		}
+		b.ancestors(parent)
+		g.depth = max(g.depth, parent.depth+1)
+		for _, a := range parent.ancestors {
+			if !seen[a] {
+				seen[a] = true
+				found = append(found, a)
+			}
+		}
+	}
+	g.ancestors = found
+}

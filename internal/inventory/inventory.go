@@ -1,0 +1,214 @@
+// Package inventory reads an Ansible inventory in YAML, as Pigsty's users write it, into hosts with their effective
+// variables, each of which knows its place in the file.
+//
+// It follows Ansible's YAML inventory plugin: the order of hosts is that of their first appearance, depth first; groups may
+// stand at the top level, be nested, be defined in several places and have several parents; a host's variables win over its
+// groups', which win by depth, then by ansible_group_priority, then by name, and `all` is the weakest. Lists and mappings are
+// replaced, never merged. Plain scalars are read as PyYAML reads them, by YAML 1.1's rules: 010 is 8, 90:33 is 5433, yes is
+// true.
+//
+// Values that Ansible would compute, because they hold a Jinja template or are encrypted, are kept as they are written and
+// can be recognised (Value.Unreadable); so one that nobody reads does no harm. The package knows nothing of PostgreSQL.
+// An Inventory doesn't change once read and may be used by several goroutines.
+package inventory
+
+import (
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/pgporter/pgporter/internal/diag"
+)
+
+// Inventory is what a file says, or, if there were problems, what of it could be understood.
+type Inventory struct {
+	// File is the name that positions carry.
+	File   string
+	hosts  []*Host
+	byName map[string]*Host
+	groups []*Group
+	named  map[string]*Group
+	all    *Group
+}
+
+// Host is an entry under some group's `hosts`.
+type Host struct {
+	Name string
+	// Pos is where the host first appears.
+	Pos  diag.Position
+	inv  *Inventory
+	vars map[string]Value
+	// direct are the groups that list the host, chain all that it belongs to but `all`, weakest first.
+	direct []*Group
+	chain  []*Group
+}
+
+// Group is a named set of hosts and of other groups.
+type Group struct {
+	Name string
+	// Pos is where the group first appears.
+	Pos     diag.Position
+	inv     *Inventory
+	vars    map[string]Value
+	parents []*Group
+	// depth is the longest way from `all`.
+	depth    int
+	priority int64
+	// ancestors are the group itself and all above it but `all`.
+	ancestors []*Group
+}
+
+// Read reads a file. What is wrong with it comes as Problems; with an error among them the Inventory is good for finding
+// more of them and nothing else. It is nil if the file is no inventory at all: it can't be opened, or isn't YAML, or holds
+// no mapping.
+func Read(path string) (*Inventory, diag.Problems) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		why := err
+		if failed := (*fs.PathError)(nil); errors.As(err, &failed) {
+			why = failed.Err
+		}
+		var problems diag.Problems
+		problems.Errorf(diag.Position{File: path}, "", "the inventory can't be read: %v", why)
+		return nil, problems
+	}
+	return Parse(path, data)
+}
+
+// Parse reads an inventory from memory; name is what positions call it.
+func Parse(name string, data []byte) (*Inventory, diag.Problems) {
+	doc, problems := load(name, data)
+	if doc == nil {
+		return nil, problems
+	}
+	root := doc.value(doc.root)
+	if root.Kind() != Map {
+		problems.Errorf(root.Pos(), "a mapping of groups, as in `all: { children: … }`", "the inventory is %s", root.Describe())
+		return nil, problems
+	}
+	inv := &Inventory{File: name, byName: map[string]*Host{}, named: map[string]*Group{}}
+	b := builder{inv: inv, problems: &problems, inProgress: map[*Group]bool{}}
+	b.document(root)
+	b.settle()
+	return inv, problems
+}
+
+// Hosts gives all hosts in the order of their first appearance.
+func (inv *Inventory) Hosts() []*Host { return inv.hosts }
+
+// Host finds a host by its name.
+func (inv *Inventory) Host(name string) (*Host, bool) {
+	h, ok := inv.byName[name]
+	return h, ok
+}
+
+// Groups gives all groups in the order of their first appearance. `all` is always among them, `ungrouped` if it is named or needed.
+func (inv *Inventory) Groups() []*Group { return inv.groups }
+
+// Group finds a group by its name.
+func (inv *Inventory) Group(name string) (*Group, bool) {
+	g, ok := inv.named[name]
+	return g, ok
+}
+
+// Hosts gives the hosts of the group and of all groups below it, in the inventory's order.
+func (g *Group) Hosts() []*Host {
+	var hosts []*Host
+	for _, h := range g.inv.hosts {
+		if g == g.inv.all || slices.Contains(h.chain, g) {
+			hosts = append(hosts, h)
+		}
+	}
+	return hosts
+}
+
+// Var gives a variable as it is for the host, or false if neither the host nor any of its groups sets it. The implicit
+// inventory_hostname, inventory_hostname_short, group_names and groups are there for every host and can't be set.
+func (h *Host) Var(name string) (Value, bool) {
+	if v, ok := h.implicit(name); ok {
+		return v, true
+	}
+	if v, ok := h.vars[name]; ok {
+		return v, true
+	}
+	for i := len(h.chain) - 1; i >= 0; i-- {
+		if v, ok := h.chain[i].vars[name]; ok {
+			return v, true
+		}
+	}
+	v, ok := h.inv.all.vars[name]
+	return v, ok
+}
+
+// Vars gives all variables of the host as JSON values, the implicit ones but `groups` included.
+func (h *Host) Vars() map[string]any {
+	vars := map[string]any{}
+	add := func(layer map[string]Value) {
+		for name := range layer {
+			if _, done := vars[name]; !done {
+				v, _ := h.Var(name)
+				vars[name] = v.JSON()
+			}
+		}
+	}
+	add(h.vars)
+	for _, g := range h.chain {
+		add(g.vars)
+	}
+	add(h.inv.all.vars)
+	for _, name := range []string{"inventory_hostname", "inventory_hostname_short", "group_names"} {
+		v, _ := h.implicit(name)
+		vars[name] = v.JSON()
+	}
+	return vars
+}
+
+// GroupNames are the names of all groups that the host belongs to but `all`, sorted.
+func (h *Host) GroupNames() []string {
+	names := make([]string, 0, len(h.chain))
+	for _, g := range h.chain {
+		names = append(names, g.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (h *Host) implicit(name string) (Value, bool) {
+	var made any
+	switch name {
+	case "inventory_hostname":
+		made = h.Name
+	case "inventory_hostname_short":
+		// An address has no short form (ansible/inventory/host.py).
+		made = h.Name
+		if _, err := netip.ParseAddr(h.Name); err != nil {
+			made, _, _ = strings.Cut(h.Name, ".")
+		}
+	case "group_names":
+		made = list(h.GroupNames())
+	case "groups":
+		members := map[string]any{}
+		for _, g := range h.inv.groups {
+			var names []string
+			for _, member := range g.Hosts() {
+				names = append(names, member.Name)
+			}
+			members[g.Name] = list(names)
+		}
+		made = members
+	default:
+		return Value{}, false
+	}
+	return Value{made: made, pos: h.Pos}, true
+}
+
+func list(texts []string) []any {
+	items := make([]any, 0, len(texts))
+	for _, t := range texts {
+		items = append(items, t)
+	}
+	return items
+}

@@ -1,0 +1,364 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/pgporter/pgporter/internal/diag"
+	"github.com/pgporter/pgporter/internal/inventory"
+	"github.com/pgporter/pgporter/internal/selector"
+	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/spelling"
+)
+
+// definition is a service as a list declares it: what doesn't depend on who looks.
+type definition struct {
+	service.Definition
+	// dest is empty if the destination is pg_default_service_dest's.
+	dest service.Dest
+	// ownOptions says that the options aren't pg_rto's.
+	ownOptions bool
+	selector   *selector.Selector
+	backup     *selector.Selector
+	// builtIn says that the inventory doesn't declare the service.
+	builtIn bool
+	// namePos, portPos, selectorValue and backupValue are places; a service that is built in has none.
+	namePos, portPos           diag.Position
+	selectorValue, backupValue inventory.Value
+}
+
+// defaultServices are those that a cluster has if pg_default_services isn't set.
+var defaultServices = []service.Definition{
+	{Name: "primary", Port: 5433, Check: "/primary", Selector: "[]"},
+	{Name: "replica", Port: 5434, Check: "/read-only", Selector: "[]", Backup: "[? pg_role == `primary` || pg_role == `offline` ]"},
+	{Name: "default", Port: 5436, Dest: service.Dest{Kind: service.ToPostgres}, Check: "/primary", Selector: "[]"},
+	{Name: "offline", Port: 5438, Dest: service.Dest{Kind: service.ToPostgres}, Check: "/replica",
+		Selector: "[? pg_role == `offline` || pg_offline_query ]", Backup: "[? pg_role == `replica` && !pg_offline_query]"},
+}
+
+// DefaultServices are the four services of a cluster whose inventory, if it has any, doesn't say otherwise: names, ports,
+// checks, selectors and destinations (an empty one means pg_default_service_dest's), with Pigsty's other defaults.
+func DefaultServices() []service.Definition {
+	definitions := slices.Clone(defaultServices)
+	options, _ := service.ParseOptions(timings[defaultRTO].options())
+	for i := range definitions {
+		definitions[i].IP, definitions[i].MaxConn, definitions[i].Balance = "*", defaultMaxConn, service.RoundRobin
+		definitions[i].Options = options
+	}
+	return definitions
+}
+
+const (
+	defaultMaxConn      = 5000
+	defaultPostgresPort = 5432
+)
+
+// serviceKeys are the keys of a service definition, with how each is read. The first three are required.
+var serviceKeys = []struct {
+	name string
+	read func(r *definitionReader, v inventory.Value)
+}{
+	{"name", (*definitionReader).readName},
+	{"port", (*definitionReader).readPort},
+	{"selector", (*definitionReader).readSelector},
+	{"backup", (*definitionReader).readBackup},
+	{"ip", (*definitionReader).readIP},
+	{"dest", (*definitionReader).readDest},
+	{"check", (*definitionReader).readCheck},
+	{"maxconn", (*definitionReader).readMaxConn},
+	{"balance", (*definitionReader).readBalance},
+	{"options", (*definitionReader).readOptions},
+}
+
+const requiredKeys = 3
+
+// definitionReader reads one entry of a list of services.
+type definitionReader struct {
+	p *planner
+	d definition
+	// label is what messages call the service.
+	label string
+	sound bool
+}
+
+// definitions gives the services that a host declares, in order. Of two with one name the later takes the place of the
+// earlier, as its file would in Pigsty.
+func (p *planner) definitions(h *inventory.Host) []definition {
+	var all []definition
+	if _, set := h.Var("pg_default_services"); set {
+		all = p.list(h, "pg_default_services")
+	} else {
+		for _, d := range DefaultServices() {
+			s, _ := p.compile(d.Selector)
+			one := definition{Definition: d, dest: d.Dest, selector: s, builtIn: true}
+			if d.Backup != "" {
+				one.backup, _ = p.compile(d.Backup)
+			}
+			all = append(all, one)
+		}
+	}
+	all = append(all, p.list(h, "pg_services")...)
+	var kept []definition
+	place := map[string]int{}
+	for _, d := range all {
+		i, again := place[d.Name]
+		if !again {
+			place[d.Name] = len(kept)
+			kept = append(kept, d)
+			continue
+		}
+		other := "the default one"
+		if !kept[i].builtIn {
+			other = fmt.Sprintf("the one at %s", kept[i].namePos)
+		}
+		p.problems.Warnf(d.namePos, "pg_default_services without it, or another name", "service %q takes the place of %s", d.Name, other)
+		kept[i] = d
+	}
+	return kept
+}
+
+// list reads pg_default_services or pg_services; entries that aren't sound are left out.
+func (p *planner) list(h *inventory.Host, variable string) []definition {
+	v, set := h.Var(variable)
+	if !set {
+		return nil
+	}
+	if v.Kind() != inventory.List {
+		if p.readable(v, variable) {
+			p.problems.Errorf(v.Pos(), "a list of services; [] for none", "%s is %s", variable, v.Describe())
+		}
+		return nil
+	}
+	var definitions []definition
+	for i, item := range v.Items() {
+		if d, sound := p.definition(fmt.Sprintf("service %d of %s", i+1, variable), item); sound {
+			definitions = append(definitions, d)
+		}
+	}
+	return definitions
+}
+
+// definition reads an entry, all of it even if a part is wrong.
+func (p *planner) definition(label string, v inventory.Value) (definition, bool) {
+	r := &definitionReader{p: p, label: label, sound: true}
+	if v.Kind() != inventory.Map {
+		if p.readable(v, label) {
+			p.problems.Errorf(v.Pos(), "a mapping with name, port and selector", "%s is %s", label, v.Describe())
+		}
+		return r.d, false
+	}
+	r.d.Definition = service.Definition{IP: "*", Check: "/", MaxConn: defaultMaxConn, Balance: service.RoundRobin}
+	values := map[string]inventory.Value{}
+	known := make([]string, 0, len(serviceKeys))
+	for _, k := range serviceKeys {
+		known = append(known, k.name)
+	}
+	if name, set := v.Get("name"); set {
+		if text, ok := name.Name(); ok {
+			r.label = fmt.Sprintf("service %q", text)
+		}
+	}
+	for _, e := range v.Entries() {
+		if !slices.Contains(known, e.Name) {
+			r.fail(e.Key.Pos(), suggestion(e.Name, known), "a service has no key %q", e.Name)
+			continue
+		}
+		values[e.Name] = e.Value
+	}
+	for i, k := range serviceKeys {
+		value, set := values[k.name]
+		switch {
+		case !set && i < requiredKeys:
+			r.fail(v.Pos(), "name, port and selector at least", "%s is missing", k.name)
+		case !set:
+		case value.Kind() == inventory.Null:
+			r.fail(value.Pos(), "a value, or not the key either", "%s is empty", k.name)
+		default:
+			if part, why, found := value.Unreadable(); found {
+				r.fail(part.Pos(), "a value written out", why, k.name)
+				continue
+			}
+			k.read(r, value)
+		}
+	}
+	return r.d, r.sound
+}
+
+// fail reports what makes the service unusable.
+func (r *definitionReader) fail(pos diag.Position, want, format string, args ...any) {
+	r.sound = false
+	r.p.problems.Errorf(pos, want, "%s: %s", r.label, fmt.Sprintf(format, args...))
+}
+
+// nameForm keeps full names within what HAProxy takes for a proxy's name and a file's name takes.
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
+
+func (r *definitionReader) readName(v inventory.Value) {
+	name, ok := v.Name()
+	if !ok || !nameForm.MatchString(name) {
+		r.fail(v.Pos(), "letters, digits, dashes, dots and underscores", "name is %s", v.Describe())
+	}
+	r.d.Name, r.d.namePos = name, v.Pos()
+}
+
+func (r *definitionReader) readPort(v inventory.Value) {
+	r.d.Port = r.number(v, "port", 1, 65535)
+	r.d.portPos = v.Pos()
+}
+
+func (r *definitionReader) readMaxConn(v inventory.Value) {
+	r.d.MaxConn = r.number(v, "maxconn", 1, 1<<31-1)
+}
+
+func (r *definitionReader) number(v inventory.Value, key string, least, most int) int {
+	n, ok := v.WholeNumber()
+	if !ok || n < int64(least) || n > int64(most) {
+		r.fail(v.Pos(), fmt.Sprintf("a whole number from %d to %d", least, most), "%s is %s", key, v.Describe())
+		return 0
+	}
+	return int(n)
+}
+
+func (r *definitionReader) readSelector(v inventory.Value) {
+	r.d.Selector, r.d.selector = r.expression(v, "selector")
+	r.d.selectorValue = v
+}
+
+func (r *definitionReader) readBackup(v inventory.Value) {
+	r.d.Backup, r.d.backup = r.expression(v, "backup")
+	r.d.backupValue = v
+}
+
+func (r *definitionReader) expression(v inventory.Value, key string) (string, *selector.Selector) {
+	text, isText := v.Text()
+	if !isText {
+		r.fail(v.Pos(), "a JMESPath expression in quotes, as in \"[]\"", "%s is %s", key, v.Describe())
+		return "", nil
+	}
+	s, err := r.p.compile(text)
+	if err != nil {
+		r.sound = false
+		r.p.badExpression(v, fmt.Sprintf("%s: %s", r.label, key), err)
+	}
+	return text, s
+}
+
+// badExpression reports an error of a selector at its place inside the expression.
+func (p *planner) badExpression(v inventory.Value, what string, err error) {
+	pos := v.Pos()
+	if at := (*selector.Error)(nil); errors.As(err, &at) {
+		pos = v.At(at.Offset)
+	}
+	p.problems.Errorf(pos, "", "%s, %v", what, err)
+}
+
+func (r *definitionReader) readIP(v inventory.Value) {
+	text, isText := v.Text()
+	if !isText {
+		r.fail(v.Pos(), `an address, or "*" for every address of the node`, "ip is %s", v.Describe())
+		return
+	}
+	if text != "*" {
+		address, err := netip.ParseAddr(text)
+		if err != nil || address.Zone() != "" {
+			r.fail(v.Pos(), `an address, or "*" for every address of the node`, "ip is %s", v.Describe())
+			return
+		}
+		text = address.String()
+	}
+	r.d.IP = text
+}
+
+func (r *definitionReader) readDest(v inventory.Value) {
+	if text, _ := v.Text(); text == "default" {
+		return
+	}
+	dest, ok := r.p.dest(v, r.label+": dest")
+	r.d.dest = dest
+	r.sound = r.sound && ok
+}
+
+// dest reads a destination. Pigsty's template takes 5432 for one that it doesn't know; so does ours, with a warning.
+func (p *planner) dest(v inventory.Value, what string) (service.Dest, bool) {
+	const want = "default, postgres, pgbouncer or a port from 1 to 65535"
+	if n, ok := v.WholeNumber(); ok {
+		if n < 1 || n > 65535 {
+			p.problems.Errorf(v.Pos(), want, "%s is %s", what, v.Describe())
+			return service.Dest{}, false
+		}
+		return service.Dest{Kind: service.ToPort, Port: int(n)}, true
+	}
+	text, isText := v.Text()
+	if !isText {
+		p.problems.Errorf(v.Pos(), want, "%s is %s", what, v.Describe())
+		return service.Dest{}, false
+	}
+	switch kind := service.DestKind(text); kind {
+	case service.ToPostgres, service.ToPgBouncer:
+		return service.Dest{Kind: kind}, true
+	}
+	p.problems.Warnf(v.Pos(), want, "%s is %s; port %d is taken, as in Pigsty", what, v.Describe(), defaultPostgresPort)
+	return service.Dest{Kind: service.ToPort, Port: defaultPostgresPort}, true
+}
+
+func (r *definitionReader) readCheck(v inventory.Value) {
+	text, isText := v.Text()
+	if !isText || !strings.HasPrefix(text, "/") || strings.ContainsFunc(text, isNoURL) {
+		r.fail(v.Pos(), "a path of Patroni's REST API, as in /primary", "check is %s", v.Describe())
+		return
+	}
+	r.d.Check = text
+}
+
+// isNoURL tells the characters that a request line can't hold as they are.
+func isNoURL(c rune) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '#' }
+
+// foreignBalance are HAProxy's other algorithms (configuration manual 2.6, section 4.2, balance), without their arguments.
+var foreignBalance = []string{"first", "hash", "hdr", "random", "rdp-cookie", "source", "static-rr", "uri", "url_param"}
+
+func (r *definitionReader) readBalance(v inventory.Value) {
+	const want = "roundrobin or leastconn"
+	text, isText := v.Text()
+	algorithm, _, _ := strings.Cut(text, "(")
+	switch {
+	case isText && (text == string(service.RoundRobin) || text == string(service.LeastConn)):
+		r.d.Balance = service.Balance(text)
+	case isText && slices.Contains(foreignBalance, strings.TrimSpace(algorithm)):
+		r.fail(v.Pos(), want, "balance %s is not supported yet", text)
+	default:
+		r.fail(v.Pos(), want, "balance is %s, which is no algorithm of HAProxy's", v.Describe())
+	}
+}
+
+func (r *definitionReader) readOptions(v inventory.Value) {
+	text, isText := v.Text()
+	if !isText {
+		r.fail(v.Pos(), "a text with HAProxy's server options, as in 'inter 2s fall 3'", "options is %s", v.Describe())
+		return
+	}
+	options, wrong := service.ParseOptions(text)
+	for _, o := range wrong {
+		r.fail(v.At(o.Offset), o.Want, "option %s %s", o.Word, o.What)
+	}
+	for _, o := range options.Foreign {
+		r.fail(v.At(o.Offset), o.Want, "option %s %s", o.Word, o.What)
+	}
+	r.d.Options, r.d.ownOptions = options, true
+}
+
+// nearestHost suggests what host may have been meant.
+func nearestHost(inv *inventory.Inventory, name string) string {
+	names := map[string]bool{}
+	for _, h := range inv.Hosts() {
+		names[h.Name] = true
+	}
+	if near := spelling.Nearest(name, slices.Sorted(maps.Keys(names))); near != "" {
+		return "did you mean " + near
+	}
+	return "one of its host names"
+}
