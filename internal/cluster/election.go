@@ -1,0 +1,132 @@
+package cluster
+
+import (
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/pgporter/pgporter/internal/health"
+	"github.com/pgporter/pgporter/internal/patroni"
+	"github.com/pgporter/pgporter/internal/service"
+)
+
+// claim is how strongly a member claims to be the leader; more outweighs less.
+type claim int
+
+const (
+	// noClaim: the member says that it is none, or nothing was heard of it and it isn't declared primary.
+	noClaim claim = iota
+	// byDeclaration: nothing was heard of it, and the inventory calls it primary.
+	byDeclaration
+	// byRole: its last known role is a leader's.
+	byRole
+	// byKey: it answers, and holds the leader key; its PostgreSQL isn't a running leader, as while it is promoted, stopped
+	// or restarted.
+	byKey
+	// proven: it answers, holds the leader key and runs as a leader.
+	proven
+)
+
+// elect settles who the primary is. The strongest claim wins. Of several proven ones a claim that sees the leader key in the
+// DCS (or is kept by failsafe mode) goes before one that doesn't; then, and among weaker claims, the incumbent stays; else
+// there is none, since choosing wrongly is worse than choosing nobody.
+func (s *State) elect(a *Actions) {
+	best, candidates := noClaim, []string(nil)
+	var locked []string
+	for _, m := range s.cluster.Members {
+		c, seesKey := s.claimOf(m)
+		if c > best {
+			best, candidates, locked = c, nil, nil
+		}
+		if c == best && c != noClaim {
+			candidates = append(candidates, m.Name)
+			if seesKey {
+				locked = append(locked, m.Name)
+			}
+		}
+	}
+	claimants := candidates
+	if best == proven && len(locked) > 0 {
+		candidates = locked
+	}
+	elected := ""
+	switch {
+	case len(candidates) == 1:
+		elected = candidates[0]
+	case s.incumbent && slices.Contains(candidates, s.primary):
+		elected = s.primary
+	case best == byDeclaration:
+		elected = candidates[0]
+	}
+	s.primary, s.incumbent, s.keyed = elected, elected != "" && best > byDeclaration, elected != "" && best >= byKey
+	if best != proven || len(claimants) < 2 {
+		claimants = nil
+	}
+	if slices.Equal(claimants, s.claimants) {
+		return
+	}
+	s.claimants = claimants
+	if claimants == nil {
+		a.logf(slog.LevelInfo, "%s: one member claims the leader key again", s.cluster.Name)
+		return
+	}
+	// One of them may have been a leader only until a moment ago: asked again it says so.
+	a.recheck(claimants...)
+	outcome := "none of them gets writes until one gives up"
+	if elected != "" {
+		outcome = elected + " is taken"
+	}
+	a.logf(slog.LevelError, "%s: %s answer as the running leader at the same time; %s", s.cluster.Name, strings.Join(claimants, " and "), outcome)
+}
+
+// claimOf weighs a member's claim; seesKey says that it isn't made without the DCS.
+func (s *State) claimOf(m service.Member) (c claim, seesKey bool) {
+	seen := s.members[m.Name]
+	switch seen.role {
+	case "":
+		if m.Role == service.Primary {
+			c = byDeclaration
+		}
+	case patroni.RoleDemoted:
+		return noClaim, false
+	case patroni.RolePrimary, patroni.RolePromoted, patroni.RoleStandbyLeader:
+		c = byRole
+	}
+	if seen.last.Silence != "" {
+		return c, false
+	}
+	for t, o := range s.known {
+		if t.Member != m.Name || t.Base != base(m) || o.Silence != "" || o.Answer.Status != 200 || !health.KindOf(t.Path).OfLeader() {
+			continue
+		}
+		if o.Answer.Role != "" {
+			c = max(c, byKey)
+		}
+		if c == byKey && seen.state == patroni.StateRunning && o.Answer.State == patroni.StateRunning && leads(seen.role) && leads(o.Answer.Role) {
+			c = proven
+		}
+		seesKey = seesKey || !o.Answer.ClusterUnlocked || o.Answer.Failsafe
+	}
+	return c, seesKey
+}
+
+// leads says that a role is a leader's whose promotion has finished.
+func leads(role string) bool { return role == patroni.RolePrimary || role == patroni.RoleStandbyLeader }
+
+// liveRoles are the members' roles as selectors see them. The elected primary is primary, and nobody else is. Members that
+// are declared offline, delayed or standby stay that unless elected; all others are replicas, once anything is known of
+// them or of a primary.
+func (s *State) liveRoles() map[string]service.Role {
+	live := make(map[string]service.Role, len(s.cluster.Members))
+	for _, m := range s.cluster.Members {
+		role := m.Role
+		switch {
+		case m.Name == s.primary:
+			role = service.Primary
+		case role == service.Primary, role == "":
+			role = service.Replica
+		}
+		live[m.Name] = role
+	}
+	return live
+}

@@ -1,0 +1,125 @@
+package cluster
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/pgporter/pgporter/internal/health"
+	"github.com/pgporter/pgporter/internal/patroni"
+	"github.com/pgporter/pgporter/internal/service"
+)
+
+// norm is Pigsty's default for services.
+const norm = "inter 2s fastinter 1s downinter 2s rise 3 fall 3 on-marked-down shutdown-sessions"
+
+func definition(name string, port int, check, selector, backup string) service.Definition {
+	options, problems := service.ParseOptions(norm)
+	if len(problems) > 0 {
+		panic(problems)
+	}
+	return service.Definition{Name: name, FullName: "pg-test-" + name, IP: "*", Port: port, Check: check, Selector: selector, Backup: backup,
+		Dest: service.Dest{Kind: service.ToPostgres}, MaxConn: 5000, Balance: service.RoundRobin, Options: options}
+}
+
+// defaults are Pigsty's four services.
+func defaults() []service.Definition {
+	return []service.Definition{
+		definition("primary", 5433, "/primary", "[]", ""),
+		definition("replica", 5434, "/read-only", "[]", "[? pg_role == `primary` || pg_role == `offline` ]"),
+		definition("default", 5436, "/primary", "[]", ""),
+		definition("offline", 5438, "/replica", "[? pg_role == `offline` || pg_offline_query ]", "[? pg_role == `replica` && !pg_offline_query]"),
+	}
+}
+
+// instance makes the n-th member of pg-test.
+func instance(n int, role service.Role, tagged bool) service.Member {
+	return service.Member{Name: fmt.Sprintf("pg-test-%d", n), Host: fmt.Sprintf("10.10.10.1%d", n), Role: role, PostgresPort: 5432, PgBouncerPort: 6432,
+		PatroniPort: 8008, Weight: 100, Vars: map[string]any{"pg_role": string(role), "pg_offline_query": tagged}}
+}
+
+// declared are the clusters that transcripts name.
+func declared(name string) (service.Cluster, bool) {
+	c := service.Cluster{Name: "pg-test", TTL: 20, Definitions: defaults()}
+	switch name {
+	case "single":
+		c.Members = []service.Member{instance(1, service.Primary, false)}
+	case "pair": // one primary, one replica with pg_offline_query
+		c.Members = []service.Member{instance(1, service.Primary, false), instance(2, service.Replica, true)}
+	case "trio", "trio-static", "trio-options", "trio-moved", "trio-paths", "trio-few": // 3 has pg_offline_query
+		c.Members = []service.Member{instance(1, service.Primary, false), instance(2, service.Replica, false), instance(3, service.Replica, true)}
+	case "dedicated": // 3 is pg_role: offline
+		c.Members = []service.Member{instance(1, service.Primary, false), instance(2, service.Replica, false), instance(3, service.Offline, false)}
+	case "broken":
+		c.Members = []service.Member{instance(1, service.Primary, false)}
+		c.Definitions = append(c.Definitions, definition("broken", 5439, "/", "[].pg_role", ""))
+	case "unselected": // 2 carries nothing
+		c.Members = []service.Member{instance(1, service.Primary, false), instance(2, service.Delayed, false)}
+		c.Definitions = []service.Definition{definition("primary", 5433, "/primary", "[? pg_role == `primary`]", ""), definition("live", 5440, "/liveness", "[]", "")}
+	default:
+		return c, false
+	}
+	switch name {
+	case "trio-static":
+		c.StaticRoles = true
+	case "trio-options": // other options, the same servers
+		for i := range c.Definitions {
+			c.Definitions[i].Options, _ = service.ParseOptions("inter 5s fall 5 on-marked-down shutdown-sessions")
+		}
+	case "trio-moved": // 2 has another address
+		c.Members[1].Host = "10.10.10.99"
+	case "trio-paths": // the default service is checked by another path
+		c.Definitions[2].Check = "/read-write"
+	case "trio-few": // no offline service, one more of the same check
+		c.Definitions = append(c.Definitions[:3], definition("more", 5441, "/primary", "[]", ""))
+	}
+	return c, true
+}
+
+// scripted is what a member's Patroni is to say.
+type scripted struct {
+	// lock says that it holds the leader key.
+	lock, unlocked, failsafe, standbyCluster, lagging, paused bool
+	role, state                                               string
+	timeline                                                  int
+	silence                                                   string
+}
+
+// script reads `[lock] [unlocked] [failsafe] [standby-cluster] [lagging] [paused] ROLE STATE…` or `silent REASON…`.
+func script(words []string) scripted {
+	s := scripted{timeline: 1}
+	if words[0] == "silent" {
+		s.silence = strings.Join(words[1:], " ")
+		return s
+	}
+	flags := map[string]*bool{"lock": &s.lock, "unlocked": &s.unlocked, "failsafe": &s.failsafe, "standby-cluster": &s.standbyCluster,
+		"lagging": &s.lagging, "paused": &s.paused}
+	for len(words) > 0 && flags[words[0]] != nil {
+		*flags[words[0]] = true
+		words = words[1:]
+	}
+	s.role, s.state = words[0], strings.Join(words[1:], " ")
+	return s
+}
+
+// on is the outcome on a path, by the rules that Patroni's REST API documentation gives.
+func (s scripted) on(path string) health.Outcome {
+	if s.silence != "" {
+		return health.Outcome{Silence: s.silence}
+	}
+	replica := s.role == "replica" && s.state == "running" && !s.lagging && !(s.lock && s.standbyCluster)
+	primary := s.lock && !s.standbyCluster
+	standbyLeader := s.lock && s.standbyCluster
+	ok := map[string]bool{
+		"/primary": primary, "/read-write": primary, "/leader": s.lock, "/standby-leader": standbyLeader, "/replica": replica,
+		"/read-only": primary || standbyLeader || replica, "/liveness": true,
+	}[path]
+	o := health.Outcome{Answer: patroni.Answer{Status: 503}}
+	if ok {
+		o.Answer.Status = 200
+	}
+	if health.CarriesRole(path) {
+		o.Answer.Role, o.Answer.State, o.Answer.Timeline = s.role, s.state, s.timeline
+		o.Answer.ClusterUnlocked, o.Answer.Failsafe, o.Answer.Pause = s.unlocked, s.failsafe, s.paused
+	}
+	return o
+}

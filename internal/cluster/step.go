@@ -1,0 +1,419 @@
+package cluster
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/health"
+	"github.com/pgporter/pgporter/internal/patroni"
+	"github.com/pgporter/pgporter/internal/resolve"
+	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/state"
+)
+
+// State is all that a loop knows of its cluster. It is a value: Step gives the next one and leaves the old as it was.
+type State struct {
+	cluster  service.Cluster
+	resolver *resolve.Resolver
+	set      service.Set
+	// wanted are the set's checks, each with the smallest inter of its services.
+	wanted map[health.Target]time.Duration
+	// generation rises with each new set.
+	generation uint64
+	// live are the roles that the set was resolved with.
+	live map[string]service.Role
+	// primary is the elected leader; empty if there is none. incumbent says that it was elected by its own words, not by
+	// declaration.
+	primary   string
+	incumbent bool
+	// keyed says that the primary was elected because it holds the leader key.
+	keyed bool
+	// claimants are the members that were last reported to claim the leader key together.
+	claimants []string
+	members   map[string]member
+	// known holds the last outcome of every check that is running now.
+	known   map[health.Target]outcome
+	servers map[serverKey]server
+	// serving are the services that had a usable server at the last step.
+	serving map[string]bool
+	// epoch is the highest one given to a server.
+	epoch uint64
+	view  *state.View
+	// posted is the set's generation in the view.
+	posted uint64
+}
+
+// member is what is known of a member whatever path it was asked by.
+type member struct {
+	// role is the last one that says something; empty before the first.
+	role     string
+	state    string
+	timeline int
+	last     health.Outcome
+	answered time.Time
+	checked  bool
+}
+
+// outcome is a check's result and when it was there.
+type outcome struct {
+	health.Outcome
+	at time.Time
+}
+
+type serverKey struct{ service, member string }
+
+// server is a member's part in one service.
+type server struct {
+	machine health.Machine
+	target  health.Target
+	host    string
+	epoch   uint64
+	up      bool
+	since   time.Time
+	// standing is what was last said of it.
+	standing standing
+}
+
+// standing is a server's condition as operators are told.
+type standing int
+
+const (
+	unchecked standing = iota
+	up
+	paused
+	contested
+	down
+)
+
+// Event is what a State is stepped with: Checked, Planned or Ticked.
+type Event interface{ event() }
+
+// Checked is a check's result. One that isn't asked for any more is ignored.
+type Checked struct{ health.Result }
+
+// Planned is a new declaration of the same cluster, with its selectors compiled.
+type Planned struct {
+	Cluster  service.Cluster
+	Resolver *resolve.Resolver
+}
+
+// Ticked is the passing of time: due at State.Deadline.
+type Ticked struct{}
+
+func (Checked) event() {}
+func (Planned) event() {}
+func (Ticked) event()  {}
+
+// Actions are what a step wants done.
+type Actions struct {
+	// View is to be published; nil if nothing that readers see has changed.
+	View *state.View
+	// Checks are all that shall run; nil if they stay as they are.
+	Checks []health.Check
+	// Intervals are those of running checks.
+	Intervals map[health.Target]time.Duration
+	// Recheck are members to run a round of checks for at once.
+	Recheck []string
+	// Log is to be told.
+	Log []Message
+	// Refused says why a Planned was not taken; the state is then what it was.
+	Refused error
+}
+
+// Message is a line of the log.
+type Message struct {
+	Level slog.Level
+	Text  string
+}
+
+func (a *Actions) logf(level slog.Level, format string, args ...any) {
+	a.Log = append(a.Log, Message{level, fmt.Sprintf(format, args...)})
+}
+
+func (a *Actions) recheck(members ...string) {
+	for _, m := range members {
+		if !slices.Contains(a.Recheck, m) {
+			a.Recheck = append(a.Recheck, m)
+		}
+	}
+}
+
+// answeredGap is how old a View may grow while nothing in it changes but when members answered last.
+const answeredGap = 5 * time.Second
+
+// Begin makes the State of a cluster of which nothing is known yet, with its first View and checks.
+func Begin(p Planned, now time.Time) (State, Actions) {
+	s := State{
+		members: map[string]member{}, known: map[health.Target]outcome{}, servers: map[serverKey]server{},
+		serving: map[string]bool{},
+	}
+	var a Actions
+	s.plan(p, &a, now)
+	if a.Refused == nil {
+		s.conclude(&a, now)
+		a.Log = nil
+	}
+	return s, a
+}
+
+// Step takes an event into account. It is pure: the same state, event and time give the same result.
+func Step(s State, e Event, now time.Time) (State, Actions) {
+	next, a := s.clone(), Actions{}
+	switch e := e.(type) {
+	case Checked:
+		if !next.checked(e, &a) {
+			return s, Actions{}
+		}
+	case Planned:
+		if next.plan(e, &a, now); a.Refused != nil {
+			return s, a
+		}
+	}
+	if at, limited := next.Deadline(); limited && !now.Before(at) {
+		next.each(func(_ serverKey, m health.Machine) (health.Machine, bool) {
+			m, verdict := m.Tick(now)
+			return m, verdict.EndSessions
+		})
+	}
+	next.roles(&a, now)
+	next.depose()
+	next.conclude(&a, now)
+	return next, a
+}
+
+// Deadline is when a Ticked is due; false if only events change anything.
+func (s *State) Deadline() (time.Time, bool) {
+	var first time.Time
+	for _, v := range s.servers {
+		if at, limited := v.machine.Deadline(); limited && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
+	}
+	return first, !first.IsZero()
+}
+
+func (s State) clone() State {
+	s.live = maps.Clone(s.live)
+	s.members = maps.Clone(s.members)
+	s.known = maps.Clone(s.known)
+	s.servers = maps.Clone(s.servers)
+	s.serving = maps.Clone(s.serving)
+	return s
+}
+
+// checked takes a result in; false if nobody asked for it.
+func (s *State) checked(e Checked, a *Actions) bool {
+	if _, asked := s.wanted[e.Target]; !asked {
+		return false
+	}
+	s.known[e.Target] = outcome{e.Outcome, e.Ended}
+	s.observe(e, a)
+	s.each(func(key serverKey, m health.Machine) (health.Machine, bool) {
+		if s.servers[key].target != e.Target {
+			return m, false
+		}
+		m, verdict := m.Feed(e.Outcome, e.Ended)
+		return m, verdict.EndSessions
+	})
+	return true
+}
+
+// each steps the machines of all servers, in the order of the set. step says whether sessions end.
+func (s *State) each(step func(serverKey, health.Machine) (m health.Machine, ended bool)) {
+	for _, svc := range s.set.Services {
+		for _, carrier := range svc.Servers {
+			key := serverKey{svc.FullName, carrier.Member}
+			v, ended := s.servers[key], false
+			v.machine, ended = step(key, v.machine)
+			s.servers[key] = s.settle(v, ended)
+		}
+	}
+}
+
+// depose puts down, on the paths of leaders, every server but the holder of the leader key, when that is known: a member
+// that is silent, or runs as a primary without the key, has lost it.
+func (s *State) depose() {
+	if !s.keyed {
+		return
+	}
+	claims := make(map[string]claim, len(s.cluster.Members))
+	for _, m := range s.cluster.Members {
+		claims[m.Name], _ = s.claimOf(m)
+	}
+	s.each(func(key serverKey, m health.Machine) (health.Machine, bool) {
+		if !m.Kind().OfLeader() || key.member == s.primary || claims[key.member] >= byKey {
+			return m, false
+		}
+		m, verdict := m.Depose(s.primary)
+		return m, verdict.EndSessions
+	})
+}
+
+// observe notes what a result says of its member, and asks for more where it says something new.
+func (s *State) observe(e Checked, a *Actions) {
+	name := e.Target.Member
+	m := s.members[name]
+	if was := m.last.Silence != ""; m.checked && was != (e.Outcome.Silence != "") || !m.checked && e.Outcome.Silence != "" {
+		if was {
+			a.logf(slog.LevelInfo, "%s: Patroni of %s answers again: %s", s.cluster.Name, name, e.Outcome.Words())
+		} else {
+			a.logf(slog.LevelWarn, "%s: Patroni of %s doesn't answer: %s", s.cluster.Name, name, e.Outcome.Silence)
+		}
+	}
+	m.last, m.checked = e.Outcome, true
+	if e.Outcome.Silence == "" {
+		m.answered = e.Ended
+		answer := e.Outcome.Answer
+		if answer.State != "" {
+			if m.state != "" && m.state != answer.State {
+				a.recheck(name)
+			}
+			m.state = answer.State
+		}
+		if answer.Timeline != 0 {
+			m.timeline = answer.Timeline
+		}
+		if tellsRole(answer.Role) {
+			if m.role != "" && m.role != answer.Role {
+				a.recheck(s.names()...)
+			}
+			m.role = answer.Role
+		}
+	}
+	s.members[name] = m
+}
+
+// tellsRole says that a role is one of a member that has a database.
+func tellsRole(role string) bool {
+	switch role {
+	case patroni.RolePrimary, patroni.RolePromoted, patroni.RoleStandbyLeader, patroni.RoleReplica, patroni.RoleDemoted:
+		return true
+	}
+	return false
+}
+
+// settle gives a server a new epoch where its sessions ended.
+func (s *State) settle(v server, ended bool) server {
+	if ended {
+		s.epoch++
+		v.epoch = s.epoch
+	}
+	return v
+}
+
+// plan takes a declaration: resolves it and fits the servers to it.
+func (s *State) plan(p Planned, a *Actions, now time.Time) {
+	old := s.cluster
+	s.cluster, s.resolver = p.Cluster, p.Resolver
+	present := make(map[string]bool, len(p.Cluster.Members))
+	for _, m := range p.Cluster.Members {
+		present[m.Name] = true
+		if i := slices.IndexFunc(old.Members, func(o service.Member) bool { return o.Name == m.Name }); i >= 0 && base(old.Members[i]) != base(m) {
+			delete(s.members, m.Name)
+		}
+	}
+	maps.DeleteFunc(s.members, func(name string, _ member) bool { return !present[name] })
+	s.elect(a)
+	live := s.liveRoles()
+	set, err := p.Resolver.Set(live)
+	if err != nil {
+		a.Refused = err
+		return
+	}
+	s.live = live
+	s.adopt(set, a, now)
+}
+
+// roles elects the primary anew, and resolves the services again if that or anything else has changed a role.
+func (s *State) roles(a *Actions, now time.Time) {
+	s.elect(a)
+	live := s.liveRoles()
+	if maps.Equal(live, s.live) {
+		return
+	}
+	for _, name := range s.names() {
+		if was, is := s.live[name], live[name]; was != is {
+			a.logf(slog.LevelInfo, "%s: %s is %s now, was %s", s.cluster.Name, name, is, was)
+		}
+	}
+	s.live = live
+	if s.cluster.StaticRoles {
+		return
+	}
+	set, err := s.resolver.Set(live)
+	if err != nil {
+		a.logf(slog.LevelError, "%s: the services stay with the servers they had, for they can't be resolved with the new roles: %v", s.cluster.Name, err)
+		return
+	}
+	s.adopt(set, a, now)
+}
+
+// adopt fits the servers to a set: those that are in it already keep their health.
+func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
+	before := s.wanted
+	lasting := make(map[string]bool, len(set.Services))
+	for _, old := range s.set.Services {
+		lasting[old.FullName] = slices.ContainsFunc(set.Services, func(svc service.Service) bool { return svc.FullName == old.FullName })
+	}
+	s.set = set
+	s.generation++
+	ttl := time.Duration(s.cluster.TTL) * time.Second
+	servers := make(map[serverKey]server, len(s.servers))
+	for _, svc := range set.Services {
+		for _, carrier := range svc.Servers {
+			key := serverKey{svc.FullName, carrier.Member}
+			target := s.target(carrier.Member, svc.Check)
+			old, there := s.servers[key]
+			switch {
+			case there && old.host == carrier.Host && old.target == target:
+				old.machine = old.machine.Reconfigure(svc.Options, ttl)
+				servers[key] = old
+				continue
+			case there && old.host == carrier.Host:
+				old.machine = health.NewMachine(svc.Check, svc.Options, ttl).Adopt(old.machine, now)
+				old.target = target
+			default:
+				s.epoch++
+				old = server{machine: health.NewMachine(svc.Check, svc.Options, ttl), target: target, host: carrier.Host, epoch: s.epoch, since: now}
+			}
+			if last, known := s.known[target]; known {
+				var verdict health.Verdict
+				old.machine, verdict = old.machine.Feed(last.Outcome, last.at)
+				old = s.settle(old, verdict.EndSessions)
+			}
+			servers[key] = old
+			if !there && lasting[svc.FullName] {
+				a.logf(slog.LevelInfo, "%s: %s joins%s", svc.FullName, carrier.Member, asBackup(carrier))
+			}
+		}
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(s.servers), compareKeys) {
+		if _, stays := servers[key]; !stays && lasting[key.service] {
+			a.logf(slog.LevelInfo, "%s: %s leaves", key.service, key.member)
+		}
+	}
+	s.servers = servers
+	s.wanted = s.targets()
+	maps.DeleteFunc(s.known, func(t health.Target, _ outcome) bool { _, wanted := s.wanted[t]; return !wanted })
+	if !maps.Equal(before, s.wanted) {
+		a.Checks = s.checks()
+	}
+}
+
+func asBackup(s service.Server) string {
+	if s.Backup {
+		return " as backup"
+	}
+	return ""
+}
+
+func (s *State) names() []string {
+	names := make([]string, len(s.cluster.Members))
+	for i, m := range s.cluster.Members {
+		names[i] = m.Name
+	}
+	return names
+}

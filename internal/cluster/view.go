@@ -1,0 +1,167 @@
+package cluster
+
+import (
+	"cmp"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/health"
+	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/state"
+)
+
+// conclude makes the step's results out of its state: who is up, what is said of it, when checks run, and the View.
+func (s *State) conclude(a *Actions, now time.Time) {
+	serving := make(map[string]bool, len(s.set.Services))
+	services := make([]state.Service, 0, len(s.set.Services))
+	for _, svc := range s.set.Services {
+		out := state.Service{Service: svc, Health: make([]state.Health, 0, len(svc.Servers))}
+		accepting := s.accepting(svc)
+		for _, carrier := range svc.Servers {
+			key := serverKey{svc.FullName, carrier.Member}
+			v := s.servers[key]
+			verdict := v.machine.Verdict()
+			stands, reason := stand(verdict.Phase), verdict.Reason
+			if stands == up {
+				if why := s.contest(v.machine.Kind(), carrier.Member, accepting); why != "" {
+					stands, reason = contested, verdict.Reason+"; "+why
+				}
+			}
+			if isUp := stands == up; isUp != v.up {
+				v.up, v.since = isUp, now
+			}
+			if stands != v.standing {
+				s.tell(a, key, v.standing, stands, reason)
+				v.standing = stands
+			}
+			s.servers[key] = v
+			out.Health = append(out.Health, state.Health{Up: v.up, Reason: reason, Since: v.since, Epoch: v.epoch})
+		}
+		services = append(services, out)
+		serving[svc.FullName] = len(out.Usable()) > 0
+		if s.serving[svc.FullName] && !serving[svc.FullName] {
+			a.logf(slog.LevelError, "%s: no server is left: %s", svc.FullName, reasons(out))
+		}
+	}
+	s.serving = serving
+	a.Intervals = s.intervals()
+	s.post(a, services, now)
+}
+
+// accepting are the members whose machines take new clients of a service.
+func (s *State) accepting(svc service.Service) []string {
+	var members []string
+	for _, carrier := range svc.Servers {
+		if s.servers[serverKey{svc.FullName, carrier.Member}].machine.Accepts() {
+			members = append(members, carrier.Member)
+		}
+	}
+	return members
+}
+
+func stand(p health.Phase) standing {
+	switch p {
+	case health.Up:
+		return up
+	case health.Paused:
+		return paused
+	case health.Down:
+		return down
+	}
+	return unchecked
+}
+
+// contest says why a server that passes its check isn't used all the same; empty if it is. On the paths of leaders only the
+// elected primary is used where the key's holder is known or several servers pass. On the paths of replicas the key's holder
+// isn't: while it is promoted, or started again after a crash, Patroni says 200 and `replica` of it.
+func (s *State) contest(kind health.Kind, name string, accepting []string) string {
+	switch {
+	case kind == health.Replica && s.keyed && name == s.primary:
+		return "it holds the leader key"
+	case !kind.OfLeader() || name == s.primary || !s.keyed && len(accepting) < 2:
+		return ""
+	case s.primary != "":
+		return s.primary + " is the leader"
+	}
+	others := slices.DeleteFunc(slices.Clone(accepting), func(other string) bool { return other == name })
+	return "so does " + strings.Join(others, ", ") + ", and none is known to be the leader"
+}
+
+// tell logs that a server's standing has changed.
+func (s *State) tell(a *Actions, key serverKey, was, is standing, reason string) {
+	switch is {
+	case up:
+		a.logf(slog.LevelInfo, "%s: server %s is up: %s", key.service, key.member, reason)
+	case paused:
+		a.logf(slog.LevelWarn, "%s: server %s takes no new clients, sessions stay: %s", key.service, key.member, reason)
+	case contested:
+		a.logf(slog.LevelWarn, "%s: server %s gets no new clients: %s", key.service, key.member, reason)
+	case down:
+		// A server that was never up, as the replicas behind a leader's check, is no news.
+		level := slog.LevelWarn
+		if was == unchecked {
+			level = slog.LevelDebug
+		}
+		a.logf(level, "%s: server %s is down: %s", key.service, key.member, reason)
+	}
+}
+
+// reasons lists why nobody carries a service.
+func reasons(svc state.Service) string {
+	if len(svc.Servers) == 0 {
+		return "no member is selected"
+	}
+	parts := make([]string, len(svc.Servers))
+	for i, carrier := range svc.Servers {
+		parts[i] = carrier.Member + " " + svc.Health[i].Reason
+	}
+	return strings.Join(parts, "; ")
+}
+
+// post makes the View if it differs from the last one in more than when members answered, or that is old.
+func (s *State) post(a *Actions, services []state.Service, now time.Time) {
+	v := &state.View{Cluster: s.cluster.Name, Version: 1, At: now, Services: services}
+	for _, m := range s.cluster.Members {
+		seen := s.members[m.Name]
+		out := state.Member{
+			Member: m, Live: s.live[m.Name], State: seen.state, Timeline: seen.timeline,
+			Answer: "not checked yet", Answered: seen.answered,
+		}
+		if seen.checked {
+			out.Answer = seen.last.Words()
+		}
+		v.Members = append(v.Members, out)
+	}
+	if s.view != nil {
+		if s.posted == s.generation && alike(s.view, v) && now.Sub(s.view.At) < answeredGap {
+			return
+		}
+		v.Version = s.view.Version + 1
+	}
+	s.view, s.posted = v, s.generation
+	a.View = v
+}
+
+// alike says that two Views of the same set say the same but for when members answered.
+func alike(a, b *state.View) bool {
+	for i, m := range a.Members {
+		n := b.Members[i]
+		if m.Live != n.Live || m.State != n.State || m.Timeline != n.Timeline || m.Answer != n.Answer {
+			return false
+		}
+	}
+	for i := range a.Services {
+		for j, h := range a.Services[i].Health {
+			if h != b.Services[i].Health[j] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func compareKeys(a, b serverKey) int {
+	return cmp.Or(strings.Compare(a.service, b.service), strings.Compare(a.member, b.member))
+}

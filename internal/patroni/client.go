@@ -1,0 +1,206 @@
+// Package patroni speaks to Patroni's REST API: one check path, or the list of a cluster's members.
+//
+// A Client asks and reads; it never changes anything and holds no schedule, no state of members, no retries: what an answer
+// means for a service is judged elsewhere. Facts about Patroni are from its REST API documentation and from its api.py
+// (3.0.2, and 4.0 where it differs).
+//
+// Patroni serves its API from a small pool of threads with a short backlog and closes each connection after the answer
+// (HTTP/1.0). A Client therefore opens one connection a request, asks for it to be closed, and reads every answer to its
+// end, so that it never holds a thread longer than its answer takes.
+package patroni
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// DefaultCAFile is where Pigsty puts the private CA of a PostgreSQL node.
+const DefaultCAFile = "/pg/cert/ca.crt"
+
+// maxBody bounds what is read of one answer. The largest real one (/history, /metrics) is some tens of KiB.
+const maxBody = 1 << 20
+
+// Options of a Client.
+type Options struct {
+	// CAFile is the PEM file of the authority that signed the API's certificates; DefaultCAFile if empty. It is read at
+	// each handshake, so a renewed one is picked up.
+	//
+	// With the file, certificates are verified against it alone and the name in them isn't compared, as in the
+	// `check-ssl ca-file` that Pigsty renders for HAProxy: a private authority signs nobody else's. If CAFile is empty and
+	// the default file doesn't exist, the system's authorities are used and the name is compared with the address. There
+	// is no way to turn verification off.
+	CAFile string
+}
+
+// Client asks Patroni's REST API. It is safe for concurrent use and holds no connection between requests.
+type Client struct {
+	http *http.Client
+}
+
+// NewClient makes a Client. It reads no proxy from the environment and follows no redirect: a check is about the very
+// address that it names.
+func NewClient(o Options) *Client {
+	transport := &http.Transport{
+		Proxy:                  nil,
+		DialContext:            (&net.Dialer{KeepAlive: -1}).DialContext,
+		DisableKeepAlives:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: 64 << 10,
+		TLSClientConfig: &tls.Config{
+			MinVersion: tls.VersionTLS12,
+			// Verification is verifier's: the roots are read afresh, and whether a name counts depends on them.
+			InsecureSkipVerify: true,
+			VerifyConnection:   verifier(o.CAFile),
+		},
+		// A non-nil empty map keeps HTTP/2 away; Patroni speaks HTTP/1 only.
+		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
+	}
+	return &Client{http: &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// BaseURL is the address of a member's API, as Get and Cluster take it.
+func BaseURL(host string, port int, overTLS bool) string {
+	scheme := "http"
+	if overTLS {
+		scheme = "https"
+	}
+	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+// Get asks for a path (with its query) and gives the answer, whatever its status. An error means that there was no whole
+// answer: refused, reset, timed out, cut short, not HTTP, an untrusted certificate, or longer than 1 MiB. The time is
+// bounded by ctx alone.
+func (c *Client) Get(ctx context.Context, base, path string) (Answer, error) {
+	status, body, err := c.fetch(ctx, base, path)
+	if err != nil {
+		return Answer{}, err
+	}
+	return ParseAnswer(status, body), nil
+}
+
+// Cluster asks for the cluster's members as the answering one knows them (GET /cluster).
+func (c *Client) Cluster(ctx context.Context, base string) (Cluster, error) {
+	status, body, err := c.fetch(ctx, base, "/cluster")
+	if err != nil {
+		return Cluster{}, err
+	}
+	if status != http.StatusOK {
+		return Cluster{}, fmt.Errorf("GET %s/cluster: the answer is %d, not 200", base, status)
+	}
+	cluster, err := ParseCluster(body)
+	if err != nil {
+		return Cluster{}, fmt.Errorf("GET %s/cluster: %w", base, err)
+	}
+	return cluster, nil
+}
+
+func (c *Client) fetch(ctx context.Context, base, path string) (status int, body []byte, err error) {
+	if !strings.HasPrefix(path, "/") {
+		path = "/" + path
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
+	if err != nil {
+		return 0, nil, fmt.Errorf("check %s%s: %w", base, path, err)
+	}
+	request.Header.Set("User-Agent", "pgporter")
+	response, err := c.http.Do(request)
+	if err != nil {
+		return 0, nil, inWords(ctx, err)
+	}
+	defer response.Body.Close()
+	body, err = io.ReadAll(io.LimitReader(response.Body, maxBody+1))
+	if err != nil {
+		return 0, nil, fmt.Errorf("the answer broke off: %w", inWords(ctx, err))
+	}
+	if len(body) > maxBody {
+		return 0, nil, fmt.Errorf("the answer is longer than %d bytes", maxBody)
+	}
+	// Patroni gives no Content-Length, so a body cut short by its death looks whole to HTTP: a JSON text tells.
+	if strings.HasPrefix(response.Header.Get("Content-Type"), "application/json") && !json.Valid(body) {
+		return 0, nil, errors.New("the answer broke off: its JSON isn't whole")
+	}
+	return response.StatusCode, body, nil
+}
+
+// inWords shortens what net/http wraps around a failure (method, URL, address) to what an operator needs next to the
+// member's name. The cause stays reachable with errors.Is.
+func inWords(ctx context.Context, err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	var authority x509.UnknownAuthorityError
+	var netErr net.Error
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return worded{"connection refused", err}
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return worded{"connection reset", err}
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return worded{"no route to the host", err}
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return worded{"connection closed without an answer", err}
+	case ctx.Err() != nil, errors.As(err, &netErr) && netErr.Timeout():
+		return worded{"timed out", err}
+	case errors.As(err, &authority):
+		return worded{"its certificate is signed by an unknown authority", err}
+	}
+	return err
+}
+
+// worded is a failure with a short text.
+type worded struct {
+	text  string
+	cause error
+}
+
+func (w worded) Error() string { return w.text }
+func (w worded) Unwrap() error { return w.cause }
+
+// verifier checks a server's certificate against the private authority of file, as Options.CAFile says.
+func verifier(file string) func(tls.ConnectionState) error {
+	return func(s tls.ConnectionState) error {
+		name := file
+		if name == "" {
+			name = DefaultCAFile
+		}
+		want := x509.VerifyOptions{Intermediates: x509.NewCertPool(), CurrentTime: time.Now()}
+		pem, err := os.ReadFile(name)
+		switch {
+		case err == nil:
+			want.Roots = x509.NewCertPool()
+			if !want.Roots.AppendCertsFromPEM(pem) {
+				return fmt.Errorf("CA file %s holds no certificate", name)
+			}
+		case file == "" && errors.Is(err, fs.ErrNotExist):
+			want.DNSName = s.ServerName
+		default:
+			return fmt.Errorf("CA file of Patroni's API: %w", err)
+		}
+		if len(s.PeerCertificates) == 0 {
+			return errors.New("the server sent no certificate")
+		}
+		for _, intermediate := range s.PeerCertificates[1:] {
+			want.Intermediates.AddCert(intermediate)
+		}
+		_, err = s.PeerCertificates[0].Verify(want)
+		return err
+	}
+}
