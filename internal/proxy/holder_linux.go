@@ -1,0 +1,137 @@
+package proxy
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// held is a row of /proc/net/tcp or tcp6 (proc(5)): a socket with a local address.
+type held struct {
+	at        place
+	listening bool
+	uid       int
+	inode     string
+}
+
+// holder says in words who has sockets on an address that overlaps at, as far as /proc tells.
+func holder(at place) string {
+	found := sockets(at)
+	if slices.ContainsFunc(found, func(h held) bool { return h.listening }) {
+		found = slices.DeleteFunc(found, func(h held) bool { return !h.listening })
+	}
+	if len(found) == 0 {
+		return "no socket is to be seen that holds it, so who does can't be known"
+	}
+	return describe(found)
+}
+
+// strangers says in words who else than this process listens on an address that overlaps at; empty if nobody does.
+func strangers(at place) string {
+	mine := ownSockets()
+	return describe(slices.DeleteFunc(sockets(at), func(h held) bool { return !h.listening || mine[h.inode] }))
+}
+
+// sockets gives all sockets of this network namespace whose local address overlaps at.
+func sockets(at place) []held {
+	var found []held
+	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		rows, err := os.Open(file)
+		if err != nil {
+			continue // no IPv6, as a rule
+		}
+		for lines := bufio.NewScanner(rows); lines.Scan(); {
+			if row, ok := parseHeld(lines.Text()); ok && row.at.overlaps(at) {
+				found = append(found, row)
+			}
+		}
+		_ = rows.Close()
+	}
+	return found
+}
+
+func describe(found []held) string {
+	var words []string
+	for _, h := range found {
+		verb := "listens on"
+		if !h.listening {
+			verb = "has a connection from"
+		}
+		line := fmt.Sprintf("%s %s %s", ownerOf(h), verb, h.at)
+		if !slices.Contains(words, line) {
+			words = append(words, line)
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+// parseHeld reads one row; false for the heading and for anything that isn't one.
+func parseHeld(line string) (held, bool) {
+	fields := strings.Fields(line)
+	if len(fields) < 10 {
+		return held{}, false
+	}
+	host, port, _ := strings.Cut(fields[1], ":")
+	raw, err := hex.DecodeString(host)
+	number, portErr := strconv.ParseUint(port, 16, 16)
+	uid, uidErr := strconv.Atoi(fields[7])
+	if err != nil || portErr != nil || uidErr != nil || len(raw) != 4 && len(raw) != 16 {
+		return held{}, false
+	}
+	// Each group of four bytes is a number in the machine's order.
+	for i := 0; i < len(raw); i += 4 {
+		binary.NativeEndian.PutUint32(raw[i:], binary.BigEndian.Uint32(raw[i:]))
+	}
+	addr, _ := netip.AddrFromSlice(raw)
+	at := place{addr: addr.Unmap(), port: uint16(number)}
+	if addr.Is6() && addr.IsUnspecified() {
+		// Whether it takes IPv4 as well isn't shown; by default it does.
+		at = place{every: true, port: at.port}
+	}
+	const listen = "0A"
+	return held{at: at, listening: fields[3] == listen, uid: uid, inode: fields[9]}, true
+}
+
+// ownerOf names the process that has a socket open.
+func ownerOf(h held) string {
+	link := "socket:[" + h.inode + "]"
+	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	for _, fd := range fds {
+		if target, err := os.Readlink(fd); err != nil || target != link {
+			continue
+		}
+		pid := strings.Split(fd, "/")[2]
+		command, err := os.ReadFile("/proc/" + pid + "/comm")
+		if err != nil {
+			continue
+		}
+		if pid == strconv.Itoa(os.Getpid()) {
+			return "this pgporter (pid " + pid + ")"
+		}
+		return fmt.Sprintf("%s (pid %s)", strings.TrimSpace(string(command)), pid)
+	}
+	if h.uid != os.Getuid() {
+		return fmt.Sprintf("a process of the user with id %d, which can't be named without root,", h.uid)
+	}
+	return "a process that can't be seen from here"
+}
+
+// ownSockets are the inodes of this process's sockets.
+func ownSockets() map[string]bool {
+	sockets := map[string]bool{}
+	fds, _ := filepath.Glob("/proc/self/fd/*")
+	for _, fd := range fds {
+		target, err := os.Readlink(fd)
+		if inode, is := strings.CutPrefix(target, "socket:["); err == nil && is {
+			sockets[strings.TrimSuffix(inode, "]")] = true
+		}
+	}
+	return sockets
+}

@@ -1,0 +1,184 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"net"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/state"
+)
+
+func TestStop(t *testing.T) {
+	a := startBackend(t, "a", "127.0.42.1")
+	t.Run("sessions finish", func(t *testing.T) {
+		def := definition(t, "primary", "127.0.43.9")
+		r := run(t, Config{StopTimeout: time.Minute}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a))))})
+		conn, _ := reach(t, addressOf(def))
+		stopped := make(chan struct{})
+		go func() {
+			r.stop()
+			close(stopped)
+		}()
+		eventually(t, "nobody is accepted", func() bool {
+			late, err := net.Dial("tcp", addressOf(def))
+			if err == nil {
+				_ = late.Close()
+			}
+			return err != nil
+		})
+		echoes(t, conn)
+		select {
+		case <-stopped:
+			t.Fatal("stopped with a session open")
+		default:
+		}
+		_ = conn.Close()
+		<-stopped
+		if _, err := r.Prepare(nil); err == nil {
+			t.Error("a stopped engine prepares a change")
+		}
+		if err := r.Run(t.Context()); err == nil {
+			t.Error("a stopped engine runs again")
+		}
+	})
+	t.Run("those that don't are ended", func(t *testing.T) {
+		def := definition(t, "primary", "127.0.43.9")
+		r := run(t, Config{StopTimeout: 50 * time.Millisecond}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a))))})
+		conn, _ := reach(t, addressOf(def))
+		r.stop()
+		over(t, conn)
+		if r.log.count("ended 1 session on a: pgporter stops") != 1 {
+			t.Error("the log doesn't tell")
+		}
+	})
+	t.Run("a mark-down still counts while stopping", func(t *testing.T) {
+		def := definition(t, "primary", "127.0.43.9")
+		board := state.NewBoard(view(serviceOf(def, up(a))))
+		r := run(t, Config{StopTimeout: time.Minute}, Endpoint{"pg-test", def, board})
+		conn, _ := reach(t, addressOf(def))
+		go r.stop()
+		board.Publish(view(serviceOf(def)))
+		over(t, conn)
+		r.stop()
+	})
+	t.Run("a client that is being led or refused", func(t *testing.T) {
+		def := definition(t, "primary", "127.0.43.9")
+		svc := serviceOf(def, up(a))
+		hole := fullListener(t, "127.0.42.4")
+		svc.Servers[0].Host, svc.Servers[0].Port = hole.IP.String(), hole.Port
+		other := definition(t, "replica", "127.0.43.9")
+		board := state.NewBoard(view(svc, serviceOf(other)))
+		r := run(t, Config{ConnectTimeout: time.Minute}, Endpoint{"pg-test", def, board}, Endpoint{"pg-test", other, board})
+		led, silent := dial(t, addressOf(def)), dial(t, addressOf(other))
+		eventually(t, "both are in", func() bool {
+			return r.service(t, def.FullName).Clients == 1 && r.service(t, other.FullName).Clients == 1
+		})
+		began := time.Now()
+		r.stop()
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("stopping took %v", took)
+		}
+		over(t, led)
+		over(t, silent)
+	})
+}
+
+func TestRunWithoutEndpointsEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	must(t, New(Config{}).Run(ctx))
+}
+
+// TestNothingIsLeftBehind counts goroutines and descriptors around sessions that end in every way.
+func TestNothingIsLeftBehind(t *testing.T) {
+	a, b := startBackend(t, "a", "127.0.42.1"), startBackend(t, "b", "127.0.42.2")
+	def, nobody := definition(t, "replica", "127.0.43.10"), definition(t, "offline", "127.0.43.10")
+	var epoch uint64
+	next := func() *state.View {
+		epoch++
+		sa := up(a)
+		sa.epoch = epoch
+		return view(serviceOf(def, sa, up(b)), serviceOf(nobody))
+	}
+	board := state.NewBoard(next())
+	r := run(t, Config{}, Endpoint{"pg-test", def, board}, Endpoint{"pg-test", nobody, board})
+	round := func(n int) {
+		var clients sync.WaitGroup
+		for i := range n {
+			clients.Go(func() {
+				to := def
+				if i%5 == 4 {
+					to = nobody
+				}
+				conn, err := net.Dial("tcp", addressOf(to))
+				if err != nil {
+					t.Errorf("connect: %v", err)
+					return
+				}
+				defer conn.Close()
+				_ = conn.SetDeadline(time.Now().Add(patience))
+				if to.Name == "offline" {
+					_, _ = conn.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
+				} else {
+					_, _ = greeting(conn)
+				}
+				switch i % 3 {
+				case 0:
+					_ = conn.(*net.TCPConn).SetLinger(0)
+				case 1:
+					_ = conn.(*net.TCPConn).CloseWrite()
+					_, _ = io.Copy(io.Discard, conn)
+				}
+			})
+			if i%20 == 0 {
+				board.Publish(next())
+			}
+		}
+		clients.Wait()
+		eventually(t, "all clients are gone", func() bool {
+			return r.service(t, def.FullName).Clients+r.service(t, nobody.FullName).Clients == 0 && a.open()+b.open() == 0
+		})
+	}
+	round(30)
+	files, goroutines := openFiles(t), runtime.NumGoroutine()
+	round(300)
+	eventually(t, "descriptors and goroutines are as they were", func() bool {
+		return openFiles(t) <= files && runtime.NumGoroutine() <= goroutines
+	})
+	if s := r.service(t, nobody.FullName); s.Refused != 66 {
+		t.Errorf("refused %d clients, want 66", s.Refused)
+	}
+}
+
+// TestAcceptSurvivesALackOfDescriptors lowers the process's own limit for a moment.
+func TestAcceptSurvivesALackOfDescriptors(t *testing.T) {
+	a := startBackend(t, "a", "127.0.42.1")
+	def := definition(t, "primary", "127.0.43.11")
+	r := run(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a))))})
+	sequence(t, addressOf(def), 1)
+	eventually(t, "the session is gone", func() bool { return a.open() == 0 && r.service(t, def.FullName).Clients == 0 })
+	var limit syscall.Rlimit
+	must(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	restore := limit
+	t.Cleanup(func() { must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &restore)) })
+	// The client's own descriptor is the lowest that is free; nothing is left for the engine's.
+	probe, err := syscall.Dup(0)
+	must(t, err)
+	must(t, syscall.Close(probe))
+	limit.Cur = uint64(probe) + 1
+	must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
+	conn := dial(t, addressOf(def))
+	eventually(t, "the log tells", func() bool { return r.log.count("cannot accept clients") > 0 })
+	must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &restore))
+	if name, err := greeting(conn); err != nil || name != "a" {
+		t.Errorf("the client got %q, %v", name, err)
+	}
+	if n := r.log.count("cannot accept clients"); n > 2 {
+		t.Errorf("%d lines in the log", n)
+	}
+}

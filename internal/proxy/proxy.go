@@ -1,0 +1,329 @@
+// Package proxy is the native engine: it listens on every service's port and leads each client to a server that may
+// take it now.
+//
+// It owns the listening sockets, the sessions and the choice of a server for each client. It reads health and
+// membership from a state.Board and never writes there; it knows nothing of checks, inventories or Patroni. Who picks
+// among servers is the room balance, who moves bytes is the room relay.
+//
+// A client's way: a listener accepts it, the dispatcher of the listener's service picks a server from the newest View
+// and registers the session before it connects, then looks at the View again, so that no session slips past a mark-down;
+// a relay.Flow carries it from there. A watcher of the Board ends sessions whose server left the service or whose
+// state.Health.Epoch rose. A client that no server can take gets PostgreSQL's own error (SQLSTATE 57P03) with each
+// server's reason.
+//
+// A new configuration is prepared (everything that can fail: binding) and then committed (nothing can fail): see Change.
+// Clients aren't held yet while no server is up, and a CancelRequest goes where the next client would go.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/state"
+)
+
+// Config is what an Engine needs besides its endpoints.
+type Config struct {
+	// Bind is the address that a service's "*" means on this node; empty is every address, IPv4 and IPv6.
+	Bind string
+	// Logger gets what an operator should know; nil drops it.
+	Logger *slog.Logger
+	// Recheck is called when a server refused a connection or let it time out, so that its health is looked at out of
+	// turn. It must not block, and has to bear a call for every client. May be nil.
+	Recheck func(cluster, member string)
+	// ConnectTimeout limits a connection attempt to one server; 0 is 3 s, as `timeout connect` in Pigsty.
+	ConnectTimeout time.Duration
+	// StopTimeout is how long sessions may go on after Run's context has ended; 0 ends them at once.
+	StopTimeout time.Duration
+}
+
+// Endpoint is one service to offer on this node.
+type Endpoint struct {
+	Cluster    string
+	Definition service.Definition
+	// Board is the cluster's. Its Views name the service by Definition.FullName.
+	Board *state.Board
+}
+
+// Engine serves a set of endpoints, which Changes replace. Its methods are safe for concurrent use.
+type Engine struct {
+	cfg Config
+	log *slog.Logger
+
+	// over ends when no session may live any longer.
+	over context.Context
+	kill context.CancelFunc
+
+	mu      sync.Mutex
+	phase   phase
+	pending *Change
+	// listeners are those of the endpoints, and parts of them: an address that is covered by a listener for every address
+	// may keep one of its own, which leads to the same service. Closing it would reset clients that are just arriving.
+	listeners   map[place]*listener
+	dispatchers map[string]*dispatcher
+
+	accepting sync.WaitGroup // listeners
+	serving   sync.WaitGroup // clients, from accept to close
+	watching  sync.WaitGroup // dispatchers
+}
+
+type phase int
+
+const (
+	notYet phase = iota
+	running
+	stopped
+)
+
+// New makes an Engine with no endpoints.
+func New(cfg Config) *Engine {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.ConnectTimeout <= 0 {
+		cfg.ConnectTimeout = 3 * time.Second
+	}
+	if cfg.Recheck == nil {
+		cfg.Recheck = func(string, string) {}
+	}
+	e := &Engine{cfg: cfg, log: cfg.Logger, listeners: map[place]*listener{}, dispatchers: map[string]*dispatcher{}}
+	e.over, e.kill = context.WithCancel(context.Background())
+	return e
+}
+
+// errStopping is the cause of sessions that outlive the stop's patience.
+var errStopping = errors.New("pgporter stops")
+
+// Run serves until ctx ends. Then it accepts nobody any more, lets sessions finish for StopTimeout, ends those that are
+// left, and returns when every goroutine it started has. What a Change commits before Run starts waits in the listeners'
+// backlogs. An Engine runs once: a second Run is an error, the first returns nil.
+func (e *Engine) Run(ctx context.Context) error {
+	e.mu.Lock()
+	if e.phase != notYet {
+		e.mu.Unlock()
+		return errors.New("proxy: the engine has run already")
+	}
+	e.phase = running
+	for _, d := range e.dispatchers {
+		e.startWatching(d)
+	}
+	for _, l := range e.listeners {
+		e.startAccepting(l)
+	}
+	e.mu.Unlock()
+
+	<-ctx.Done()
+	e.mu.Lock()
+	e.phase = stopped
+	for _, l := range e.listeners {
+		l.close()
+	}
+	e.mu.Unlock()
+	e.accepting.Wait()
+
+	finished := make(chan struct{})
+	go func() {
+		e.serving.Wait()
+		close(finished)
+	}()
+	patience := time.NewTimer(e.cfg.StopTimeout)
+	defer patience.Stop()
+	select {
+	case <-finished:
+	case <-patience.C:
+		e.mu.Lock()
+		for _, d := range e.dispatchers {
+			d.retire(errStopping)
+		}
+		e.mu.Unlock()
+	}
+	e.kill()
+	<-finished
+	e.watching.Wait()
+	return nil
+}
+
+// startWatching and startAccepting are called with e.mu held while the engine runs.
+func (e *Engine) startWatching(d *dispatcher) { e.watching.Go(d.watch) }
+func (e *Engine) startAccepting(l *listener) {
+	if !l.started {
+		l.started = true
+		e.accepting.Go(l.accept)
+	}
+}
+
+// Change is a set of endpoints that is ready to take the place of the current one. Exactly one of Commit and Abort is to
+// be called; further calls do nothing.
+type Change struct {
+	engine *Engine
+	plan   []placed
+}
+
+// placed is an endpoint with the listener that will serve it.
+type placed struct {
+	endpoint Endpoint
+	listener *listener
+	// fresh says that the listener was opened for this change.
+	fresh bool
+}
+
+// Prepare does everything about a new set of endpoints that can fail: it opens each listener that isn't open yet. What
+// runs isn't touched. All failures are returned at once (errors.Join of *BindError and others), and nothing stays bound
+// then. One Change can be under way at a time. The address of an endpoint needn't exist on the node yet.
+func (e *Engine) Prepare(endpoints []Endpoint) (*Change, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.pending != nil {
+		return nil, errors.New("proxy: another change is being prepared")
+	}
+	if e.phase == stopped {
+		return nil, errors.New("proxy: the engine has stopped")
+	}
+	change := &Change{engine: e}
+	places, failures := e.places(endpoints)
+	kept := map[place]bool{}
+	for _, at := range places {
+		kept[at] = true
+	}
+	for i, endpoint := range endpoints {
+		at, valid := places[i]
+		if !valid {
+			continue
+		}
+		l, fresh := e.listeners[at], false
+		if l == nil {
+			var err error
+			if l, err = change.open(at, kept); err != nil {
+				failures = append(failures, fmt.Errorf("service %s: %w", endpoint.Definition.FullName, err))
+				continue
+			}
+			fresh = true
+		}
+		change.plan = append(change.plan, placed{endpoint, l, fresh})
+	}
+	if len(failures) > 0 {
+		change.undo()
+		return nil, errors.Join(failures...)
+	}
+	e.pending = change
+	return change, nil
+}
+
+// places finds where each endpoint, by its index, is to listen, and what is wrong with the set as such.
+func (e *Engine) places(endpoints []Endpoint) (map[int]place, []error) {
+	var failures []error
+	places := map[int]place{}
+	names, owners := map[string]bool{}, map[place]string{}
+	for i, endpoint := range endpoints {
+		name := endpoint.Definition.FullName
+		at, err := placeOf(endpoint.Definition, e.cfg.Bind)
+		switch {
+		case err != nil:
+			failures = append(failures, fmt.Errorf("service %s: %w", name, err))
+		case endpoint.Board == nil:
+			failures = append(failures, fmt.Errorf("service %s: no board of cluster %s to read health from", name, endpoint.Cluster))
+		case names[name]:
+			failures = append(failures, fmt.Errorf("service %s is there twice", name))
+		case owners[at] != "":
+			failures = append(failures, fmt.Errorf("service %s: %s is already the address of service %s", name, at, owners[at]))
+		default:
+			names[name], owners[at], places[i] = true, name, at
+		}
+	}
+	return places, failures
+}
+
+// Commit makes the change's endpoints the ones that are served. Listeners that stay are not closed for an instant and
+// lead new clients by the new definition. A service that is still there (by its full name) keeps its sessions, as long as
+// its Board's View has their servers under the same epoch; the sessions of one that is gone end, drained.
+func (c *Change) Commit() {
+	e := c.engine
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.pending != c {
+		return
+	}
+	e.pending = nil
+	if e.phase == stopped {
+		c.undo()
+		return
+	}
+	listeners, dispatchers := make(map[place]*listener, len(c.plan)), make(map[string]*dispatcher, len(c.plan))
+	for _, p := range c.plan {
+		name := p.endpoint.Definition.FullName
+		d := e.dispatchers[name]
+		if d != nil && d.endpoint().Cluster == p.endpoint.Cluster {
+			d.assign(p.endpoint, p.listener.at)
+		} else {
+			d = newDispatcher(e, p.endpoint, p.listener.at)
+			if e.phase == running {
+				e.startWatching(d)
+			}
+		}
+		listeners[p.listener.at], dispatchers[name] = p.listener, d
+		p.listener.lead(d)
+		if e.phase == running {
+			e.startAccepting(p.listener)
+		}
+	}
+	parts := map[place]*listener{}
+	for at, l := range e.listeners {
+		if listeners[at] == l {
+			continue
+		}
+		if whole := covering(at, listeners); whole != nil {
+			l.lead(whole.serves.Load())
+			parts[at] = l
+			continue
+		}
+		if e.phase == running && slices.ContainsFunc(c.plan, func(p placed) bool { return p.listener.at.overlaps(at) }) {
+			l.handOver(listeners)
+		}
+		l.close()
+		e.log.Info("stopped listening", "address", at.String())
+	}
+	maps.Copy(listeners, parts)
+	for name, d := range e.dispatchers {
+		if dispatchers[name] != d {
+			d.retire(fmt.Errorf("service %s is no longer offered here", name))
+		}
+	}
+	e.listeners, e.dispatchers = listeners, dispatchers
+	for _, p := range c.plan {
+		if p.fresh {
+			e.log.Info("listening", "service", p.endpoint.Definition.FullName, "address", p.listener.at.String())
+		}
+	}
+}
+
+// Abort closes what Prepare opened. What runs goes on as it was.
+func (c *Change) Abort() {
+	c.engine.mu.Lock()
+	defer c.engine.mu.Unlock()
+	if c.engine.pending != c {
+		return
+	}
+	c.engine.pending = nil
+	c.undo()
+}
+
+// undo closes the change's own listeners, except those that became a part of one that stays.
+func (c *Change) undo() {
+	e := c.engine
+	for _, p := range c.plan {
+		switch {
+		case !p.fresh:
+		case e.phase != stopped && covering(p.listener.at, e.listeners) != nil:
+			e.listeners[p.listener.at] = p.listener
+		default:
+			p.listener.close()
+		}
+	}
+}

@@ -1,0 +1,239 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/state"
+)
+
+func TestRefusalSeenByADriver(t *testing.T) {
+	a, b, dead := startBackend(t, "pg-test-1", "127.0.42.1"), startBackend(t, "pg-test-2", "127.0.42.2"), startBackend(t, "pg-test-3", "127.0.42.3")
+	must(t, dead.Close())
+	down, empty, spare, full := up(a), up(b), up(b), up(a)
+	down.down, down.reason = true, "silent: connection refused"
+	empty.weight = 0
+	spare.backup, spare.down, spare.reason = true, true, "503 replica starting"
+	refused := fmt.Sprintf("cannot connect to %s: connection refused", dead.Addr())
+	reserve := up(b)
+	reserve.backup = true
+	for _, test := range []struct {
+		name    string
+		options string
+		servers []server
+		code    string
+		message string
+		detail  string
+	}{
+		{"all down", "", []server{down, spare}, "57P03", "service pg-test-primary has no usable server",
+			"pg-test-1: down: silent: connection refused\npg-test-2: down: 503 replica starting"},
+		{"weight 0", "", []server{down, empty}, "57P03", "service pg-test-primary has no usable server",
+			"pg-test-1: down: silent: connection refused\npg-test-2: up, but its weight is 0"},
+		{"nobody selected", "", nil, "57P03", "service pg-test-primary has no usable server", "its selector matches no member now"},
+		{"connect fails", "", []server{up(dead), reserve}, "57P03", "service pg-test-primary has no usable server",
+			"pg-test-3: " + refused + "\npg-test-2: up, but a backup"},
+		{"full", "maxconn 1", []server{full}, "53300", "service pg-test-primary is full: its usable servers have 1 sessions each",
+			"pg-test-1: up: 200 replica running"},
+	} {
+		for _, sslmode := range []string{"disable", "prefer"} {
+			t.Run(test.name+" sslmode "+sslmode, func(t *testing.T) {
+				def := definition(t, "primary", "127.0.45.1")
+				var problems []service.OptionProblem
+				if def.Options, problems = service.ParseOptions(test.options); problems != nil {
+					t.Fatal(problems)
+				}
+				run(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, test.servers...)))})
+				if test.code == "53300" {
+					reach(t, addressOf(def))
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				_, err := pgconn.Connect(ctx, fmt.Sprintf("postgres://u:p@%s/d?sslmode=%s", addressOf(def), sslmode))
+				var answer *pgconn.PgError
+				if !errors.As(err, &answer) {
+					t.Fatalf("the driver says %v", err)
+				}
+				if answer.Severity != "FATAL" || answer.Code != test.code || answer.Message != test.message || answer.Detail != test.detail {
+					t.Errorf("got %s %s %q\n%q\nwant %s %q\n%q", answer.Severity, answer.Code, answer.Message, answer.Detail, test.code, test.message, test.detail)
+				}
+			})
+		}
+	}
+
+	t.Run("a service that the View doesn't have", func(t *testing.T) {
+		def := definition(t, "primary", "127.0.45.1")
+		run(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view())})
+		_, err := pgconn.Connect(t.Context(), fmt.Sprintf("postgres://u:p@%s/d", addressOf(def)))
+		if err == nil || !strings.Contains(err.Error(), "service pg-test-primary is not known yet (SQLSTATE 57P03)") {
+			t.Errorf("the driver says %v", err)
+		}
+	})
+}
+
+func packet(code uint32, body string) []byte {
+	p := binary.BigEndian.AppendUint32(nil, uint32(8+len(body)))
+	p = binary.BigEndian.AppendUint32(p, code)
+	return append(p, body...)
+}
+
+var (
+	startup   = packet(3<<16, "user\x00u\x00\x00")
+	newer     = packet(3<<16|9999, "user\x00u\x00\x00")
+	sslAsked  = packet(sslRequestCode, "")
+	gssAsked  = packet(gssEncRequestCode, "")
+	cancelled = packet(cancelRequestCode, "\x00\x00\x00\x07key!")
+)
+
+// openings are what clients send first, by name. They are the seeds of the fuzz target too.
+var openings = []struct {
+	name string
+	sent []byte
+	// What comes back before the end: N for each encryption request that was declined, E for the error.
+	answer string
+}{
+	{"startup", startup, "E"},
+	{"startup of a later minor version", newer, "E"},
+	{"ssl, startup", join(sslAsked, startup), "NE"},
+	{"gss, startup", join(gssAsked, startup), "NE"},
+	{"gss, ssl, startup", join(gssAsked, sslAsked, startup), "NNE"},
+	{"startup and more", join(startup, bytes.Repeat([]byte("p"), 20_000)), "E"},
+	{"ssl twice", join(sslAsked, sslAsked, startup), "N"},
+	{"cancel", cancelled, ""},
+	{"cancel after ssl", join(sslAsked, cancelled), "N"},
+	{"cancel with a key of 256 bytes", packet(cancelRequestCode, "\x00\x00\x00\x07"+strings.Repeat("k", 256)), ""},
+	{"direct tls", []byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), ""},
+	{"http", []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), ""},
+	{"protocol 2", packet(2<<16, "user\x00u\x00\x00"), ""},
+	{"length 0", packet(0, "")[4:], ""},
+	{"too long", []byte("\x00\x7f\xff\xff\x00\x03\x00\x00"), ""},
+	{"no terminator", packet(3<<16, "user"), ""},
+	{"cut in the head", startup[:5], ""},
+	{"cut in the body", startup[:12], ""},
+	{"nothing", nil, ""},
+}
+
+func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+
+func TestRefusedOpenings(t *testing.T) {
+	def := definition(t, "primary", "127.0.45.2")
+	r := run(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def)))})
+	for _, test := range openings {
+		for _, pieces := range []string{"at once", "byte by byte"} {
+			t.Run(test.name+" "+pieces, func(t *testing.T) {
+				conn := dial(t, addressOf(def))
+				go func() {
+					step := len(test.sent)
+					if pieces == "byte by byte" && step < 1000 {
+						step = 1
+					}
+					for sent := 0; sent < len(test.sent); sent += step {
+						if _, err := conn.Write(test.sent[sent:min(sent+step, len(test.sent))]); err != nil {
+							return
+						}
+					}
+					_ = conn.CloseWrite()
+				}()
+				got, err := io.ReadAll(conn)
+				if err != nil && !isReset(err) {
+					t.Fatal(err)
+				}
+				answer, rest := "", got
+				for len(rest) > 0 && rest[0] == 'N' {
+					answer, rest = answer+"N", rest[1:]
+				}
+				if len(rest) > 0 {
+					message, err := pgproto3.NewFrontend(bytes.NewReader(rest), nil).Receive()
+					if e, ok := message.(*pgproto3.ErrorResponse); err != nil || !ok || e.Code != "57P03" {
+						t.Fatalf("got %q: %v", rest, err)
+					}
+					answer += "E"
+				}
+				if answer != test.answer {
+					t.Errorf("answered %q, want %q", answer, test.answer)
+				}
+			})
+		}
+	}
+	eventually(t, "all clients are gone", func() bool { return r.service(t, def.FullName).Clients == 0 })
+	if s := r.service(t, def.FullName); s.Refused != uint64(2*len(openings)) {
+		t.Errorf("refused %d, want %d", s.Refused, 2*len(openings))
+	}
+}
+
+// A client that says nothing is closed after a bounded time.
+func TestSilentClientIsClosed(t *testing.T) {
+	def := definition(t, "primary", "127.0.45.3")
+	run(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def)))})
+	conn := dial(t, addressOf(def))
+	began := time.Now()
+	over(t, conn)
+	if took := time.Since(began); took < refusalTime-time.Second || took > refusalTime+5*time.Second {
+		t.Errorf("closed after %v", took)
+	}
+}
+
+func TestRefuseEndsWithItsContext(t *testing.T) {
+	ours, theirs := net.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		refuse(ctx, ours, &refusal{code: codeCannotConnectNow, message: "m"})
+		close(done)
+	}()
+	cancel()
+	<-done
+	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the client sees %v", err)
+	}
+}
+
+func FuzzReadOpening(f *testing.F) {
+	for _, o := range openings {
+		f.Add(o.sent)
+	}
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		in := bytes.NewReader(sent)
+		what, err := readOpening(in)
+		if err != nil {
+			if what != 0 {
+				t.Errorf("%d with error %v", what, err)
+			}
+			return
+		}
+		used := sent[:len(sent)-in.Len()]
+		if len(used) < 8 || len(used) > maxStartupPacket || int(binary.BigEndian.Uint32(used)) != len(used) {
+			t.Errorf("read %d bytes of a packet that says %d", len(used), binary.BigEndian.Uint32(sent))
+		}
+		// What the protocol library takes for one of these is one, and the same.
+		message, err := pgproto3.NewBackend(bytes.NewReader(used), io.Discard).ReceiveStartupMessage()
+		if err != nil {
+			return
+		}
+		same := false
+		switch message.(type) {
+		case *pgproto3.StartupMessage:
+			same = what == startupMessage
+		case *pgproto3.SSLRequest:
+			same = what == sslRequest
+		case *pgproto3.GSSEncRequest:
+			same = what == gssEncRequest
+		case *pgproto3.CancelRequest:
+			same = what == cancelRequest
+		}
+		if !same {
+			t.Errorf("%T was read as %d", message, what)
+		}
+	})
+}

@@ -1,0 +1,19 @@
+//go:build !linux
+
+package proxy
+
+import (
+	"net"
+	"syscall"
+)
+
+// allowMissingAddress has no counterpart here: an address has to exist when it is bound.
+func allowMissingAddress(uintptr, bool) error { return nil }
+
+// takeOver isn't possible here: from `*` to an address of the node or back needs a restart.
+func takeOver(at place, leaving []*listener) (*net.TCPListener, error) {
+	return nil, &BindError{at.String(), "pgporter itself listens on " + leaving[0].at.String() + ": restart it to change that", syscall.EADDRINUSE}
+}
+
+// holder can't be known here.
+func holder(place) string { return "" }
