@@ -1,0 +1,51 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+// maxAnswer bounds what is read of an answer: 1,000 clusters make about 4 MB of status.
+const maxAnswer = 64 << 20
+
+// DefaultPort is the admin address's port where none is given.
+const DefaultPort = "8432"
+
+// Client asks a daemon at its admin address.
+type Client struct {
+	// Address is host:port.
+	Address string
+}
+
+// connection settings of every client: the admin address is on this machine or close to it, so no proxy is asked.
+var transport = &http.Transport{DialContext: (&net.Dialer{Timeout: 3 * time.Second}).DialContext, ResponseHeaderTimeout: 10 * time.Second}
+
+// Status gives the daemon's state.
+func (c Client) Status(ctx context.Context) (*Status, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.Address+"/status", nil)
+	if err != nil {
+		return nil, fmt.Errorf("admin address %s: %w", c.Address, err)
+	}
+	res, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("no pgporter answers at %s (give --admin if it listens elsewhere): %w", c.Address, err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("status from %s: %w", c.Address, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("status from %s: HTTP %s", c.Address, res.Status)
+	}
+	var status Status
+	if err := json.Unmarshal(body, &status); err != nil {
+		return nil, fmt.Errorf("status from %s isn't a pgporter's: %w", c.Address, err)
+	}
+	return &status, nil
+}

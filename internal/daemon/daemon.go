@@ -1,0 +1,341 @@
+// Package daemon wires the rooms into the process that `pgporter run` is: it takes a configuration, starts a loop for each
+// cluster and the engine that carries their services, answers at the admin address, reloads and stops.
+//
+// A reload does everything that can fail first (reading, validating, binding) and then swaps; if anything fails, what was
+// running goes on. The daemon owns no state of its own beyond which configuration is running.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgporter/pgporter/internal/cluster"
+	"github.com/pgporter/pgporter/internal/proxy"
+	"github.com/pgporter/pgporter/internal/resolve"
+	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/state"
+	"github.com/pgporter/pgporter/internal/web"
+)
+
+// Config is what a daemon needs to know.
+type Config struct {
+	Version string
+	// Source gives the configuration.
+	Source Source
+	// Bind is the address that "*" means for services; empty is every address of this machine.
+	Bind string
+	// Admin is where status is told, host:port.
+	Admin string
+	// StopTimeout bounds how long sessions may go on after the stop was asked for.
+	StopTimeout time.Duration
+	// Reload asks for the configuration to be read again; a nil channel never does.
+	Reload <-chan os.Signal
+	Logger *slog.Logger
+	// Ready is called once every port is open; may be nil.
+	Ready func()
+}
+
+// Source is where configurations come from: an inventory's file, or members discovered from Patroni.
+type Source interface {
+	// Name says what it is, for people.
+	Name() string
+	// Load reads the configuration now. Warnings come in Loaded; whatever forbids its use is the error.
+	Load(ctx context.Context) (Loaded, error)
+	// Follow calls changed whenever there is a new configuration without anybody having asked, or why it can't be used,
+	// until ctx ends.
+	Follow(ctx context.Context, changed func(Loaded, error)) error
+}
+
+// Loaded is a configuration that may be used.
+type Loaded struct {
+	Plan service.Plan
+	// Warnings are for the log, Assumed for the log and the status: what was decided where nothing was said.
+	Warnings []string
+	Assumed  []string
+	// Unattended marks an edit that nobody asked to take: it may not remove a service or leave one without servers.
+	Unattended bool
+}
+
+// Daemon is a running pgporter.
+type Daemon struct {
+	cfg     Config
+	log     *slog.Logger
+	engine  *proxy.Engine
+	started time.Time
+
+	// taking serialises configuration changes.
+	taking sync.Mutex
+	// mu guards what follows; it is never held while anything waits.
+	mu       sync.Mutex
+	running  map[string]*runningCluster
+	order    []string
+	node     string
+	loaded   time.Time
+	assumed  []string
+	refused  string
+	accepted int
+	// loops joins the cluster loops, which live and end with their clusters.
+	loops   sync.WaitGroup
+	loopCtx context.Context
+}
+
+// runningCluster is a cluster's loop with its end.
+type runningCluster struct {
+	loop *cluster.Loop
+	plan service.Cluster
+	stop context.CancelFunc
+}
+
+// Run serves until ctx ends and then stops in order. It returns nil after an orderly stop; an error means that it could not
+// start (nothing is left open) or that a part of it died.
+func Run(ctx context.Context, cfg Config) error {
+	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), running: map[string]*runningCluster{}}
+	d.engine = proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, StopTimeout: cfg.StopTimeout, Recheck: d.recheck})
+
+	// Loops outlive ctx: while sessions finish after the stop was asked for, their servers stay under watch.
+	loopCtx, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
+	d.loopCtx = loopCtx
+	defer d.loops.Wait()
+	defer stopLoops()
+
+	loaded, err := cfg.Source.Load(ctx)
+	if err != nil {
+		return err
+	}
+	var config net.ListenConfig
+	admin, err := config.Listen(ctx, "tcp", cfg.Admin)
+	if err != nil {
+		return fmt.Errorf("admin address %s: %w", cfg.Admin, err)
+	}
+	if err := d.take(ctx, loaded); err != nil {
+		admin.Close()
+		return err
+	}
+	d.awaitFirstChecks(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.engine.Run(ctx) })
+	group.Go(func() error { return d.serveAdmin(ctx, admin) })
+	group.Go(func() error { return cfg.Source.Follow(ctx, func(l Loaded, err error) { d.change(ctx, l, err) }) })
+	group.Go(func() error { return d.reloadOnSignal(ctx) })
+	d.log.Info("pgporter serves", "version", cfg.Version, "source", cfg.Source.Name(), "admin", admin.Addr().String())
+	if cfg.Ready != nil {
+		cfg.Ready()
+	}
+	err = group.Wait()
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	d.log.Info("pgporter has stopped")
+	return nil
+}
+
+// firstChecks bounds how long clients wait in the ports' backlogs for the first word about each member.
+const firstChecks = 2 * time.Second
+
+// awaitFirstChecks waits until every member has been asked once. Without it, whoever comes in the first milliseconds would
+// be told that nobody has been checked yet.
+func (d *Daemon) awaitFirstChecks(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, firstChecks)
+	defer cancel()
+	for _, r := range d.running {
+		for {
+			view, replaced := r.loop.Board().Watch()
+			if !slices.ContainsFunc(view.Members, func(m state.Member) bool { return m.Answer == state.NotChecked }) {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-replaced:
+			}
+		}
+	}
+}
+
+// reloadOnSignal reads the configuration again whenever it is asked to.
+func (d *Daemon) reloadOnSignal(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.cfg.Reload:
+			loaded, err := d.cfg.Source.Load(ctx)
+			d.change(ctx, loaded, err)
+		}
+	}
+}
+
+// change takes a configuration, or notes why it wasn't taken.
+func (d *Daemon) change(ctx context.Context, l Loaded, err error) {
+	if err == nil {
+		err = d.take(ctx, l)
+	}
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	d.mu.Lock()
+	d.refused = err.Error()
+	generation := d.accepted
+	d.mu.Unlock()
+	d.log.Error("the new configuration is refused, what was running goes on", "generation", generation, "problems", err.Error())
+}
+
+// take makes a configuration the running one, or changes nothing and says why.
+func (d *Daemon) take(ctx context.Context, l Loaded) error {
+	d.taking.Lock()
+	defer d.taking.Unlock()
+	for _, w := range l.Warnings {
+		d.log.Warn(w)
+	}
+	d.mu.Lock()
+	current := d.running
+	d.mu.Unlock()
+
+	// All that can fail comes first.
+	if err := validate(l.Plan, current); err != nil {
+		return err
+	}
+	if l.Unattended {
+		if unchanged(current, l.Plan) {
+			d.log.Debug("the inventory was looked at, nothing changed for this node")
+			return nil
+		}
+		if err := harmless(current, l.Plan); err != nil {
+			return err
+		}
+	}
+	next := make(map[string]*runningCluster, len(l.Plan.Clusters))
+	var order []string
+	var endpoints []proxy.Endpoint
+	for _, c := range l.Plan.Clusters {
+		r := &runningCluster{plan: c}
+		if old := current[c.Name]; old != nil {
+			r.loop, r.stop = old.loop, old.stop
+		} else {
+			loop, err := cluster.New(c, cluster.Config{Logger: d.log})
+			if err != nil {
+				return fmt.Errorf("cluster %s: %w", c.Name, err)
+			}
+			r.loop = loop
+		}
+		next[c.Name] = r
+		order = append(order, c.Name)
+		for _, definition := range c.Definitions {
+			endpoints = append(endpoints, proxy.Endpoint{Cluster: c.Name, Definition: definition, Board: r.loop.Board()})
+		}
+	}
+	change, err := d.engine.Prepare(endpoints)
+	if err != nil {
+		return err
+	}
+	for name, r := range next {
+		if current[name] == nil {
+			d.start(name, r)
+			continue
+		}
+		if err := r.loop.Replace(ctx, r.plan); err != nil {
+			// Only a role change since validate, or the end of ctx, brings us here.
+			change.Abort()
+			d.rollBack(next, current)
+			return fmt.Errorf("cluster %s: %w", name, err)
+		}
+	}
+	change.Commit()
+	for name, r := range current {
+		if next[name] == nil {
+			r.stop()
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.running, d.order, d.node, d.assumed = next, order, l.Plan.Node, l.Assumed
+	d.loaded, d.refused = time.Now(), ""
+	d.accepted++
+	for _, a := range l.Assumed {
+		d.log.Info("assumed", "what", a)
+	}
+	d.log.Info("the configuration is taken", "generation", d.accepted, "clusters", len(order), "services", len(endpoints))
+	return nil
+}
+
+// start runs a cluster's loop until the cluster goes or the daemon ends.
+func (d *Daemon) start(name string, r *runningCluster) {
+	ctx, stop := context.WithCancel(d.loopCtx)
+	r.stop = stop
+	d.loops.Go(func() {
+		if err := r.loop.Run(ctx); err != nil && ctx.Err() == nil {
+			d.log.Error("a cluster's loop died", "cluster", name, "error", err)
+		}
+	})
+}
+
+// rollBack brings every loop back to the plan that is running.
+func (d *Daemon) rollBack(next, current map[string]*runningCluster) {
+	for name, r := range next {
+		old := current[name]
+		switch {
+		case old == nil && r.stop != nil:
+			r.stop()
+		case old != nil:
+			if err := old.loop.Replace(d.loopCtx, old.plan); err != nil {
+				d.log.Error("a cluster could not go back to its running configuration", "cluster", name, "error", err)
+			}
+		}
+	}
+}
+
+// validate resolves every cluster against the roles that its members have now.
+func validate(p service.Plan, running map[string]*runningCluster) error {
+	var problems []error
+	for _, c := range p.Clusters {
+		live := map[string]service.Role{}
+		if r := running[c.Name]; r != nil {
+			for _, m := range r.loop.Board().View().Members {
+				live[m.Name] = m.Live
+			}
+		}
+		if _, err := resolve.Set(c, live); err != nil {
+			problems = append(problems, fmt.Errorf("cluster %s: %w", c.Name, err))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// recheck asks a cluster to look at a member at once.
+func (d *Daemon) recheck(clusterName, member string) {
+	d.mu.Lock()
+	r := d.running[clusterName]
+	d.mu.Unlock()
+	if r != nil {
+		r.loop.Recheck(member)
+	}
+}
+
+// serveAdmin answers at the admin address until ctx ends.
+func (d *Daemon) serveAdmin(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{
+		Handler:           web.Handler(d.Status),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+	}
+	stopped := context.AfterFunc(ctx, func() { server.Close() })
+	defer stopped()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("admin address %s: %w", listener.Addr(), err)
+	}
+	return nil
+}

@@ -1,0 +1,54 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+
+	"github.com/pgporter/pgporter/internal/discover"
+	"github.com/pgporter/pgporter/internal/plan"
+	"github.com/pgporter/pgporter/internal/service"
+)
+
+// Discovered is a Source without an inventory: members come from Patroni, the services are the four default ones.
+type Discovered struct {
+	follower *discover.Follower
+}
+
+// NewDiscovered makes a Source that begins with these addresses of Patroni's REST API.
+func NewDiscovered(seeds []string, log *slog.Logger) (*Discovered, error) {
+	follower, err := discover.New(seeds, log)
+	if err != nil {
+		return nil, err
+	}
+	return &Discovered{follower}, nil
+}
+
+// Name lists the addresses it began with.
+func (d *Discovered) Name() string { return strings.Join(d.follower.Seeds(), ",") }
+
+// Load asks who the members are.
+func (d *Discovered) Load(ctx context.Context) (Loaded, error) {
+	found, err := d.follower.Find(ctx)
+	if err != nil {
+		return Loaded{}, err
+	}
+	return withDefaultServices(found), nil
+}
+
+// Follow takes members as they come and go.
+func (d *Discovered) Follow(ctx context.Context, changed func(Loaded, error)) error {
+	return d.follower.Follow(ctx, func(found discover.Finding) { changed(withDefaultServices(found), nil) })
+}
+
+func withDefaultServices(found discover.Finding) Loaded {
+	c := found.Cluster
+	c.Definitions = plan.DefaultServices()
+	for i, d := range c.Definitions {
+		c.Definitions[i].FullName = c.Name + "-" + d.Name
+		if d.Dest.Kind == "" {
+			c.Definitions[i].Dest = service.Dest{Kind: service.ToPgBouncer}
+		}
+	}
+	return Loaded{Plan: service.Plan{Clusters: []service.Cluster{c}}, Assumed: found.Assumed}
+}

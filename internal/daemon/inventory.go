@@ -1,0 +1,159 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/pgporter/pgporter/internal/inventory"
+	"github.com/pgporter/pgporter/internal/plan"
+	"github.com/pgporter/pgporter/internal/resolve"
+	"github.com/pgporter/pgporter/internal/service"
+)
+
+// settle is how long a watched file must have been left alone before it is read: editors write in several steps.
+const settle = 300 * time.Millisecond
+
+// InventoryFile is a Source that reads one node's part of an inventory.
+type InventoryFile struct {
+	Path string
+	// Node is the inventory host to serve as.
+	Node string
+	// Watch takes edits without being asked, unless they remove a service or leave one without servers.
+	Watch  bool
+	Logger *slog.Logger
+	// Assumed is passed on to what was loaded.
+	Assumed []string
+}
+
+// Name is the file's path.
+func (f *InventoryFile) Name() string { return f.Path }
+
+// Load reads the file.
+func (f *InventoryFile) Load(context.Context) (Loaded, error) {
+	inv, problems := inventory.Read(f.Path)
+	if inv == nil {
+		return Loaded{}, problems
+	}
+	p, found := plan.ForNode(inv, f.Node)
+	problems = append(problems, found...)
+	if err := problems.Err(); err != nil {
+		return Loaded{}, err
+	}
+	l := Loaded{Plan: p, Assumed: f.Assumed}
+	for _, w := range problems.Warnings() {
+		l.Warnings = append(l.Warnings, w.String())
+	}
+	return l, nil
+}
+
+// Follow reads the file again after each edit, if Watch is set.
+func (f *InventoryFile) Follow(ctx context.Context, changed func(Loaded, error)) error {
+	if !f.Watch {
+		return nil
+	}
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watching %s: %w", f.Path, err)
+	}
+	defer watcher.Close()
+	// The directory is watched, not the file: an editor that replaces the file leaves a watch on the old one.
+	if err := watcher.Add(filepath.Dir(f.Path)); err != nil {
+		return fmt.Errorf("watching %s: %w", filepath.Dir(f.Path), err)
+	}
+	// The first look is for an edit between Load and the watch.
+	edited := time.NewTimer(settle)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case event := <-watcher.Events:
+			if filepath.Clean(event.Name) == filepath.Clean(f.Path) && !event.Has(fsnotify.Chmod) {
+				edited.Reset(settle)
+			}
+		case err := <-watcher.Errors:
+			f.Logger.Warn("watching the inventory", "error", err)
+		case <-edited.C:
+			next, err := f.Load(ctx)
+			next.Unattended = true
+			changed(next, err)
+		}
+	}
+}
+
+// unchanged tells whether a plan is the one that runs.
+func unchanged(running map[string]*runningCluster, next service.Plan) bool {
+	same := len(running) == len(next.Clusters)
+	for _, c := range next.Clusters {
+		same = same && running[c.Name] != nil && reflect.DeepEqual(running[c.Name].plan, c)
+	}
+	return same
+}
+
+// harmless refuses what nobody should do by saving a file: removing a service, or leaving one without servers.
+func harmless(running map[string]*runningCluster, next service.Plan) error {
+	after := serverCounts(next.Clusters)
+	var problems []error
+	for _, r := range running {
+		for name, before := range serverCounts([]service.Cluster{r.plan}) {
+			count, there := after[name]
+			switch {
+			case !there:
+				problems = append(problems, fmt.Errorf("service %s would be removed", name))
+			case count == 0 && before > 0:
+				problems = append(problems, fmt.Errorf("service %s would be left without servers", name))
+			}
+		}
+	}
+	if len(problems) == 0 {
+		return nil
+	}
+	slices.SortFunc(problems, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return fmt.Errorf("%w\nsend SIGHUP to take it all the same", errors.Join(problems...))
+}
+
+// serverCounts gives for each service how many servers the declared roles select.
+func serverCounts(clusters []service.Cluster) map[string]int {
+	counts := map[string]int{}
+	for _, c := range clusters {
+		set, err := resolve.Set(c, nil)
+		if err != nil {
+			continue
+		}
+		for _, s := range set.Services {
+			counts[s.FullName] = len(s.Servers)
+		}
+	}
+	return counts
+}
+
+// LocalNode finds the one inventory host that is an address of this machine, for those who don't say which node to be.
+func LocalNode(path string, local []string) (string, error) {
+	inv, problems := inventory.Read(path)
+	if inv == nil {
+		return "", problems
+	}
+	var found []string
+	for _, h := range inv.Hosts() {
+		for _, address := range local {
+			if h.Name == address {
+				found = append(found, h.Name)
+			}
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return "", fmt.Errorf("no host of %s is an address of this machine: say --node HOST", path)
+	}
+	return "", fmt.Errorf("several hosts of %s are addresses of this machine (%s): say --node HOST", path, strings.Join(found, ", "))
+}
