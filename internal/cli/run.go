@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgporter/pgporter/internal/api"
+	"github.com/pgporter/pgporter/internal/daemon"
+)
+
+// runFlags are what `pgporter run` may be told.
+type runFlags struct {
+	inventory, node, bind, admin, logFormat, logLevel string
+	patroni                                           []string
+	watch                                             bool
+	stopTimeout                                       time.Duration
+}
+
+func newRunCommand() *cobra.Command {
+	var f runFlags
+	c := &cobra.Command{
+		Use:   "run {--inventory FILE --node HOST | --patroni ADDRESS[,…]}",
+		Short: "Serve a node's services until stopped",
+		Long: `Opens the ports of every service of the clusters that the node belongs to and leads each client to a server that can
+serve it now, by what the members' Patroni answers. Any node offers every service of its cluster, whatever its own role.
+
+With --patroni no inventory is needed: members are read from Patroni's /cluster and followed as they come and go, and the
+four default services are offered. PgBouncer is looked for on port 6432 of each member; where nobody answers there,
+PostgreSQL's own port is taken. What was assumed is in the log and in the status.
+
+SIGHUP reads the inventory again; see pgporter help signals.`,
+		Example: `  pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
+  pgporter run --inventory pigsty.yml --node 10.10.10.11 --bind 127.0.0.1      # only for this machine
+  pgporter run --patroni 10.10.10.11:8008,10.10.10.12:8008`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return run(c, f) },
+	}
+	inventoryFlag(c, &f.inventory)
+	c.Flags().StringVar(&f.node, "node", "", "which `HOST` of the inventory to serve as (default: the one that is an address of this machine)")
+	c.Flags().StringSliceVar(&f.patroni, "patroni", nil, "discover members from the Patroni REST API at these `ADDRESSES` instead of an inventory")
+	c.Flags().StringVar(&f.bind, "bind", "", "the `ADDRESS` that \"*\" means on this node (default: every address)")
+	c.Flags().StringVar(&f.admin, "admin", "", "where status is told, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
+	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
+	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
+	c.Flags().StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text, json")
+	c.Flags().StringVar(&f.logLevel, "log-level", "info", "least `LEVEL` that is logged: debug, info, warn, error")
+	return c
+}
+
+func run(c *cobra.Command, f runFlags) error {
+	logger, err := newLogger(c, f)
+	if err != nil {
+		return err
+	}
+	if f.stopTimeout < 0 {
+		return inputError{fmt.Errorf("--stop-timeout %s: 0 or more", f.stopTimeout)}
+	}
+	bind := netip.Addr{}
+	if f.bind != "" && f.bind != "*" {
+		if bind, err = netip.ParseAddr(f.bind); err != nil {
+			return inputError{fmt.Errorf("--bind %q: an IP address", f.bind)}
+		}
+	}
+	admin := f.admin
+	if admin == "" {
+		admin = "127.0.0.1"
+		if bind.IsLoopback() {
+			admin = bind.String()
+		}
+	}
+	if admin, err = adminAddress(admin); err != nil {
+		return err
+	}
+	source, err := newSource(f, logger)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second signal ends the process the ordinary way: the operator has had enough of waiting.
+	defer context.AfterFunc(ctx, stop)()
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, StopTimeout: f.stopTimeout, Reload: hangup, Logger: logger}
+	if bind.IsValid() {
+		cfg.Bind = bind.String()
+	}
+	return daemon.Run(ctx, cfg)
+}
+
+func newLogger(c *cobra.Command, f runFlags) (*slog.Logger, error) {
+	if err := oneOf("log-format", f.logFormat, "text", "json"); err != nil {
+		return nil, err
+	}
+	if err := oneOf("log-level", f.logLevel, "debug", "info", "warn", "error"); err != nil {
+		return nil, err
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return nil, inputError{fmt.Errorf("--log-level: %w", err)}
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if f.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(c.ErrOrStderr(), options)), nil
+	}
+	return slog.New(slog.NewTextHandler(c.ErrOrStderr(), options)), nil
+}
+
+// newSource makes the one source that the flags name.
+func newSource(f runFlags, logger *slog.Logger) (daemon.Source, error) {
+	switch {
+	case f.inventory == "" && len(f.patroni) == 0:
+		return nil, inputError{errors.New("say what to serve: --inventory FILE --node HOST, or --patroni ADDRESS")}
+	case f.inventory != "" && len(f.patroni) > 0:
+		return nil, inputError{errors.New("--inventory and --patroni: one of them")}
+	case f.inventory == "" && f.node != "":
+		return nil, inputError{errors.New("--node names a host of an inventory: it goes with --inventory")}
+	case f.inventory == "" && f.watch:
+		return nil, inputError{errors.New("--watch is for the inventory's file: it goes with --inventory")}
+	case len(f.patroni) > 0:
+		source, err := daemon.NewDiscovered(f.patroni, logger)
+		if err != nil {
+			return nil, inputError{fmt.Errorf("--patroni: %w", err)}
+		}
+		return source, nil
+	}
+	source := &daemon.InventoryFile{Path: f.inventory, Node: f.node, Watch: f.watch, Logger: logger}
+	if f.node == "" {
+		local, err := localAddresses()
+		if err != nil {
+			return nil, err
+		}
+		if source.Node, err = daemon.LocalNode(f.inventory, local); err != nil {
+			return nil, inputError{err}
+		}
+		source.Assumed = []string{fmt.Sprintf("this node is %s of the inventory: it is an address of this machine", source.Node)}
+	}
+	return source, nil
+}
+
+// localAddresses are this machine's own, without prefix lengths.
+func localAddresses() ([]string, error) {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("this machine's addresses: %w", err)
+	}
+	var local []string
+	for _, a := range addresses {
+		address, _, _ := strings.Cut(a.String(), "/")
+		local = append(local, address)
+	}
+	return local, nil
+}

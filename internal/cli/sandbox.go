@@ -1,0 +1,483 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgporter/pgporter/internal/sandbox"
+)
+
+func newSandboxCommand() *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:   "sandbox",
+		Short: "Run a real Patroni cluster on this machine, to try pgporter on",
+		Long: `A sandbox is a real Patroni cluster on loopback addresses of this machine: etcd, and per member PostgreSQL, Patroni,
+PgBouncer and a pgporter that offers the cluster's services. It is described by an ordinary Pigsty inventory, which the
+pgporters are run from. Everything is in one directory and goes with it.
+
+It needs the Debian 12 packages that scripts/prerequisites installs. Run by root, everything in it runs as the user
+postgres, otherwise as the caller. Any user of the machine can connect, with the documents' public passwords, one of
+which is a superuser's: use a machine of your own.`,
+		Example: `  pgporter sandbox up                          # three members on 127.0.1.11 to .13; Ctrl-C takes them down
+  pgporter sandbox up --detach                 # … and come back to the prompt
+  pgporter sandbox psql primary                # through the service, to whoever is primary
+  pgporter sandbox switchover
+  pgporter sandbox kill 1/patroni 1/postgres   # the first member crashes
+  pgporter sandbox down`,
+		Args: subcommandOnly,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.PersistentFlags().StringVar(&dir, "dir", "", "`DIRECTORY` of the sandbox (default: "+sandbox.DefaultDir()+")")
+	c.AddCommand(sandboxUp(&dir), sandboxStatus(&dir), sandboxDown(&dir), sandboxPsql(&dir), sandboxExec(&dir),
+		sandboxSwitchover(&dir), sandboxKill(&dir), sandboxStart(&dir))
+	return c
+}
+
+func sandboxUp(dir *string) *cobra.Command {
+	var config sandbox.Config
+	var detach bool
+	c := &cobra.Command{
+		Use:   "up",
+		Short: "Start a sandbox",
+		Long: `Starts etcd, the members and their pgporters, and returns when every service answers; then it prints how to reach them.
+It stays in the foreground until Ctrl-C or SIGTERM, which takes the sandbox down; with --detach the sandbox stays without
+it. Where one is running already, that is said and nothing is touched.
+
+Member 1 is the primary. The last of several members answers offline queries: a replica with pg_offline_query, or with
+--offline a dedicated instance. If starting fails, what was started is ended and the logs stay in DIRECTORY/log.`,
+		Example: `  pgporter sandbox up
+  pgporter sandbox up --members 2 --detach
+  pgporter sandbox up --sync --delayed --offline
+  pgporter sandbox up --standby                               # and a second cluster that replicates from the first
+  pgporter sandbox up --prefix 127.0.2 --dir /var/tmp/second  # beside another one`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			config.Dir, config.Foreground = *dir, !detach
+			return runSandbox(c, config)
+		},
+	}
+	f := c.Flags()
+	f.IntVar(&config.Members, "members", sandbox.DefaultMembers, "`NUMBER` of members of pg-test, 1 to 9")
+	f.StringVar(&config.Prefix, "prefix", sandbox.DefaultPrefix, "first three octets of the loopback `ADDRESSES`; .10 is etcd, .11 and up the members, .21 and up the standby cluster's")
+	f.BoolVar(&config.Sync, "sync", false, "synchronous mode, and the service standby on port 5435")
+	f.BoolVar(&config.Offline, "offline", false, "make the last member a dedicated offline instance")
+	f.BoolVar(&config.Delayed, "delayed", false, "add a member that lags by a minute, and the service delayed on port 5439")
+	f.BoolVar(&config.Standby, "standby", false, "add pg-standby, a standby cluster of two members")
+	f.BoolVar(&detach, "detach", false, "leave the sandbox running and return")
+	f.BoolVar(&config.WithoutPgporter, "no-pgporter", false, "run the bare cluster, without pgporters")
+	f.StringVar(&config.Binary, "pgporter", "", "the pgporter `PROGRAM` to run on the members (default: this one)")
+	f.DurationVar(&config.Timeout, "timeout", sandbox.DefaultTimeout, "how long starting may take, as `TIME`")
+	return c
+}
+
+// runSandbox brings a sandbox up and, in the foreground, stays with it until a signal.
+func runSandbox(c *cobra.Command, config sandbox.Config) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	s, err := sandbox.Up(ctx, config, c.ErrOrStderr())
+	if err != nil {
+		return sandboxInput(err)
+	}
+	printGuide(c.OutOrStdout(), s)
+	if !config.Foreground {
+		return nil
+	}
+	fmt.Fprintln(c.ErrOrStderr(), "\nCtrl-C takes it down.")
+	s.SetProgress(c.ErrOrStderr())
+	s.OnExit(func(what, why string) {
+		if ctx.Err() == nil {
+			fmt.Fprintf(c.ErrOrStderr(), "%s ended: %s\n", what, why)
+		}
+	})
+	<-ctx.Done()
+	fmt.Fprintln(c.ErrOrStderr(), "taking the sandbox down")
+	if err := s.Down(context.Background(), false); err != nil {
+		return err
+	}
+	fmt.Fprintln(c.ErrOrStderr(), "down; nothing of it is left")
+	return nil
+}
+
+// sandboxInput marks what the caller has to say otherwise.
+func sandboxInput(err error) error {
+	if errors.Is(err, sandbox.ErrInput) {
+		return inputError{err}
+	}
+	return err
+}
+
+// printGuide shows how to reach everything and what to try next.
+func printGuide(w io.Writer, s *sandbox.Sandbox) {
+	me := os.Args[0]
+	at := s.DirFlag()
+	fmt.Fprintf(w, "\nThe sandbox is up. Its inventory: %s\n", s.Inventory())
+	last := ""
+	for _, a := range s.URLs() {
+		if a.Name != last {
+			fmt.Fprintf(w, "\n%s, port %d: %s\n", a.Name, a.Port, serviceMeaning(a))
+			last = a.Name
+		}
+		fmt.Fprintf(w, "  psql %s\n", a.URL())
+	}
+	if last == "" {
+		fmt.Fprintln(w)
+		for _, m := range s.Declared() {
+			if a, err := s.Access(m.Name, ""); err == nil {
+				fmt.Fprintf(w, "  psql %s   # %s\n", a.URL(), m.Name)
+			}
+		}
+	}
+	fmt.Fprint(w, "\nNext:\n")
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if last != "" {
+		fmt.Fprintf(out, "  %s status --watch --admin %s\twho serves what now\n", me, s.Declared()[0].Address)
+	}
+	fmt.Fprintf(out, "  %s sandbox status%s\tprocesses and members\n", me, at)
+	if len(s.Declared()) > 1 {
+		fmt.Fprintf(out, "  %s sandbox switchover%s\tanother member leads\n", me, at)
+	}
+	fmt.Fprintf(out, "  %s sandbox kill%s 1/patroni 1/postgres\tthe first member crashes\n", me, at)
+	fmt.Fprintf(out, "  %s sandbox start%s 1/patroni\tand comes back\n", me, at)
+	fmt.Fprintf(out, "  %s sandbox down%s\tthe end of it\n", me, at)
+	out.Flush()
+}
+
+// serviceMeaning says in a few words what a service is for.
+func serviceMeaning(a sandbox.Access) string {
+	if !a.Servable {
+		return "nobody in this sandbox can carry it"
+	}
+	switch a.Name[strings.LastIndexByte(a.Name, '-')+1:] {
+	case "primary":
+		return "reads and writes, through the primary's PgBouncer"
+	case "replica":
+		return "reads, through the replicas' PgBouncers; the primary only when there is no replica"
+	case "default":
+		return "straight to the primary's PostgreSQL"
+	case "offline":
+		return "slow queries, straight to a replica that is meant for them"
+	case "standby":
+		return "reads without lag, from the synchronous replica"
+	case "delayed":
+		return "the data of a minute ago"
+	}
+	return ""
+}
+
+func sandboxStatus(dir *string) *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show a sandbox's processes and members",
+		Long: `Shows every process with its id and addresses, and every member with the role, state and lag that Patroni sees now.
+What the services do with them is shown by pgporter status.`,
+		Example: `  pgporter sandbox status
+  pgporter sandbox status -o json | jq -r '.members[] | select(.live_role == "leader") | .name'`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := oneOf("output", output, "table", "json"); err != nil {
+				return err
+			}
+			s, err := sandbox.Open(*dir)
+			if err != nil {
+				return err
+			}
+			status, err := s.Status(c.Context())
+			if err != nil {
+				return err
+			}
+			w := c.OutOrStdout()
+			if output == "json" {
+				encoder := json.NewEncoder(w)
+				encoder.SetIndent("", "  ")
+				encoder.SetEscapeHTML(false)
+				return encoder.Encode(status)
+			}
+			printSandbox(w, status)
+			return nil
+		},
+	}
+	outputFlag(c, &output, "table", "json")
+	return c
+}
+
+func printSandbox(w io.Writer, status sandbox.Status) {
+	fmt.Fprintf(w, "sandbox %s is %s", status.Dir, status.Phase)
+	if !status.UpSince.IsZero() {
+		fmt.Fprintf(w, " (%s, as %s)", since(status.UpSince), status.User)
+	}
+	fmt.Fprint(w, "\n\n")
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(out, "MEMBER\tADDRESS\tDECLARED\tROLE\tSTATE\tTIMELINE\tLAG")
+	for _, m := range status.Members {
+		lag := ""
+		if m.Lag != nil {
+			lag = fmt.Sprintf("%d B", *m.Lag)
+		}
+		timeline := ""
+		if m.Timeline > 0 {
+			timeline = fmt.Sprint(m.Timeline)
+		}
+		fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Name, m.Address, m.Role, m.LiveRole, m.State, timeline, lag)
+	}
+	out.Flush()
+	fmt.Fprintln(w)
+	out = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(out, "PROCESS\tSTATE\tID\tFOR\tLISTENS")
+	for _, p := range status.Processes {
+		id, age := "", ""
+		if p.PID != 0 {
+			id, age = fmt.Sprint(p.PID), since(p.Since)
+		}
+		fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\n", p.What, p.State, id, age, strings.Join(p.Listens, " "))
+	}
+	out.Flush()
+}
+
+func since(t time.Time) string { return max(0, time.Since(t)).Round(time.Second).String() }
+
+func sandboxDown(dir *string) *cobra.Command {
+	var keepLogs bool
+	c := &cobra.Command{
+		Use:   "down",
+		Short: "End a sandbox and remove its data",
+		Long: `Ends every process of the sandbox, kindly first, and removes what it kept in its directory. Only what the sandbox
+started is ended: a process is known by its id and start time, by its data directory, or by what its environment says. It
+works after a crash of the sandbox's own program, and on one that was never complete.`,
+		Example: `  pgporter sandbox down
+  pgporter sandbox down --keep-logs`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			s, err := sandbox.Open(*dir)
+			if errors.Is(err, sandbox.ErrNone) {
+				ended, lostErr := sandbox.DownLost(ctx, *dir, c.ErrOrStderr())
+				if lostErr != nil || ended > 0 {
+					return lostErr
+				}
+				return err
+			}
+			if err != nil {
+				return err
+			}
+			s.SetProgress(c.ErrOrStderr())
+			if err := s.Down(ctx, keepLogs); err != nil {
+				return err
+			}
+			fmt.Fprintln(c.ErrOrStderr(), "down; nothing of it is left running")
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&keepLogs, "keep-logs", false, "leave DIRECTORY/log")
+	return c
+}
+
+// accessFlags are how psql and exec are told where and as whom.
+type accessFlags struct{ via, user, database string }
+
+func (f *accessFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.via, "via", "", "`MEMBER` whose pgporter to go through: name, number or address (default: the first)")
+	c.Flags().StringVarP(&f.user, "user", "U", "", "log in as `USER` (default: whom the documents use there)")
+	c.Flags().StringVarP(&f.database, "database", "d", "", "`DATABASE`: test or meta (default: test)")
+}
+
+// resolve gives the access that the words before -- mean, and the words after it.
+func (f *accessFlags) resolve(c *cobra.Command, dir string, args []string) (sandbox.Access, []string, error) {
+	target, rest := "primary", []string(nil)
+	before := args
+	if at := c.ArgsLenAtDash(); at >= 0 {
+		before, rest = args[:at], args[at:]
+	}
+	switch len(before) {
+	case 0:
+	case 1:
+		target = before[0]
+	default:
+		return sandbox.Access{}, nil, inputError{fmt.Errorf("%q: one target; what is for the program goes behind --", before[1])}
+	}
+	s, err := sandbox.Open(dir)
+	if err != nil {
+		return sandbox.Access{}, nil, err
+	}
+	access, err := s.Access(target, f.via)
+	if err != nil {
+		return access, nil, inputError{err}
+	}
+	access, err = access.As(f.user, f.database)
+	if err != nil {
+		return access, nil, inputError{err}
+	}
+	return access, rest, nil
+}
+
+const targetHelp = `TARGET is a service (primary, replica, default, offline; pg-standby-replica in full for another cluster), a member
+(pg-test-2, or 2) for its PostgreSQL, or a member's pool (pg-test-2/pgbouncer). Without one it is primary.`
+
+func sandboxPsql(dir *string) *cobra.Command {
+	var f accessFlags
+	c := &cobra.Command{
+		Use:   "psql [TARGET] [-- ARGUMENT...]",
+		Short: "Open psql on a service or a member",
+		Long:  "Runs psql with the account and database that the documents use there; it replaces this program, so its exit status counts.\n" + targetHelp,
+		Example: `  pgporter sandbox psql primary
+  pgporter sandbox psql replica --via 3 -- -c 'select inet_server_addr()'
+  pgporter sandbox psql pg-test-2 -U dbuser_dba -d meta`,
+		RunE: func(c *cobra.Command, args []string) error {
+			access, rest, err := f.resolve(c, *dir, args)
+			if err != nil {
+				return err
+			}
+			return become(append([]string{"psql"}, rest...), access)
+		},
+	}
+	f.add(c)
+	return c
+}
+
+func sandboxExec(dir *string) *cobra.Command {
+	var f accessFlags
+	c := &cobra.Command{
+		Use:   "exec [TARGET] -- COMMAND [ARGUMENT...]",
+		Short: "Run a command that connects to a service or a member",
+		Long:  "Runs a command with PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE and DATABASE_URL set; it replaces this program.\n" + targetHelp,
+		Example: `  pgporter sandbox exec default -- pgbench -i -s 10
+  pgporter sandbox exec replica -- env`,
+		RunE: func(c *cobra.Command, args []string) error {
+			access, rest, err := f.resolve(c, *dir, args)
+			if err != nil {
+				return err
+			}
+			if len(rest) == 0 {
+				return inputError{errors.New("which command? It goes behind --")}
+			}
+			return become(rest, access)
+		},
+	}
+	f.add(c)
+	return c
+}
+
+// become replaces this program by another that connects where access leads.
+func become(command []string, access sandbox.Access) error {
+	path, err := exec.LookPath(command[0])
+	if err != nil {
+		return fmt.Errorf("%s: %w", command[0], err)
+	}
+	// Settings of the caller's would win over, or contradict, those that lead to the sandbox.
+	environment := []string{}
+	for _, v := range os.Environ() {
+		if name, _, _ := strings.Cut(v, "="); !strings.HasPrefix(name, "PG") || strings.HasPrefix(name, "PGPORTER_") {
+			environment = append(environment, v)
+		}
+	}
+	err = syscall.Exec(path, command, append(environment, access.Environment()...))
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+func sandboxSwitchover(dir *string) *cobra.Command {
+	var to string
+	c := &cobra.Command{
+		Use:   "switchover",
+		Short: "Have another member lead",
+		Long: `Asks Patroni for a switchover and waits until the new leader runs and all others follow it. Without --to Patroni chooses
+among the members of pg-test.`,
+		Example: `  pgporter sandbox switchover
+  pgporter sandbox switchover --to pg-test-3
+  pgporter sandbox switchover --to pg-standby-2   # the standby cluster's leader`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, ctx, stop, err := openSandbox(c, *dir)
+			if err != nil {
+				return err
+			}
+			defer stop()
+			done, err := s.Switchover(ctx, to)
+			if err != nil {
+				return sandboxInput(err)
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s leads instead of %s after %.1f s; all others follow after %.1f s\n", done.To, done.From, done.Leads.Seconds(), done.Followed.Seconds())
+			return nil
+		},
+	}
+	c.Flags().StringVar(&to, "to", "", "`MEMBER` that is to lead: name or number")
+	return c
+}
+
+// openSandbox opens a sandbox for an operation that tells its progress and ends at a signal.
+func openSandbox(c *cobra.Command, dir string) (*sandbox.Sandbox, context.Context, context.CancelFunc, error) {
+	s, err := sandbox.Open(dir)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	s.SetProgress(c.ErrOrStderr())
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	return s, ctx, stop, nil
+}
+
+const whatHelp = `WHAT is etcd, or a member and one of its programs: pg-test-1/postgres, …/patroni, …/pgbouncer, …/pgporter. A member of
+pg-test goes by its number too: 1/postgres.`
+
+func sandboxKill(dir *string) *cobra.Command {
+	var name string
+	c := &cobra.Command{
+		Use:   "kill WHAT...",
+		Short: "Send a signal to processes of a sandbox: SIGKILL unless said otherwise",
+		Long: `Signals processes in the order in which they are named, at once one after the other: 1/patroni 1/postgres is a member
+that crashes, as Patroni can't react to the loss of its PostgreSQL any more. postgres is the server's main process.
+` + whatHelp,
+		Example: `  pgporter sandbox kill 1/postgres                 # Patroni restarts it
+  pgporter sandbox kill 1/patroni 1/postgres       # another member takes over
+  pgporter sandbox kill 2/pgbouncer --signal STOP  # it accepts and doesn't answer; start makes it go on
+  pgporter sandbox kill etcd`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			sig, err := sandbox.ParseSignal(name)
+			if err != nil {
+				return inputError{err}
+			}
+			s, ctx, stop, err := openSandbox(c, *dir)
+			if err != nil {
+				return err
+			}
+			defer stop()
+			return sandboxInput(s.Kill(ctx, sig, args...))
+		},
+	}
+	c.Flags().StringVar(&name, "signal", "KILL", "the `SIGNAL`: KILL, TERM, STOP, CONT … or a number")
+	return c
+}
+
+func sandboxStart(dir *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "start WHAT...",
+		Short: "Start processes of a sandbox that have ended",
+		Long: `Starts processes again and waits until they answer; one that was halted with SIGSTOP goes on. PostgreSQL is Patroni's to
+start: 1/postgres asks the member's Patroni to.
+` + whatHelp,
+		Example: `  pgporter sandbox start 1/patroni
+  pgporter sandbox start etcd 2/pgbouncer`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, ctx, stop, err := openSandbox(c, *dir)
+			if err != nil {
+				return err
+			}
+			defer stop()
+			return sandboxInput(s.Start(ctx, args...))
+		},
+	}
+}

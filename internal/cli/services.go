@@ -1,0 +1,179 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v4"
+
+	"github.com/pgporter/pgporter/internal/diag"
+	"github.com/pgporter/pgporter/internal/inventory"
+	"github.com/pgporter/pgporter/internal/plan"
+	"github.com/pgporter/pgporter/internal/resolve"
+	"github.com/pgporter/pgporter/internal/service"
+)
+
+// declared is what `pgporter services` prints: a Plan whose services name the servers that the declared roles give.
+type declared struct {
+	Node     string            `json:"node,omitempty"`
+	Clusters []declaredCluster `json:"clusters"`
+}
+
+type declaredCluster struct {
+	Name     string            `json:"name"`
+	Members  []service.Member  `json:"members"`
+	Services []service.Service `json:"services"`
+}
+
+func newServicesCommand() *cobra.Command {
+	var path, node, output string
+	c := &cobra.Command{
+		Use:   "services --inventory FILE",
+		Short: "List the services that an inventory declares",
+		Long: `Lists every service with its port, check, destination, servers and backups, as the declared roles give them. What the
+members are at this moment is told by pgporter status.`,
+		Example: `  pgporter services --inventory pigsty.yml
+  pgporter services --inventory pigsty.yml --node 10.10.10.11   # as this node sees them
+  pgporter services --inventory pigsty.yml -o json | jq '.clusters[].services[].full_name'`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if path == "" {
+				return inputError{errors.New("--inventory is missing: which file")}
+			}
+			if err := oneOf("output", output, "table", "json", "yaml"); err != nil {
+				return err
+			}
+			d, problems := readDeclared(path, node)
+			if err := problems.Err(); err != nil {
+				return err
+			}
+			for _, p := range problems.Warnings() {
+				fmt.Fprintln(c.ErrOrStderr(), p)
+			}
+			return d.print(c.OutOrStdout(), output)
+		},
+	}
+	inventoryFlag(c, &path)
+	c.Flags().StringVar(&node, "node", "", "show what this `HOST` of the inventory serves (default: every cluster as its primary sees it)")
+	outputFlag(c, &output, "table", "json", "yaml")
+	return c
+}
+
+// outputFlag adds -o with its completion.
+func outputFlag(c *cobra.Command, output *string, formats ...string) {
+	c.Flags().StringVarP(output, "output", "o", formats[0], "`FORMAT`: "+strings.Join(formats, ", "))
+	c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func readDeclared(path, node string) (declared, diag.Problems) {
+	inv, problems := inventory.Read(path)
+	if inv == nil {
+		return declared{}, problems
+	}
+	var p service.Plan
+	var found diag.Problems
+	if node == "" {
+		p, found = plan.All(inv)
+	} else {
+		p, found = plan.ForNode(inv, node)
+	}
+	problems = append(problems, found...)
+	if problems.Err() != nil {
+		return declared{}, problems
+	}
+	d := declared{Node: p.Node, Clusters: []declaredCluster{}}
+	for _, cluster := range p.Clusters {
+		set, err := resolve.Set(cluster, nil)
+		if err != nil {
+			problems.Errorf(diag.Position{File: path}, "", "cluster %q: %v", cluster.Name, err)
+			continue
+		}
+		d.Clusters = append(d.Clusters, declaredCluster{cluster.Name, cluster.Members, set.Services})
+	}
+	return d, problems
+}
+
+func (d declared) print(w io.Writer, format string) error {
+	switch format {
+	case "json":
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		return encoder.Encode(d)
+	case "yaml":
+		return printYAML(w, d)
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "SERVICE\tLISTEN\tCHECK\tDESTINATION\tSERVERS\tBACKUPS")
+	for _, cluster := range d.Clusters {
+		for _, s := range cluster.Services {
+			var servers, backups []string
+			for _, server := range s.Servers {
+				if server.Backup {
+					backups = append(backups, server.Member)
+				} else {
+					servers = append(servers, server.Member)
+				}
+			}
+			fmt.Fprintf(table, "%s\t%s:%d\t%s\t%s\t%s\t%s\n", s.FullName, s.IP, s.Port, s.Check, destination(s), orDash(servers), orDash(backups))
+		}
+	}
+	return table.Flush()
+}
+
+// destination is the destination's name with the port it means, if all servers agree on one.
+func destination(s service.Service) string {
+	port := 0
+	for i, server := range s.Servers {
+		if i > 0 && server.Port != port {
+			return string(s.Dest.Kind)
+		}
+		port = server.Port
+	}
+	switch {
+	case s.Dest.Kind == service.ToPort:
+		return fmt.Sprintf("port %d", s.Dest.Port)
+	case port == 0:
+		return string(s.Dest.Kind)
+	}
+	return fmt.Sprintf("%s %d", s.Dest.Kind, port)
+}
+
+func orDash(words []string) string {
+	if len(words) == 0 {
+		return "-"
+	}
+	return strings.Join(words, ",")
+}
+
+// printYAML prints a value's JSON as YAML, so that both have the same names in the same order.
+func printYAML(w io.Writer, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	var root yaml.Node
+	if err := yaml.Unmarshal(text, &root); err != nil {
+		return err
+	}
+	block(&root)
+	encoder := yaml.NewEncoder(w)
+	encoder.SetIndent(2)
+	if err := encoder.Encode(&root); err != nil {
+		return err
+	}
+	return encoder.Close()
+}
+
+// block drops JSON's braces and quotes from a tree; the encoder quotes again what needs it.
+func block(n *yaml.Node) {
+	n.Style = 0
+	for _, child := range n.Content {
+		block(child)
+	}
+}

@@ -1,0 +1,260 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgporter/pgporter/internal/api"
+)
+
+func newStatusCommand() *cobra.Command {
+	var admin, output string
+	var watch bool
+	var interval time.Duration
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show who serves what now, and why",
+		Long: `Asks the pgporter at the admin address which server carries each service now: role, state, the reason, open sessions, and
+since when. With --watch it goes on until interrupted: on a terminal the table is redrawn, elsewhere a table is printed
+whenever something has changed.
+
+A server is serving (takes clients), ready (would take them if those before it were gone) or down.`,
+		Example: `  pgporter status
+  pgporter status --admin 10.10.10.11 --watch
+  pgporter status -o json | jq '.clusters[].services[] | select(.up | not) | .full_name'`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := oneOf("output", output, "table", "json", "yaml"); err != nil {
+				return err
+			}
+			if interval < 100*time.Millisecond {
+				return inputError{fmt.Errorf("--interval %s: at least 100ms", interval)}
+			}
+			address, err := adminAddress(admin)
+			if err != nil {
+				return err
+			}
+			client := api.Client{Address: address}
+			w := c.OutOrStdout()
+			if watch {
+				ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+				defer stop()
+				return watchStatus(ctx, client, w, output, interval)
+			}
+			status, err := client.Status(context.Background())
+			if err != nil {
+				return err
+			}
+			_, colour := terminal(w)
+			return printStatus(w, status, output, colour)
+		},
+	}
+	adminFlag(c, &admin)
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "go on showing it until interrupted")
+	c.Flags().DurationVar(&interval, "interval", time.Second, "with --watch, the `TIME` between two looks")
+	outputFlag(c, &output, "table", "json", "yaml")
+	return c
+}
+
+// adminFlag adds --admin for commands that ask a daemon.
+func adminFlag(c *cobra.Command, admin *string) {
+	fallback := os.Getenv("PGPORTER_ADMIN")
+	if fallback == "" {
+		fallback = "127.0.0.1:" + api.DefaultPort
+	}
+	c.Flags().StringVar(admin, "admin", fallback, "`ADDRESS` of the pgporter to ask, port "+api.DefaultPort+" unless given (environment: PGPORTER_ADMIN)")
+}
+
+// adminAddress completes an address with the default port.
+func adminAddress(text string) (string, error) {
+	wrong := inputError{fmt.Errorf("--admin %q: an address or address:port", text)}
+	if _, port, err := net.SplitHostPort(text); err == nil {
+		if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
+			return "", wrong
+		}
+		return text, nil
+	}
+	host := strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")
+	if host == "" || strings.Contains(host, ":") && net.ParseIP(host) == nil {
+		return "", wrong
+	}
+	return net.JoinHostPort(host, api.DefaultPort), nil
+}
+
+// watchStatus shows the status again and again. A daemon that doesn't answer is said and asked again: it may be restarting.
+func watchStatus(ctx context.Context, client api.Client, w io.Writer, output string, interval time.Duration) error {
+	isTerminal, colour := terminal(w)
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	last := ""
+	for {
+		var frame bytes.Buffer
+		status, err := client.Status(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			fmt.Fprintf(&frame, "%v\n", err)
+		default:
+			if err := printStatus(&frame, status, output, colour); err != nil {
+				return err
+			}
+		}
+		switch now := digest(status, frame.String()); {
+		case isTerminal:
+			// Home, the frame with each line's rest erased, then everything below it: no flicker.
+			text := strings.ReplaceAll(frame.String(), "\n", "\x1b[K\n")
+			if _, err := fmt.Fprintf(w, "\x1b[H%s\x1b[J", text); err != nil {
+				return err
+			}
+		case now != last:
+			last = now
+			if _, err := fmt.Fprintf(w, "%s\n%s\n", time.Now().Format(time.RFC3339), frame.String()); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// digest is what must differ for a status to be printed again: everything but the passing of time and what changes with
+// every client.
+func digest(s *api.Status, frame string) string {
+	if s == nil {
+		return frame
+	}
+	var b strings.Builder
+	fmt.Fprintln(&b, s.Started, s.Config.Generation, s.Config.Refused)
+	for _, c := range s.Clusters {
+		for _, v := range c.Services {
+			for _, r := range v.Servers {
+				fmt.Fprintln(&b, v.FullName, v.Listen, r.Member, r.Role, r.Up, r.Serving, r.Reason)
+			}
+		}
+	}
+	return b.String()
+}
+
+func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
+	switch output {
+	case "json":
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(s)
+	case "yaml":
+		return printYAML(w, s)
+	}
+	paint := painter(colour)
+	where := s.Config.Source
+	if s.Node != "" {
+		where = s.Node + " of " + where
+	}
+	fmt.Fprintf(w, "pgporter %s (pid %d) serves %s, up %s, configuration %d of %s\n", s.Version, s.PID, where,
+		age(s.Now.Sub(s.Started)), s.Config.Generation, s.Config.Loaded.Local().Format("15:04:05"))
+	for _, a := range s.Config.Assumed {
+		fmt.Fprintf(w, "assumed: %s\n", a)
+	}
+	if s.Config.Refused != "" {
+		fmt.Fprintf(w, "%s\n%s\n", paint("the last reload was refused:", red), s.Config.Refused)
+	}
+	// Colours have no width but tabwriter would count them: the state's cell is padded by hand and goes in painted afterwards.
+	var plain bytes.Buffer
+	table := tabwriter.NewWriter(&plain, 0, 0, 2, ' ', 0)
+	var painted []colourCode
+	fmt.Fprintln(table, "\nSERVICE\tLISTEN\tSERVER\tROLE\tSTATE\tSESSIONS\tFOR\tWHY")
+	for _, c := range s.Clusters {
+		for _, v := range c.Services {
+			name, listen := v.FullName, v.Listen
+			if len(v.Servers) == 0 {
+				fmt.Fprintf(table, "%s\t%s\t-\t-\tdown\t0\t-\tno member is selected\n", name, listen)
+				painted = append(painted, red)
+			}
+			for _, r := range v.Servers {
+				word, code := serverState(v, r)
+				member := r.Member
+				if r.Backup {
+					member += " (backup)"
+				}
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", name, listen, member, r.Role, word, r.Sessions, age(s.Now.Sub(r.Since)), r.Reason)
+				painted = append(painted, code)
+				name, listen = "", ""
+			}
+		}
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	lines := strings.Split(strings.TrimRight(plain.String(), "\n"), "\n")
+	for i, line := range lines {
+		if i >= 2 && colour {
+			line = paint(line, painted[i-2])
+		}
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// serverState is a server's word and colour. One that is down is red only where that is alarming: nobody serves, or its
+// PostgreSQL isn't well. Every replica is down behind the leader's check.
+func serverState(s api.Service, r api.Server) (string, colourCode) {
+	switch {
+	case r.Serving:
+		return "serving", green
+	case r.Up:
+		return "ready", none
+	case s.Up && strings.HasSuffix(r.Reason, " running"):
+		return "down", none
+	}
+	return "down", red
+}
+
+type colourCode int
+
+// SGR codes (ECMA-48).
+const (
+	none  colourCode = 0
+	red   colourCode = 31
+	green colourCode = 32
+)
+
+func painter(on bool) func(string, colourCode) string {
+	return func(text string, code colourCode) string {
+		if !on || code == none {
+			return text
+		}
+		return fmt.Sprintf("\x1b[%dm%s\x1b[0m", code, text)
+	}
+}
+
+// age prints a length of time in the two units that say enough.
+func age(d time.Duration) string {
+	d = max(0, d.Round(time.Second))
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
+	}
+	return fmt.Sprintf("%dd%02dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+}

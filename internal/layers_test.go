@@ -1,0 +1,113 @@
+// Package internal_test holds the test of the layering: which room may import which, and why the others are refused.
+package internal_test
+
+import (
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const ours = "github.com/pgporter/pgporter/internal/"
+
+// room is one package below internal.
+type room struct {
+	// may are the rooms of ours that it may import.
+	may string
+	// because says why everything else is refused; it is printed with the refusal.
+	because string
+	// pure rooms take time as an argument and do no I/O: nothing of what impure lists.
+	pure bool
+}
+
+var rooms = map[string]room{
+	"diag":      {pure: true, because: "every room reports problems, so the report may depend on none"},
+	"spelling":  {pure: true, because: "finding a near word needs nothing but words"},
+	"service":   {may: "spelling", pure: true, because: "the model is what all others agree on: it stands on nothing else of ours"},
+	"selector":  {pure: true, because: "an expression over members given as data has no need of where they came from"},
+	"inventory": {may: "diag", because: "reading Ansible's format has nothing to do with what pgporter makes of it"},
+	"plan":      {may: "diag inventory selector service spelling", because: "a plan is declared: what runs now must not leak into it"},
+	"resolve":   {may: "selector service", pure: true, because: "resolving is a function of the plan and the roles, so that it can be replayed"},
+	"patroni":   {because: "a client of one HTTP API; what an answer means for a service is decided in health"},
+	"health":    {may: "service patroni", because: "health judges one server of one service; membership and publishing are the cluster's"},
+	"state":     {may: "service", pure: true, because: "readers of a View must not pull in what makes it"},
+	"discover":  {may: "patroni service", because: "discovery finds members; nothing of an inventory may be needed for it"},
+	"cluster":   {may: "service state resolve health patroni", because: "the loop must not know who reads its Board"},
+	"balance":   {may: "service state", pure: true, because: "choosing a server needs the View and nothing else"},
+	"relay":     {because: "moving bytes must not know of services, so that it can be read, tested and handed over alone"},
+	"proxy":     {may: "service state balance relay", because: "the engine follows the Board; it must not check health or read configuration itself"},
+	"api":       {because: "the JSON types are a contract with scripts: they must not follow our own types"},
+	"web":       {may: "api", because: "pages and routes show what the API says and nothing more"},
+	"daemon":    {may: "api cluster diag discover inventory plan proxy resolve service state web", because: "the wiring knows the rooms that it wires, and no command line"},
+	"sandbox":   {may: "patroni", because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
+	"cli":       {may: "api daemon diag inventory plan resolve sandbox service", because: "commands ask the rooms that do the work; they don't reach below them"},
+	"e2e":       {may: "api sandbox", because: "end-to-end tests use what users use"},
+}
+
+// impure packages bring the clock, the machine or the network into a room.
+var impure = []string{"net", "net/http", "os", "os/exec", "os/signal", "syscall", "golang.org/x/sys/unix", "math/rand", "math/rand/v2"}
+
+// pureExceptions are imports of impure packages for what is pure in them.
+var pureExceptions = map[string]string{
+	"service net": "JoinHostPort is string work",
+}
+
+func TestLayers(t *testing.T) {
+	found := map[string]map[string]string{} // room, import, the file that has it
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && entry.Name() == "testdata" {
+			return filepath.SkipDir
+		}
+		name := filepath.ToSlash(filepath.Dir(path))
+		if entry.IsDir() || name == "." || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		if found[name] == nil {
+			found[name] = map[string]string{}
+		}
+		for _, spec := range file.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return fmt.Errorf("%s: %w", path, err)
+			}
+			found[name][imported] = path
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		r, known := rooms[name]
+		if !known {
+			t.Errorf("internal/%s is a room that the table doesn't know: say what it may import, and why no more", name)
+			continue
+		}
+		for imported, path := range found[name] {
+			if other, isOurs := strings.CutPrefix(imported, ours); isOurs && !slices.Contains(strings.Fields(r.may), other) {
+				t.Errorf("%s imports %s: %s", path, other, r.because)
+			}
+			if r.pure && slices.Contains(impure, imported) && pureExceptions[name+" "+imported] == "" {
+				t.Errorf("%s imports %s, but %s has no clock and does no I/O: %s", path, imported, name, r.because)
+			}
+		}
+	}
+	for name := range rooms {
+		if found[name] == nil && name != "e2e" {
+			t.Errorf("the table lists internal/%s, which isn't there", name)
+		}
+	}
+}

@@ -1,0 +1,143 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// httpClient keeps no connection: who is asked may be killed the next moment.
+var httpClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+// ask does one request and gives status and body. Nobody answering within the time is an error. The zero Account sends no
+// credentials (etcd takes those of another for its own and refuses).
+func ask(ctx context.Context, account Account, method, url string, body any, within time.Duration) (int, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	var reader io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return 0, nil, err
+		}
+		reader = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, url, reader)
+	if err != nil {
+		return 0, nil, err
+	}
+	if account != (Account{}) {
+		request.SetBasicAuth(account.User, account.Password)
+	}
+	response, err := httpClient.Do(request)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer response.Body.Close()
+	const most = 1 << 20
+	text, err := io.ReadAll(io.LimitReader(response.Body, most))
+	return response.StatusCode, text, err
+}
+
+const restTimeout = 2 * time.Second
+
+func (l layout) etcdURL(path string) string {
+	return "http://" + net.JoinHostPort(l.etcdAddress(), strconv.Itoa(etcdPort)) + path
+}
+
+func (m Member) restURL(path string) string {
+	return "http://" + net.JoinHostPort(m.Address, strconv.Itoa(patroniPort)) + path
+}
+
+// etcdHealthy asks etcd's /health.
+func (l layout) etcdHealthy(ctx context.Context) error {
+	status, body, err := ask(ctx, Account{}, http.MethodGet, l.etcdURL("/health"), nil, restTimeout)
+	if err != nil {
+		return err
+	}
+	var answer struct{ Health string }
+	if err := json.Unmarshal(body, &answer); err != nil || status != http.StatusOK || answer.Health != "true" {
+		return fmt.Errorf("etcd says %d %s", status, strings.TrimSpace(string(body)))
+	}
+	return nil
+}
+
+// etcdHas says whether a key exists (etcd's v3 API through its JSON gateway).
+func (l layout) etcdHas(ctx context.Context, key string) bool {
+	request := map[string]any{"key": base64.StdEncoding.EncodeToString([]byte(key)), "count_only": true}
+	status, body, err := ask(ctx, Account{}, http.MethodPost, l.etcdURL("/v3/kv/range"), request, restTimeout)
+	if err != nil || status != http.StatusOK {
+		return false
+	}
+	var answer struct{ Count string }
+	return json.Unmarshal(body, &answer) == nil && answer.Count != "" && answer.Count != "0"
+}
+
+// patroniStatus is what GET /patroni tells about the member that is asked.
+type patroniStatus struct {
+	State       string `json:"state"`
+	Role        string `json:"role"`
+	Timeline    int    `json:"timeline"`
+	Replication []struct {
+		Name  string `json:"application_name"`
+		State string `json:"state"`
+	} `json:"replication"`
+}
+
+// leads says whether the member is a running primary or standby leader.
+func (p patroniStatus) leads() bool {
+	return p.State == "running" && (p.Role == "master" || p.Role == "primary" || p.Role == "standby_leader")
+}
+
+func (m Member) patroni(ctx context.Context) (patroniStatus, error) {
+	var answer patroniStatus
+	_, body, err := ask(ctx, Account{}, http.MethodGet, m.restURL("/patroni"), nil, restTimeout)
+	if err != nil {
+		return answer, err
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return answer, fmt.Errorf("patroni of %s: %w", m.Name, err)
+	}
+	return answer, nil
+}
+
+// clusterMember is one of Patroni's GET /cluster, which it reads from etcd.
+type clusterMember struct {
+	Name     string `json:"name"`
+	Role     string `json:"role"`
+	State    string `json:"state"`
+	Timeline int    `json:"timeline"`
+	// Lag is a number of bytes, or "unknown".
+	Lag any `json:"lag"`
+}
+
+func (m Member) clusterView(ctx context.Context) ([]clusterMember, error) {
+	status, body, err := ask(ctx, Account{}, http.MethodGet, m.restURL("/cluster"), nil, restTimeout)
+	if err != nil {
+		return nil, err
+	}
+	if status != http.StatusOK {
+		return nil, fmt.Errorf("patroni of %s says %d to /cluster", m.Name, status)
+	}
+	var answer struct{ Members []clusterMember }
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("patroni of %s: %w", m.Name, err)
+	}
+	return answer.Members, nil
+}
+
+// order has the member's Patroni do something (its REST API's POST requests ask for the credentials).
+func (m Member) order(ctx context.Context, path string, body any, within time.Duration) (int, string, error) {
+	status, text, err := ask(ctx, restAccount, http.MethodPost, m.restURL(path), body, within)
+	return status, strings.TrimSpace(string(text)), err
+}
+
+func isLeaderRole(role string) bool { return role == "leader" || role == "standby_leader" }
