@@ -1,0 +1,48 @@
+# pgporter: `make` lists what there is.
+
+# Debian keeps servers in sbin, which an ordinary user's PATH may lack.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+# Members of the demo's cluster and the first three octets of its addresses.
+MEMBERS ?= 3
+PREFIX ?= 127.0.1
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X github.com/pgporter/pgporter/internal/cli.Version=$(VERSION)
+UNIT = $$(go list ./... | grep -v /internal/e2e)
+# Every benchmark, or those of one package: make bench BENCH=./internal/relay
+BENCH ?= ./...
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test unit e2e build lint bench prerequisites
+
+help: ## list the targets
+	@printf 'make TARGET, where TARGET is\n\n'
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
+	@printf '\nGo 1.26 is the one prerequisite; the rest is installed (as root) or named (otherwise).\n'
+
+demo: prerequisites build ## a real cluster on this machine, with pgporter on every node; Ctrl-C takes it down
+	bin/pgporter sandbox up --members $(MEMBERS) --prefix $(PREFIX)
+
+test: prerequisites ## every test with the race detector, those on a real cluster last
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory e2e
+
+unit: ## go vet and the unit tests
+	@scripts/progress 'go vet' go vet ./...
+	@scripts/progress 'unit tests' go test -race -timeout 5m $(UNIT)
+
+e2e: ## the end-to-end tests (they start clusters of their own)
+	@scripts/progress 'end-to-end tests' go test -race -count=1 -timeout 8m ./internal/e2e/...
+
+build: ## bin/pgporter
+	@scripts/progress 'building bin/pgporter' go build -ldflags '$(LDFLAGS)' -o bin/pgporter ./cmd/pgporter
+
+lint: ## gofmt, go vet, staticcheck, govulncheck
+	@scripts/lint
+
+bench: ## Go benchmarks (BENCH=./internal/… for those of one package)
+	go test -run '^$$' -bench . -benchmem $(BENCH)
+
+prerequisites:
+	@scripts/prerequisites
