@@ -83,9 +83,7 @@ func TestDownEndsOnlyItsOwn(t *testing.T) {
 		r.Processes["pg-test-1/patroni"] = Process{PID: innocent.PID, Start: innocent.Start + 1}
 	})
 	lost := sleeper(t, "/", dirVariable+"="+s.Dir())
-	if !poll(t.Context(), time.Millisecond, func() bool { return len(leftovers(s.Dir())) == 1 }) {
-		t.Fatal("the marked process doesn't show")
-	}
+	eventually(t, "the marked process shows", func() bool { return len(leftovers(s.Dir())) == 1 })
 	if err := s.Down(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
@@ -122,10 +120,8 @@ func TestDownAfterReboot(t *testing.T) {
 // TestDownEscalates: what ignores SIGTERM is killed, also when the caller has no patience left.
 func TestDownEscalates(t *testing.T) {
 	ready := filepath.Join(t.TempDir(), "ready")
-	stubborn := start(t, "/bin/sh", "/", nil, "-c", `trap '' TERM; : >"$0"; while :; do sleep 600; done`, ready)
-	if !poll(t.Context(), time.Millisecond, func() bool { return exists(t, ready) }) {
-		t.Fatal("the shell doesn't start")
-	}
+	stubborn := start(t, "/bin/sh", "/", nil, "-c", `trap '' TERM; : >"$0"; read x`, ready)
+	eventually(t, "the shell ignores SIGTERM", func() bool { return exists(t, ready) })
 	s := planted(t, func(r *record) { r.Processes["pg-test-1/pgbouncer"] = stubborn })
 	var told bytes.Buffer
 	s.SetProgress(&told)

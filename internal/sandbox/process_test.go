@@ -31,6 +31,10 @@ func start(t *testing.T, path, dir string, environment []string, args ...string)
 	t.Helper()
 	cmd := exec.Command(path, args...)
 	cmd.Dir, cmd.Env = dir, append([]string{"PATH=/usr/bin:/bin"}, environment...)
+	// Kept open, so that a shell that reads waits.
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -43,6 +47,16 @@ func start(t *testing.T, path, dir string, environment []string, args ...string)
 		t.Fatal(err)
 	}
 	return p
+}
+
+// eventually waits for what another process is about to do.
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if !poll(ctx, time.Millisecond, done) {
+		t.Fatalf("not within 20 s: %s", what)
+	}
 }
 
 func realTempDir(t *testing.T) string {
@@ -115,8 +129,9 @@ func TestSignalAndWait(t *testing.T) {
 	if err := p.signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	if !poll(t.Context(), time.Millisecond, p.stopped) || !p.running() {
-		t.Error("a halted process is stopped and still there")
+	eventually(t, "the process is halted", p.stopped)
+	if !p.running() {
+		t.Error("a halted process counts as ended")
 	}
 	if p.wait(t.Context(), time.Millisecond) {
 		t.Error("a halted process counts as ended")
@@ -215,9 +230,7 @@ func TestLeftovers(t *testing.T) {
 	}
 	// The environment and program of a child are there only when its exec is done.
 	var found []Process
-	if !poll(t.Context(), time.Millisecond, func() bool { found = leftovers(dir); return len(found) >= 2 }) {
-		t.Fatal("never two")
-	}
+	eventually(t, "two are found", func() bool { found = leftovers(dir); return len(found) >= 2 })
 	for _, p := range []Process{ours, backend} {
 		if !slices.Contains(found, p) {
 			t.Errorf("process %d (%s) isn't found", p.PID, commandLine(p.PID))
@@ -233,7 +246,7 @@ func TestLeftovers(t *testing.T) {
 func TestCommandLine(t *testing.T) {
 	p := start(t, "/bin/sh", "/", nil, "-c", "read x\nexit", strings.Repeat("long ", 50))
 	var line string
-	poll(t.Context(), time.Millisecond, func() bool { line = commandLine(p.PID); return strings.HasPrefix(line, "/bin/sh") })
+	eventually(t, "the shell runs", func() bool { line = commandLine(p.PID); return strings.HasPrefix(line, "/bin/sh") })
 	if strings.ContainsAny(line, "\n\x00") || !strings.HasSuffix(line, "…") || len([]rune(line)) != 101 {
 		t.Errorf("%q: want one line, cut", line)
 	}

@@ -32,6 +32,35 @@ type Plan struct {
 	// as its primary sees it.
 	Node     string    `json:"node,omitempty"`
 	Clusters []Cluster `json:"clusters"`
+	// Generics are the node's services that belong to no cluster (haproxy_services), in the order of their list.
+	Generics []Generic `json:"generic_services,omitempty"`
+}
+
+// Generic is a service of a node for something else than PostgreSQL, in HAProxy's words.
+type Generic struct {
+	Name string `json:"name"`
+	IP   string `json:"ip"`
+	Port int    `json:"port"`
+	// Protocol is tcp or http, Balance an algorithm with its arguments.
+	Protocol string `json:"protocol"`
+	MaxConn  int    `json:"maxconn"`
+	Balance  string `json:"balance"`
+	// Options are raw lines of a listen section; Default is its default-server line.
+	Options []string        `json:"options,omitempty"`
+	Default string          `json:"default"`
+	Servers []GenericServer `json:"servers"`
+}
+
+// GenericServer is a server of a Generic.
+type GenericServer struct {
+	Name   string `json:"name"`
+	Host   string `json:"host"`
+	Port   int    `json:"port"`
+	Backup bool   `json:"backup,omitempty"`
+	// Weight is nil where none is declared: HAProxy's default holds.
+	Weight *int `json:"weight,omitempty"`
+	// Options are raw words of the server line.
+	Options string `json:"options,omitempty"`
 }
 
 // Cluster is one PostgreSQL cluster as declared.
