@@ -63,6 +63,8 @@ type planner struct {
 	clusters  []*cluster
 	of        map[*inventory.Host]*cluster
 	selectors map[string]compiled
+	// endpoints are etcd's URLs, once they were asked for.
+	endpoints []string
 }
 
 // compiled is a selector, or why there is none.
