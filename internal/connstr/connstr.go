@@ -6,6 +6,8 @@ package connstr
 import (
 	"fmt"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/pgporter/pgporter/internal/service"
@@ -30,15 +32,21 @@ func ServiceFile(entries []service.Entry) (string, error) {
 	b.WriteString(stamp.Stamp{Kind: stamp.PGService, File: File}.Line())
 	b.WriteString("# psql 'service=NAME dbname=… user=…', with PGSERVICEFILE set to where this file is.\n")
 	for _, e := range entries {
-		if !nameForm.MatchString(e.Name) || len(e.Hosts) == 0 || e.Port < 1 || e.Port > 65535 {
-			return "", fmt.Errorf("service %q: a name, hosts and a port are needed", e.Name)
+		if !nameForm.MatchString(e.Name) || len(e.Hosts) == 0 || len(e.Ports) != len(e.Hosts) {
+			return "", fmt.Errorf("service %q: a name, and hosts with a port each, are needed", e.Name)
 		}
-		for _, h := range e.Hosts {
-			if !hostForm.MatchString(h) {
-				return "", fmt.Errorf("service %q: host %q: an address or a host name", e.Name, h)
+		ports := make([]string, len(e.Ports))
+		for i, port := range e.Ports {
+			if port < 1 || port > 65535 || !hostForm.MatchString(e.Hosts[i]) {
+				return "", fmt.Errorf("service %q: %q, port %d: an address or a host name with a port", e.Name, e.Hosts[i], port)
 			}
+			ports[i] = strconv.Itoa(port)
 		}
-		fmt.Fprintf(b, "\n[%s]\nhost=%s\nport=%d\nconnect_timeout=%d\n", e.Name, strings.Join(e.Hosts, ","), e.Port, connectTimeout)
+		// One port holds for all hosts.
+		if len(slices.Compact(slices.Clone(ports))) == 1 {
+			ports = ports[:1]
+		}
+		fmt.Fprintf(b, "\n[%s]\nhost=%s\nport=%s\nconnect_timeout=%d\n", e.Name, strings.Join(e.Hosts, ","), strings.Join(ports, ","), connectTimeout)
 	}
 	return b.String(), nil
 }

@@ -37,13 +37,14 @@ func Generic(node string, g service.Generic) (string, error) {
 	b.line("default-server %s", b.words("default", g.Default))
 	b.WriteString("\n    # server\n")
 	for _, s := range g.Servers {
-		text := fmt.Sprintf("server %s %s:%d", b.name("server", s.Name), b.host("ip", s.Host), b.port("port", s.Port))
+		text := fmt.Sprintf("server %s %s:%d", b.server(s.Name), b.host("ip", s.Host), b.port("port", s.Port))
 		if s.Backup {
 			text += " backup"
 		}
 		if s.Weight != nil {
 			text += fmt.Sprintf(" weight %d", *s.Weight)
 		}
+		text += initAddr(s.Host, g.Default, s.Options)
 		if s.Options != "" {
 			text += " " + b.words("options of server "+s.Name, s.Options)
 		}

@@ -12,7 +12,9 @@ package haproxy
 
 import (
 	"fmt"
+	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -33,6 +35,8 @@ var hostForm = regexp.MustCompile(`^[A-Za-z0-9_.:-]+$`)
 type builder struct {
 	strings.Builder
 	err error
+	// servers are the names of the section's servers.
+	servers map[string]bool
 }
 
 func (b *builder) fail(format string, args ...any) {
@@ -69,6 +73,33 @@ func (b *builder) bind(ip string, port int) string {
 		b.host("ip", ip)
 	}
 	return fmt.Sprintf("%s:%d", ip, b.port("port", port))
+}
+
+// server checks a server's name, which no other server of the service may have: HAProxy 3.3 refuses that, older ones find the
+// wrong one when asked about it.
+func (b *builder) server(name string) string {
+	if b.servers[name] {
+		b.fail("two servers are called %s", name)
+	}
+	if b.servers == nil {
+		b.servers = map[string]bool{}
+	}
+	b.servers[name] = true
+	return b.name("server", name)
+}
+
+// initAddr is what a server whose host is a name needs: without it HAProxy doesn't start while a single name can't be
+// resolved. With it such a server is out of service, the others are not. What options already say of it holds.
+func initAddr(host string, options ...string) string {
+	if _, err := netip.ParseAddr(host); err == nil || host == "localhost" {
+		return ""
+	}
+	for _, o := range options {
+		if slices.Contains(strings.Fields(o), "init-addr") {
+			return ""
+		}
+	}
+	return " init-addr last,libc,none"
 }
 
 func (b *builder) port(what string, port int) int {

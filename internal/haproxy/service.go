@@ -49,8 +49,8 @@ func Service(node string, c service.Cluster, s service.Service) (string, error) 
 		if server.Backup {
 			backup = " backup"
 		}
-		b.line("server %s %s:%d%s check port %d weight %d%s", b.name("server", server.Member), b.host("host", server.Host),
-			b.port("port", server.Port), tls, b.port("patroni_port", m.PatroniPort), server.Weight, backup)
+		b.line("server %s %s:%d%s check port %d weight %d%s%s", b.server(server.Member), b.host("host", server.Host),
+			b.port("port", server.Port), tls, b.port("patroni_port", m.PatroniPort), server.Weight, backup, initAddr(server.Host, s.Options.Text))
 	}
 	if b.err != nil {
 		return "", fmt.Errorf("service %q: %w", s.FullName, b.err)

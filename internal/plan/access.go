@@ -250,9 +250,8 @@ func (p *planner) etcd() []string {
 }
 
 // records gives the names of a cluster: one of each member, and the cluster's own with pg_dns_suffix, which stands for what
-// pg_dns_target says on its primary.
-func (p *planner) records(c *cluster) []service.Record {
-	var records []service.Record
+// pg_dns_target says on its primary. files are what Pigsty calls the file of each: the member's name, the cluster's.
+func (p *planner) records(c *cluster) (records []service.Record, files []string) {
 	primary := ""
 	for _, m := range p.declared(c) {
 		if _, err := netip.ParseAddr(m.Host); err != nil {
@@ -260,6 +259,7 @@ func (p *planner) records(c *cluster) []service.Record {
 			continue
 		}
 		records = append(records, service.Record{Name: m.Name, Address: m.Host})
+		files = append(files, m.Name)
 		if m.host == c.viewpoint() {
 			primary = m.Host
 		}
@@ -267,10 +267,10 @@ func (p *planner) records(c *cluster) []service.Record {
 	h := c.viewpoint()
 	target := p.dnsTarget(c, h, primary)
 	if target == "" {
-		return records
+		return records, files
 	}
 	suffix := p.text(h, "pg_dns_suffix", "", "letters, digits, dashes and dots", labelForm)
-	return append(records, service.Record{Name: c.name + suffix, Address: target})
+	return append(records, service.Record{Name: c.name + suffix, Address: target}), append(files, c.name)
 }
 
 // dnsTarget is the address that the cluster's name stands for; empty for none.

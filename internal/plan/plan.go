@@ -85,6 +85,8 @@ type planner struct {
 	selectors map[string]compiled
 	// endpoints are etcd's URLs, once they were asked for.
 	endpoints []string
+	// infra are the hosts of the group of that name, once they were asked for.
+	infra []*inventory.Host
 }
 
 // compiled is a selector, or why there is none.

@@ -72,7 +72,7 @@ type VIP struct {
 // Entry is a name by which libpq's clients reach a service without knowing where it is.
 type Entry struct {
 	Name string
-	// Hosts carry the service; libpq tries them in turn.
+	// Hosts carry the service; libpq tries them in turn. Ports are theirs, as many.
 	Hosts []string
-	Port  int
+	Ports []int
 }
