@@ -93,7 +93,7 @@ it now, through failover and switchover. It reads Pigsty inventories as they are
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError{err} })
 	root.SetVersionTemplate("pgporter {{.Version}}\n")
-	root.AddCommand(newRunCommand(), newCheckCommand(), newServicesCommand(), newStatusCommand(), newSandboxCommand(), exitStatusTopic(), signalsTopic())
+	root.AddCommand(newRunCommand(), newCheckCommand(), newServicesCommand(), newRenderCommand(), newStatusCommand(), newSandboxCommand(), exitStatusTopic(), signalsTopic())
 	markArgumentErrors(root)
 	return root
 }
