@@ -44,9 +44,12 @@ var rooms = map[string]room{
 	"proxy":     {may: "service state balance relay", because: "the engine follows the Board; it must not check health or read configuration itself"},
 	"api":       {because: "the JSON types are a contract with scripts: they must not follow our own types"},
 	"web":       {may: "api", because: "pages and routes show what the API says and nothing more"},
-	"daemon":    {may: "api cluster diag discover inventory plan proxy resolve service state web", because: "the wiring knows the rooms that it wires, and no command line"},
+	"diff":      {may: "api resolve service", pure: true, because: "what a plan changes is a function of two plans and the roles; nothing is asked"},
+	"intake":    {may: "selector service", pure: true, because: "what comes from outside is judged by itself, before anything that runs is touched"},
+	"control":   {may: "api intake", because: "the door checks who knocks and what is brought; what becomes of it is decided behind it"},
+	"daemon":    {may: "api cluster control diag diff discover intake inventory plan proxy resolve service state web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"sandbox":   {may: "patroni", because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
-	"cli":       {may: "api daemon diag inventory plan resolve sandbox service", because: "commands ask the rooms that do the work; they don't reach below them"},
+	"cli":       {may: "api control daemon diag intake inventory plan resolve sandbox service", because: "commands ask the rooms that do the work; they don't reach below them"},
 	"e2e":       {may: "api sandbox", because: "end-to-end tests use what users use"},
 }
 
