@@ -58,6 +58,7 @@ var impure = []string{"net", "net/http", "os", "os/exec", "os/signal", "syscall"
 
 // pureExceptions are imports of impure packages for what is pure in them.
 var pureExceptions = map[string]string{
+	"diff net":    "JoinHostPort is string work",
 	"service net": "JoinHostPort is string work",
 }
 
