@@ -1,5 +1,22 @@
 package api
 
+// Node is what a node says of itself to whom may change it.
+type Node struct {
+	// Version is the program's, Node the inventory host that it serves as.
+	Version string `json:"version"`
+	Node    string `json:"node"`
+	// Engine carries the services: EngineNative or EngineHAProxy. A plan is made for one of them.
+	Engine string `json:"engine"`
+	// Generation is the number of the configuration that runs.
+	Generation int `json:"generation"`
+}
+
+// The engines.
+const (
+	EngineNative  = "native"
+	EngineHAProxy = "haproxy"
+)
+
 // Taken is a node's answer to a configuration that it was sent.
 type Taken struct {
 	// Version is the program's, Node the inventory host that it serves as.

@@ -166,8 +166,12 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 	if s.Node != "" {
 		where = s.Node + " of " + where
 	}
-	fmt.Fprintf(w, "pgporter %s (pid %d) serves %s, up %s, configuration %d of %s\n", s.Version, s.PID, where,
-		age(s.Now.Sub(s.Started)), s.Config.Generation, s.Config.Loaded.Local().Format("15:04:05"))
+	sent := ""
+	if s.Config.Sent != nil {
+		sent = fmt.Sprintf(", sent by %s from %s", s.Config.Sent.Sender, s.Config.Sent.From)
+	}
+	fmt.Fprintf(w, "pgporter %s (pid %d) serves %s, up %s, configuration %d of %s%s\n", s.Version, s.PID, where,
+		age(s.Now.Sub(s.Started)), s.Config.Generation, s.Config.Loaded.Local().Format("15:04:05"), sent)
 	for _, a := range s.Config.Assumed {
 		fmt.Fprintf(w, "assumed: %s\n", a)
 	}

@@ -58,6 +58,13 @@ var ErrRefused = errors.New("refused")
 // ErrUnknown means that an order was sent whole and no answer came: it may have been taken.
 var ErrUnknown = errors.New("it isn't known whether the order was taken")
 
+// Ask has the node at address, host:port, say who it is.
+func (c *Client) Ask(ctx context.Context, address string) (api.Node, error) {
+	var node api.Node
+	_, err := c.do(ctx, http.MethodGet, address, nodePath, nil, &node)
+	return node, err
+}
+
 // Send gives an order to the node at address, host:port, and returns what it answers: that it runs, or, with dryRun, what
 // would change. An error that is neither ErrRefused nor ErrUnknown means that the order didn't reach it.
 func (c *Client) Send(ctx context.Context, address string, o intake.Order, dryRun bool) (api.Taken, error) {
@@ -65,51 +72,53 @@ func (c *Client) Send(ctx context.Context, address string, o intake.Order, dryRu
 	if err != nil {
 		return api.Taken{}, err
 	}
-	url := "https://" + address + takePath
+	path := takePath
 	if dryRun {
-		url = "https://" + address + dryRunPath
+		path = dryRunPath
 	}
-	var sent atomic.Bool
+	var taken api.Taken
+	sent, err := c.do(ctx, http.MethodPost, address, path, text, &taken)
+	if err != nil && sent && !dryRun && !errors.Is(err, ErrRefused) {
+		err = fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	return taken, err
+}
+
+// do makes one request and reads its answer into into. sent says that all of it went out; what became of it then is only
+// known with an answer.
+func (c *Client) do(ctx context.Context, method, address, path string, body []byte, into any) (sent bool, err error) {
+	var wrote atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		WroteRequest: func(w httptrace.WroteRequestInfo) { sent.Store(w.Err == nil) },
+		WroteRequest: func(w httptrace.WroteRequestInfo) { wrote.Store(w.Err == nil) },
 	})
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(text))
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+address+path, bytes.NewReader(body))
 	if err != nil {
-		return api.Taken{}, fmt.Errorf("control address %s: %w", address, err)
+		return false, fmt.Errorf("control address %s: %w", address, err)
 	}
 	req.Header.Set("Authorization", bearer+c.token)
 	req.Header.Set("Content-Type", "application/json")
 	// Sent once: an order whose answer was lost isn't repeated unasked.
 	req.GetBody = nil
 	res, err := c.http.Do(req)
-	if err == nil {
-		defer res.Body.Close()
-		text, err = io.ReadAll(io.LimitReader(res.Body, intake.MaxBytes))
-	}
 	if err != nil {
-		why := explain(ctx, address, err)
-		if sent.Load() && !dryRun {
-			return api.Taken{}, fmt.Errorf("%w: %w", ErrUnknown, why)
-		}
-		return api.Taken{}, why
+		return wrote.Load(), explain(ctx, address, err)
 	}
-	return read200(address, res, text)
-}
-
-// read200 makes of an answer what it means.
-func read200(address string, res *http.Response, text []byte) (api.Taken, error) {
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, intake.MaxBytes))
+	if err != nil {
+		return true, explain(ctx, address, err)
+	}
 	if res.StatusCode != http.StatusOK {
 		var refusal api.Refusal
 		if err := json.Unmarshal(text, &refusal); err != nil || refusal.Error == "" {
-			return api.Taken{}, fmt.Errorf("%s answers HTTP %s, as no pgporter does: is it the control port", address, res.Status)
+			return false, fmt.Errorf("%s answers HTTP %s, as no control address of this version does", address, res.Status)
 		}
-		return api.Taken{}, fmt.Errorf("%w: %s", ErrRefused, refusal.Error)
+		return true, fmt.Errorf("%w: %s", ErrRefused, refusal.Error)
 	}
-	var taken api.Taken
-	if err := json.Unmarshal(text, &taken); err != nil {
-		return api.Taken{}, fmt.Errorf("%w: the answer of %s isn't a pgporter's: %w", ErrUnknown, address, err)
+	if err := json.Unmarshal(text, into); err != nil {
+		return true, fmt.Errorf("the answer of %s isn't a pgporter's: %w", address, err)
 	}
-	return taken, nil
+	return true, nil
 }
 
 // explain says what an operator can do about an error.

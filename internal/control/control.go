@@ -5,6 +5,7 @@
 // never share a port. It speaks TLS 1.3 and nothing else, and every request has to bring the token, whatever it asks for:
 // who has none learns nothing but that. Without credentials there is no such server; no default opens it.
 //
+//	GET  /node           says who this is: api.Node
 //	POST /plan           takes an intake.Order: 200 and api.Taken once it runs
 //	POST /plan/dry-run   says what it would change, and changes nothing
 //
@@ -35,6 +36,7 @@ import (
 const DefaultPort = "8433"
 
 const (
+	nodePath   = "/node"
 	takePath   = "/plan"
 	dryRunPath = "/plan/dry-run"
 )
@@ -42,6 +44,8 @@ const (
 // Server answers at a control address.
 type Server struct {
 	Credentials *Credentials
+	// Node says who this node is now.
+	Node func() api.Node
 	// Take makes an order the running configuration, or says why not; with dryRun it only says what would change. from is the
 	// sender's address. ctx isn't the connection's: an order that arrived whole is carried out though its sender hangs up.
 	Take   func(ctx context.Context, o intake.Order, from string, dryRun bool) (api.Taken, error)
@@ -90,6 +94,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 // handler answers requests; what they set off belongs to ctx.
 func (s *Server) handler(ctx context.Context) http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+nodePath, func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, s.Node()) })
 	mux.HandleFunc("POST "+takePath, func(w http.ResponseWriter, r *http.Request) { s.order(ctx, w, r, false) })
 	mux.HandleFunc("POST "+dryRunPath, func(w http.ResponseWriter, r *http.Request) { s.order(ctx, w, r, true) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

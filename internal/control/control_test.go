@@ -63,7 +63,7 @@ func startNode(t *testing.T, take func(ctx context.Context, o intake.Order, from
 		t.Fatal(err)
 	}
 	n := &node{t: t, address: listener.Addr().String(), files: files, ended: make(chan error, 1)}
-	n.server = &Server{Credentials: credentials, Take: take, Logger: slog.New(slog.NewTextHandler(n, nil))}
+	n.server = &Server{Credentials: credentials, Take: take, Node: func() api.Node { return api.Node{Node: "10.10.10.11", Engine: api.EngineNative, Generation: 7} }, Logger: slog.New(slog.NewTextHandler(n, nil))}
 	var ctx context.Context
 	ctx, n.stop = context.WithCancel(t.Context())
 	go func() { n.ended <- n.server.Serve(ctx, listener) }()
@@ -111,6 +111,9 @@ func TestOrdersArrive(t *testing.T) {
 		}
 		return api.Taken{Node: o.Plan.Node, Generation: 7, DryRun: dryRun, Changes: api.Changes{Services: []api.ServiceChange{{Service: "s", Kind: api.Added}}}}, nil
 	})
+	if who, err := n.client().Ask(t.Context(), n.address); err != nil || who != (api.Node{Node: "10.10.10.11", Engine: "native", Generation: 7}) {
+		t.Errorf("it says it is %+v, %v", who, err)
+	}
 	for _, dryRun := range []bool{false, true} {
 		taken, err := n.client().Send(t.Context(), n.address, order(), dryRun)
 		if err != nil {
@@ -144,7 +147,7 @@ func TestNothingWithoutTheToken(t *testing.T) {
 	}
 	transport := n.client().http
 	for _, header := range []string{"", "Bearer", "Bearer ", token, "Basic " + token, "Bearer " + token[:63], "Bearer " + token + "0", "Bearer " + strings.ToUpper(token), "Bearer  " + token} {
-		for _, path := range []string{"/", "/plan", "/plan/dry-run", "/nothing"} {
+		for _, path := range []string{"/", "/node", "/plan", "/plan/dry-run", "/nothing"} {
 			for _, method := range []string{"GET", "POST"} {
 				req, err := http.NewRequestWithContext(t.Context(), method, "https://"+n.address+path, strings.NewReader("{}"))
 				if err != nil {
@@ -327,7 +330,7 @@ func TestOtherServersAnswers(t *testing.T) {
 		want    string
 	}{
 		{"a page", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, "isn't a pgporter's"},
-		{"an error page", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusBadGateway) }, "HTTP 502 Bad Gateway, as no pgporter does"},
+		{"an error page", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusBadGateway) }, "HTTP 502 Bad Gateway, as no control address of this version does"},
 		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "https://"+n.address+"/plan", http.StatusTemporaryRedirect)
 		}, "HTTP 307 Temporary Redirect"},

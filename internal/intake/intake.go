@@ -6,7 +6,8 @@
 // against everything that planning guarantees, so that downstream rooms need no check of their own. All that is wrong is
 // returned at once.
 //
-// The package is pure. Whether the Plan is for this node, and whether its ports can be had, are questions for the daemon.
+// A Plan may hold what only HAProxy can do; Native is for those nodes that carry it themselves. The package is pure. Whether
+// the Plan is for this node, and whether its ports can be had, are questions for the daemon.
 package intake
 
 import (

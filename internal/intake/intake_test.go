@@ -3,10 +3,14 @@ package intake
 import (
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/pgporter/pgporter/internal/diag"
+	"github.com/pgporter/pgporter/internal/inventory"
+	"github.com/pgporter/pgporter/internal/plan"
 	"github.com/pgporter/pgporter/internal/resolve"
 	"github.com/pgporter/pgporter/internal/service"
 )
@@ -93,8 +97,8 @@ func TestRefusals(t *testing.T) {
 		{"a port that means nothing", func(o *Order) { definition(o, 0).Dest.Port = 1 }, "service pg-test-primary: dest pgbouncer has a port of its own, 1"},
 		{"a check", func(o *Order) { definition(o, 0).Check = "/primary HTTP/1.1\r\nX: y" }, "service pg-test-primary: check is"},
 		{"no maxconn", func(o *Order) { definition(o, 0).MaxConn = 0 }, "service pg-test-primary: maxconn is 0"},
-		{"a balance", func(o *Order) { definition(o, 0).Balance = "random" }, `service pg-test-primary: balance is "random"`},
-		{"a foreign option", func(o *Order) { definition(o, 0).Options, _ = service.ParseOptions("inter 1s ssl") }, "service pg-test-primary: option ssl isn't supported"},
+		{"no balance", func(o *Order) { definition(o, 0).Balance = "" }, "service pg-test-primary: balance is missing"},
+		{"a balance and more", func(o *Order) { definition(o, 0).Balance = "first\nbind *:1" }, "service pg-test-primary: balance:"},
 		{"no options", func(o *Order) { definition(o, 0).Options = service.Options{Text: "inter 0s"} }, "option inter is \"0s\""},
 		{"a generic's protocol", func(o *Order) { o.Plan.Generics[0].Protocol = "udp" }, `service etcd: protocol is "udp"`},
 		{"a generic's line", func(o *Order) { o.Plan.Generics[0].Options[0] = "option tcplog\nlisten x" }, "service etcd: options:"},
@@ -116,6 +120,68 @@ func TestRefusals(t *testing.T) {
 				t.Error("it can be sent")
 			}
 		})
+	}
+}
+
+func TestWhatTheNativeEngineCanCarry(t *testing.T) {
+	o := sample()
+	o.Plan.Generics = nil
+	if err := Native(o.Plan); err != nil {
+		t.Errorf("a plan for it: %v", err)
+	}
+	o = sample()
+	o.Plan.Clusters[0].Definitions[0].Balance = "random(2)"
+	o.Plan.Clusters[0].Definitions[1].Options, _ = service.ParseOptions("inter 1s ssl")
+	if _, err := o.Encode(); err != nil {
+		t.Errorf("HAProxy could: %v", err)
+	}
+	want := "service pg-test-primary: balance random(2) is not supported by the native engine: roundrobin or leastconn\n" +
+		"service pg-test-extra: option ssl isn't supported by the native engine\n" +
+		"service etcd belongs to no cluster, which the native engine doesn't carry"
+	if err := Native(o.Plan); err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+}
+
+// TestPlansOfInventoriesAreAdmitted sends what planning makes of every sound inventory that it is tested with: both rooms
+// have to agree on what a plan is, and nothing may be lost on the way.
+func TestPlansOfInventoriesAreAdmitted(t *testing.T) {
+	sent := 0
+	for _, dir := range []string{"good", "warn", "haproxy"} {
+		paths, err := filepath.Glob(filepath.Join("..", "plan", "testdata", dir, "*.yml"))
+		if err != nil || len(paths) == 0 {
+			t.Fatalf("%s: %d inventories, %v", dir, len(paths), err)
+		}
+		for _, path := range paths {
+			inv, problems := inventory.Read(path)
+			if problems.Err() != nil {
+				t.Fatal(problems)
+			}
+			for _, h := range inv.Hosts() {
+				for engine, planned := range map[string]func(*inventory.Inventory, string) (service.Plan, diag.Problems){"native": plan.ForNode, "haproxy": plan.ForHAProxy} {
+					p, problems := planned(inv, h.Name)
+					if problems.Err() != nil {
+						continue
+					}
+					text, err := Order{Plan: p, Source: path, Sender: "test"}.Encode()
+					if err != nil {
+						t.Errorf("%s, %s, %s: %v", path, h.Name, engine, err)
+						continue
+					}
+					got, err := Decode(text)
+					if err != nil || !reflect.DeepEqual(got.Plan, p) {
+						t.Errorf("%s, %s, %s: sent it becomes another, %v\n%+v\n%+v", path, h.Name, engine, err, got.Plan, p)
+					}
+					if engine == "native" && Native(p) != nil {
+						t.Errorf("%s, %s: planned for the native engine, but %v", path, h.Name, Native(p))
+					}
+					sent++
+				}
+			}
+		}
+	}
+	if sent < 20 {
+		t.Errorf("only %d plans were tried", sent)
 	}
 }
 

@@ -48,14 +48,18 @@ func validate(o Order) error {
 	for _, g := range o.Plan.Generics {
 		c.generic(g)
 	}
+	return c.err()
+}
+
+// maxProblems bounds what is told of one order.
+const maxProblems = 100
+
+func (c *checker) err() error {
 	if more := len(c.problems) - maxProblems; more > 0 {
 		c.problems = append(c.problems[:maxProblems], fmt.Errorf("and %d more", more))
 	}
 	return errors.Join(c.problems...)
 }
-
-// maxProblems bounds what is told of one order.
-const maxProblems = 100
 
 // that notes a problem unless something holds.
 func (c *checker) that(holds bool, format string, args ...any) {
@@ -115,12 +119,27 @@ func (c *checker) definition(cluster string, d service.Definition) {
 	}
 	c.that(strings.HasPrefix(d.Check, "/") && !strings.ContainsFunc(d.Check, isNoURL), "%s: check is %q: a path of Patroni's REST API", what, d.Check)
 	c.maxConn(what, d.MaxConn)
-	c.that(d.Balance == service.RoundRobin || d.Balance == service.LeastConn, "%s: balance is %q: roundrobin or leastconn", what, d.Balance)
+	c.balance(what, string(d.Balance))
 	// An order without options has none of the defaults of ParseOptions either.
 	c.that(d.Options.Inter > 0, "%s: options are missing", what)
-	for _, o := range d.Options.Foreign {
-		c.that(false, "%s: option %s %s", what, o.Word, o.What)
+}
+
+// Native says what of a plan the native engine can't carry, though HAProxy could; nil if there is nothing.
+func Native(p service.Plan) error {
+	c := &checker{}
+	for _, one := range p.Clusters {
+		for _, d := range one.Definitions {
+			what := "service " + d.FullName
+			c.that(d.Balance == service.RoundRobin || d.Balance == service.LeastConn, "%s: balance %s is not supported by the native engine: roundrobin or leastconn", what, d.Balance)
+			for _, o := range d.Options.Foreign {
+				c.that(false, "%s: option %s %s", what, o.Word, o.What)
+			}
+		}
 	}
+	for _, g := range p.Generics {
+		c.that(false, "service %s belongs to no cluster, which the native engine doesn't carry", g.Name)
+	}
+	return c.err()
 }
 
 func (c *checker) generic(g service.Generic) {
@@ -129,7 +148,7 @@ func (c *checker) generic(g service.Generic) {
 	c.place(what, g.Name, g.IP, g.Port)
 	c.that(g.Protocol == "tcp" || g.Protocol == "http", "%s: protocol is %q: tcp or http", what, g.Protocol)
 	c.maxConn(what, g.MaxConn)
-	c.line(what+": balance", g.Balance)
+	c.balance(what, g.Balance)
 	c.line(what+": default", g.Default)
 	for _, o := range g.Options {
 		c.line(what+": options", o)
@@ -193,6 +212,11 @@ func (c *checker) weight(what string, n int) {
 
 func (c *checker) maxConn(what string, n int) {
 	c.that(n >= 1 && n <= 1<<31-1, "%s: maxconn is %d: 1 or more", what, n)
+}
+
+func (c *checker) balance(what, algorithm string) {
+	c.that(algorithm != "", "%s: balance is missing", what)
+	c.line(what+": balance", algorithm)
 }
 
 // line checks raw words for HAProxy, which must not leave their line.
