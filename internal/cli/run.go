@@ -22,6 +22,7 @@ import (
 // runFlags are what `pgporter run` may be told.
 type runFlags struct {
 	inventory, node, bind, admin, logFormat, logLevel string
+	control                                           controlFlags
 	patroni                                           []string
 	watch                                             bool
 	stopTimeout                                       time.Duration
@@ -39,7 +40,8 @@ With --patroni no inventory is needed: members are read from Patroni's /cluster 
 four default services are offered. PgBouncer is looked for on port 6432 of each member; where nobody answers there,
 PostgreSQL's own port is taken. What was assumed is in the log and in the status.
 
-SIGHUP reads the inventory again; see pgporter help signals.`,
+SIGHUP reads the inventory again; see pgporter help signals. With --control, pgporter reload sends a new configuration from
+elsewhere: that takes a token and TLS (pgporter credentials makes both), and nothing is open without.`,
 		Example: `  pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --bind 127.0.0.1      # only for this machine
   pgporter run --patroni 10.10.10.11:8008,10.10.10.12:8008`,
@@ -51,6 +53,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	c.Flags().StringSliceVar(&f.patroni, "patroni", nil, "discover members from the Patroni REST API at these `ADDRESSES` instead of an inventory")
 	c.Flags().StringVar(&f.bind, "bind", "", "the `ADDRESS` that \"*\" means on this node (default: every address)")
 	c.Flags().StringVar(&f.admin, "admin", "", "where status is told, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
+	f.control.add(c)
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
 	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
 	c.Flags().StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text, json")
@@ -82,6 +85,10 @@ func run(c *cobra.Command, f runFlags) error {
 	if admin, err = adminAddress(admin); err != nil {
 		return err
 	}
+	door, err := f.control.settle(bind, len(f.patroni) > 0)
+	if err != nil {
+		return err
+	}
 	source, err := newSource(f, logger)
 	if err != nil {
 		return err
@@ -93,7 +100,7 @@ func run(c *cobra.Command, f runFlags) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, StopTimeout: f.stopTimeout, Reload: hangup, Logger: logger}
+	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, Control: door, StopTimeout: f.stopTimeout, Reload: hangup, Logger: logger}
 	if bind.IsValid() {
 		cfg.Bind = bind.String()
 	}

@@ -35,8 +35,8 @@ type Order struct {
 	Sender string `json:"sender"`
 }
 
-// maxRemark bounds Source and Sender, in bytes.
-const maxRemark = 400
+// MaxRemark bounds Source and Sender, in bytes.
+const MaxRemark = 400
 
 // Encode gives the text of an Order as Decode reads it. What can't be sent is refused before it is.
 func (o Order) Encode() ([]byte, error) {
@@ -88,5 +88,5 @@ func plainJSONError(err error) string {
 
 // remark checks a text for people: it goes into logs and onto terminals.
 func remark(text string) bool {
-	return len(text) <= maxRemark && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
+	return len(text) <= MaxRemark && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }

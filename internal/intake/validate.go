@@ -35,8 +35,8 @@ type placed struct{ ip, service string }
 
 func validate(o Order) error {
 	c := &checker{services: map[string]bool{}, places: map[int][]placed{}}
-	c.that(remark(o.Source), "source: printable text of at most %d bytes", maxRemark)
-	c.that(remark(o.Sender), "sender: printable text of at most %d bytes", maxRemark)
+	c.that(remark(o.Source), "source: printable text of at most %d bytes", MaxRemark)
+	c.that(remark(o.Sender), "sender: printable text of at most %d bytes", MaxRemark)
 	c.that(isHost(o.Plan.Node), "node is %q: the inventory host that the plan is for", o.Plan.Node)
 	clusters := map[string]bool{}
 	for _, one := range o.Plan.Clusters {
