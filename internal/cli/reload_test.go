@@ -30,10 +30,10 @@ import (
 
 // nodes are control addresses that pretend to be nodes of a cluster: what is sent to them is kept.
 type nodes struct {
-	t     *testing.T
-	files control.Files
-	port  string
-	mu    sync.Mutex
+	t      *testing.T
+	files  control.Files
+	port   string
+	mu     sync.Mutex
 	orders map[string][]intake.Order
 	dryRun []bool
 }

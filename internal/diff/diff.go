@@ -9,10 +9,12 @@ package diff
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"net"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,14 +64,17 @@ func Between(before, after service.Plan, live Roles) (api.Changes, error) {
 // offered is a service of either kind, made comparable.
 type offered struct {
 	name, listen string
-	// fields are the definition's, by their names in JSON.
-	fields  map[string]string
-	servers []server
+	// cluster is empty for a service that belongs to none.
+	cluster string
+	// definition is a service.Definition or a service.Generic.
+	definition any
+	servers    []server
 }
 
+// server is a service.Server or a service.GenericServer with its name.
 type server struct {
-	name   string
-	fields map[string]string
+	name  string
+	value any
 }
 
 // services are all that a plan offers.
@@ -81,18 +86,17 @@ func services(p service.Plan, live Roles) ([]offered, error) {
 			return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
 		}
 		for _, s := range set.Services {
-			o := offered{s.FullName, listen(s.IP, s.Port), fieldsOf(s.Definition, "full_name"), nil}
-			o.fields["cluster"] = c.Name
+			o := offered{s.FullName, listen(s.IP, s.Port), c.Name, s.Definition, nil}
 			for _, carrier := range s.Servers {
-				o.servers = append(o.servers, server{carrier.Member, fieldsOf(carrier, "member")})
+				o.servers = append(o.servers, server{carrier.Member, carrier})
 			}
 			all = append(all, o)
 		}
 	}
 	for _, g := range p.Generics {
-		o := offered{g.Name, listen(g.IP, g.Port), fieldsOf(g, "name", "servers"), nil}
+		o := offered{g.Name, listen(g.IP, g.Port), "", g, nil}
 		for _, carrier := range g.Servers {
-			o.servers = append(o.servers, server{carrier.Name, fieldsOf(carrier, "name")})
+			o.servers = append(o.servers, server{carrier.Name, carrier})
 		}
 		all = append(all, o)
 	}
@@ -109,7 +113,10 @@ func serviceChanges(before, after []offered) []api.ServiceChange {
 			changes = append(changes, api.ServiceChange{Service: o.name, Listen: o.listen, Kind: api.Added, ServersAdded: names(o.servers)})
 			continue
 		}
-		c := api.ServiceChange{Service: o.name, Listen: o.listen, Kind: api.Changed, What: fieldChanges(was.fields, o.fields)}
+		c := api.ServiceChange{Service: o.name, Listen: o.listen, Kind: api.Changed, What: valueChanges(was.definition, o.definition, "servers")}
+		if was.cluster != o.cluster {
+			c.What = append(c.What, fmt.Sprintf("cluster %s → %s", cmp.Or(was.cluster, "(none)"), cmp.Or(o.cluster, "(none)")))
+		}
 		compareServers(was.servers, o.servers, &c)
 		if len(c.What)+len(c.ServersAdded)+len(c.ServersRemoved)+len(c.ServersChanged) > 0 {
 			changes = append(changes, c)
@@ -132,7 +139,7 @@ func compareServers(before, after []server, c *api.ServiceChange) {
 			c.ServersAdded = append(c.ServersAdded, s.name)
 			continue
 		}
-		for _, what := range fieldChanges(was.fields, s.fields) {
+		for _, what := range valueChanges(was.value, s.value) {
 			c.ServersChanged = append(c.ServersChanged, s.name+": "+what)
 		}
 	}
@@ -152,7 +159,10 @@ func compareServers(before, after []server, c *api.ServiceChange) {
 
 // clusterChanges compares what two declarations of a cluster say of it and of its members.
 func clusterChanges(before, after service.Cluster) []string {
-	what := fieldChanges(fieldsOf(before, "members", "services"), fieldsOf(after, "members", "services"))
+	if reflect.DeepEqual(before, after) {
+		return nil
+	}
+	what := valueChanges(before, after, "members", "services")
 	name := func(m service.Member) string { return m.Name }
 	old, now := named(before.Members, name), named(after.Members, name)
 	for _, m := range after.Members {
@@ -210,6 +220,15 @@ func orderOf(before service.Plan, oldServices []offered, after service.Plan, new
 		}
 	}
 	return ""
+}
+
+// valueChanges compares two values field by field, but for those named in without. Most are the same as they are, which
+// is far cheaper to find out.
+func valueChanges(before, after any, without ...string) []string {
+	if reflect.DeepEqual(before, after) {
+		return nil
+	}
+	return fieldChanges(fieldsOf(before, without...), fieldsOf(after, without...))
 }
 
 // fieldsOf gives what a value is in JSON as texts by their names, those of inner objects with a dot. without are left out.
