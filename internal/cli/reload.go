@@ -63,7 +63,7 @@ inventory files aren't touched: after SIGHUP or a restart a node serves what its
 	c.Flags().StringVar(&f.ca, "ca", os.Getenv("PGPORTER_CA"), "trust nodes whose certificate is in this `FILE`, or signed by one in it (default: the system's authorities; environment: PGPORTER_CA)")
 	defaultPort, _ := strconv.Atoi(control.DefaultPort)
 	c.Flags().IntVar(&f.port, "port", defaultPort, "the `PORT` of the nodes' control address")
-	c.Flags().DurationVar(&f.timeout, "timeout", 10*time.Second, "how long a node may take to answer, as `TIME`")
+	c.Flags().DurationVar(&f.timeout, "timeout", 30*time.Second, "how long a node may take to carry it out, as `TIME`; to say who it is, it gets "+toSayWho.String()+" of it at most")
 	c.Flags().BoolVarP(&f.dryRun, "dry-run", "n", false, "show what would change on each node, and change nothing")
 	outputFlag(c, &f.output, "text", "json")
 	return c
@@ -215,11 +215,14 @@ type rollout struct {
 	source, sender string
 }
 
+// toSayWho is how long a node may take to answer at all: one that is silent keeps the others waiting.
+const toSayWho = 10 * time.Second
+
 // together bounds how many nodes are spoken to at once.
 const together = 16
 
 // each runs f for every node that hasn't failed, several at a time, and done as they end, one at a time.
-func (r *rollout) each(ctx context.Context, nodes []*reloaded, f func(ctx context.Context, address string, n *reloaded) error, done func(*reloaded)) {
+func (r *rollout) each(ctx context.Context, nodes []*reloaded, limit time.Duration, f func(ctx context.Context, address string, n *reloaded) error, done func(*reloaded)) {
 	ended := make(chan *reloaded)
 	slots := make(chan struct{}, together)
 	var working sync.WaitGroup
@@ -231,7 +234,7 @@ func (r *rollout) each(ctx context.Context, nodes []*reloaded, f func(ctx contex
 		begun++
 		working.Go(func() {
 			slots <- struct{}{}
-			one, cancel := context.WithTimeout(ctx, r.timeout)
+			one, cancel := context.WithTimeout(ctx, limit)
 			n.err = f(one, net.JoinHostPort(n.Node, strconv.Itoa(r.port)), n)
 			cancel()
 			<-slots
@@ -246,7 +249,7 @@ func (r *rollout) each(ctx context.Context, nodes []*reloaded, f func(ctx contex
 
 // ask has every node say who it is and what carries its services.
 func (r *rollout) ask(ctx context.Context, nodes []*reloaded, done func(*reloaded)) {
-	r.each(ctx, nodes, func(ctx context.Context, address string, n *reloaded) error {
+	r.each(ctx, nodes, min(toSayWho, r.timeout), func(ctx context.Context, address string, n *reloaded) error {
 		who, err := r.client.Ask(ctx, address)
 		switch {
 		case err != nil:
@@ -286,7 +289,7 @@ func (r *rollout) plan(inv *inventory.Inventory, nodes []*reloaded, done func(*r
 }
 
 func (r *rollout) send(ctx context.Context, nodes []*reloaded, done func(*reloaded)) {
-	r.each(ctx, nodes, func(ctx context.Context, address string, n *reloaded) error {
+	r.each(ctx, nodes, r.timeout, func(ctx context.Context, address string, n *reloaded) error {
 		taken, err := r.client.Send(ctx, address, n.order, r.dryRun)
 		if err == nil {
 			n.Taken = &taken
