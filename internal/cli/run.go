@@ -36,12 +36,14 @@ func newRunCommand() *cobra.Command {
 		Long: `Opens the ports of every service of the clusters that the node belongs to and leads each client to a server that can
 serve it now, by what the members' Patroni answers. Any node offers every service of its cluster, whatever its own role.
 
+With --control, pgporter reload may send a new configuration from elsewhere: that takes a token and TLS (pgporter credentials
+makes both), and nothing is open without.
+
 With --patroni no inventory is needed: members are read from Patroni's /cluster and followed as they come and go, and the
 four default services are offered. PgBouncer is looked for on port 6432 of each member; where nobody answers there,
 PostgreSQL's own port is taken. What was assumed is in the log and in the status.
 
-SIGHUP reads the inventory again; see pgporter help signals. With --control, pgporter reload sends a new configuration from
-elsewhere: that takes a token and TLS (pgporter credentials makes both), and nothing is open without.`,
+SIGHUP reads the inventory again; see pgporter help signals.`,
 		Example: `  pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --bind 127.0.0.1      # only for this machine
   pgporter run --patroni 10.10.10.11:8008,10.10.10.12:8008`,
@@ -85,11 +87,11 @@ func run(c *cobra.Command, f runFlags) error {
 	if admin, err = adminAddress(admin); err != nil {
 		return err
 	}
-	door, err := f.control.settle(bind, len(f.patroni) > 0)
+	source, err := newSource(f, logger)
 	if err != nil {
 		return err
 	}
-	source, err := newSource(f, logger)
+	door, err := f.control.settle(bind, len(f.patroni) > 0)
 	if err != nil {
 		return err
 	}
@@ -100,10 +102,11 @@ func run(c *cobra.Command, f runFlags) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, Control: door, StopTimeout: f.stopTimeout, Reload: hangup, Logger: logger}
+	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, StopTimeout: f.stopTimeout, Reload: hangup, Logger: logger}
 	if bind.IsValid() {
 		cfg.Bind = bind.String()
 	}
+	cfg.Control = door
 	return daemon.Run(ctx, cfg)
 }
 

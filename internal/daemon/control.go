@@ -11,6 +11,7 @@ import (
 	"github.com/pgporter/pgporter/internal/control"
 	"github.com/pgporter/pgporter/internal/diff"
 	"github.com/pgporter/pgporter/internal/intake"
+	"github.com/pgporter/pgporter/internal/service"
 )
 
 // Control is an address at which orders are taken from those who have the token.
@@ -117,4 +118,17 @@ func (d *Daemon) compare(o intake.Order) (api.Changes, error) {
 		return api.Changes{}, err
 	}
 	return diff.Between(plan, o.Plan, liveRoles(running))
+}
+
+// liveRoles gives what the members of running clusters are now, by cluster and member.
+func liveRoles(running map[string]*runningCluster) map[string]map[string]service.Role {
+	live := make(map[string]map[string]service.Role, len(running))
+	for name, r := range running {
+		members := r.loop.Board().View().Members
+		live[name] = make(map[string]service.Role, len(members))
+		for _, m := range members {
+			live[name][m.Name] = m.Live
+		}
+	}
+	return live
 }

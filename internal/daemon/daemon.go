@@ -331,26 +331,18 @@ func (d *Daemon) rollBack(next, current map[string]*runningCluster) {
 // validate resolves every cluster against the roles that its members have now.
 func validate(p service.Plan, running map[string]*runningCluster) error {
 	var problems []error
-	live := liveRoles(running)
 	for _, c := range p.Clusters {
-		if _, err := resolve.Set(c, live[c.Name]); err != nil {
+		live := map[string]service.Role{}
+		if r := running[c.Name]; r != nil {
+			for _, m := range r.loop.Board().View().Members {
+				live[m.Name] = m.Live
+			}
+		}
+		if _, err := resolve.Set(c, live); err != nil {
 			problems = append(problems, fmt.Errorf("cluster %s: %w", c.Name, err))
 		}
 	}
 	return errors.Join(problems...)
-}
-
-// liveRoles gives what the members of running clusters are now, by cluster and member.
-func liveRoles(running map[string]*runningCluster) map[string]map[string]service.Role {
-	live := make(map[string]map[string]service.Role, len(running))
-	for name, r := range running {
-		members := r.loop.Board().View().Members
-		live[name] = make(map[string]service.Role, len(members))
-		for _, m := range members {
-			live[name][m.Name] = m.Live
-		}
-	}
-	return live
 }
 
 // recheck asks a cluster to look at a member at once.
