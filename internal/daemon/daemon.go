@@ -156,7 +156,7 @@ func Run(ctx context.Context, cfg Config) error {
 // firstChecks bounds how long a new configuration waits for the first word about each member.
 const firstChecks = 2 * time.Second
 
-// awaitFirstChecks waits until every member has been asked once. Without it, whoever comes in the first milliseconds would
+// awaitFirstChecks waits until every member has been asked once for every service. Without it, whoever comes in the first milliseconds would
 // be told that nobody has been checked yet.
 func (d *Daemon) awaitFirstChecks(ctx context.Context, clusters map[string]*runningCluster) {
 	ctx, cancel := context.WithTimeout(ctx, firstChecks)
@@ -164,7 +164,7 @@ func (d *Daemon) awaitFirstChecks(ctx context.Context, clusters map[string]*runn
 	for _, r := range clusters {
 		for {
 			view, replaced := r.loop.Board().Watch()
-			if !slices.ContainsFunc(view.Members, func(m state.Member) bool { return m.Answer == state.NotChecked }) {
+			if checked(view) {
 				break
 			}
 			select {
@@ -174,6 +174,18 @@ func (d *Daemon) awaitFirstChecks(ctx context.Context, clusters map[string]*runn
 			}
 		}
 	}
+}
+
+// checked says that every member was asked for every service that it may carry.
+func checked(v *state.View) bool {
+	for _, m := range v.Members {
+		if m.Answer == state.NotChecked {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(v.Services, func(s state.Service) bool {
+		return slices.ContainsFunc(s.Health, func(h state.Health) bool { return h.Reason == state.NotChecked })
+	})
 }
 
 // reloadOnSignal reads the configuration again whenever it is asked to.

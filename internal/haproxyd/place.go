@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pgporter/pgporter/internal/haproxy"
 	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/stamp"
@@ -127,6 +129,7 @@ func directive(text, name string) (string, bool) {
 
 // ownBase makes a node's haproxy.cfg one for a HAProxy of our own: without privileges, with everything in its directory.
 func (s settings) ownBase(b service.Base, bind string) *service.Base {
+	b.MaxConn = possibleConnections()
 	b.PIDFile, b.Socket, b.StateFile = "", s.control.socket, s.state
 	if os.Geteuid() != 0 {
 		b.User, b.Group = "", ""
@@ -135,6 +138,18 @@ func (s settings) ownBase(b service.Base, bind string) *service.Base {
 		b.StatsIP = bind
 	}
 	return &b
+}
+
+// reserved are descriptors that HAProxy needs besides those of connections: listeners, checks, sockets, threads.
+const reserved = 500
+
+// possibleConnections is for how many connections HAProxy can have descriptors; 0 if there is no need to say it.
+func possibleConnections() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Max >= 2*65535+reserved {
+		return 0
+	}
+	return max(100, (int(limit.Max)-reserved)/2)
 }
 
 // command is how a HAProxy of our own is started. A reload executes it anew, so it must not change.
