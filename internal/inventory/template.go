@@ -87,7 +87,7 @@ func (t *Templates) value(q asked) (Value, bool) {
 	evaluated := t.evaluate(v, scope{t, q.host, q.own})
 	delete(t.asking, q)
 	// A failure on the way to another variable may be of that way's making: its length, what it has cost already.
-	if evaluated.Kind() != Failed || len(t.asking) == 0 {
+	if _, failed := evaluated.Unreadable(q.name); !failed || len(t.asking) == 0 {
 		t.done[q] = evaluated
 	}
 	return evaluated, true
@@ -133,6 +133,10 @@ func (t *Templates) evaluate(v Value, s scope) Value {
 		*why = *inner
 	} else if at := (*jinja.Error)(nil); errors.As(err, &at) {
 		why.pos = v.At(at.Offset)
+		if at.Exhausted {
+			// It isn't tried again for every host there is.
+			t.compiled[text] = compiledTemplate{err: at}
+		}
 		if why.undefined = at.Undefined; at.Undefined {
 			why.what += " on " + s.host.Name
 		}

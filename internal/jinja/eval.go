@@ -623,8 +623,11 @@ func (n *callNode) eval(m *machine) (any, error) {
 
 // prefixed says of what a complaint is.
 func prefixed(name string, err error) error {
-	if c, ok := err.(complaint); ok {
-		return complaint(name + ": " + string(c))
+	switch err := err.(type) {
+	case complaint:
+		return complaint(name + ": " + string(err))
+	case exhausted:
+		return exhausted(name + ": " + string(err))
 	}
 	return err
 }

@@ -38,6 +38,8 @@ type Error struct {
 	What   string
 	// Undefined says that something wasn't defined, for which Ansible has its own treatment.
 	Undefined bool
+	// Exhausted says that the template costs more than the Budget allows.
+	Exhausted bool
 }
 
 func (e *Error) Error() string { return e.What }
@@ -56,9 +58,16 @@ func locate(err error, offset int) error {
 		return &Error{Offset: offset, What: string(err)}
 	case undefinedUse:
 		return &Error{Offset: offset, What: string(err), Undefined: true}
+	case exhausted:
+		return &Error{Offset: offset, What: string(err), Exhausted: true}
 	}
 	return err
 }
+
+// exhausted is a complaint of what something costs.
+type exhausted string
+
+func (e exhausted) Error() string { return string(e) }
 
 // Budget bounds what an evaluation, with all that it leads to, may cost.
 type Budget struct {
@@ -67,7 +76,7 @@ type Budget struct {
 
 // Bounds of a Budget, and of what one operation may make.
 const (
-	maxSteps  = 1_000_000
+	maxSteps  = 500_000
 	maxBytes  = 16 << 20
 	maxText   = 1 << 20
 	maxItems  = 100_000
@@ -80,7 +89,7 @@ func NewBudget() *Budget { return &Budget{steps: maxSteps, bytes: maxBytes} }
 
 func (b *Budget) step(n int) error {
 	if b.steps -= n; b.steps < 0 {
-		return complain("the template takes too many steps")
+		return exhausted("the template takes too many steps")
 	}
 	return nil
 }
@@ -88,10 +97,10 @@ func (b *Budget) step(n int) error {
 // made accounts for a text of n bytes before it is made.
 func (b *Budget) made(n int) error {
 	if n < 0 || n > maxText {
-		return complain("the template makes a text of more than %d bytes", maxText)
+		return exhausted(fmt.Sprintf("the template makes a text of more than %d bytes", maxText))
 	}
 	if b.bytes -= n; b.bytes < 0 {
-		return complain("the template makes more than %d bytes of text", maxBytes)
+		return exhausted(fmt.Sprintf("the template makes more than %d bytes of text", maxBytes))
 	}
 	return nil
 }
@@ -99,7 +108,7 @@ func (b *Budget) made(n int) error {
 // listed accounts for a list of n items before it is made.
 func (b *Budget) listed(n int) error {
 	if n < 0 || n > maxItems {
-		return complain("the template makes a list of more than %d items", maxItems)
+		return exhausted(fmt.Sprintf("the template makes a list of more than %d items", maxItems))
 	}
 	return b.step(n)
 }

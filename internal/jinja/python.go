@@ -91,7 +91,7 @@ func (m *machine) repr(b *strings.Builder, v any, depth int) error {
 		return complain("%s is no value", describe(v))
 	}
 	if b.Len() > maxText {
-		return complain("the template makes a text of more than %d bytes", maxText)
+		return m.budget.made(b.Len())
 	}
 	if depth == 0 {
 		return m.budget.made(b.Len() - before)
