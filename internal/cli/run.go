@@ -22,9 +22,11 @@ import (
 // runFlags are what `pgporter run` may be told.
 type runFlags struct {
 	inventory, node, bind, admin, logFormat, logLevel string
+	control                                           controlFlags
 	patroni                                           []string
 	watch                                             bool
 	stopTimeout                                       time.Duration
+	haproxy                                           haproxyFlags
 }
 
 func newRunCommand() *cobra.Command {
@@ -35,14 +37,23 @@ func newRunCommand() *cobra.Command {
 		Long: `Opens the ports of every service of the clusters that the node belongs to and leads each client to a server that can
 serve it now, by what the members' Patroni answers. Any node offers every service of its cluster, whatever its own role.
 
+With --control, pgporter reload may send a new configuration from elsewhere: that takes a token and TLS (pgporter credentials
+makes both), and nothing is open without.
+
 With --patroni no inventory is needed: members are read from Patroni's /cluster and followed as they come and go, and the
 four default services are offered. PgBouncer is looked for on port 6432 of each member; where nobody answers there,
 PostgreSQL's own port is taken. What was assumed is in the log and in the status.
 
+With --engine haproxy a real HAProxy carries the services: pgporter renders its files, checks them with haproxy -c, reloads
+it, and keeps it at what it finds out about the members. It starts one of its own below --haproxy-dir, or with
+--haproxy-system takes over the machine's.
+
 SIGHUP reads the inventory again; see pgporter help signals.`,
 		Example: `  pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --bind 127.0.0.1      # only for this machine
-  pgporter run --patroni 10.10.10.11:8008,10.10.10.12:8008`,
+  pgporter run --patroni 10.10.10.11:8008,10.10.10.12:8008
+  pgporter run --inventory pigsty.yml --node 10.10.10.11 --engine haproxy                     # a HAProxy of its own
+  pgporter run --inventory pigsty.yml --node 10.10.10.11 --engine haproxy --haproxy-system    # /etc/haproxy`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return run(c, f) },
 	}
@@ -51,8 +62,10 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	c.Flags().StringSliceVar(&f.patroni, "patroni", nil, "discover members from the Patroni REST API at these `ADDRESSES` instead of an inventory")
 	c.Flags().StringVar(&f.bind, "bind", "", "the `ADDRESS` that \"*\" means on this node (default: every address)")
 	c.Flags().StringVar(&f.admin, "admin", "", "where status is told, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
+	f.control.add(c)
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
 	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
+	f.haproxy.add(c)
 	c.Flags().StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text, json")
 	c.Flags().StringVar(&f.logLevel, "log-level", "info", "least `LEVEL` that is logged: debug, info, warn, error")
 	return c
@@ -82,7 +95,15 @@ func run(c *cobra.Command, f runFlags) error {
 	if admin, err = adminAddress(admin); err != nil {
 		return err
 	}
+	engine, err := f.haproxy.config(c, f)
+	if err != nil {
+		return err
+	}
 	source, err := newSource(f, logger)
+	if err != nil {
+		return err
+	}
+	door, err := f.control.settle(bind, len(f.patroni) > 0)
 	if err != nil {
 		return err
 	}
@@ -94,9 +115,13 @@ func run(c *cobra.Command, f runFlags) error {
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, StopTimeout: f.stopTimeout, Reload: hangup, Logger: logger}
+	if file, isFile := source.(*daemon.InventoryFile); isFile && engine != nil {
+		file.HAProxy, engine.Node, cfg.HAProxy = true, file.Node, engine
+	}
 	if bind.IsValid() {
 		cfg.Bind = bind.String()
 	}
+	cfg.Control = door
 	return daemon.Run(ctx, cfg)
 }
 

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgporter/pgporter/internal/cluster"
+	"github.com/pgporter/pgporter/internal/haproxyd"
 	"github.com/pgporter/pgporter/internal/proxy"
 	"github.com/pgporter/pgporter/internal/resolve"
 	"github.com/pgporter/pgporter/internal/service"
@@ -32,10 +33,14 @@ type Config struct {
 	Version string
 	// Source gives the configuration.
 	Source Source
+	// HAProxy has a HAProxy carry the services; nil is the native engine. Its Bind, StopTimeout and Logger are ours.
+	HAProxy *haproxyd.Config
 	// Bind is the address that "*" means for services; empty is every address of this machine.
 	Bind string
 	// Admin is where status is told, host:port.
 	Admin string
+	// Control is where the configuration may be changed from elsewhere; nil for nowhere.
+	Control *Control
 	// StopTimeout bounds how long sessions may go on after the stop was asked for.
 	StopTimeout time.Duration
 	// Reload asks for the configuration to be read again; a nil channel never does.
@@ -59,27 +64,36 @@ type Source interface {
 // Loaded is a configuration that may be used.
 type Loaded struct {
 	Plan service.Plan
+	// Base is what a HAProxy stands on; nil where none is run, or it isn't known to change.
+	Base *service.Base
 	// Warnings are for the log, Assumed for the log and the status: what was decided where nothing was said.
 	Warnings []string
 	Assumed  []string
 	// Unattended marks an edit that nobody asked to take: it may not remove a service or leave one without servers.
 	Unattended bool
+	// Trial only finds out whether it could be taken: everything that can fail is done, and undone.
+	Trial bool
+	// Sent says who sent it; nil if the Source gave it.
+	Sent *Sent
 }
 
 // Daemon is a running pgporter.
 type Daemon struct {
 	cfg     Config
 	log     *slog.Logger
-	engine  *proxy.Engine
+	engine  Engine
 	started time.Time
 
-	// taking serialises configuration changes.
+	// taking serialises configuration changes. It guards closed, after which no order from elsewhere is taken.
 	taking sync.Mutex
+	closed bool
 	// mu guards what follows; it is never held while anything waits.
 	mu       sync.Mutex
 	running  map[string]*runningCluster
 	order    []string
 	node     string
+	plan     service.Plan
+	sent     *Sent
 	loaded   time.Time
 	assumed  []string
 	refused  string
@@ -100,7 +114,17 @@ type runningCluster struct {
 // start (nothing is left open) or that a part of it died.
 func Run(ctx context.Context, cfg Config) error {
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), running: map[string]*runningCluster{}}
-	d.engine = proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, StopTimeout: cfg.StopTimeout, Recheck: d.recheck})
+	if cfg.HAProxy == nil {
+		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, StopTimeout: cfg.StopTimeout, Recheck: d.recheck})}
+	} else {
+		h := *cfg.HAProxy
+		h.Bind, h.StopTimeout, h.Logger = cfg.Bind, cfg.StopTimeout, cfg.Logger
+		engine, err := haproxyd.New(h)
+		if err != nil {
+			return err
+		}
+		d.engine = balancer{engine}
+	}
 
 	// Loops outlive ctx: while sessions finish after the stop was asked for, their servers stay under watch.
 	loopCtx, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
@@ -117,14 +141,22 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("admin address %s: %w", cfg.Admin, err)
 	}
-	if err := d.take(ctx, loaded); err != nil {
+	door, err := d.listenForControl(ctx)
+	if err != nil {
 		admin.Close()
 		return err
 	}
-	d.awaitFirstChecks(ctx)
+	if err := d.take(ctx, loaded); err != nil {
+		admin.Close()
+		if door != nil {
+			door.Close()
+		}
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.engine.Run(ctx) })
 	group.Go(func() error { return d.serveAdmin(ctx, admin) })
+	group.Go(func() error { return d.serveControl(ctx, door) })
 	group.Go(func() error { return cfg.Source.Follow(ctx, func(l Loaded, err error) { d.change(ctx, l, err) }) })
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
 	d.log.Info("pgporter serves", "version", cfg.Version, "source", cfg.Source.Name(), "admin", admin.Addr().String())
@@ -139,18 +171,18 @@ func Run(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// firstChecks bounds how long clients wait in the ports' backlogs for the first word about each member.
+// firstChecks bounds how long a new configuration waits for the first word about each member.
 const firstChecks = 2 * time.Second
 
-// awaitFirstChecks waits until every member has been asked once. Without it, whoever comes in the first milliseconds would
+// awaitFirstChecks waits until every member has been asked once for every service. Without it, whoever comes in the first milliseconds would
 // be told that nobody has been checked yet.
-func (d *Daemon) awaitFirstChecks(ctx context.Context) {
+func (d *Daemon) awaitFirstChecks(ctx context.Context, clusters map[string]*runningCluster) {
 	ctx, cancel := context.WithTimeout(ctx, firstChecks)
 	defer cancel()
-	for _, r := range d.running {
+	for _, r := range clusters {
 		for {
 			view, replaced := r.loop.Board().Watch()
-			if !slices.ContainsFunc(view.Members, func(m state.Member) bool { return m.Answer == state.NotChecked }) {
+			if checked(view) {
 				break
 			}
 			select {
@@ -162,6 +194,18 @@ func (d *Daemon) awaitFirstChecks(ctx context.Context) {
 	}
 }
 
+// checked says that every member was asked for every service that it may carry.
+func checked(v *state.View) bool {
+	for _, m := range v.Members {
+		if m.Answer == state.NotChecked {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(v.Services, func(s state.Service) bool {
+		return slices.ContainsFunc(s.Health, func(h state.Health) bool { return h.Reason == state.NotChecked })
+	})
+}
+
 // reloadOnSignal reads the configuration again whenever it is asked to.
 func (d *Daemon) reloadOnSignal(ctx context.Context) error {
 	for {
@@ -169,6 +213,7 @@ func (d *Daemon) reloadOnSignal(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-d.cfg.Reload:
+			d.renewCredentials()
 			loaded, err := d.cfg.Source.Load(ctx)
 			d.change(ctx, loaded, err)
 		}
@@ -183,17 +228,27 @@ func (d *Daemon) change(ctx context.Context, l Loaded, err error) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
+	d.refuse(err)
+}
+
+// refuse notes why a configuration wasn't taken; about are attributes of the log's line.
+func (d *Daemon) refuse(err error, about ...any) {
 	d.mu.Lock()
 	d.refused = err.Error()
 	generation := d.accepted
 	d.mu.Unlock()
-	d.log.Error("the new configuration is refused, what was running goes on", "generation", generation, "problems", err.Error())
+	d.log.Error("the new configuration is refused, what was running goes on", append(about, "generation", generation, "problems", err.Error())...)
 }
 
 // take makes a configuration the running one, or changes nothing and says why.
 func (d *Daemon) take(ctx context.Context, l Loaded) error {
 	d.taking.Lock()
 	defer d.taking.Unlock()
+	return d.swap(ctx, l)
+}
+
+// swap is take with d.taking held.
+func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 	for _, w := range l.Warnings {
 		d.log.Warn(w)
 	}
@@ -202,7 +257,8 @@ func (d *Daemon) take(ctx context.Context, l Loaded) error {
 	d.mu.Unlock()
 
 	// All that can fail comes first.
-	if err := validate(l.Plan, current); err != nil {
+	sets, err := resolved(l.Plan, current)
+	if err != nil {
 		return err
 	}
 	if l.Unattended {
@@ -216,8 +272,9 @@ func (d *Daemon) take(ctx context.Context, l Loaded) error {
 	}
 	next := make(map[string]*runningCluster, len(l.Plan.Clusters))
 	var order []string
-	var endpoints []proxy.Endpoint
-	for _, c := range l.Plan.Clusters {
+	offer := Offer{Generics: l.Plan.Generics, Base: l.Base}
+	services := len(l.Plan.Generics)
+	for i, c := range l.Plan.Clusters {
 		r := &runningCluster{plan: c}
 		if old := current[c.Name]; old != nil {
 			r.loop, r.stop = old.loop, old.stop
@@ -230,13 +287,16 @@ func (d *Daemon) take(ctx context.Context, l Loaded) error {
 		}
 		next[c.Name] = r
 		order = append(order, c.Name)
-		for _, definition := range c.Definitions {
-			endpoints = append(endpoints, proxy.Endpoint{Cluster: c.Name, Definition: definition, Board: r.loop.Board()})
-		}
+		offer.Clusters = append(offer.Clusters, OfferedCluster{Cluster: c, Set: sets[i], Board: r.loop.Board()})
+		services += len(c.Definitions)
 	}
-	change, err := d.engine.Prepare(endpoints)
+	change, err := d.engine.Prepare(ctx, offer)
 	if err != nil {
 		return err
+	}
+	if l.Trial {
+		change.Abort()
+		return nil
 	}
 	for name, r := range next {
 		if current[name] == nil {
@@ -250,7 +310,11 @@ func (d *Daemon) take(ctx context.Context, l Loaded) error {
 			return fmt.Errorf("cluster %s: %w", name, err)
 		}
 	}
-	change.Commit()
+	d.awaitFirstChecks(ctx, next)
+	if err := change.Commit(ctx); err != nil {
+		d.rollBack(next, current)
+		return err
+	}
 	for name, r := range current {
 		if next[name] == nil {
 			r.stop()
@@ -259,12 +323,13 @@ func (d *Daemon) take(ctx context.Context, l Loaded) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.running, d.order, d.node, d.assumed = next, order, l.Plan.Node, l.Assumed
+	d.plan, d.sent = l.Plan, l.Sent
 	d.loaded, d.refused = time.Now(), ""
 	d.accepted++
 	for _, a := range l.Assumed {
 		d.log.Info("assumed", "what", a)
 	}
-	d.log.Info("the configuration is taken", "generation", d.accepted, "clusters", len(order), "services", len(endpoints))
+	d.log.Info("the configuration is taken", "generation", d.accepted, "clusters", len(order), "services", services)
 	return nil
 }
 
@@ -294,21 +359,23 @@ func (d *Daemon) rollBack(next, current map[string]*runningCluster) {
 	}
 }
 
-// validate resolves every cluster against the roles that its members have now.
-func validate(p service.Plan, running map[string]*runningCluster) error {
+// resolved resolves every cluster of a plan against the roles that its members have now.
+func resolved(p service.Plan, running map[string]*runningCluster) ([]service.Set, error) {
 	var problems []error
-	for _, c := range p.Clusters {
+	sets := make([]service.Set, len(p.Clusters))
+	for i, c := range p.Clusters {
 		live := map[string]service.Role{}
 		if r := running[c.Name]; r != nil {
 			for _, m := range r.loop.Board().View().Members {
 				live[m.Name] = m.Live
 			}
 		}
-		if _, err := resolve.Set(c, live); err != nil {
+		var err error
+		if sets[i], err = resolve.Set(c, live); err != nil {
 			problems = append(problems, fmt.Errorf("cluster %s: %w", c.Name, err))
 		}
 	}
-	return errors.Join(problems...)
+	return sets, errors.Join(problems...)
 }
 
 // recheck asks a cluster to look at a member at once.

@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -27,7 +28,7 @@ func Base(c service.Base) (string, error) {
 	}
 	b.optional("server-state-file", c.StateFile)
 	b.optional("hard-stop-after", c.HardStopAfter)
-	b.line("maxconn 65535")
+	b.line("maxconn %d", cmp.Or(c.MaxConn, 65535))
 
 	b.section("Defaults of every service")
 	b.WriteString("defaults\n")

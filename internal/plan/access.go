@@ -254,10 +254,6 @@ func (p *planner) etcd() []string {
 // pg_dns_target says on its primary. files are what Pigsty calls the file of each: the member's name, the cluster's.
 func (p *planner) records(c *cluster) (records []service.Record, files []string) {
 	primary := ""
-	h := p.primary(c)
-	if h == nil {
-		h = c.hosts[0]
-	}
 	for _, m := range p.declared(c) {
 		if _, err := netip.ParseAddr(m.Host); err != nil {
 			p.problems.Warnf(m.host.Pos, "an address for the host's name in the inventory", "%s is no address: no name for %s", m.Host, m.Name)
@@ -265,10 +261,11 @@ func (p *planner) records(c *cluster) (records []service.Record, files []string)
 		}
 		records = append(records, service.Record{Name: m.Name, Address: m.Host})
 		files = append(files, m.Name)
-		if m.host == h {
+		if m.host == p.viewpoint(c) {
 			primary = m.Host
 		}
 	}
+	h := p.viewpoint(c)
 	target := p.dnsTarget(c, h, primary)
 	if target == "" {
 		return records, files

@@ -68,6 +68,14 @@ func (p *planner) primary(c *cluster) *inventory.Host {
 	return nil
 }
 
+// viewpoint is the host whose variables describe the cluster to an operator: the declared primary, or else the first member.
+func (p *planner) viewpoint(c *cluster) *inventory.Host {
+	if h := p.primary(c); h != nil {
+		return h
+	}
+	return c.hosts[0]
+}
+
 // declared gives the cluster's members, read and checked once.
 func (p *planner) declared(c *cluster) []member {
 	if c.members != nil {

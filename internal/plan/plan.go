@@ -52,10 +52,7 @@ func All(inv *inventory.Inventory) (service.Plan, diag.Problems) {
 	p := newPlanner(inv)
 	plan := service.Plan{Clusters: make([]service.Cluster, 0, len(p.clusters))}
 	for _, c := range p.clusters {
-		h := p.primary(c)
-		if h == nil {
-			h = c.hosts[0]
-		}
+		h := p.viewpoint(c)
 		v := p.view(c, h, true)
 		p.settle(h, nil, []carriedCluster{{c, v}})
 		plan.Clusters = append(plan.Clusters, v.seen)
@@ -84,13 +81,13 @@ type planner struct {
 	clusters  []*cluster
 	of        map[*inventory.Host]*cluster
 	selectors map[string]compiled
-	// endpoints are etcd's URLs, once they were asked for.
-	endpoints []string
-	// infra are the hosts of the group of that name, once they were asked for.
-	infra     []*inventory.Host
 	templates *inventory.Templates
 	// delegations are the clusters whose services hosts carry for others, once somebody has asked.
 	delegations map[*inventory.Host][]*cluster
+	// endpoints are etcd's URLs, once they were asked for.
+	endpoints []string
+	// infra are the hosts of the group of that name, once they were asked for.
+	infra []*inventory.Host
 }
 
 // compiled is a selector, or why there is none.

@@ -33,6 +33,9 @@ type Base struct {
 	PIDFile, Socket string
 	// StateFile is where the state of the servers is read from at a start; empty for none.
 	StateFile string
+	// MaxConn limits all connections of the process; 0 is 65535. Each takes two descriptors: HAProxy doesn't start where it can't
+	// have as many.
+	MaxConn int
 	// HardStopAfter ends what is left of an old process's sessions; empty for never. A time in HAProxy's words, as are the
 	// two timeouts.
 	HardStopAfter                string
