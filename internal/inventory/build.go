@@ -18,11 +18,48 @@ type builder struct {
 
 const groupWant = "a mapping with hosts, children and vars"
 
-func (b *builder) document(root Value) {
-	b.inv.all = b.group("all", diag.Position{File: b.inv.File})
+func newBuilder(name string, problems *diag.Problems) *builder {
+	inv := &Inventory{File: name, byName: map[string]*Host{}, named: map[string]*Group{}}
+	b := &builder{inv: inv, problems: problems, inProgress: map[*Group]bool{}}
+	inv.all = b.group("all", diag.Position{File: name})
+	return b
+}
+
+// document reads one file of an inventory; false if it is none.
+func (b *builder) document(name string, data []byte) bool {
+	if line := iniLine(data); line > 0 {
+		b.problems.Errorf(diag.Position{File: name, Line: line, Column: 1}, "YAML, or the output of ansible-inventory --list --export on standard input",
+			"this is an inventory in INI format, which is not supported")
+		return false
+	}
+	load := load
+	listed := isListed(data)
+	if listed {
+		load = loadJSON
+	}
+	doc, problems := load(name, data)
+	*b.problems = append(*b.problems, problems...)
+	if doc == nil {
+		return false
+	}
+	const want = "a mapping of groups, as in `all: { children: … }`"
+	if doc.root == nil {
+		b.problems.Errorf(diag.Position{File: name}, want, "the inventory is empty")
+		return false
+	}
+	root := doc.value(doc.root)
+	if root.Kind() != Map {
+		b.problems.Errorf(root.Pos(), want, "the inventory is %s", root.Describe())
+		return false
+	}
+	if listed {
+		b.listed(root)
+		return true
+	}
 	for _, e := range root.Entries() {
 		b.groupBody(e)
 	}
+	return true
 }
 
 // group finds or adds a group.

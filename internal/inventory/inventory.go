@@ -1,5 +1,6 @@
 // Package inventory reads an Ansible inventory in YAML, as Pigsty's users write it, into hosts with their effective
-// variables, each of which knows its place in the file.
+// variables, each of which knows its place in the file. The source is a file or a directory, with the group_vars and
+// host_vars beside it, or what `ansible-inventory --list` prints.
 //
 // It follows Ansible's YAML inventory plugin: the order of hosts is that of their first appearance, depth first; groups may
 // stand at the top level, be nested, be defined in several places and have several parents; a host's variables win over its
@@ -14,12 +15,9 @@
 package inventory
 
 import (
-	"errors"
-	"io/fs"
 	"iter"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 
@@ -45,6 +43,8 @@ type Host struct {
 	Pos  diag.Position
 	inv  *Inventory
 	vars map[string]Value
+	// fileVars are those of files in host_vars, which are stronger.
+	fileVars map[string]Value
 	// direct are the groups that list the host, chain all that it belongs to but `all`, weakest first.
 	direct []*Group
 	chain  []*Group
@@ -54,10 +54,12 @@ type Host struct {
 type Group struct {
 	Name string
 	// Pos is where the group first appears.
-	Pos     diag.Position
-	inv     *Inventory
-	vars    map[string]Value
-	parents []*Group
+	Pos  diag.Position
+	inv  *Inventory
+	vars map[string]Value
+	// fileVars are those of files in group_vars, which are stronger than any group's vars in the inventory itself.
+	fileVars map[string]Value
+	parents  []*Group
 	// hosts and children are those that the group itself lists, in order.
 	hosts    []*Host
 	children []*Group
@@ -66,41 +68,6 @@ type Group struct {
 	priority int64
 	// ancestors are the group itself and all above it but `all`.
 	ancestors []*Group
-}
-
-// Read reads a file. What is wrong with it comes as Problems; with an error among them the Inventory is good for finding
-// more of them and nothing else. It is nil if the file is no inventory at all: it can't be opened, or isn't YAML, or holds
-// no mapping.
-func Read(path string) (*Inventory, diag.Problems) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		why := err
-		if failed := (*fs.PathError)(nil); errors.As(err, &failed) {
-			why = failed.Err
-		}
-		var problems diag.Problems
-		problems.Errorf(diag.Position{File: path}, "", "the inventory can't be read: %v", why)
-		return nil, problems
-	}
-	return Parse(path, data)
-}
-
-// Parse reads an inventory from memory; name is what positions call it.
-func Parse(name string, data []byte) (*Inventory, diag.Problems) {
-	doc, problems := load(name, data)
-	if doc == nil {
-		return nil, problems
-	}
-	root := doc.value(doc.root)
-	if root.Kind() != Map {
-		problems.Errorf(root.Pos(), "a mapping of groups, as in `all: { children: … }`", "the inventory is %s", root.Describe())
-		return nil, problems
-	}
-	inv := &Inventory{File: name, byName: map[string]*Host{}, named: map[string]*Group{}}
-	b := builder{inv: inv, problems: &problems, inProgress: map[*Group]bool{}}
-	b.document(root)
-	b.settle()
-	return inv, problems
 }
 
 // Hosts gives all hosts in the order of their first appearance.
@@ -176,10 +143,19 @@ func (h *Host) raw(name string) (Value, bool) {
 	return Value{}, false
 }
 
-// layers are the variables that the host has, strongest first.
+// layers are the variables that the host has, strongest first (Ansible's order of precedence, with files of group_vars and
+// host_vars beside the inventory).
 func (h *Host) layers() iter.Seq[map[string]Value] {
 	return func(yield func(map[string]Value) bool) {
-		if !yield(h.vars) {
+		if !yield(h.fileVars) || !yield(h.vars) {
+			return
+		}
+		for _, g := range slices.Backward(h.chain) {
+			if !yield(g.fileVars) {
+				return
+			}
+		}
+		if !yield(h.inv.all.fileVars) {
 			return
 		}
 		for _, g := range slices.Backward(h.chain) {
