@@ -15,6 +15,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -112,10 +113,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	var config net.ListenConfig
-	admin, err := config.Listen(ctx, "tcp", cfg.Admin)
+	admin, err := listenAdmin(ctx, cfg.Admin)
 	if err != nil {
-		return fmt.Errorf("admin address %s: %w", cfg.Admin, err)
+		return err
 	}
 	if err := d.take(ctx, loaded); err != nil {
 		admin.Close()
@@ -319,6 +319,22 @@ func (d *Daemon) recheck(clusterName, member string) {
 	if r != nil {
 		r.loop.Recheck(member)
 	}
+}
+
+// listenAdmin opens the admin address; if somebody has it, the error says who.
+func listenAdmin(ctx context.Context, address string) (net.Listener, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", address)
+	var refused *net.OpError
+	if errors.As(err, &refused) && errors.Is(err, syscall.EADDRINUSE) {
+		if at, ok := refused.Addr.(*net.TCPAddr); ok {
+			return nil, fmt.Errorf("admin address %s: %w: %s; another is chosen with --admin", address, syscall.EADDRINUSE, proxy.Holder(at.AddrPort()))
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("admin address %s: %w", address, err)
+	}
+	return listener, nil
 }
 
 // serveAdmin answers at the admin address until ctx ends.

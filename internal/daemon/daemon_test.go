@@ -292,7 +292,8 @@ func TestStartRefuses(t *testing.T) {
 		{"a broken inventory", f.inventory("primary:0"), f.host, "127.0.63.32:8432", ":8:32: error"},
 		{"a node that isn't there", f.inventory("primary:5433"), "10.10.10.99", "127.0.63.32:8432", "10.10.10.99"},
 		{"a taken port", f.inventory("primary:" + port), f.host, "127.0.63.32:8432", "service pg-test-primary"},
-		{"a taken admin address", f.inventory("primary:5433"), f.host, taken.Addr().String(), "admin address " + taken.Addr().String()},
+		{"a taken admin address", f.inventory("primary:5433"), f.host, taken.Addr().String(),
+			fmt.Sprintf("admin address %s: address already in use: this pgporter (pid %d) listens on", taken.Addr(), os.Getpid())},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if err := os.WriteFile(path, []byte(test.text), 0o600); err != nil {
