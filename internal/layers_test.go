@@ -34,6 +34,9 @@ var rooms = map[string]room{
 	"inventory": {may: "diag", because: "reading Ansible's format has nothing to do with what pgporter makes of it"},
 	"plan":      {may: "diag inventory selector service spelling", because: "a plan is declared: what runs now must not leak into it"},
 	"resolve":   {may: "selector service", pure: true, because: "resolving is a function of the plan and the roles, so that it can be replayed"},
+	"diff":      {may: "api resolve service", pure: true, because: "what a plan changes is a function of two plans and the roles; nothing is asked"},
+	"intake":    {may: "selector service", pure: true, because: "what comes from outside is judged by itself, before anything that runs is touched"},
+	"control":   {may: "api intake", because: "the door checks who knocks and what is brought; what becomes of it is decided behind it"},
 	"patroni":   {because: "a client of one HTTP API; what an answer means for a service is decided in health"},
 	"health":    {may: "service patroni", because: "health judges one server of one service; membership and publishing are the cluster's"},
 	"state":     {may: "service", pure: true, because: "readers of a View must not pull in what makes it"},
@@ -44,9 +47,9 @@ var rooms = map[string]room{
 	"proxy":     {may: "service state balance relay", because: "the engine follows the Board; it must not check health or read configuration itself"},
 	"api":       {because: "the JSON types are a contract with scripts: they must not follow our own types"},
 	"web":       {may: "api", because: "pages and routes show what the API says and nothing more"},
-	"daemon":    {may: "api cluster diag discover inventory plan proxy resolve service state web", because: "the wiring knows the rooms that it wires, and no command line"},
+	"daemon":    {may: "api cluster control diag diff discover intake inventory plan proxy resolve service state web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"sandbox":   {may: "patroni", because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
-	"cli":       {may: "api daemon diag inventory plan resolve sandbox service", because: "commands ask the rooms that do the work; they don't reach below them"},
+	"cli":       {may: "api control daemon diag intake inventory plan resolve sandbox service", because: "commands ask the rooms that do the work; they don't reach below them"},
 	"e2e":       {may: "api sandbox", because: "end-to-end tests use what users use"},
 }
 
@@ -55,6 +58,7 @@ var impure = []string{"net", "net/http", "os", "os/exec", "os/signal", "syscall"
 
 // pureExceptions are imports of impure packages for what is pure in them.
 var pureExceptions = map[string]string{
+	"diff net":    "JoinHostPort is string work",
 	"service net": "JoinHostPort is string work",
 }
 

@@ -23,6 +23,11 @@ type Status struct {
 type Config struct {
 	// Source is the inventory's path or the addresses of the Patroni that was asked.
 	Source string `json:"source"`
+	// Sent says who sent the running configuration; Source is then a path on the sender's machine. Absent if the node read
+	// the configuration itself.
+	Sent *Sent `json:"sent,omitempty"`
+	// Control is the address at which configurations are taken from elsewhere; empty for none.
+	Control string `json:"control,omitempty"`
 	// Loaded is when the running configuration was taken.
 	Loaded time.Time `json:"loaded"`
 	// Generation counts the configurations taken since the start, from 1.
@@ -31,6 +36,13 @@ type Config struct {
 	Refused string `json:"refused,omitempty"`
 	// Assumed are the decisions taken where nothing was said.
 	Assumed []string `json:"assumed,omitempty"`
+}
+
+// Sent is where a configuration came from that a node was sent.
+type Sent struct {
+	// Sender is who says to have sent it, From the address that it came from.
+	Sender string `json:"sender"`
+	From   string `json:"from"`
 }
 
 // Cluster is one cluster's members and services.

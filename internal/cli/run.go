@@ -22,6 +22,7 @@ import (
 // runFlags are what `pgporter run` may be told.
 type runFlags struct {
 	inventory, node, bind, admin, logFormat, logLevel string
+	control                                           controlFlags
 	patroni                                           []string
 	watch                                             bool
 	stopTimeout                                       time.Duration
@@ -34,6 +35,9 @@ func newRunCommand() *cobra.Command {
 		Short: "Serve a node's services until stopped",
 		Long: `Opens the ports of every service of the clusters that the node belongs to and leads each client to a server that can
 serve it now, by what the members' Patroni answers. Any node offers every service of its cluster, whatever its own role.
+
+With --control, pgporter reload may send a new configuration from elsewhere: that takes a token and TLS (pgporter credentials
+makes both), and nothing is open without.
 
 With --patroni no inventory is needed: members are read from Patroni's /cluster and followed as they come and go, and the
 four default services are offered. PgBouncer is looked for on port 6432 of each member; where nobody answers there,
@@ -51,6 +55,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	c.Flags().StringSliceVar(&f.patroni, "patroni", nil, "discover members from the Patroni REST API at these `ADDRESSES` instead of an inventory")
 	c.Flags().StringVar(&f.bind, "bind", "", "the `ADDRESS` that \"*\" means on this node (default: every address)")
 	c.Flags().StringVar(&f.admin, "admin", "", "where status is told, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
+	f.control.add(c)
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
 	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
 	c.Flags().StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text, json")
@@ -86,6 +91,10 @@ func run(c *cobra.Command, f runFlags) error {
 	if err != nil {
 		return err
 	}
+	door, err := f.control.settle(bind, len(f.patroni) > 0)
+	if err != nil {
+		return err
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// A second signal ends the process the ordinary way: the operator has had enough of waiting.
@@ -97,6 +106,7 @@ func run(c *cobra.Command, f runFlags) error {
 	if bind.IsValid() {
 		cfg.Bind = bind.String()
 	}
+	cfg.Control = door
 	return daemon.Run(ctx, cfg)
 }
 

@@ -37,6 +37,8 @@ type Config struct {
 	Bind string
 	// Admin is where status is told, host:port.
 	Admin string
+	// Control is where the configuration may be changed from elsewhere; nil for nowhere.
+	Control *Control
 	// StopTimeout bounds how long sessions may go on after the stop was asked for.
 	StopTimeout time.Duration
 	// Reload asks for the configuration to be read again; a nil channel never does.
@@ -65,6 +67,10 @@ type Loaded struct {
 	Assumed  []string
 	// Unattended marks an edit that nobody asked to take: it may not remove a service or leave one without servers.
 	Unattended bool
+	// Trial only finds out whether it could be taken: everything that can fail is done, and undone.
+	Trial bool
+	// Sent says who sent it; nil if the Source gave it.
+	Sent *Sent
 }
 
 // Daemon is a running pgporter.
@@ -74,13 +80,16 @@ type Daemon struct {
 	engine  *proxy.Engine
 	started time.Time
 
-	// taking serialises configuration changes.
+	// taking serialises configuration changes. It guards closed, after which no order from elsewhere is taken.
 	taking sync.Mutex
+	closed bool
 	// mu guards what follows; it is never held while anything waits.
 	mu       sync.Mutex
 	running  map[string]*runningCluster
 	order    []string
 	node     string
+	plan     service.Plan
+	sent     *Sent
 	loaded   time.Time
 	assumed  []string
 	refused  string
@@ -117,14 +126,23 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	door, err := d.listenForControl(ctx)
+	if err != nil {
+		admin.Close()
+		return err
+	}
 	if err := d.take(ctx, loaded); err != nil {
 		admin.Close()
+		if door != nil {
+			door.Close()
+		}
 		return err
 	}
 	d.awaitFirstChecks(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.engine.Run(ctx) })
 	group.Go(func() error { return d.serveAdmin(ctx, admin) })
+	group.Go(func() error { return d.serveControl(ctx, door) })
 	group.Go(func() error { return cfg.Source.Follow(ctx, func(l Loaded, err error) { d.change(ctx, l, err) }) })
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
 	d.log.Info("pgporter serves", "version", cfg.Version, "source", cfg.Source.Name(), "admin", admin.Addr().String())
@@ -169,6 +187,7 @@ func (d *Daemon) reloadOnSignal(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-d.cfg.Reload:
+			d.renewCredentials()
 			loaded, err := d.cfg.Source.Load(ctx)
 			d.change(ctx, loaded, err)
 		}
@@ -183,17 +202,27 @@ func (d *Daemon) change(ctx context.Context, l Loaded, err error) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
+	d.refuse(err)
+}
+
+// refuse notes why a configuration wasn't taken; about are attributes of the log's line.
+func (d *Daemon) refuse(err error, about ...any) {
 	d.mu.Lock()
 	d.refused = err.Error()
 	generation := d.accepted
 	d.mu.Unlock()
-	d.log.Error("the new configuration is refused, what was running goes on", "generation", generation, "problems", err.Error())
+	d.log.Error("the new configuration is refused, what was running goes on", append(about, "generation", generation, "problems", err.Error())...)
 }
 
 // take makes a configuration the running one, or changes nothing and says why.
 func (d *Daemon) take(ctx context.Context, l Loaded) error {
 	d.taking.Lock()
 	defer d.taking.Unlock()
+	return d.swap(ctx, l)
+}
+
+// swap is take with d.taking held.
+func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 	for _, w := range l.Warnings {
 		d.log.Warn(w)
 	}
@@ -238,6 +267,10 @@ func (d *Daemon) take(ctx context.Context, l Loaded) error {
 	if err != nil {
 		return err
 	}
+	if l.Trial {
+		change.Abort()
+		return nil
+	}
 	for name, r := range next {
 		if current[name] == nil {
 			d.start(name, r)
@@ -259,6 +292,7 @@ func (d *Daemon) take(ctx context.Context, l Loaded) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.running, d.order, d.node, d.assumed = next, order, l.Plan.Node, l.Assumed
+	d.plan, d.sent = l.Plan, l.Sent
 	d.loaded, d.refused = time.Now(), ""
 	d.accepted++
 	for _, a := range l.Assumed {

@@ -119,8 +119,8 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// start runs a daemon on bind from an inventory's text and waits until it is ready.
-func start(t *testing.T, f fixture, bind, text string, watch bool) *running {
+// start runs a daemon on bind from an inventory's text and waits until it is ready. edit may alter its configuration.
+func start(t *testing.T, f fixture, bind, text string, watch bool, edit ...func(*Config)) *running {
 	t.Helper()
 	r := &running{t: t, path: filepath.Join(t.TempDir(), "pigsty.yml"), bind: bind, reload: make(chan os.Signal, 1), ended: make(chan error, 1)}
 	r.write(text)
@@ -131,12 +131,14 @@ func start(t *testing.T, f fixture, bind, text string, watch bool) *running {
 	ctx, r.stop = context.WithCancel(t.Context())
 	ready := make(chan struct{})
 	logger := slog.New(slog.NewTextHandler(&r.log, nil))
-	go func() {
-		r.ended <- Run(ctx, Config{
-			Version: "test", Source: &InventoryFile{Path: r.path, Node: f.host, Watch: watch, Logger: logger},
-			Bind: bind, Admin: r.admin, StopTimeout: 10 * time.Second, Reload: r.reload, Logger: logger, Ready: func() { close(ready) },
-		})
-	}()
+	cfg := Config{
+		Version: "test", Source: &InventoryFile{Path: r.path, Node: f.host, Watch: watch, Logger: logger},
+		Bind: bind, Admin: r.admin, StopTimeout: 10 * time.Second, Reload: r.reload, Logger: logger, Ready: func() { close(ready) },
+	}
+	for _, e := range edit {
+		e(&cfg)
+	}
+	go func() { r.ended <- Run(ctx, cfg) }()
 	t.Cleanup(r.stop)
 	select {
 	case <-ready:

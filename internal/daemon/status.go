@@ -23,6 +23,13 @@ func (d *Daemon) Status() api.Status {
 		Config:   api.Config{Source: d.cfg.Source.Name(), Loaded: d.loaded, Generation: d.accepted, Refused: d.refused, Assumed: slices.Clone(d.assumed)},
 		Clusters: []api.Cluster{},
 	}
+	if d.cfg.Control != nil {
+		s.Config.Control = d.cfg.Control.Address
+	}
+	if d.sent != nil {
+		s.Config.Source = d.sent.Source
+		s.Config.Sent = &api.Sent{Sender: d.sent.Sender, From: d.sent.From}
+	}
 	for _, name := range d.order {
 		view := d.running[name].loop.Board().View()
 		c := api.Cluster{Name: name, Members: []api.Member{}, Services: []api.Service{}}

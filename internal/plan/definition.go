@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -59,31 +57,23 @@ const (
 )
 
 // serviceKeys are the keys of a service definition, with how each is read. The first three are required.
-var serviceKeys = []struct {
-	name string
-	read func(r *definitionReader, v inventory.Value)
-}{
-	{"name", (*definitionReader).readName},
-	{"port", (*definitionReader).readPort},
-	{"selector", (*definitionReader).readSelector},
-	{"backup", (*definitionReader).readBackup},
-	{"ip", (*definitionReader).readIP},
-	{"dest", (*definitionReader).readDest},
-	{"check", (*definitionReader).readCheck},
-	{"maxconn", (*definitionReader).readMaxConn},
-	{"balance", (*definitionReader).readBalance},
-	{"options", (*definitionReader).readOptions},
+var serviceKeys = []entryKey[definitionReader]{
+	{name: "name", read: (*definitionReader).readName},
+	{name: "port", read: (*definitionReader).readPort},
+	{name: "selector", read: (*definitionReader).readSelector},
+	{name: "backup", read: (*definitionReader).readBackup},
+	{name: "ip", read: (*definitionReader).readIP},
+	{name: "dest", read: (*definitionReader).readDest},
+	{name: "check", read: (*definitionReader).readCheck},
+	{name: "maxconn", read: (*definitionReader).readMaxConn},
+	{name: "balance", read: (*definitionReader).readBalance},
+	{name: "options", read: (*definitionReader).readOptions},
 }
-
-const requiredKeys = 3
 
 // definitionReader reads one entry of a list of services.
 type definitionReader struct {
-	p *planner
+	entryReader
 	d definition
-	// label is what messages call the service.
-	label string
-	sound bool
 }
 
 // definitions gives the services that a host declares, in order. Of two with one name the later takes the place of the
@@ -145,83 +135,25 @@ func (p *planner) list(h *inventory.Host, variable string) []definition {
 
 // definition reads an entry, all of it even if a part is wrong.
 func (p *planner) definition(label string, v inventory.Value) (definition, bool) {
-	r := &definitionReader{p: p, label: label, sound: true}
-	if v.Kind() != inventory.Map {
-		if p.readable(v, label) {
-			p.problems.Errorf(v.Pos(), "a mapping with name, port and selector", "%s is %s", label, v.Describe())
-		}
-		return r.d, false
-	}
-	r.d.Definition = service.Definition{IP: "*", Check: "/", MaxConn: defaultMaxConn, Balance: service.RoundRobin}
-	values := map[string]inventory.Value{}
-	known := make([]string, 0, len(serviceKeys))
-	for _, k := range serviceKeys {
-		known = append(known, k.name)
-	}
 	if name, set := v.Get("name"); set {
 		if text, ok := name.Name(); ok {
-			r.label = fmt.Sprintf("service %q", text)
+			label = fmt.Sprintf("service %q", text)
 		}
 	}
-	for _, e := range v.Entries() {
-		if !slices.Contains(known, e.Name) {
-			r.fail(e.Key.Pos(), suggestion(e.Name, known), "a service has no key %q", e.Name)
-			continue
-		}
-		values[e.Name] = e.Value
-	}
-	for i, k := range serviceKeys {
-		value, set := values[k.name]
-		switch {
-		case !set && i < requiredKeys:
-			r.fail(v.Pos(), "name, port and selector at least", "%s is missing", k.name)
-		case !set:
-		case value.Kind() == inventory.Null:
-			r.fail(value.Pos(), "a value, or not the key either", "%s is empty", k.name)
-		default:
-			if part, why, found := value.Unreadable(); found {
-				r.fail(part.Pos(), "a value written out", why, k.name)
-				continue
-			}
-			k.read(r, value)
-		}
-	}
+	r := &definitionReader{entryReader: entryReader{p: p, kind: "service", label: label, sound: true}}
+	r.d.Definition = service.Definition{IP: "*", Check: "/", MaxConn: defaultMaxConn, Balance: service.RoundRobin}
+	readEntry(r, &r.entryReader, serviceKeys, v)
 	return r.d, r.sound
 }
 
-// fail reports what makes the service unusable.
-func (r *definitionReader) fail(pos diag.Position, want, format string, args ...any) {
-	r.sound = false
-	r.p.problems.Errorf(pos, want, "%s: %s", r.label, fmt.Sprintf(format, args...))
-}
-
-// nameForm keeps full names within what HAProxy takes for a proxy's name and a file's name takes.
-var nameForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
-
-func (r *definitionReader) readName(v inventory.Value) {
-	name, ok := v.Name()
-	if !ok || !nameForm.MatchString(name) {
-		r.fail(v.Pos(), "letters, digits, dashes, dots and underscores", "name is %s", v.Describe())
-	}
-	r.d.Name, r.d.namePos = name, v.Pos()
-}
+func (r *definitionReader) readName(v inventory.Value) { r.d.Name, r.d.namePos = r.name(v), v.Pos() }
 
 func (r *definitionReader) readPort(v inventory.Value) {
-	r.d.Port = r.number(v, "port", 1, 65535)
-	r.d.portPos = v.Pos()
+	r.d.Port, r.d.portPos = r.number(v, "port", 1, 65535), v.Pos()
 }
 
 func (r *definitionReader) readMaxConn(v inventory.Value) {
 	r.d.MaxConn = r.number(v, "maxconn", 1, 1<<31-1)
-}
-
-func (r *definitionReader) number(v inventory.Value, key string, least, most int) int {
-	n, ok := v.WholeNumber()
-	if !ok || n < int64(least) || n > int64(most) {
-		r.fail(v.Pos(), fmt.Sprintf("a whole number from %d to %d", least, most), "%s is %s", key, v.Describe())
-		return 0
-	}
-	return int(n)
 }
 
 func (r *definitionReader) readSelector(v inventory.Value) {
@@ -257,22 +189,7 @@ func (p *planner) badExpression(v inventory.Value, what string, err error) {
 	p.problems.Errorf(pos, "", "%s, %v", what, err)
 }
 
-func (r *definitionReader) readIP(v inventory.Value) {
-	text, isText := v.Text()
-	if !isText {
-		r.fail(v.Pos(), `an address, or "*" for every address of the node`, "ip is %s", v.Describe())
-		return
-	}
-	if text != "*" {
-		address, err := netip.ParseAddr(text)
-		if err != nil || address.Zone() != "" {
-			r.fail(v.Pos(), `an address, or "*" for every address of the node`, "ip is %s", v.Describe())
-			return
-		}
-		text = address.String()
-	}
-	r.d.IP = text
-}
+func (r *definitionReader) readIP(v inventory.Value) { r.d.IP = r.address(v) }
 
 func (r *definitionReader) readDest(v inventory.Value) {
 	if text, _ := v.Text(); text == "default" {
@@ -318,21 +235,13 @@ func (r *definitionReader) readCheck(v inventory.Value) {
 // isNoURL tells the characters that a request line can't hold as they are.
 func isNoURL(c rune) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '#' }
 
-// foreignBalance are HAProxy's other algorithms (configuration manual 2.6, section 4.2, balance), without their arguments.
-var foreignBalance = []string{"first", "hash", "hdr", "random", "rdp-cookie", "source", "static-rr", "uri", "url_param"}
-
 func (r *definitionReader) readBalance(v inventory.Value) {
-	const want = "roundrobin or leastconn"
-	text, isText := v.Text()
-	algorithm, _, _ := strings.Cut(text, "(")
-	switch {
-	case isText && (text == string(service.RoundRobin) || text == string(service.LeastConn)):
-		r.d.Balance = service.Balance(text)
-	case isText && slices.Contains(foreignBalance, strings.TrimSpace(algorithm)):
-		r.fail(v.Pos(), want, "balance %s is not supported yet", text)
-	default:
-		r.fail(v.Pos(), want, "balance is %s, which is no algorithm of HAProxy's", v.Describe())
+	algorithm, ok := r.p.balance(v, r.label, "tcp")
+	if !ok {
+		r.sound = false
+		return
 	}
+	r.d.Balance = service.Balance(algorithm)
 }
 
 func (r *definitionReader) readOptions(v inventory.Value) {
@@ -346,6 +255,9 @@ func (r *definitionReader) readOptions(v inventory.Value) {
 		r.fail(v.At(o.Offset), o.Want, "option %s %s", o.Word, o.What)
 	}
 	for _, o := range options.Foreign {
+		if r.p.haproxy {
+			break
+		}
 		r.fail(v.At(o.Offset), o.Want, "option %s %s", o.Word, o.What)
 	}
 	r.d.Options, r.d.ownOptions = options, true

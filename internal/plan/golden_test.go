@@ -111,3 +111,25 @@ func TestGoodInventories(t *testing.T) {
 		})
 	}
 }
+
+// What HAProxy carries on each node, with every problem that this node's plan has.
+func TestHAProxyInventories(t *testing.T) {
+	for _, path := range inventories(t, "haproxy", 1) {
+		name := strings.TrimSuffix(path, ".yml")
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			inv, problems := parse(t, path)
+			plans := []service.Plan{}
+			for _, h := range inv.Hosts() {
+				p, found := ForHAProxy(inv, h.Name)
+				plans = append(plans, p)
+				problems = append(problems, found...)
+			}
+			text, err := json.MarshalIndent(plans, "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			compareGolden(t, name+".json", string(text)+"\n")
+			compareGolden(t, name+".txt", problems.Error()+"\n")
+		})
+	}
+}

@@ -18,9 +18,22 @@ import (
 	"github.com/pgporter/pgporter/internal/service"
 )
 
-// ForNode gives the clusters that an inventory host is a member of, as that host's variables describe them.
+// ForNode gives the clusters that an inventory host is a member of, as that host's variables describe them, for the native
+// engine: what only HAProxy can do is refused by name.
 func ForNode(inv *inventory.Inventory, host string) (service.Plan, diag.Problems) {
+	return newPlanner(inv).forNode(host)
+}
+
+// ForHAProxy gives the same for a node whose services HAProxy carries: options and algorithms that the native engine
+// hasn't are taken, and the node's haproxy_services are the Plan's Generics.
+func ForHAProxy(inv *inventory.Inventory, host string) (service.Plan, diag.Problems) {
 	p := newPlanner(inv)
+	p.haproxy = true
+	return p.forNode(host)
+}
+
+func (p *planner) forNode(host string) (service.Plan, diag.Problems) {
+	inv := p.inv
 	plan := service.Plan{Node: host, Clusters: []service.Cluster{}}
 	h, known := inv.Host(host)
 	if !known {
@@ -28,7 +41,12 @@ func ForNode(inv *inventory.Inventory, host string) (service.Plan, diag.Problems
 		return plan, p.problems.Sorted()
 	}
 	plan.Clusters = p.node(h)
-	if len(plan.Clusters) == 0 {
+	if p.haproxy {
+		for _, g := range p.generics(h) {
+			plan.Generics = append(plan.Generics, g.Generic)
+		}
+	}
+	if !p.haproxy && len(plan.Clusters) == 0 {
 		p.problems.Warnf(h.Pos, "pg_cluster, pg_seq and pg_role", "the host %q is a member of no cluster and carries no services", host)
 	}
 	return plan, p.problems.Sorted()
@@ -57,7 +75,9 @@ func Check(inv *inventory.Inventory) diag.Problems {
 
 // planner works on one inventory and gathers its problems.
 type planner struct {
-	inv      *inventory.Inventory
+	inv *inventory.Inventory
+	// haproxy says that HAProxy carries the services, not the native engine.
+	haproxy  bool
 	problems diag.Problems
 	// clusters are in the order of their first members.
 	clusters  []*cluster
@@ -104,7 +124,7 @@ func (p *planner) node(h *inventory.Host) []service.Cluster {
 // genericServices tells of services that the node's HAProxy has and this program doesn't carry.
 func (p *planner) genericServices(h *inventory.Host) {
 	v, set := h.Var("haproxy_services")
-	if !set || v.Kind() == inventory.Null || v.Kind() == inventory.List && len(v.Items()) == 0 {
+	if p.haproxy || !set || v.Kind() == inventory.Null || v.Kind() == inventory.List && len(v.Items()) == 0 {
 		return
 	}
 	if enabled, set := h.Var("haproxy_enabled"); set {

@@ -35,3 +35,11 @@ func suggestion(word string, known []string) string {
 	}
 	return text
 }
+
+// near says which of several words a misspelt one probably is, or else what is wanted.
+func near(word string, known []string, otherwise string) string {
+	if word := spelling.Nearest(word, known); word != "" {
+		return "did you mean " + word
+	}
+	return otherwise
+}

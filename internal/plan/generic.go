@@ -1,0 +1,302 @@
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/pgporter/pgporter/internal/diag"
+	"github.com/pgporter/pgporter/internal/inventory"
+	"github.com/pgporter/pgporter/internal/service"
+)
+
+// Pigsty's defaults of a generic service.
+const (
+	genericMaxConn = 10000
+	genericOptions = "inter 3s fastinter 1s downinter 5s rise 3 fall 3 on-marked-down shutdown-sessions slowstart 30s " +
+		"maxconn 3000 maxqueue 128 weight 100"
+)
+
+// generic is a service of haproxy_services with its places.
+type generic struct {
+	service.Generic
+	pos, portPos diag.Position
+}
+
+// genericKeys are the keys of an entry of haproxy_services, with how each is read. The first three are required.
+var genericKeys = []entryKey[genericReader]{
+	{name: "name", read: (*genericReader).readName},
+	{name: "port", read: (*genericReader).readPort},
+	{name: "servers", read: (*genericReader).readServers},
+	{name: "ip", read: (*genericReader).readIP},
+	{name: "protocol", read: (*genericReader).readProtocol},
+	{name: "maxconn", read: (*genericReader).readMaxConn},
+	{name: "balance", read: (*genericReader).readBalance},
+	{name: "options", read: (*genericReader).readOptions},
+	{name: "default", read: (*genericReader).readDefault},
+}
+
+// genericServerKeys are those of one of its servers. The first three are required.
+var genericServerKeys = []entryKey[genericServerReader]{
+	{name: "name", read: (*genericServerReader).readName},
+	{name: "ip", read: (*genericServerReader).readHost},
+	{name: "port", read: (*genericServerReader).readPort},
+	{name: "backup", read: (*genericServerReader).readBackup, emptiable: true},
+	{name: "weight", read: (*genericServerReader).readWeight, emptiable: true},
+	{name: "options", read: (*genericServerReader).readOptions, emptiable: true},
+}
+
+// generics gives the services that a node's HAProxy has beside its clusters', in order. Entries that aren't sound are left
+// out; of two with one name the later takes the place of the earlier, as its file would in Pigsty.
+func (p *planner) generics(h *inventory.Host) []generic {
+	if enabled, set := p.variable(h, "haproxy_enabled"); set {
+		switch on, ok := enabled.Truth(); {
+		case !ok:
+			p.problems.Errorf(enabled.Pos(), "true or false", "haproxy_enabled is %s", enabled.Describe())
+			return nil
+		case !on:
+			return nil
+		}
+	}
+	v, set := p.variable(h, "haproxy_services")
+	if !set {
+		return nil
+	}
+	if v.Kind() != inventory.List {
+		p.problems.Errorf(v.Pos(), "a list of services; [] for none", "haproxy_services is %s", v.Describe())
+		return nil
+	}
+	var all []generic
+	place := map[string]int{}
+	for i, item := range v.Items() {
+		g, sound := p.generic(i, item)
+		if !sound {
+			continue
+		}
+		if earlier, again := place[g.Name]; again {
+			p.problems.Warnf(g.pos, "another name", "service %q of haproxy_services takes the place of the one at %s", g.Name, all[earlier].pos)
+			all[earlier] = g
+			continue
+		}
+		place[g.Name] = len(all)
+		all = append(all, g)
+	}
+	return all
+}
+
+// generic reads an entry, all of it even if a part is wrong.
+func (p *planner) generic(i int, v inventory.Value) (generic, bool) {
+	label := fmt.Sprintf("service %d of haproxy_services", i+1)
+	if name, set := v.Get("name"); set {
+		if text, ok := name.Name(); ok {
+			label = fmt.Sprintf("service %q of haproxy_services", text)
+		}
+	}
+	r := &genericReader{entryReader: entryReader{p: p, kind: "service", label: label, sound: true}}
+	r.g.Generic = service.Generic{
+		IP: "*", Protocol: "tcp", MaxConn: genericMaxConn, Balance: string(service.RoundRobin), Default: genericOptions, Servers: []service.GenericServer{},
+	}
+	// What may be said of an algorithm depends on the protocol, wherever that stands.
+	if protocol, _ := v.Get("protocol"); protocol.Kind() == inventory.Text {
+		r.g.Protocol, _ = protocol.Text()
+	}
+	readEntry(r, &r.entryReader, genericKeys, v)
+	return r.g, r.sound
+}
+
+type genericReader struct {
+	entryReader
+	g generic
+}
+
+func (r *genericReader) readName(v inventory.Value) { r.g.Name, r.g.pos = r.name(v), v.Pos() }
+
+func (r *genericReader) readPort(v inventory.Value) {
+	r.g.Port, r.g.portPos = r.number(v, "port", 1, 65535), v.Pos()
+}
+
+func (r *genericReader) readIP(v inventory.Value) { r.g.IP = r.address(v) }
+
+func (r *genericReader) readMaxConn(v inventory.Value) {
+	r.g.MaxConn = r.number(v, "maxconn", 1, 1<<31-1)
+}
+
+func (r *genericReader) readProtocol(v inventory.Value) {
+	if text, _ := v.Text(); text != "tcp" && text != "http" {
+		r.fail(v.Pos(), "tcp or http", "protocol is %s", v.Describe())
+	}
+}
+
+func (r *genericReader) readBalance(v inventory.Value) {
+	text, ok := r.p.balance(v, r.label, r.g.Protocol)
+	r.g.Balance = text
+	r.sound = r.sound && ok
+}
+
+func (r *genericReader) readDefault(v inventory.Value) { r.g.Default = r.serverWords(v, "default") }
+
+// readOptions reads the raw lines: a list of texts, or one text with a line for each.
+func (r *genericReader) readOptions(v inventory.Value) {
+	const want = "a list of lines for HAProxy's listen section"
+	lines := v.Items()
+	switch v.Kind() {
+	case inventory.Text:
+		lines = []inventory.Value{v}
+	case inventory.List:
+	default:
+		r.fail(v.Pos(), want, "options is %s", v.Describe())
+	}
+	for _, line := range lines {
+		text, isText := line.Text()
+		if !isText {
+			r.fail(line.Pos(), want, "a line of options is %s", line.Describe())
+			continue
+		}
+		offset := 0
+		for one := range strings.Lines(text) {
+			r.listenLine(line, offset, strings.TrimSpace(one))
+			offset += len(one)
+		}
+	}
+}
+
+// listenLine takes one raw line if it begins as a line of a listen section may.
+func (r *genericReader) listenLine(v inventory.Value, offset int, line string) {
+	words := strings.Fields(line)
+	if len(words) == 0 || strings.HasPrefix(line, "#") {
+		return
+	}
+	switch known := slices.Contains(listenWords, words[0]); {
+	case !known:
+		r.fail(v.At(offset), near(words[0], listenWords, "a line of HAProxy's listen section"), "options: %s begins no line of a listen section", words[0])
+	case len(words) == 1 && !slices.Contains(listenWordsAlone, words[0]):
+		r.fail(v.At(offset), "what it is to do", "options: nothing follows %s", words[0])
+	default:
+		r.g.Options = append(r.g.Options, line)
+	}
+}
+
+func (r *genericReader) readServers(v inventory.Value) {
+	if v.Kind() != inventory.List {
+		r.fail(v.Pos(), "a list of servers; [] for none", "servers is %s", v.Describe())
+		return
+	}
+	taken := map[string]diag.Position{}
+	for i, item := range v.Items() {
+		label := fmt.Sprintf("%s: server %d", r.label, i+1)
+		if name, set := item.Get("name"); set {
+			if text, ok := name.Name(); ok {
+				label = fmt.Sprintf("%s: server %q", r.label, text)
+			}
+		}
+		s := &genericServerReader{entryReader: entryReader{p: r.p, kind: "server", label: label, sound: true}}
+		readEntry(s, &s.entryReader, genericServerKeys, item)
+		if first, again := taken[s.s.Name]; again && s.sound {
+			s.fail(item.Pos(), "names of their own", "the name is taken by the server at %s", first)
+		}
+		taken[s.s.Name] = item.Pos()
+		r.sound = r.sound && s.sound
+		s.s.Options = strings.TrimSpace(s.weightWord + " " + s.s.Options)
+		r.g.Servers = append(r.g.Servers, s.s)
+	}
+}
+
+type genericServerReader struct {
+	entryReader
+	s service.GenericServer
+	// weightWord is a weight that is no number, in the words of the server line.
+	weightWord string
+}
+
+func (r *genericServerReader) readName(v inventory.Value) { r.s.Name = r.name(v) }
+
+func (r *genericServerReader) readPort(v inventory.Value) {
+	r.s.Port = r.number(v, "port", 1, 65535)
+}
+
+var hostForm = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`)
+
+func (r *genericServerReader) readHost(v inventory.Value) {
+	text, isText := v.Text()
+	if _, err := netip.ParseAddr(text); !isText || err != nil && !hostForm.MatchString(text) {
+		r.fail(v.Pos(), "an address or a host's name", "ip is %s", v.Describe())
+	}
+	r.s.Host = text
+}
+
+// readBackup goes by Ansible's `bool`, for which whatever isn't a word for true is false.
+func (r *genericServerReader) readBackup(v inventory.Value) {
+	truth, ok := v.Truth()
+	if !ok && v.Kind() != inventory.Null {
+		r.p.problems.Warnf(v.Pos(), "true or false", "%s: backup is %s, which is no word for true: the server is a regular one", r.label, v.Describe())
+	}
+	r.s.Backup = truth
+}
+
+// readWeight leaves a number out that HAProxy can't have for a weight, as Pigsty does. What is no whole number Pigsty hands
+// on as it is, and HAProxy takes what digits it begins with.
+func (r *genericServerReader) readWeight(v inventory.Value) {
+	const want = "a whole number from 0 to 255"
+	n, isNumber := v.WholeNumber()
+	switch {
+	case isNumber && n >= 0 && n <= 255:
+		weight := int(n)
+		r.s.Weight = &weight
+	case isNumber:
+		r.p.problems.Warnf(v.Pos(), want, "%s: weight is %s and left out, as in Pigsty", r.label, v.Describe())
+	default:
+		text := pythonWord(v)
+		if strings.ContainsAny(text, " \t\r\n\"'\\#") || v.Kind() == inventory.List || v.Kind() == inventory.Map {
+			r.fail(v.Pos(), want, "weight is %s", v.Describe())
+			return
+		}
+		r.p.problems.Warnf(v.Pos(), want, "%s: weight is %s, of which HAProxy makes %d", r.label, v.Describe(), leadingDigits(text))
+		r.weightWord = strings.TrimSpace("weight " + text)
+	}
+}
+
+func (r *genericServerReader) readOptions(v inventory.Value) {
+	if v.Kind() != inventory.Null {
+		r.s.Options = r.serverWords(v, "options")
+	}
+}
+
+// pythonWord is what a template makes of a scalar.
+func pythonWord(v inventory.Value) string {
+	switch text, _ := v.Name(); v.Kind() {
+	case inventory.Bool:
+		if on, _ := v.Truth(); on {
+			return "True"
+		}
+		return "False"
+	default:
+		return text
+	}
+}
+
+// leadingDigits is the number that a text begins with, as C's atoi reads it.
+func leadingDigits(text string) int {
+	n := 0
+	for _, c := range strings.TrimLeft(text, " ") {
+		if c < '0' || c > '9' || n > 1<<20 {
+			break
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n
+}
+
+// listenWords are those that a line of a listen section may begin with (HAProxy's configuration manual 2.6, section 4.1).
+var listenWords = strings.Fields(`acl backlog balance bind capture clitcpka-cnt clitcpka-idle clitcpka-intvl compression cookie declare
+	default-server default_backend description disabled dispatch email-alert enabled error-log-format errorfile errorfiles errorloc
+	errorloc302 errorloc303 external-check filter force-persist fullconn hash-balance-factor hash-type http-after-response http-check
+	http-error http-request http-response http-reuse http-send-name-header id ignore-persist load-server-state-from-file log log-format
+	log-format-sd log-tag max-keep-alive-queue max-session-srv-conns maxconn mode monitor-uri no option persist rate-limit redirect
+	retries retry-on server server-state-file-name server-template source srvtcpka-cnt srvtcpka-idle srvtcpka-intvl stats stick
+	stick-table tcp-check tcp-request tcp-response timeout transparent unique-id-format unique-id-header use-fcgi-app use-server
+	use_backend`)
+
+// listenWordsAlone are those of listenWords that need nothing after them.
+var listenWordsAlone = []string{"balance", "disabled", "enabled", "transparent"}
