@@ -47,9 +47,10 @@ var rooms = map[string]room{
 	"proxy":     {may: "service state balance relay", because: "the engine follows the Board; it must not check health or read configuration itself"},
 	"api":       {because: "the JSON types are a contract with scripts: they must not follow our own types"},
 	"web":       {may: "api", because: "pages and routes show what the API says and nothing more"},
-	"daemon":    {may: "api cluster control diag diff discover intake inventory plan proxy resolve service state web", because: "the wiring knows the rooms that it wires, and no command line"},
-	"sandbox":   {may: "patroni", because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
-	"cli":       {may: "api control daemon diag intake inventory plan resolve sandbox service", because: "commands ask the rooms that do the work; they don't reach below them"},
+	"haproxyd":  {may: "haproxy outdir service stamp state", because: "HAProxy is run by what the Boards show and what is rendered; who checks members and who reads configuration is not its business"},
+	"daemon":    {may: "api cluster control diag diff discover haproxyd intake inventory plan proxy resolve service state web", because: "the wiring knows the rooms that it wires, and no command line"},
+	"sandbox":   {because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
+	"cli":       {may: "api control daemon diag haproxyd intake inventory plan resolve sandbox service", because: "commands ask the rooms that do the work; they don't reach below them"},
 	"e2e":       {may: "api sandbox", because: "end-to-end tests use what users use"},
 }
 

@@ -26,6 +26,7 @@ type runFlags struct {
 	patroni                                           []string
 	watch                                             bool
 	stopTimeout                                       time.Duration
+	haproxy                                           haproxyFlags
 }
 
 func newRunCommand() *cobra.Command {
@@ -43,10 +44,16 @@ With --patroni no inventory is needed: members are read from Patroni's /cluster 
 four default services are offered. PgBouncer is looked for on port 6432 of each member; where nobody answers there,
 PostgreSQL's own port is taken. What was assumed is in the log and in the status.
 
+With --engine haproxy a real HAProxy carries the services: pgporter renders its files, checks them with haproxy -c, reloads
+it, and keeps it at what it finds out about the members. It starts one of its own below --haproxy-dir, or with
+--haproxy-system takes over the machine's.
+
 SIGHUP reads the inventory again; see pgporter help signals.`,
 		Example: `  pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --bind 127.0.0.1      # only for this machine
-  pgporter run --patroni 10.10.10.11:8008,10.10.10.12:8008`,
+  pgporter run --patroni 10.10.10.11:8008,10.10.10.12:8008
+  pgporter run --inventory pigsty.yml --node 10.10.10.11 --engine haproxy                     # a HAProxy of its own
+  pgporter run --inventory pigsty.yml --node 10.10.10.11 --engine haproxy --haproxy-system    # /etc/haproxy`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return run(c, f) },
 	}
@@ -58,6 +65,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	f.control.add(c)
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
 	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
+	f.haproxy.add(c)
 	c.Flags().StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text, json")
 	c.Flags().StringVar(&f.logLevel, "log-level", "info", "least `LEVEL` that is logged: debug, info, warn, error")
 	return c
@@ -87,6 +95,10 @@ func run(c *cobra.Command, f runFlags) error {
 	if admin, err = adminAddress(admin); err != nil {
 		return err
 	}
+	engine, err := f.haproxy.config(c, f)
+	if err != nil {
+		return err
+	}
 	source, err := newSource(f, logger)
 	if err != nil {
 		return err
@@ -103,6 +115,9 @@ func run(c *cobra.Command, f runFlags) error {
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, StopTimeout: f.stopTimeout, Reload: hangup, Logger: logger}
+	if file, isFile := source.(*daemon.InventoryFile); isFile && engine != nil {
+		file.HAProxy, engine.Node, cfg.HAProxy = true, file.Node, engine
+	}
 	if bind.IsValid() {
 		cfg.Bind = bind.String()
 	}

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgporter/pgporter/internal/cluster"
+	"github.com/pgporter/pgporter/internal/haproxyd"
 	"github.com/pgporter/pgporter/internal/proxy"
 	"github.com/pgporter/pgporter/internal/resolve"
 	"github.com/pgporter/pgporter/internal/service"
@@ -33,6 +34,8 @@ type Config struct {
 	Version string
 	// Source gives the configuration.
 	Source Source
+	// HAProxy has a HAProxy carry the services; nil is the native engine. Its Bind, StopTimeout and Logger are ours.
+	HAProxy *haproxyd.Config
 	// Bind is the address that "*" means for services; empty is every address of this machine.
 	Bind string
 	// Admin is where status is told, host:port.
@@ -62,6 +65,8 @@ type Source interface {
 // Loaded is a configuration that may be used.
 type Loaded struct {
 	Plan service.Plan
+	// Base is what a HAProxy stands on; nil where none is run, or it isn't known to change.
+	Base *service.Base
 	// Warnings are for the log, Assumed for the log and the status: what was decided where nothing was said.
 	Warnings []string
 	Assumed  []string
@@ -77,7 +82,7 @@ type Loaded struct {
 type Daemon struct {
 	cfg     Config
 	log     *slog.Logger
-	engine  *proxy.Engine
+	engine  Engine
 	started time.Time
 
 	// taking serialises configuration changes. It guards closed, after which no order from elsewhere is taken.
@@ -110,7 +115,17 @@ type runningCluster struct {
 // start (nothing is left open) or that a part of it died.
 func Run(ctx context.Context, cfg Config) error {
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), running: map[string]*runningCluster{}}
-	d.engine = proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, StopTimeout: cfg.StopTimeout, Recheck: d.recheck})
+	if cfg.HAProxy == nil {
+		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, StopTimeout: cfg.StopTimeout, Recheck: d.recheck})}
+	} else {
+		h := *cfg.HAProxy
+		h.Bind, h.StopTimeout, h.Logger = cfg.Bind, cfg.StopTimeout, cfg.Logger
+		engine, err := haproxyd.New(h)
+		if err != nil {
+			return err
+		}
+		d.engine = balancer{engine}
+	}
 
 	// Loops outlive ctx: while sessions finish after the stop was asked for, their servers stay under watch.
 	loopCtx, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
@@ -138,7 +153,6 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		return err
 	}
-	d.awaitFirstChecks(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.engine.Run(ctx) })
 	group.Go(func() error { return d.serveAdmin(ctx, admin) })
@@ -157,18 +171,18 @@ func Run(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// firstChecks bounds how long clients wait in the ports' backlogs for the first word about each member.
+// firstChecks bounds how long a new configuration waits for the first word about each member.
 const firstChecks = 2 * time.Second
 
-// awaitFirstChecks waits until every member has been asked once. Without it, whoever comes in the first milliseconds would
+// awaitFirstChecks waits until every member has been asked once for every service. Without it, whoever comes in the first milliseconds would
 // be told that nobody has been checked yet.
-func (d *Daemon) awaitFirstChecks(ctx context.Context) {
+func (d *Daemon) awaitFirstChecks(ctx context.Context, clusters map[string]*runningCluster) {
 	ctx, cancel := context.WithTimeout(ctx, firstChecks)
 	defer cancel()
-	for _, r := range d.running {
+	for _, r := range clusters {
 		for {
 			view, replaced := r.loop.Board().Watch()
-			if !slices.ContainsFunc(view.Members, func(m state.Member) bool { return m.Answer == state.NotChecked }) {
+			if checked(view) {
 				break
 			}
 			select {
@@ -178,6 +192,18 @@ func (d *Daemon) awaitFirstChecks(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// checked says that every member was asked for every service that it may carry.
+func checked(v *state.View) bool {
+	for _, m := range v.Members {
+		if m.Answer == state.NotChecked {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(v.Services, func(s state.Service) bool {
+		return slices.ContainsFunc(s.Health, func(h state.Health) bool { return h.Reason == state.NotChecked })
+	})
 }
 
 // reloadOnSignal reads the configuration again whenever it is asked to.
@@ -231,7 +257,8 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 	d.mu.Unlock()
 
 	// All that can fail comes first.
-	if err := validate(l.Plan, current); err != nil {
+	sets, err := resolved(l.Plan, current)
+	if err != nil {
 		return err
 	}
 	if l.Unattended {
@@ -245,8 +272,9 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 	}
 	next := make(map[string]*runningCluster, len(l.Plan.Clusters))
 	var order []string
-	var endpoints []proxy.Endpoint
-	for _, c := range l.Plan.Clusters {
+	offer := Offer{Generics: l.Plan.Generics, Base: l.Base}
+	services := len(l.Plan.Generics)
+	for i, c := range l.Plan.Clusters {
 		r := &runningCluster{plan: c}
 		if old := current[c.Name]; old != nil {
 			r.loop, r.stop = old.loop, old.stop
@@ -259,11 +287,10 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		}
 		next[c.Name] = r
 		order = append(order, c.Name)
-		for _, definition := range c.Definitions {
-			endpoints = append(endpoints, proxy.Endpoint{Cluster: c.Name, Definition: definition, Board: r.loop.Board()})
-		}
+		offer.Clusters = append(offer.Clusters, OfferedCluster{Cluster: c, Set: sets[i], Board: r.loop.Board()})
+		services += len(c.Definitions)
 	}
-	change, err := d.engine.Prepare(endpoints)
+	change, err := d.engine.Prepare(ctx, offer)
 	if err != nil {
 		return err
 	}
@@ -283,7 +310,11 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 			return fmt.Errorf("cluster %s: %w", name, err)
 		}
 	}
-	change.Commit()
+	d.awaitFirstChecks(ctx, next)
+	if err := change.Commit(ctx); err != nil {
+		d.rollBack(next, current)
+		return err
+	}
 	for name, r := range current {
 		if next[name] == nil {
 			r.stop()
@@ -298,7 +329,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 	for _, a := range l.Assumed {
 		d.log.Info("assumed", "what", a)
 	}
-	d.log.Info("the configuration is taken", "generation", d.accepted, "clusters", len(order), "services", len(endpoints))
+	d.log.Info("the configuration is taken", "generation", d.accepted, "clusters", len(order), "services", services)
 	return nil
 }
 
@@ -328,21 +359,23 @@ func (d *Daemon) rollBack(next, current map[string]*runningCluster) {
 	}
 }
 
-// validate resolves every cluster against the roles that its members have now.
-func validate(p service.Plan, running map[string]*runningCluster) error {
+// resolved resolves every cluster of a plan against the roles that its members have now.
+func resolved(p service.Plan, running map[string]*runningCluster) ([]service.Set, error) {
 	var problems []error
-	for _, c := range p.Clusters {
+	sets := make([]service.Set, len(p.Clusters))
+	for i, c := range p.Clusters {
 		live := map[string]service.Role{}
 		if r := running[c.Name]; r != nil {
 			for _, m := range r.loop.Board().View().Members {
 				live[m.Name] = m.Live
 			}
 		}
-		if _, err := resolve.Set(c, live); err != nil {
+		var err error
+		if sets[i], err = resolve.Set(c, live); err != nil {
 			problems = append(problems, fmt.Errorf("cluster %s: %w", c.Name, err))
 		}
 	}
-	return errors.Join(problems...)
+	return sets, errors.Join(problems...)
 }
 
 // recheck asks a cluster to look at a member at once.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"github.com/pgporter/pgporter/internal/diag"
 	"github.com/pgporter/pgporter/internal/inventory"
 	"github.com/pgporter/pgporter/internal/plan"
 	"github.com/pgporter/pgporter/internal/resolve"
@@ -28,8 +29,10 @@ type InventoryFile struct {
 	// Node is the inventory host to serve as.
 	Node string
 	// Watch takes edits without being asked, unless they remove a service or leave one without servers.
-	Watch  bool
-	Logger *slog.Logger
+	Watch bool
+	// HAProxy says that HAProxy carries the services: it knows options that the native engine hasn't, and stands on a Base.
+	HAProxy bool
+	Logger  *slog.Logger
 	// Assumed is passed on to what was loaded.
 	Assumed []string
 }
@@ -43,12 +46,20 @@ func (f *InventoryFile) Load(context.Context) (Loaded, error) {
 	if inv == nil {
 		return Loaded{}, problems
 	}
-	p, found := plan.ForNode(inv, f.Node)
+	var l Loaded
+	var found diag.Problems
+	if f.HAProxy {
+		if l.Plan, l.Base, found = plan.BaseOf(inv, f.Node); l.Base == nil && found.Err() == nil {
+			found.Errorf(diag.Position{File: f.Path}, "haproxy_enabled: true, or another engine", "the host %q has no HAProxy: haproxy_enabled is false", f.Node)
+		}
+	} else {
+		l.Plan, found = plan.ForNode(inv, f.Node)
+	}
 	problems = append(problems, found...)
 	if err := problems.Err(); err != nil {
 		return Loaded{}, err
 	}
-	l := Loaded{Plan: p, Assumed: f.Assumed}
+	l.Assumed = f.Assumed
 	for _, w := range problems.Warnings() {
 		l.Warnings = append(l.Warnings, w.String())
 	}

@@ -1,21 +1,18 @@
 package daemon
 
 import (
+	"context"
 	"os"
 	"slices"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/proxy"
 	"github.com/pgporter/pgporter/internal/state"
 )
 
 // Status is what the daemon does now, from each cluster's current View and the engine's counters.
 func (d *Daemon) Status() api.Status {
-	traffic := map[string]proxy.ServiceStatus{}
-	for _, s := range d.engine.Status().Services {
-		traffic[s.Service] = s
-	}
+	traffic := d.engine.Traffic(context.Background())
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := api.Status{
@@ -54,24 +51,37 @@ func memberStatus(m state.Member) api.Member {
 	return told
 }
 
-func serviceStatus(s *state.Service, live map[string]state.Member, traffic map[string]proxy.ServiceStatus) api.Service {
+func serviceStatus(s *state.Service, live map[string]state.Member, traffic map[string]Traffic) api.Service {
 	counted := traffic[s.FullName]
+	s = asCarried(s, counted)
 	usable := s.Usable()
 	told := api.Service{
 		Name: s.Name, FullName: s.FullName, Listen: counted.Address, Check: s.Check, Up: len(usable) > 0,
-		Sessions: counted.Sessions, Total: counted.TotalSessions, Refused: counted.Refused, Servers: []api.Server{},
+		Sessions: counted.Sessions, Total: counted.Total, Refused: counted.Refused, Servers: []api.Server{},
 	}
 	for i, server := range s.Servers {
 		member := live[server.Member]
-		var carried proxy.ServerStatus
-		if at := slices.IndexFunc(counted.Servers, func(c proxy.ServerStatus) bool { return c.Member == server.Member }); at >= 0 {
-			carried = counted.Servers[at]
-		}
+		carried := counted.Servers[server.Member]
 		told.Servers = append(told.Servers, api.Server{
 			Member: server.Member, Address: server.Address(), Role: string(member.Live), State: member.State, Weight: server.Weight, Backup: server.Backup,
 			Up: s.Health[i].Up, Serving: slices.Contains(usable, i), Reason: s.Health[i].Reason, Since: s.Health[i].Since,
-			Sessions: carried.Sessions, Total: carried.TotalSessions,
+			Sessions: carried.Sessions, Total: carried.Total,
 		})
 	}
 	return told
+}
+
+// asCarried is a service with the health that its engine goes by, where the engine has a mind of its own: what counts for a
+// client is where it is led.
+func asCarried(s *state.Service, t Traffic) *state.Service {
+	carried := *s
+	carried.Health = slices.Clone(s.Health)
+	for i, server := range s.Servers {
+		has := t.Servers[server.Member]
+		if h := &carried.Health[i]; has.Asked && has.Up != h.Up {
+			h.Up = has.Up
+			h.Reason = map[bool]string{true: "HAProxy leads clients to it", false: "HAProxy has it down"}[has.Up] + "; " + h.Reason
+		}
+	}
+	return &carried
 }

@@ -83,6 +83,10 @@ type planner struct {
 	clusters  []*cluster
 	of        map[*inventory.Host]*cluster
 	selectors map[string]compiled
+	// endpoints are etcd's URLs, once they were asked for.
+	endpoints []string
+	// infra are the hosts of the group of that name, once they were asked for.
+	infra []*inventory.Host
 }
 
 // compiled is a selector, or why there is none.

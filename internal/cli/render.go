@@ -1,0 +1,189 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgporter/pgporter/internal/diag"
+	"github.com/pgporter/pgporter/internal/inventory"
+	"github.com/pgporter/pgporter/internal/outdir"
+	"github.com/pgporter/pgporter/internal/render"
+	"github.com/pgporter/pgporter/internal/stamp"
+)
+
+// rendering is what `pgporter render` was asked for.
+type rendering struct {
+	inventory, out  string
+	wanted          render.Wanted
+	only            []string
+	diff, keepGoing bool
+}
+
+func newRenderCommand() *cobra.Command {
+	var r rendering
+	kinds := make([]string, 0, len(stamp.Kinds))
+	for _, k := range stamp.Kinds {
+		kinds = append(kinds, string(k))
+	}
+	c := &cobra.Command{
+		Use:   "render --inventory FILE --out DIR",
+		Short: "Write the files of HAProxy, dnsmasq, vip-manager and libpq",
+		Long: `Writes what an inventory means for other programs, a directory for each host:
+
+  DIR/<host>/<cluster>-<service>.cfg          a service for HAProxy's conf.d, on every host that carries it
+  DIR/<host>/<name>.cfg                       one of the node's haproxy_services
+  DIR/<host>/haproxy.cfg                      what they stand on, with --base; holds the administrator's password
+  DIR/<host>/dnsmasq.d/pigsty/<name>          the names of instances and clusters, on the hosts of the group infra or, without
+                                              one, on the members
+  DIR/<host>/vip-manager.yml                  the virtual address, on the members of a cluster that has one; holds etcd's password
+  DIR/<host>/pg_service.conf                  psql service=<cluster>-<service>
+
+Files that are as they should be are not touched, the others are replaced whole. A file that an earlier run made and
+that isn't rendered any more is removed; it is known by its first line. Nothing else in DIR is touched.
+
+With a problem in the inventory nothing is written and the exit status is 2. --keep-going writes all that is sound, removes
+nothing, and exits with 2 all the same.`,
+		Example: `  pgporter render --inventory pigsty.yml --out rendered
+  pgporter render --inventory pigsty.yml --out rendered --diff                 # what would change; 1 if anything
+  pgporter render --inventory pigsty.yml --out rendered --host 10.10.10.11 --base
+  pgporter render --inventory pigsty.yml --out rendered --cluster pg-test --only haproxy,pg-service`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if r.inventory == "" {
+				return inputError{errors.New("--inventory is missing: which file")}
+			}
+			if r.out == "" {
+				return inputError{errors.New("--out is missing: which directory")}
+			}
+			for _, k := range r.only {
+				if err := oneOf("only", k, kinds...); err != nil {
+					return err
+				}
+				r.wanted.Kinds = append(r.wanted.Kinds, stamp.Kind(k))
+			}
+			return r.run(c.OutOrStdout(), c.ErrOrStderr())
+		},
+	}
+	inventoryFlag(c, &r.inventory)
+	flags := c.Flags()
+	flags.StringVarP(&r.out, "out", "d", "", "the `DIR` to write to; made if it isn't there")
+	flags.StringSliceVar(&r.wanted.Hosts, "host", nil, "only this `HOST`'s files (may be repeated)")
+	flags.StringSliceVar(&r.wanted.Clusters, "cluster", nil, "only this `CLUSTER`'s files (may be repeated)")
+	flags.BoolVar(&r.wanted.Base, "base", false, "haproxy.cfg too")
+	flags.BoolVar(&r.diff, "diff", false, "write nothing, show what would change; exit status 1 if anything would")
+	flags.BoolVar(&r.keepGoing, "keep-going", false, "write what is sound in spite of problems; exit status 2 all the same")
+	flags.StringSliceVar(&r.only, "only", kinds, "files for these programs `ONLY`")
+	c.MarkFlagDirname("out")
+	c.RegisterFlagCompletionFunc("only", cobra.FixedCompletions(kinds, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+func (r *rendering) run(stdout, stderr io.Writer) error {
+	inv, problems := inventory.Read(r.inventory)
+	if inv == nil {
+		return problems
+	}
+	if err := r.known(inv); err != nil {
+		return err
+	}
+	files, found := render.Files(inv, r.wanted)
+	problems = append(problems, found...).Sorted()
+	broken := problems.Err() != nil
+	if broken && !r.keepGoing {
+		return problems
+	}
+	for _, p := range problems {
+		fmt.Fprintln(stderr, p)
+	}
+	var sound []outdir.File
+	var left int
+	for _, f := range files {
+		if broken && f.Whole {
+			left++
+			continue
+		}
+		sound = append(sound, outdir.File{Path: f.Path, Text: f.Text, Private: f.Private})
+	}
+	// A service that can't be rendered for a mistake in it still has its file from before.
+	removable := r.wanted.Covers
+	if broken {
+		removable = func(string, stamp.Stamp) bool { return false }
+	}
+	changes, err := outdir.Compare(r.out, sound, removable)
+	if err != nil {
+		return fmt.Errorf("comparing with %s: %w", r.out, err)
+	}
+	switch {
+	case r.diff:
+		if err := outdir.Show(stdout, r.out, changes); err != nil {
+			return err
+		}
+	default:
+		if err := outdir.Apply(r.out, changes); err != nil {
+			return fmt.Errorf("writing to %s: %w", r.out, err)
+		}
+		fmt.Fprintln(stdout, summary(r.out, len(sound), changes))
+	}
+	switch {
+	case broken:
+		if left > 0 {
+			fmt.Fprintf(stderr, "pgporter: left alone because of the problems: %d lists of all services (pg_service.conf), and files that aren't rendered any more\n", left)
+		}
+		return statusError(exitInput)
+	case r.diff && len(changes) > 0:
+		return statusError(exitFailed)
+	}
+	return nil
+}
+
+// summary says what was done.
+func summary(dir string, files int, changes []outdir.Change) string {
+	var added, changed, removed int
+	for _, c := range changes {
+		switch {
+		case c.Added:
+			added++
+		case c.Removed:
+			removed++
+		default:
+			changed++
+		}
+	}
+	return fmt.Sprintf("%s: %d files, %d of them new, %d changed; %d removed", dir, files, added, changed, removed)
+}
+
+// known refuses hosts and clusters that the inventory doesn't have, naming those that it has.
+func (r *rendering) known(inv *inventory.Inventory) error {
+	if len(r.wanted.Hosts) == 0 && len(r.wanted.Clusters) == 0 {
+		return nil
+	}
+	hosts, clusters := render.Known(inv)
+	var problems diag.Problems
+	check := func(what string, asked, have []string) {
+		for _, name := range asked {
+			if !slices.Contains(have, name) {
+				problems.Errorf(diag.Position{File: inv.File}, "one of "+listed(have), "there is no %s %q", what, name)
+			}
+		}
+	}
+	check("host", r.wanted.Hosts, hosts)
+	check("cluster", r.wanted.Clusters, clusters)
+	return problems.Err()
+}
+
+// listed joins names; of very many the first.
+func listed(names []string) string {
+	const most = 50
+	switch {
+	case len(names) == 0:
+		return "none: the inventory has none"
+	case len(names) > most:
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}

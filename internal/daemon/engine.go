@@ -1,0 +1,127 @@
+package daemon
+
+import (
+	"context"
+
+	"github.com/pgporter/pgporter/internal/haproxyd"
+	"github.com/pgporter/pgporter/internal/proxy"
+	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/state"
+)
+
+// Engine carries the services of the running configuration: the native one, or a HAProxy.
+type Engine interface {
+	// Prepare does what can fail before anything is touched. Exactly one of Commit and Abort is called on what it gives.
+	Prepare(ctx context.Context, o Offer) (Change, error)
+	// Run carries what is committed until ctx ends, and then stops in order.
+	Run(ctx context.Context) error
+	// Traffic tells what is carried now, by the services' full names.
+	Traffic(ctx context.Context) map[string]Traffic
+}
+
+// Change is an Offer that is ready to be carried.
+type Change interface {
+	// Commit carries it. On an error what was carried before goes on.
+	Commit(ctx context.Context) error
+	Abort()
+}
+
+// Offer is what an Engine is to carry.
+type Offer struct {
+	Clusters []OfferedCluster
+	Generics []service.Generic
+	// Base is what a HAProxy of our own stands on; nil for the one that it stands on already.
+	Base *service.Base
+}
+
+// OfferedCluster is a cluster with its services resolved against the roles that are known now, and its Board.
+type OfferedCluster struct {
+	service.Cluster
+	Set   service.Set
+	Board *state.Board
+}
+
+// Traffic is what an engine has of a service.
+type Traffic struct {
+	// Address is where it listens.
+	Address        string
+	Sessions       int
+	Total, Refused uint64
+	Servers        map[string]ServerTraffic
+}
+
+// ServerTraffic is one server's part, by the member's name.
+type ServerTraffic struct {
+	Sessions int
+	Total    uint64
+	// Asked says that the engine has a mind of its own about who takes clients, and Up what it is.
+	Asked, Up bool
+}
+
+// native is our own engine.
+type native struct{ *proxy.Engine }
+
+// Prepare opens the ports that aren't open yet.
+func (n native) Prepare(_ context.Context, o Offer) (Change, error) {
+	var endpoints []proxy.Endpoint
+	for _, c := range o.Clusters {
+		for _, definition := range c.Definitions {
+			endpoints = append(endpoints, proxy.Endpoint{Cluster: c.Name, Definition: definition, Board: c.Board})
+		}
+	}
+	change, err := n.Engine.Prepare(endpoints)
+	if err != nil {
+		return nil, err
+	}
+	return nativeChange{change}, nil
+}
+
+type nativeChange struct{ *proxy.Change }
+
+// Commit can't fail.
+func (c nativeChange) Commit(context.Context) error {
+	c.Change.Commit()
+	return nil
+}
+
+// Traffic is the engine's status.
+func (n native) Traffic(context.Context) map[string]Traffic {
+	all := map[string]Traffic{}
+	for _, s := range n.Status().Services {
+		t := Traffic{Address: s.Address, Sessions: s.Sessions, Total: s.TotalSessions, Refused: s.Refused, Servers: map[string]ServerTraffic{}}
+		for _, server := range s.Servers {
+			t.Servers[server.Member] = ServerTraffic{Sessions: server.Sessions, Total: server.TotalSessions}
+		}
+		all[s.Service] = t
+	}
+	return all
+}
+
+// balancer is a HAProxy.
+type balancer struct{ *haproxyd.Engine }
+
+// Prepare renders HAProxy's files and has it check them.
+func (b balancer) Prepare(ctx context.Context, o Offer) (Change, error) {
+	offer := haproxyd.Offer{Base: o.Base, Generics: o.Generics}
+	for _, c := range o.Clusters {
+		offer.Clusters = append(offer.Clusters, haproxyd.Cluster{Declared: c.Cluster, Set: c.Set, Board: c.Board})
+	}
+	change, err := b.Engine.Prepare(ctx, offer)
+	if err != nil {
+		return nil, err
+	}
+	return change, nil
+}
+
+// Traffic is what HAProxy counts.
+func (b balancer) Traffic(ctx context.Context) map[string]Traffic {
+	all := map[string]Traffic{}
+	for _, s := range b.Engine.Traffic(ctx) {
+		t := Traffic{Address: s.Address, Sessions: s.Sessions, Total: s.TotalSessions, Refused: s.Refused, Servers: map[string]ServerTraffic{}}
+		for _, server := range s.Servers {
+			t.Servers[server.Member] = ServerTraffic{Sessions: server.Sessions, Total: server.TotalSessions, Asked: server.Known, Up: server.Up}
+		}
+		all[s.Service] = t
+	}
+	return all
+}

@@ -1,0 +1,380 @@
+// Package haproxyd has a real HAProxy carry a node's services: it renders its files (room haproxy), has HAProxy check them,
+// installs them, reloads, looks whether everything is there, and goes back to what was if it isn't. Between reloads it keeps
+// HAProxy at what the clusters' Boards say.
+//
+// It owns the files that carry our stamp, the state file, and either a HAProxy of its own (started, adopted after a crash of
+// ours, started again if it dies, stopped) or the reloads of the system's. It reads Boards and never writes there. Nothing
+// in it moves clients' bytes: HAProxy goes on with what it was told last when pgporter isn't there.
+//
+// What HAProxy alone does wrong, and what is done about it:
+//
+//   - After a start or a reload every server is up until its checks have failed. A new worker therefore begins with a state
+//     file (load-server-state-from-file) in which a server is up only if the Board says so now; see stateFile.
+//   - Workers that finish their sessions after a reload check no server any more (configuration manual 2.6, hard-stop-after).
+//     Their sessions are ended over the master CLI once the Board says that they must; see sweep.
+//   - Which servers are backups is fixed when the file is read. When the live roles change and one leader has settled, the
+//     files are rendered anew; see follow.
+//   - Its checks look at a status code. The Board's verdicts are told over the runtime API (`set server … health`), which
+//     HAProxy's own checks can take back: if pgporter isn't there, HAProxy's checks alone decide.
+//
+// Left out: whatever is in a haproxy.cfg that isn't ours.
+package haproxyd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/state"
+)
+
+// Offer is what a node's HAProxy is to carry.
+type Offer struct {
+	// Base is what haproxy.cfg is made of; a HAProxy of our own needs it.
+	Base     *service.Base
+	Generics []service.Generic
+	Clusters []Cluster
+}
+
+// Cluster is one cluster of an Offer.
+type Cluster struct {
+	Declared service.Cluster
+	// Set is the cluster resolved against the roles that are known now.
+	Set   service.Set
+	Board *state.Board
+}
+
+// Engine runs HAProxy. Its methods are safe for concurrent use.
+type Engine struct {
+	cfg Config
+	settings
+	log *slog.Logger
+
+	// mu serialises whatever changes files or HAProxy.
+	mu      sync.Mutex
+	pending *Change
+	stopped bool
+	lock    *os.File
+	// adopted says that HAProxy was running when we came, so that its ports are no news.
+	adopted bool
+	// master is the process number of a HAProxy of our own; ended is closed when one that we started has ended, and nil if we
+	// started none.
+	master int
+	ended  chan struct{}
+
+	// offer and services are what HAProxy carries: services of each cluster as they were rendered last.
+	offer    Offer
+	services map[string][]service.Service
+	// loaded is what the current worker has read, wanted what it has been brought to by the runtime API since: the files.
+	loaded, wanted *layout
+	parked         map[place]bool
+	ours           map[string]bool
+
+	watch watch
+	seen  traffic
+}
+
+// New makes an Engine and finds out where everything is. Nothing is started or written yet.
+func New(cfg Config) (*Engine, error) {
+	s, err := cfg.settings()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Engine{cfg: cfg, settings: s, log: cfg.Logger, ours: map[string]bool{}, parked: map[place]bool{}, watch: newWatch()}, nil
+}
+
+// Change is an Offer whose files HAProxy has found sound.
+type Change struct {
+	engine   *Engine
+	offer    Offer
+	prepared *layout
+}
+
+// Prepare renders the files of an Offer and has HAProxy check them. What runs isn't touched. One Change can be under way at a
+// time, and exactly one of Commit and Abort is to be called on it.
+func (e *Engine) Prepare(ctx context.Context, o Offer) (*Change, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.pending != nil:
+		return nil, errors.New("another change is being prepared")
+	case e.stopped:
+		return nil, errors.New("HAProxy has been stopped")
+	}
+	if err := e.begin(ctx); err != nil {
+		return nil, err
+	}
+	if o.Base == nil && e.offer.Base != nil {
+		o.Base = e.offer.Base
+	}
+	if o.Base == nil && !e.cfg.System {
+		return nil, errors.New("nothing to make haproxy.cfg of")
+	}
+	l, err := e.render(o, func(c Cluster) []service.Service { return c.Set.Services })
+	if err != nil {
+		return nil, err
+	}
+	if err := check(ctx, e.binary, e.cfg.Dir, l); err != nil {
+		return nil, err
+	}
+	if err := e.probe(ctx, l, o); err != nil {
+		return nil, err
+	}
+	e.pending = &Change{e, o, l}
+	return e.pending, nil
+}
+
+// render makes the files of an Offer, with each cluster's services as the caller has them.
+func (e *Engine) render(o Offer, services func(Cluster) []service.Service) (*layout, error) {
+	m := material{generics: o.Generics}
+	if !e.cfg.System {
+		m.base = e.ownBase(*o.Base, e.cfg.Bind)
+	}
+	for _, c := range o.Clusters {
+		m.clusters = append(m.clusters, resolved{c.Declared, services(c)})
+	}
+	return render(e.cfg.Node, e.cfg.Bind, m, e.extra, e.own)
+}
+
+// probe finds addresses that are new to HAProxy and that another process has.
+func (e *Engine) probe(ctx context.Context, l *layout, o Offer) error {
+	if e.loaded == nil && (e.adopted || e.cfg.System) {
+		return nil // which addresses HAProxy has already isn't known
+	}
+	had := map[string]bool{}
+	if e.loaded != nil {
+		for _, p := range e.loaded.proxies {
+			had[p.address()] = true
+		}
+	}
+	proxies := l.proxies
+	if !e.cfg.System && (e.loaded == nil || e.offer.Base.StatsPort != o.Base.StatsPort) {
+		base := e.ownBase(*o.Base, e.cfg.Bind)
+		proxies = append(slices.Clone(proxies), proxy{name: "of statistics", ip: base.StatsIP, port: base.StatsPort})
+	}
+	var taken []error
+	for _, p := range proxies {
+		if had[p.address()] || ctx.Err() != nil {
+			continue
+		}
+		if err := probe(p); err != nil {
+			taken = append(taken, err)
+		}
+	}
+	return errors.Join(taken...)
+}
+
+// Abort gives a Change up.
+func (c *Change) Abort() {
+	c.engine.mu.Lock()
+	defer c.engine.mu.Unlock()
+	if c.engine.pending == c {
+		c.engine.pending = nil
+	}
+}
+
+// Commit installs a Change and has HAProxy take it. On an error files and HAProxy are what they were.
+//
+// Where the Boards know roles that differ from those that the Change was prepared with, and one leader is settled, it is
+// rendered by what they know.
+func (c *Change) Commit(ctx context.Context) error {
+	e := c.engine
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.pending != c {
+		return errors.New("this change isn't the one that is under way")
+	}
+	e.pending = nil
+	services := map[string][]service.Service{}
+	for _, cluster := range c.offer.Clusters {
+		services[cluster.Declared.Name] = cluster.Set.Services
+		if view := cluster.Board.View(); settled(view) {
+			services[cluster.Declared.Name] = resolvedIn(view)
+		}
+	}
+	next, err := e.render(c.offer, func(c Cluster) []service.Service { return services[c.Declared.Name] })
+	if err != nil {
+		return err
+	}
+	if !next.same(c.prepared) {
+		if err := check(ctx, e.binary, e.cfg.Dir, next); err != nil {
+			return err
+		}
+	}
+	was, before := e.offer, e.services
+	e.offer, e.services = c.offer, services
+	if err := e.bring(ctx, next, true); err != nil {
+		e.offer, e.services = was, before
+		return err
+	}
+	e.watch.changed(e.offer)
+	return nil
+}
+
+// bring makes HAProxy have a layout: by the runtime API where that is enough, else by a reload, or a start. always reloads
+// even if nothing differs: somebody asked for it.
+func (e *Engine) bring(ctx context.Context, next *layout, always bool) error {
+	if e.wanted != nil && e.wanted.same(next) && !always {
+		e.wanted = next
+		return nil
+	}
+	changes, err := changesTo(e.cfg.Dir, next)
+	if err != nil {
+		return err
+	}
+	if e.loaded != nil && !e.wanted.same(next) {
+		told, parks, enough := commands(e.loaded, next, e.parked)
+		if enough {
+			done, err := e.byCommands(ctx, changes, next, told, parks)
+			if done || err != nil {
+				return err
+			}
+			if changes, err = changesTo(e.cfg.Dir, next); err != nil {
+				return err
+			}
+		}
+	}
+	return e.byReload(ctx, changes, next)
+}
+
+// byCommands brings the running worker to a layout over the runtime API. False without an error means that HAProxy didn't
+// take a command and has to be reloaded.
+func (e *Engine) byCommands(ctx context.Context, changes []change, next *layout, told []string, parks map[place]bool) (bool, error) {
+	running, err := e.control.processes(ctx)
+	if err != nil || running.Current.PID == 0 {
+		return false, nil
+	}
+	if err := apply(e.cfg.Dir, changes); err != nil {
+		return false, err
+	}
+	for _, command := range told {
+		if err := e.control.tell(ctx, running.Current.PID, command); err != nil {
+			e.log.Warn("HAProxy has to be reloaded: a command wasn't taken", "error", err)
+			return false, nil
+		}
+	}
+	e.loaded, e.wanted, e.parked = reweighed(e.loaded, next), next, parks
+	e.log.Info("HAProxy was told what has changed", "commands", len(told))
+	e.follow(ctx)
+	return true, nil
+}
+
+// byReload installs files and has HAProxy read them. If it can't, or lacks a server afterwards, everything goes back.
+func (e *Engine) byReload(ctx context.Context, changes []change, next *layout) error {
+	if err := apply(e.cfg.Dir, changes); err != nil {
+		return fmt.Errorf("installing HAProxy's files: %w", err)
+	}
+	for _, p := range next.proxies {
+		e.ours[p.name] = true
+	}
+	was, parked := e.loaded, e.parked
+	err := e.load(ctx, next)
+	if err == nil {
+		e.loaded, e.wanted, e.parked = next, next, map[place]bool{}
+		return nil
+	}
+	// The way back must not end halfway because somebody wants to stop.
+	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTime)
+	defer cancel()
+	if undo := apply(e.cfg.Dir, undoing(changes)); undo != nil {
+		return fmt.Errorf("%w; and the old files couldn't be put back: %w", err, undo)
+	}
+	if was == nil && !e.cfg.System {
+		e.kill(back)
+		return err
+	}
+	e.parked = parked
+	if again := e.reload(back, e.wanted); again != nil {
+		return fmt.Errorf("%w; and going back failed: %w", err, again)
+	}
+	if e.wanted != nil {
+		e.loaded, e.parked = e.wanted, map[place]bool{}
+	}
+	e.log.Warn("HAProxy is back at the configuration that it had")
+	return err
+}
+
+// reweighed is a layout with the weights that another one has.
+func reweighed(l, by *layout) *layout {
+	again := &layout{files: by.files, proxies: slices.Clone(l.proxies)}
+	for i, p := range again.proxies {
+		p.servers = slices.Clone(p.servers)
+		for j := range p.servers {
+			if s, there := by.proxies[i].find(p.servers[j].name); there {
+				p.servers[j].weight = s.weight
+			}
+		}
+		again.proxies[i] = p
+	}
+	return again
+}
+
+// load has HAProxy read what is installed, and looks whether it has it all.
+func (e *Engine) load(ctx context.Context, l *layout) error {
+	if !e.cfg.System && !e.adopted && e.loaded == nil {
+		return e.start(ctx, l)
+	}
+	return e.reload(ctx, l)
+}
+
+// verify reads back over the socket of a worker whether everything of a layout is there.
+func (e *Engine) verify(ctx context.Context, pid int, l *layout) error {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	for {
+		servers, err := e.control.servers(ctx, pid)
+		var counted map[place]counters
+		if err == nil {
+			counted, err = e.control.counts(ctx, pid)
+		}
+		var absent []string
+		if err == nil {
+			if absent = l.missing(servers, counted); len(absent) == 0 {
+				return nil
+			}
+			err = fmt.Errorf("HAProxy lacks %s", strings.Join(absent, ", "))
+			if e.cfg.System {
+				err = fmt.Errorf("%w (does its command line have -f for %s?)", err, confDir)
+			}
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("HAProxy's new worker doesn't answer: %w", err)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// settled says that a cluster has exactly one primary, whose PostgreSQL runs.
+func settled(v *state.View) bool {
+	primaries, running := 0, 0
+	for _, m := range v.Members {
+		if m.Live == service.Primary {
+			primaries++
+			if m.State == "running" {
+				running++
+			}
+		}
+	}
+	return primaries == 1 && running == 1
+}
+
+// resolvedIn gives a View's services without their health.
+func resolvedIn(v *state.View) []service.Service {
+	services := make([]service.Service, 0, len(v.Services))
+	for _, s := range v.Services {
+		services = append(services, s.Service)
+	}
+	return services
+}

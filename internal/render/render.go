@@ -1,0 +1,233 @@
+// Package render makes the files of a whole inventory: for each host the services that its HAProxy carries, haproxy.cfg,
+// names for dnsmasq, vip-manager's configuration and libpq's service file.
+//
+// It joins the rooms that know one format each and decides which file goes to which host. It is pure: files are values, and
+// writing them is outdir's.
+package render
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/pgporter/pgporter/internal/diag"
+	"github.com/pgporter/pgporter/internal/dns"
+	"github.com/pgporter/pgporter/internal/haproxy"
+	"github.com/pgporter/pgporter/internal/inventory"
+	"github.com/pgporter/pgporter/internal/plan"
+	"github.com/pgporter/pgporter/internal/resolve"
+	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/stamp"
+	"github.com/pgporter/pgporter/internal/vip"
+)
+
+// DNSDirectory is where a host's names are, relative to its directory.
+const DNSDirectory = "dnsmasq.d/pigsty"
+
+// File is one rendered file.
+type File struct {
+	// Path is <host>/<file>, with slashes.
+	Path string
+	Text string
+	// Private files hold a secret.
+	Private bool
+	// Whole files list what several clusters have, so one that a cluster is missing from would be wrong.
+	Whole bool
+	// Of is the file's stamp. Clusters are those whose services are in it.
+	Of       stamp.Stamp
+	Clusters []string
+}
+
+// Wanted says what to render.
+type Wanted struct {
+	Kinds []stamp.Kind
+	// Base adds haproxy.cfg.
+	Base bool
+	// Hosts and Clusters limit the files to those of the hosts and the clusters named; empty for no limit.
+	Hosts, Clusters []string
+}
+
+// Files renders what is wanted, sorted by path. All problems of the inventory are returned, also those of what isn't wanted;
+// with an error among them the files are those that are sound.
+func Files(inv *inventory.Inventory, wanted Wanted) ([]File, diag.Problems) {
+	parts := plan.Parts{
+		Base:  wanted.Base && wanted.kind(stamp.HAProxy),
+		VIP:   wanted.kind(stamp.VIPManager),
+		Names: wanted.kind(stamp.DNSMasq),
+	}
+	site, problems := plan.ForSite(inv, parts)
+	r := &renderer{wanted: wanted, problems: problems, site: site, taken: map[string]int{}}
+	r.haproxy()
+	r.dnsmasq()
+	r.vipManager()
+	r.pgService()
+	r.files = slices.DeleteFunc(r.files, func(f File) bool { return !wanted.selects(f) })
+	slices.SortFunc(r.files, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
+	return r.files, r.problems.Sorted()
+}
+
+func (w Wanted) kind(k stamp.Kind) bool { return slices.Contains(w.Kinds, k) }
+
+// selects tells whether a file is of the hosts and the clusters that are wanted.
+func (w Wanted) selects(f File) bool {
+	host, _, _ := strings.Cut(f.Path, "/")
+	return (len(w.Hosts) == 0 || slices.Contains(w.Hosts, host)) &&
+		(len(w.Clusters) == 0 || slices.ContainsFunc(f.Clusters, func(c string) bool { return slices.Contains(w.Clusters, c) }))
+}
+
+// Covers tells whether a file at a path with a stamp would be among what is wanted, were there a reason to render it: what
+// a rendering may remove.
+func (w Wanted) Covers(file string, s stamp.Stamp) bool {
+	host, _, _ := strings.Cut(file, "/")
+	switch {
+	case !w.kind(s.Kind), len(w.Hosts) > 0 && !slices.Contains(w.Hosts, host):
+		return false
+	case len(w.Clusters) > 0:
+		return s.Cluster != "" && slices.Contains(w.Clusters, s.Cluster)
+	case s.File == haproxy.BaseFile && s.Cluster == "":
+		return w.Base
+	}
+	return true
+}
+
+type renderer struct {
+	wanted   Wanted
+	site     plan.Site
+	files    []File
+	taken    map[string]int
+	problems diag.Problems
+	// sets are the clusters' services as declared roles give them, by host.
+	sets map[string][]service.Set
+}
+
+// add keeps a file.
+func (r *renderer) add(pos diag.Position, host string, f File) {
+	if !directoryName(host) {
+		r.problems.Errorf(pos, "a name without slashes", "the host %q can't be the name of a directory", host)
+		return
+	}
+	f.Path = host + "/" + f.Path
+	if i, again := r.taken[f.Path]; again {
+		first := r.files[i]
+		if f.Of.Kind == stamp.DNSMasq {
+			// Within one cluster it is a pg_seq that two members have, which is reported as such.
+			if f.Of.Cluster != first.Of.Cluster {
+				r.problems.Warnf(pos, "names of their own", "the name %s is of cluster %q and of cluster %q: the first keeps it",
+					path.Base(f.Path), first.Of.Cluster, f.Of.Cluster)
+			}
+			return
+		}
+		r.problems.Errorf(pos, "names of their own", "%s of %s is the file of two services%s", path.Base(f.Path), host, owners(first.Of, f.Of))
+		return
+	}
+	r.taken[f.Path] = len(r.files)
+	r.files = append(r.files, f)
+}
+
+func owners(a, b stamp.Stamp) string {
+	name := func(s stamp.Stamp) string {
+		if s.Cluster == "" {
+			return "haproxy_services"
+		}
+		return fmt.Sprintf("cluster %q", s.Cluster)
+	}
+	return ": of " + name(a) + " and of " + name(b)
+}
+
+// directoryName tells whether a host's name can be one element of a path.
+func directoryName(host string) bool {
+	return host != "" && host != "." && host != ".." && !strings.ContainsFunc(host, func(r rune) bool { return r == '/' || r == '\\' || r < ' ' || r == 0x7f })
+}
+
+// haproxy renders every service of every host.
+func (r *renderer) haproxy() {
+	r.sets = make(map[string][]service.Set, len(r.site.Nodes))
+	for _, n := range r.site.Nodes {
+		host := n.Plan.Node
+		var carried []string
+		for _, c := range n.Plan.Clusters {
+			carried = append(carried, c.Name)
+			set, err := resolve.Set(c, nil)
+			if err != nil {
+				r.problems.Errorf(n.Pos, "", "cluster %q: %v", c.Name, err)
+				continue
+			}
+			r.sets[host] = append(r.sets[host], set)
+			if !r.wanted.kind(stamp.HAProxy) {
+				continue
+			}
+			for _, s := range set.Services {
+				text, err := haproxy.Service(host, c, s)
+				r.keep(n.Pos, host, text, err, File{Path: haproxy.FileName(s.FullName), Clusters: []string{c.Name},
+					Of: stamp.Stamp{Kind: stamp.HAProxy, Cluster: c.Name, File: haproxy.FileName(s.FullName)}})
+			}
+		}
+		if !r.wanted.kind(stamp.HAProxy) {
+			continue
+		}
+		for _, g := range n.Plan.Generics {
+			text, err := haproxy.Generic(host, g)
+			r.keep(n.Pos, host, text, err, File{Path: haproxy.FileName(g.Name),
+				Of: stamp.Stamp{Kind: stamp.HAProxy, File: haproxy.FileName(g.Name)}})
+		}
+		if n.Base != nil {
+			text, err := haproxy.Base(*n.Base)
+			r.keep(n.Pos, host, text, err, File{Path: haproxy.BaseFile, Private: true, Clusters: carried,
+				Of: stamp.Stamp{Kind: stamp.HAProxy, File: haproxy.BaseFile}})
+		}
+	}
+}
+
+// keep adds a file that could be rendered, and reports one that couldn't.
+func (r *renderer) keep(pos diag.Position, host, text string, err error, f File) {
+	if err != nil {
+		r.problems.Errorf(pos, "", "%s: %v", host, err)
+		return
+	}
+	f.Text = text
+	r.add(pos, host, f)
+}
+
+// dnsmasq renders every name on every host that tells it.
+func (r *renderer) dnsmasq() {
+	position := r.positions()
+	for _, n := range r.site.Names {
+		for i, record := range n.Records {
+			file := n.Files[i]
+			text, err := dns.Hosts(n.Cluster, file, record)
+			for _, host := range n.Servers {
+				r.keep(position[host], host, text, err, File{Path: DNSDirectory + "/" + file, Clusters: []string{n.Cluster},
+					Of: stamp.Stamp{Kind: stamp.DNSMasq, Cluster: n.Cluster, File: file}})
+			}
+		}
+	}
+}
+
+func (r *renderer) vipManager() {
+	for _, n := range r.site.Nodes {
+		if n.VIP == nil {
+			continue
+		}
+		text, err := vip.Manager(n.Cluster, *n.VIP)
+		r.keep(n.Pos, n.Plan.Node, text, err, File{Path: vip.File, Private: true, Clusters: []string{n.Cluster},
+			Of: stamp.Stamp{Kind: stamp.VIPManager, Cluster: n.Cluster, File: vip.File}})
+	}
+}
+
+func (r *renderer) positions() map[string]diag.Position {
+	position := make(map[string]diag.Position, len(r.site.Nodes))
+	for _, n := range r.site.Nodes {
+		position[n.Plan.Node] = n.Pos
+	}
+	return position
+}
+
+// Known gives the names of an inventory's hosts and clusters, in its order.
+func Known(inv *inventory.Inventory) (hosts, clusters []string) {
+	for _, h := range inv.Hosts() {
+		hosts = append(hosts, h.Name)
+	}
+	return hosts, plan.Clusters(inv)
+}
