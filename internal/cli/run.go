@@ -24,7 +24,7 @@ type runFlags struct {
 	inventory, node, bind, admin, logFormat, logLevel string
 	patroni                                           []string
 	watch                                             bool
-	stopTimeout                                       time.Duration
+	hold, stopTimeout                                 time.Duration
 }
 
 func newRunCommand() *cobra.Command {
@@ -52,6 +52,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	c.Flags().StringVar(&f.bind, "bind", "", "the `ADDRESS` that \"*\" means on this node (default: every address)")
 	c.Flags().StringVar(&f.admin, "admin", "", "where status is told, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
+	c.Flags().DurationVar(&f.hold, "hold", 5*time.Second, "how long a client waits for a server while none takes it, as `TIME`; 0 refuses it at once")
 	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
 	c.Flags().StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text, json")
 	c.Flags().StringVar(&f.logLevel, "log-level", "info", "least `LEVEL` that is logged: debug, info, warn, error")
@@ -62,6 +63,9 @@ func run(c *cobra.Command, f runFlags) error {
 	logger, err := newLogger(c, f)
 	if err != nil {
 		return err
+	}
+	if f.hold < 0 {
+		return inputError{fmt.Errorf("--hold %s: 0 or more", f.hold)}
 	}
 	if f.stopTimeout < 0 {
 		return inputError{fmt.Errorf("--stop-timeout %s: 0 or more", f.stopTimeout)}
@@ -93,7 +97,7 @@ func run(c *cobra.Command, f runFlags) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, StopTimeout: f.stopTimeout, Reload: hangup, Logger: logger}
+	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, Logger: logger}
 	if bind.IsValid() {
 		cfg.Bind = bind.String()
 	}

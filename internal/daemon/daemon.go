@@ -37,6 +37,8 @@ type Config struct {
 	Bind string
 	// Admin is where status is told, host:port.
 	Admin string
+	// Hold is how long a client may wait for a server while none takes it; 0 refuses it at once.
+	Hold time.Duration
 	// StopTimeout bounds how long sessions may go on after the stop was asked for.
 	StopTimeout time.Duration
 	// Reload asks for the configuration to be read again; a nil channel never does.
@@ -101,7 +103,7 @@ type runningCluster struct {
 // start (nothing is left open) or that a part of it died.
 func Run(ctx context.Context, cfg Config) error {
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), running: map[string]*runningCluster{}}
-	d.engine = proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, StopTimeout: cfg.StopTimeout, Recheck: d.recheck})
+	d.engine = proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck})
 
 	// Loops outlive ctx: while sessions finish after the stop was asked for, their servers stay under watch.
 	loopCtx, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
@@ -231,7 +233,7 @@ func (d *Daemon) take(ctx context.Context, l Loaded) error {
 		next[c.Name] = r
 		order = append(order, c.Name)
 		for _, definition := range c.Definitions {
-			endpoints = append(endpoints, proxy.Endpoint{Cluster: c.Name, Definition: definition, Board: r.loop.Board()})
+			endpoints = append(endpoints, proxy.Endpoint{Cluster: c.Name, Definition: definition, Board: r.loop.Board(), TTL: time.Duration(c.TTL) * time.Second})
 		}
 	}
 	change, err := d.engine.Prepare(endpoints)
