@@ -42,6 +42,8 @@ type Config struct {
 	Admin string
 	// Control is where the configuration may be changed from elsewhere; nil for nowhere.
 	Control *Control
+	// Hold is how long a client may wait for a server while none takes it; 0 refuses it at once.
+	Hold time.Duration
 	// StopTimeout bounds how long sessions may go on after the stop was asked for.
 	StopTimeout time.Duration
 	// Reload asks for the configuration to be read again; a nil channel never does.
@@ -116,7 +118,7 @@ type runningCluster struct {
 func Run(ctx context.Context, cfg Config) error {
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), running: map[string]*runningCluster{}}
 	if cfg.HAProxy == nil {
-		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, StopTimeout: cfg.StopTimeout, Recheck: d.recheck})}
+		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck})}
 	} else {
 		h := *cfg.HAProxy
 		h.Bind, h.StopTimeout, h.Logger = cfg.Bind, cfg.StopTimeout, cfg.Logger
