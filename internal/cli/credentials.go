@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgporter/pgporter/internal/control"
-	"github.com/pgporter/pgporter/internal/inventory"
 )
 
 func newCredentialsCommand() *cobra.Command {
@@ -38,7 +37,7 @@ exist are never replaced; nodes read new ones on SIGHUP.`,
 				return inputError{errors.New("which hosts is the certificate for: name them, or say --inventory FILE")}
 			}
 			if path != "" {
-				inv, problems := inventory.Read(path)
+				inv, problems := readInventory(path, c.InOrStdin())
 				if err := problems.Err(); err != nil {
 					return err
 				}

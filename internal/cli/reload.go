@@ -85,7 +85,7 @@ func reload(c *cobra.Command, f reloadFlags, args []string) error {
 	if err := oneOf("output", f.output, "text", "json"); err != nil {
 		return err
 	}
-	inv, problems := inventory.Read(f.inventory)
+	inv, problems := readInventory(f.inventory, c.InOrStdin())
 	if problems.Err() != nil {
 		return problems
 	}

@@ -66,7 +66,7 @@ nothing, and exits with 2 all the same.`,
 				}
 				r.wanted.Kinds = append(r.wanted.Kinds, stamp.Kind(k))
 			}
-			return r.run(c.OutOrStdout(), c.ErrOrStderr())
+			return r.run(c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
 	inventoryFlag(c, &r.inventory)
@@ -83,8 +83,8 @@ nothing, and exits with 2 all the same.`,
 	return c
 }
 
-func (r *rendering) run(stdout, stderr io.Writer) error {
-	inv, problems := inventory.Read(r.inventory)
+func (r *rendering) run(stdin io.Reader, stdout, stderr io.Writer) error {
+	inv, problems := readInventory(r.inventory, stdin)
 	if inv == nil {
 		return problems
 	}

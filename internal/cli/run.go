@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -103,7 +104,7 @@ func run(c *cobra.Command, f runFlags) error {
 	if err != nil {
 		return err
 	}
-	source, err := newSource(f, logger)
+	source, err := newSource(f, c.InOrStdin(), logger)
 	if err != nil {
 		return err
 	}
@@ -148,7 +149,7 @@ func newLogger(c *cobra.Command, f runFlags) (*slog.Logger, error) {
 }
 
 // newSource makes the one source that the flags name.
-func newSource(f runFlags, logger *slog.Logger) (daemon.Source, error) {
+func newSource(f runFlags, stdin io.Reader, logger *slog.Logger) (daemon.Source, error) {
 	switch {
 	case f.inventory == "" && len(f.patroni) == 0:
 		return nil, inputError{errors.New("say what to serve: --inventory FILE --node HOST, or --patroni ADDRESS")}
@@ -166,12 +167,22 @@ func newSource(f runFlags, logger *slog.Logger) (daemon.Source, error) {
 		return source, nil
 	}
 	source := &daemon.InventoryFile{Path: f.inventory, Node: f.node, Watch: f.watch, Logger: logger}
+	if f.inventory == standardInput {
+		if f.watch {
+			return nil, inputError{errors.New("--watch is for a file: standard input is read once")}
+		}
+		given, err := readInput(stdin)
+		if err != nil {
+			return nil, err
+		}
+		source.Path, source.Given = fromInput, given
+	}
 	if f.node == "" {
 		local, err := localAddresses()
 		if err != nil {
 			return nil, err
 		}
-		if source.Node, err = daemon.LocalNode(f.inventory, local); err != nil {
+		if source.Node, err = source.LocalNode(local); err != nil {
 			return nil, inputError{err}
 		}
 		source.Assumed = []string{fmt.Sprintf("this node is %s of the inventory: it is an address of this machine", source.Node)}

@@ -7,7 +7,7 @@ import (
 )
 
 // Nodes tells where a cluster's services are: carriers are the hosts that offer them, which are the members or, where
-// pg_service_provider names a group, that group's hosts; members are the cluster's own. Both are in the inventory's order and
+// pg_service_provider names a group, that group's hosts, as the primary has it; members are the cluster's own. Both are in the inventory's order and
 // empty if there is no such cluster.
 func Nodes(inv *inventory.Inventory, cluster string) (carriers, members []string) {
 	p := newPlanner(inv)
@@ -18,19 +18,15 @@ func Nodes(inv *inventory.Inventory, cluster string) (carriers, members []string
 		}
 		for _, h := range c.hosts {
 			members = append(members, h.Name)
-			carry[h.Name] = true
-			provider, set := h.Var("pg_service_provider")
-			if !set {
-				continue
+			if p.quietly(h) == nil {
+				carry[h.Name] = true
 			}
-			name, _ := provider.Text()
-			group, exists := inv.Group(name)
-			if !exists {
-				continue
-			}
-			delete(carry, h.Name)
-			for _, other := range group.Hosts() {
-				carry[other.Name] = true
+		}
+		if primary := p.primary(c); primary != nil {
+			if group := p.quietly(primary); group != nil {
+				for _, h := range group.Hosts() {
+					carry[h.Name] = true
+				}
 			}
 		}
 	}
