@@ -94,8 +94,8 @@ func (p *planner) base(h *inventory.Host) (service.Base, bool) {
 		b.AdminPassword = p.secret(h, "haproxy_admin_password", defaultPassword)
 		if b.AdminPassword == defaultPassword {
 			pos := diag.Position{File: p.inv.File}
-			if v, set := h.Var("haproxy_admin_password"); set {
-				pos = v.Pos()
+			if place, set := h.Place("haproxy_admin_password"); set {
+				pos = place
 			}
 			p.problems.Warnf(pos, "a password of your own", "haproxy_admin_password is Pigsty's default, which everybody knows")
 		}
@@ -134,8 +134,8 @@ func (p *planner) timeout(h *inventory.Host, name string) string {
 // statsPort tells of services that are where the statistics page is to be.
 func (p *planner) statsPort(h *inventory.Host, b service.Base, plan service.Plan) {
 	pos := h.Pos
-	if v, set := h.Var("haproxy_exporter_port"); set {
-		pos = v.Pos()
+	if place, set := h.Place("haproxy_exporter_port"); set {
+		pos = place
 	}
 	taken := func(name, ip string, port int) {
 		if port == b.StatsPort {
@@ -160,10 +160,7 @@ func (p *planner) virtual(h *inventory.Host) (address netip.Prefix, enabled, ok 
 	const want = "an address with the length of its network, as in 10.10.10.2/24"
 	v, set := p.variable(h, "pg_vip_address")
 	if !set {
-		pos := h.Pos
-		if on, set := h.Var("pg_vip_enabled"); set {
-			pos = on.Pos()
-		}
+		pos, _ := h.Place("pg_vip_enabled")
 		p.problems.Errorf(pos, want, "pg_vip_enabled without a pg_vip_address")
 		return netip.Prefix{}, true, false
 	}
@@ -194,19 +191,17 @@ func (p *planner) vip(c *cluster, m member) (service.VIP, bool) {
 		return service.VIP{}, false
 	}
 	if strings.EqualFold(device, "auto") {
-		pos := h.Pos
-		for _, name := range []string{"pg_vip_enabled", "pg_vip_interface"} {
-			if v, set := h.Var(name); set {
-				pos = v.Pos()
-			}
+		pos, set := h.Place("pg_vip_interface")
+		if !set {
+			pos, _ = h.Place("pg_vip_enabled")
 		}
 		p.problems.Warnf(pos, "the interface's name, as in eth0", "pg_vip_interface is auto, which only the node itself can settle: no vip-manager.yml for cluster %q", c.name)
 		return service.VIP{}, false
 	}
 	endpoints := p.etcd()
 	if len(endpoints) == 0 {
-		v, _ := h.Var("pg_vip_enabled")
-		p.problems.Warnf(v.Pos(), "a group etcd with hosts", "there is no group etcd, whose leader key decides who has the address: no vip-manager.yml for cluster %q", c.name)
+		pos, _ := h.Place("pg_vip_enabled")
+		p.problems.Warnf(pos, "a group etcd with hosts", "there is no group etcd, whose leader key decides who has the address: no vip-manager.yml for cluster %q", c.name)
 		return service.VIP{}, false
 	}
 	namespace := strings.TrimSuffix(p.text(h, "pg_namespace", "/pg", "a path in etcd, as in /pg", etcdForm), "/")
@@ -227,7 +222,7 @@ func (p *planner) vip(c *cluster, m member) (service.VIP, bool) {
 
 // etcdPassword is pg_etcd_password, or the user's name where that is empty, as in Pigsty.
 func (p *planner) etcdPassword(h *inventory.Host, user string) service.Secret {
-	if v, set := h.Var("pg_etcd_password"); set {
+	if v, set := p.variable(h, "pg_etcd_password"); set {
 		if text, isText := v.Text(); v.Kind() == inventory.Null || isText && text == "" {
 			return service.Secret(user)
 		}

@@ -48,7 +48,9 @@ func (p *planner) view(c *cluster, h *inventory.Host, carried bool) view {
 // look makes a view.
 func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 	members := p.declared(c)
+	before := len(p.problems)
 	t := p.timing(h)
+	timed := p.problems[before:].Err() == nil
 	seen := service.Cluster{
 		Name: c.name, TTL: t.ttl, StaticRoles: p.staticRoles(h),
 		Members: make([]service.Member, 0, len(members)), Definitions: []service.Definition{},
@@ -57,9 +59,14 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 	if carried {
 		definitions = p.definitions(h)
 	}
+	before = len(p.problems)
 	dest := p.defaultDest(h)
+	led := p.problems[before:].Err() == nil
+	// What a service takes from a variable that is wrong, it lacks.
+	lacking := map[string]bool{}
 	for i := range definitions {
 		d := &definitions[i]
+		lacking[d.Name] = d.dest == (service.Dest{}) && !led || !d.ownOptions && !timed
 		d.FullName = c.name + "-" + d.Name
 		d.Dest = d.dest
 		if d.Dest == (service.Dest{}) {
@@ -75,7 +82,7 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 		seen.Members = append(seen.Members, m.Member)
 	}
 	for _, d := range definitions {
-		if !refused[d.Name] && p.selects(c, d, members, vars) {
+		if !refused[d.Name] && p.selects(c, d, members, vars) && !lacking[d.Name] {
 			seen.Definitions = append(seen.Definitions, d.Definition)
 		}
 	}

@@ -7,7 +7,6 @@ package render
 
 import (
 	"cmp"
-	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -116,21 +115,11 @@ func (r *renderer) add(pos diag.Position, host string, f File) {
 			}
 			return
 		}
-		r.problems.Errorf(pos, "names of their own", "%s of %s is the file of two services%s", path.Base(f.Path), host, owners(first.Of, f.Of))
+		r.problems.Errorf(pos, "a service by another name", "%s would be two files of %s", path.Base(f.Path), host)
 		return
 	}
 	r.taken[f.Path] = len(r.files)
 	r.files = append(r.files, f)
-}
-
-func owners(a, b stamp.Stamp) string {
-	name := func(s stamp.Stamp) string {
-		if s.Cluster == "" {
-			return "haproxy_services"
-		}
-		return fmt.Sprintf("cluster %q", s.Cluster)
-	}
-	return ": of " + name(a) + " and of " + name(b)
 }
 
 // directories leaves hosts out whose names can't be a directory's.
