@@ -254,7 +254,8 @@ func parseSessions(text string) []session {
 	var found []session
 	for line := range strings.Lines(text) {
 		id, rest, isSession := strings.Cut(line, ": ")
-		if !isSession || !strings.HasPrefix(id, "0x") {
+		number, isHex := strings.CutPrefix(id, "0x")
+		if !isSession || !isHex || strings.Trim(number, "0123456789abcdef") != "" {
 			continue
 		}
 		s := session{ID: id}

@@ -170,34 +170,35 @@ func (e *Engine) push(ctx context.Context, pid int) error {
 				continue
 			}
 			epoch, wasUp := e.watch.up[at]
-			word := ""
+			word, over := "", wasUp && epoch != epochs[at]
 			switch said[at] {
 			case up:
 				if !has.takesClients() && has.Admin == 0 && !e.watch.told[at] {
 					word = "up"
 				}
 				e.watch.told[at] = true
-				if wasUp && epoch != epochs[at] {
-					// It was down in between and its sessions of then have to go.
-					failed = append(failed, e.control.tell(ctx, pid, "shutdown sessions server "+at.String()))
-				}
 				e.watch.up[at] = epochs[at]
 			case down:
 				delete(e.watch.told, at)
 				if has.takesClients() {
 					word = "down"
-					if wasUp && epoch == epochs[at] {
+					if wasUp && !over {
 						word = "stopping" // no new clients, sessions stay
 					}
 				}
-				if wasUp && epoch != epochs[at] {
-					failed = append(failed, e.control.tell(ctx, pid, "shutdown sessions server "+at.String()))
+				if over {
 					delete(e.watch.up, at)
 				}
+			default:
+				over = false
 			}
 			if word != "" {
 				failed = append(failed, e.control.tell(ctx, pid, "set server "+at.String()+" health "+word))
 				e.log.Info("HAProxy was told of a server", "service", p.name, "server", s.name, "health", word)
+			}
+			// Not before it is down, or the next client would be led there. One that is up was down in between.
+			if over {
+				failed = append(failed, e.control.tell(ctx, pid, "shutdown sessions server "+at.String()))
 			}
 		}
 	}
