@@ -3,6 +3,7 @@ package haproxy
 import (
 	"cmp"
 	"fmt"
+	"strings"
 
 	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/stamp"
@@ -44,6 +45,9 @@ func Base(c service.Base) (string, error) {
 
 	if c.Auth {
 		b.section("Who may use the page")
+		if strings.Contains(c.AdminUser, ",") {
+			b.fail("admin user %q: a name without a comma", c.AdminUser)
+		}
 		user := b.quote("admin user", c.AdminUser)
 		b.WriteString("userlist stats-auth\n")
 		b.line("group admin users %s", user)

@@ -35,16 +35,20 @@ func (p *planner) flag(h *inventory.Host, name string, otherwise bool) bool {
 	return on
 }
 
-// text reads a text of a host's that has a form; what is said of one that hasn't is want.
+// text reads a text of a host's that has a form; want says what would be right. An empty one is as good as none. The result
+// is empty if it can't be used.
 func (p *planner) text(h *inventory.Host, name, otherwise, want string, form *regexp.Regexp) string {
 	v, set := p.variable(h, name)
 	if !set {
 		return otherwise
 	}
 	text, ok := v.Name()
+	if v.Kind() == inventory.Null || ok && text == "" {
+		return otherwise
+	}
 	if !ok || !form.MatchString(text) {
 		p.problems.Errorf(v.Pos(), want, "%s is %s", name, v.Describe())
-		return otherwise
+		return ""
 	}
 	return text
 }
@@ -54,11 +58,11 @@ var (
 	userForm   = regexp.MustCompile(`^[^\x00-\x20\x7f,:]+$`)
 	urlForm    = regexp.MustCompile(`^/[!-~]*$`)
 	etcdForm   = regexp.MustCompile(`^(/[A-Za-z0-9_.-]+)+/?$`)
-	labelForm  = regexp.MustCompile(`^[A-Za-z0-9_.-]*$`)
+	labelForm  = regexp.MustCompile(`^[A-Za-z0-9_.-]*[A-Za-z0-9_]$`)
 	deviceForm = regexp.MustCompile(`^[^\s/:\x00-\x1f]{1,15}$`)
 )
 
-// secret reads a text that messages must not show.
+// secret reads a text that messages must not show. It is empty if it can't be used.
 func (p *planner) secret(h *inventory.Host, name, otherwise string) service.Secret {
 	v, set := p.variable(h, name)
 	if !set {
@@ -67,7 +71,7 @@ func (p *planner) secret(h *inventory.Host, name, otherwise string) service.Secr
 	text, ok := v.Name()
 	if !ok || text == "" || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		p.problems.Errorf(v.Pos(), "a text of one line", "%s can't be used", name)
-		return service.Secret(otherwise)
+		return ""
 	}
 	return service.Secret(text)
 }
@@ -186,13 +190,15 @@ func (p *planner) vip(c *cluster, m member) (service.VIP, bool) {
 		return service.VIP{}, false
 	}
 	device := p.text(h, "pg_vip_interface", "auto", "the name of a network interface, as in eth0", deviceForm)
-	if device == "auto" {
+	if device == "" {
+		return service.VIP{}, false
+	}
+	if strings.EqualFold(device, "auto") {
 		pos := h.Pos
-		if v, set := h.Var("pg_vip_enabled"); set {
-			pos = v.Pos()
-		}
-		if v, set := h.Var("pg_vip_interface"); set {
-			pos = v.Pos()
+		for _, name := range []string{"pg_vip_enabled", "pg_vip_interface"} {
+			if v, set := h.Var(name); set {
+				pos = v.Pos()
+			}
 		}
 		p.problems.Warnf(pos, "the interface's name, as in eth0", "pg_vip_interface is auto, which only the node itself can settle: no vip-manager.yml for cluster %q", c.name)
 		return service.VIP{}, false
@@ -269,7 +275,11 @@ func (p *planner) records(c *cluster) (records []service.Record, files []string)
 	if target == "" {
 		return records, files
 	}
+	before := len(p.problems)
 	suffix := p.text(h, "pg_dns_suffix", "", "letters, digits, dashes and dots", labelForm)
+	if len(p.problems) > before {
+		return records, files
+	}
 	return append(records, service.Record{Name: c.name + suffix, Address: target}), append(files, c.name)
 }
 

@@ -59,10 +59,7 @@ func ForSite(inv *inventory.Inventory, parts Parts) (Site, diag.Problems) {
 			n.Plan.Generics = append(n.Plan.Generics, g.Generic)
 		}
 		if parts.Base {
-			if base, has := p.base(h); has {
-				p.statsPort(h, base, n.Plan)
-				n.Base = &base
-			}
+			n.Base = p.baseOf(h, n.Plan)
 		}
 		if c, isMember := p.of[h]; isMember {
 			n.Cluster = c.name
@@ -81,11 +78,26 @@ func ForSite(inv *inventory.Inventory, parts Parts) (Site, diag.Problems) {
 	return site, p.problems.Sorted()
 }
 
+// baseOf gives nil if the host has no HAProxy, or if anything of its base is wrong.
+func (p *planner) baseOf(h *inventory.Host, carried service.Plan) *service.Base {
+	before := len(p.problems)
+	base, has := p.base(h)
+	if !has {
+		return nil
+	}
+	p.statsPort(h, base, carried)
+	if p.problems[before:].Err() != nil {
+		return nil
+	}
+	return &base
+}
+
 func (p *planner) vipOf(c *cluster, h *inventory.Host) *service.VIP {
 	members := p.declared(c)
 	i := slices.IndexFunc(members, func(m member) bool { return m.host == h })
+	before := len(p.problems)
 	v, ok := p.vip(c, members[i])
-	if !ok {
+	if !ok || p.problems[before:].Err() != nil {
 		return nil
 	}
 	return &v

@@ -59,6 +59,7 @@ func Files(inv *inventory.Inventory, wanted Wanted) ([]File, diag.Problems) {
 	}
 	site, problems := plan.ForSite(inv, parts)
 	r := &renderer{wanted: wanted, problems: problems, site: site, taken: map[string]int{}}
+	r.directories()
 	r.haproxy()
 	r.dnsmasq()
 	r.vipManager()
@@ -104,10 +105,6 @@ type renderer struct {
 
 // add keeps a file.
 func (r *renderer) add(pos diag.Position, host string, f File) {
-	if !directoryName(host) {
-		r.problems.Errorf(pos, "a name without slashes", "the host %q can't be the name of a directory", host)
-		return
-	}
 	f.Path = host + "/" + f.Path
 	if i, again := r.taken[f.Path]; again {
 		first := r.files[i]
@@ -134,6 +131,20 @@ func owners(a, b stamp.Stamp) string {
 		return fmt.Sprintf("cluster %q", s.Cluster)
 	}
 	return ": of " + name(a) + " and of " + name(b)
+}
+
+// directories leaves hosts out whose names can't be a directory's.
+func (r *renderer) directories() {
+	r.site.Nodes = slices.DeleteFunc(r.site.Nodes, func(n plan.Node) bool {
+		usable := directoryName(n.Plan.Node)
+		if !usable {
+			r.problems.Errorf(n.Pos, "an address, or a name without slashes", "the host %q can't be the name of a directory", n.Plan.Node)
+		}
+		return !usable
+	})
+	for i, names := range r.site.Names {
+		r.site.Names[i].Servers = slices.DeleteFunc(slices.Clone(names.Servers), func(host string) bool { return !directoryName(host) })
+	}
 }
 
 // directoryName tells whether a host's name can be one element of a path.
