@@ -266,11 +266,11 @@ func (p *planner) records(c *cluster) (records []service.Record, files []string)
 		}
 		records = append(records, service.Record{Name: m.Name, Address: m.Host})
 		files = append(files, m.Name)
-		if m.host == c.viewpoint() {
+		if m.host == p.viewpoint(c) {
 			primary = m.Host
 		}
 	}
-	h := c.viewpoint()
+	h := p.viewpoint(c)
 	target := p.dnsTarget(c, h, primary)
 	if target == "" {
 		return records, files

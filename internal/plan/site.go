@@ -54,10 +54,8 @@ func ForSite(inv *inventory.Inventory, parts Parts) (Site, diag.Problems) {
 	p.haproxy = true
 	site := Site{Nodes: make([]Node, 0, len(inv.Hosts()))}
 	for _, h := range inv.Hosts() {
-		n := Node{Pos: h.Pos, Plan: service.Plan{Node: h.Name, Clusters: p.node(h)}}
-		for _, g := range p.generics(h) {
-			n.Plan.Generics = append(n.Plan.Generics, g.Generic)
-		}
+		n := Node{Pos: h.Pos, Plan: service.Plan{Node: h.Name}}
+		n.Plan.Clusters, n.Plan.Generics = p.node(h)
 		if parts.Base {
 			n.Base = p.baseOf(h, n.Plan)
 		}
