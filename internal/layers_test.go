@@ -33,7 +33,7 @@ var rooms = map[string]room{
 	"selector":  {pure: true, because: "an expression over members given as data has no need of where they came from"},
 	"jinja":     {pure: true, because: "a template reaches its variables and nothing else, least of all files"},
 	"inventory": {may: "diag jinja", because: "reading Ansible's format has nothing to do with what pgporter makes of it"},
-	"plan":      {may: "diag inventory jinja selector service spelling", because: "a plan is declared: what runs now must not leak into it"},
+	"plan":      {may: "diag inventory selector service spelling", because: "a plan is declared: what runs now must not leak into it"},
 	"resolve":   {may: "selector service", pure: true, because: "resolving is a function of the plan and the roles, so that it can be replayed"},
 	"diff":      {may: "api resolve service", pure: true, because: "what a plan changes is a function of two plans and the roles; nothing is asked"},
 	"intake":    {may: "selector service", pure: true, because: "what comes from outside is judged by itself, before anything that runs is touched"},
@@ -57,7 +57,7 @@ var rooms = map[string]room{
 	"web":       {may: "api", because: "pages and routes show what the API says and nothing more"},
 	"haproxyd":  {may: "haproxy outdir service stamp state", because: "HAProxy is run by what the Boards show and what is rendered; who checks members and who reads configuration is not its business"},
 	"daemon":    {may: "api cluster control diag diff discover haproxyd intake inventory plan proxy resolve service state web", because: "the wiring knows the rooms that it wires, and no command line"},
-	"sandbox":   {may: "patroni", because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
+	"sandbox":   {because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
 	"cli":       {may: "api control daemon diag haproxyd intake inventory outdir plan render resolve sandbox service stamp", because: "commands ask the rooms that do the work; they don't reach below them"},
 	"e2e":       {may: "api sandbox", because: "end-to-end tests use what users use"},
 }

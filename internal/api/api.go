@@ -75,8 +75,10 @@ type Service struct {
 	Check  string `json:"check"`
 	// Up says whether a client that comes now is led to a server.
 	Up bool `json:"up"`
-	// Sessions are open now; Total counts those led to a server since the start, Refused those who found none.
+	// Sessions are open now, Held the clients that wait because no server takes them; Total counts those led to a server since
+	// the start, Refused those who found none.
 	Sessions int      `json:"sessions"`
+	Held     int      `json:"held"`
 	Total    uint64   `json:"total"`
 	Refused  uint64   `json:"refused"`
 	Servers  []Server `json:"servers"`

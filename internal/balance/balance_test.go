@@ -35,7 +35,7 @@ func made(balance service.Balance, options string, servers ...server) *state.Ser
 func picked(p *Picker, svc *state.Service, n int, tried map[string]bool) string {
 	var spelt strings.Builder
 	for range n {
-		i, outcome := p.Pick(svc, tried)
+		i, outcome := p.Pick(svc, Client{Avoid: tried})
 		switch outcome {
 		case Picked:
 			spelt.WriteString(svc.Servers[i].Member)
@@ -99,7 +99,7 @@ func TestDistributionFollowsWeights(t *testing.T) {
 		}
 		var p Picker
 		for range 4 * total {
-			if _, outcome := p.Pick(svc, nil); outcome != Picked {
+			if _, outcome := p.Pick(svc, Client{}); outcome != Picked {
 				t.Fatalf("%s: outcome %d", balance, outcome)
 			}
 		}

@@ -25,7 +25,7 @@ type runFlags struct {
 	control                                           controlFlags
 	patroni                                           []string
 	watch                                             bool
-	stopTimeout                                       time.Duration
+	hold, stopTimeout                                 time.Duration
 	haproxy                                           haproxyFlags
 }
 
@@ -64,6 +64,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	c.Flags().StringVar(&f.admin, "admin", "", "where status is told, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
 	f.control.add(c)
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
+	c.Flags().DurationVar(&f.hold, "hold", 5*time.Second, "how long a client waits for a server while none takes it, as `TIME`; 0 refuses it at once")
 	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
 	f.haproxy.add(c)
 	c.Flags().StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text, json")
@@ -75,6 +76,9 @@ func run(c *cobra.Command, f runFlags) error {
 	logger, err := newLogger(c, f)
 	if err != nil {
 		return err
+	}
+	if f.hold < 0 {
+		return inputError{fmt.Errorf("--hold %s: 0 or more", f.hold)}
 	}
 	if f.stopTimeout < 0 {
 		return inputError{fmt.Errorf("--stop-timeout %s: 0 or more", f.stopTimeout)}
@@ -114,7 +118,7 @@ func run(c *cobra.Command, f runFlags) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, StopTimeout: f.stopTimeout, Reload: hangup, Logger: logger}
+	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, Logger: logger}
 	if file, isFile := source.(*daemon.InventoryFile); isFile && engine != nil {
 		file.HAProxy, engine.Node, cfg.HAProxy = true, file.Node, engine
 	}

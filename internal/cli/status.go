@@ -217,6 +217,13 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 			return err
 		}
 	}
+	for _, c := range s.Clusters {
+		for _, v := range c.Services {
+			if v.Held > 0 {
+				fmt.Fprintf(w, "%s\n", paint(fmt.Sprintf("%s: %d waiting for a server", v.FullName, v.Held), red))
+			}
+		}
+	}
 	return nil
 }
 

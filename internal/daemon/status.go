@@ -57,7 +57,7 @@ func serviceStatus(s *state.Service, live map[string]state.Member, traffic map[s
 	usable := s.Usable()
 	told := api.Service{
 		Name: s.Name, FullName: s.FullName, Listen: counted.Address, Check: s.Check, Up: len(usable) > 0,
-		Sessions: counted.Sessions, Total: counted.Total, Refused: counted.Refused, Servers: []api.Server{},
+		Sessions: counted.Sessions, Held: counted.Held, Total: counted.Total, Refused: counted.Refused, Servers: []api.Server{},
 	}
 	for i, server := range s.Servers {
 		member := live[server.Member]

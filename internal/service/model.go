@@ -122,13 +122,17 @@ func (d Dest) Of(m Member) int {
 	return d.Port
 }
 
-// Balance is how new clients are spread over usable servers, in HAProxy's words.
+// Balance is how new clients are spread over usable servers, in HAProxy's words. Random may have the number of its draws
+// behind it, as in random(3).
 type Balance string
 
 // The algorithms that are declared in services.
 const (
 	RoundRobin Balance = "roundrobin"
 	LeastConn  Balance = "leastconn"
+	First      Balance = "first"
+	Source     Balance = "source"
+	Random     Balance = "random"
 )
 
 // Definition is a service as declared: who carries it is still an expression.
