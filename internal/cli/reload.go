@@ -155,7 +155,7 @@ func reload(c *cobra.Command, f reloadFlags, args []string) error {
 func reloadTargets(inv *inventory.Inventory, cluster string, named []string) ([]string, error) {
 	carriers, members := plan.Nodes(inv, cluster)
 	if len(members) == 0 {
-		clusters := plan.ClusterNames(inv)
+		clusters := plan.Clusters(inv)
 		if len(clusters) == 0 {
 			return nil, fmt.Errorf("no cluster %q: the inventory has none", cluster)
 		}

@@ -64,13 +64,23 @@ func newFixture(t *testing.T, host string) fixture {
 	return fixture{host, port(patroni.Listener), port(echo)}
 }
 
+// ports are those that listen has given so far.
+var ports sync.Map
+
+// listen opens a port that no other listener of the tests has on any address: a plan in which a member's port is a service's
+// too is refused for that, and not for what a test is about.
 func listen(t *testing.T, host string) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", host+":0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", host+":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, again := ports.LoadOrStore(l.Addr().(*net.TCPAddr).Port, true); !again {
+			return l
+		}
+		l.Close()
 	}
-	return l
 }
 
 // inventory declares the member and services: name and port of each.
