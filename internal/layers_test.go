@@ -33,7 +33,7 @@ var rooms = map[string]room{
 	"selector":  {pure: true, because: "an expression over members given as data has no need of where they came from"},
 	"jinja":     {pure: true, because: "a template reaches its variables and nothing else, least of all files"},
 	"inventory": {may: "diag jinja", because: "reading Ansible's format has nothing to do with what pgporter makes of it"},
-	"plan":      {may: "diag inventory selector service spelling", because: "a plan is declared: what runs now must not leak into it"},
+	"plan":      {may: "diag inventory jinja selector service spelling", because: "a plan is declared: what runs now must not leak into it"},
 	"resolve":   {may: "selector service", pure: true, because: "resolving is a function of the plan and the roles, so that it can be replayed"},
 	"diff":      {may: "api resolve service", pure: true, because: "what a plan changes is a function of two plans and the roles; nothing is asked"},
 	"intake":    {may: "selector service", pure: true, because: "what comes from outside is judged by itself, before anything that runs is touched"},

@@ -40,6 +40,8 @@ type dispatcher struct {
 	// usable says that the newest View that was looked at had a server for new clients, lost when that ended.
 	usable bool
 	lost   time.Time
+	// asked is when servers were last asked to be checked because clients wait.
+	asked time.Time
 	// suspects are servers that failed their latest client, by member.
 	suspects map[string]*suspicion
 	// roomChanged is closed, if somebody waits for it, when there may be room for a client.

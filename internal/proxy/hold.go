@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/balance"
-	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/state"
 )
 
@@ -17,6 +16,8 @@ const (
 	mostHeld = 4096
 	// retryPause is how long a server that failed is left alone.
 	retryPause = 100 * time.Millisecond
+	// askAgain is how often servers are to be checked out of turn while clients wait for one to be up.
+	askAgain = 200 * time.Millisecond
 	// lookAgain is how often held clients are looked after while nothing is heard that would let one in.
 	lookAgain = retryPause / 2
 )
@@ -47,7 +48,7 @@ func (d *dispatcher) claim(c *client) (*session, error) {
 	}
 	if !d.mayWait(c, short) {
 		d.mu.Unlock()
-		return nil, short.refusal(d.name, c.failures)
+		return nil, d.refusal(c, short)
 	}
 	h := d.enqueue(c)
 	d.mu.Unlock()
@@ -60,11 +61,7 @@ func (d *dispatcher) claim(c *client) (*session, error) {
 	d.held = slices.DeleteFunc(d.held, func(o *waiter) bool { return o == h })
 	if left == nil && h.session == nil {
 		if h.session, short = d.register(c); h.session == nil {
-			no := short.refusal(d.name, c.failures)
-			if short.gone == nil {
-				no.message += fmt.Sprintf(" (waited %s)", d.engine.cfg.Hold)
-			}
-			return nil, no
+			return nil, d.refusal(c, short)
 		}
 	}
 	if left != nil && h.session != nil {
@@ -75,6 +72,15 @@ func (d *dispatcher) claim(c *client) (*session, error) {
 		return nil, left
 	}
 	return h.session, nil
+}
+
+// refusal is what a client is told of a shortage, with how long it has waited if that was all it could.
+func (d *dispatcher) refusal(c *client, short shortage) *refusal {
+	no := short.refusal(d.name, c.failures)
+	if short.gone == nil && !c.holdUntil.IsZero() && !time.Now().Before(c.holdUntil) {
+		no.message += fmt.Sprintf(" (waited %s)", d.engine.cfg.Hold)
+	}
+	return no
 }
 
 // mayWait tells whether a client that no server takes now may wait for one: if the service has a server that may have
@@ -156,20 +162,29 @@ func (d *dispatcher) forgive(svc *state.Service) {
 	d.note(svc)
 	for member, s := range d.suspects {
 		s.until = time.Time{}
-		if svc == nil || !slices.ContainsFunc(svc.Servers, func(server service.Server) bool { return server.Member == member }) {
+		if !slices.Contains(members(svc), member) {
 			delete(d.suspects, member)
 		}
 	}
 }
 
-// lookAfter waits until the View or the task is another one, and lets clients in meanwhile that only time keeps out; false
-// if the service is gone.
+// lookAfter waits until the View or the task is another one. Meanwhile it lets clients in that only time keeps out, and has
+// servers checked while clients wait for one to be up: at the pace of the schedule each of them would wait for longer than
+// it has to. It returns false if the service is gone.
 func (d *dispatcher) lookAfter(changed, replaced <-chan struct{}) bool {
 	for {
 		d.mu.Lock()
 		d.letIn()
 		waiting := len(d.held) > 0
+		var ask []string
+		if now := time.Now(); waiting && !d.usable && now.Sub(d.asked) >= askAgain {
+			d.asked = now
+			ask = members(d.service())
+		}
 		d.mu.Unlock()
+		for _, member := range ask {
+			d.engine.cfg.Recheck(d.endpoint().Cluster, member)
+		}
 		var again <-chan time.Time
 		if waiting {
 			again = time.After(lookAgain)
@@ -185,6 +200,18 @@ func (d *dispatcher) lookAfter(changed, replaced <-chan struct{}) bool {
 		case <-again:
 		}
 	}
+}
+
+// members are the names of a service's servers.
+func members(svc *state.Service) []string {
+	if svc == nil {
+		return nil
+	}
+	names := make([]string, len(svc.Servers))
+	for i, server := range svc.Servers {
+		names[i] = server.Member
+	}
+	return names
 }
 
 // avoid gives the members that a client isn't to be led to now. Without a hold each server is tried once; with one, who

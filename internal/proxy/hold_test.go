@@ -90,6 +90,43 @@ func TestHeldUntilAServerIsUp(t *testing.T) {
 	}
 }
 
+// While clients wait for a server to be up, servers are checked out of turn; for a full one that would do nothing.
+func TestServersAreCheckedWhileClientsWait(t *testing.T) {
+	a := startBackend(t, "a", "127.0.42.1")
+	def := definition(t, "primary", "127.0.46.13")
+	def.Options = options(t, "maxconn 1")
+	var asked atomic.Int64
+	cfg := Config{Hold: patience, Recheck: func(cluster, member string) {
+		if cluster != "pg-test" || member != "a" {
+			t.Errorf("recheck of %s %s", cluster, member)
+		}
+		asked.Add(1)
+	}}
+	r, board, with, _ := leaderless(t, cfg, def, a)
+	first, second := dial(t, addressOf(def)), dial(t, addressOf(def))
+	began := time.Now()
+	eventually(t, "the server is asked after", func() bool { return asked.Load() >= 3 })
+	if most := int64(time.Since(began)/askAgain) + 2; asked.Load() > most {
+		t.Errorf("asked %d times in %v", asked.Load(), time.Since(began))
+	}
+	board.Publish(with)
+	holding(t, r, def, 1)
+	before := asked.Load()
+	quiet(t, second)
+	quiet(t, second)
+	quiet(t, second)
+	quiet(t, second)
+	quiet(t, second)
+	quiet(t, second)
+	if now := asked.Load(); now > before+1 {
+		t.Errorf("asked %d times more of a full server", now-before)
+	}
+	_ = first.Close()
+	if name, err := greeting(second); err != nil || name != "a" {
+		t.Errorf("reached %q, %v", name, err)
+	}
+}
+
 func TestNobodyIsHeldInVain(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	def := definition(t, "primary", "127.0.46.2")

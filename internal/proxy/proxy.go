@@ -37,8 +37,9 @@ type Config struct {
 	Bind string
 	// Logger gets what an operator should know; nil drops it.
 	Logger *slog.Logger
-	// Recheck is called when a server refused a connection or let it time out, so that its health is looked at out of
-	// turn. It must not block, and has to bear a call for every client. May be nil.
+	// Recheck is called when a server refused a client or let it time out, and for every server of a service while clients
+	// wait for one to be up, so that its health is looked at out of turn. It must not block, and has to bear a call for every
+	// client. May be nil.
 	Recheck func(cluster, member string)
 	// ConnectTimeout limits a connection attempt to one server; 0 is 3 s, as `timeout connect` in Pigsty.
 	ConnectTimeout time.Duration
