@@ -45,7 +45,7 @@ var rooms = map[string]room{
 	"proxy":     {may: "service state balance relay", because: "the engine follows the Board; it must not check health or read configuration itself"},
 	"api":       {because: "the JSON types are a contract with scripts: they must not follow our own types"},
 	"web":       {may: "api", because: "pages and routes show what the API says and nothing more"},
-	"daemon":    {may: "api cluster diag discover inventory plan proxy resolve service state web", because: "the wiring knows the rooms that it wires, and no command line"},
+	"daemon":    {may: "api cluster dcs diag discover inventory plan proxy resolve service state web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"sandbox":   {may: "patroni", because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
 	"cli":       {may: "api daemon diag inventory plan resolve sandbox service", because: "commands ask the rooms that do the work; they don't reach below them"},
 	"e2e":       {may: "api sandbox", because: "end-to-end tests use what users use"},

@@ -25,6 +25,7 @@ type runFlags struct {
 	patroni                                           []string
 	watch                                             bool
 	stopTimeout                                       time.Duration
+	etcd                                              daemon.Etcd
 }
 
 func newRunCommand() *cobra.Command {
@@ -39,6 +40,9 @@ With --patroni no inventory is needed: members are read from Patroni's /cluster 
 four default services are offered. PgBouncer is looked for on port 6432 of each member; where nobody answers there,
 PostgreSQL's own port is taken. What was assumed is in the log and in the status.
 
+With --etcd the leader key that Patroni keeps there is watched too: a switchover is then seen when it is asked for, and a
+new primary when it is elected, instead of with the next check. Losing etcd changes nothing for healthy services.
+
 SIGHUP reads the inventory again; see pgporter help signals.`,
 		Example: `  pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --bind 127.0.0.1      # only for this machine
@@ -52,6 +56,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	c.Flags().StringVar(&f.bind, "bind", "", "the `ADDRESS` that \"*\" means on this node (default: every address)")
 	c.Flags().StringVar(&f.admin, "admin", "", "where status is told, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
+	etcdFlags(c, &f.etcd)
 	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
 	c.Flags().StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text, json")
 	c.Flags().StringVar(&f.logLevel, "log-level", "info", "least `LEVEL` that is logged: debug, info, warn, error")
@@ -86,6 +91,10 @@ func run(c *cobra.Command, f runFlags) error {
 	if err != nil {
 		return err
 	}
+	keys, err := newLeaderKeys(f.etcd)
+	if err != nil {
+		return err
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// A second signal ends the process the ordinary way: the operator has had enough of waiting.
@@ -93,7 +102,7 @@ func run(c *cobra.Command, f runFlags) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, StopTimeout: f.stopTimeout, Reload: hangup, Logger: logger}
+	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys, Logger: logger}
 	if bind.IsValid() {
 		cfg.Bind = bind.String()
 	}
