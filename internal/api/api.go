@@ -47,9 +47,19 @@ type Sent struct {
 
 // Cluster is one cluster's members and services.
 type Cluster struct {
-	Name     string    `json:"name"`
-	Members  []Member  `json:"members"`
-	Services []Service `json:"services"`
+	Name string `json:"name"`
+	// LeaderKey is what etcd says of the leader key; absent where etcd isn't asked.
+	LeaderKey *LeaderKey `json:"leader_key,omitempty"`
+	Members   []Member   `json:"members"`
+	Services  []Service  `json:"services"`
+}
+
+// LeaderKey is the key by which Patroni has one leader.
+type LeaderKey struct {
+	// Holder is the member that holds it; empty if nobody does, or etcd is lost.
+	Holder string `json:"holder"`
+	// Lost says why etcd can't be asked; absent while it can.
+	Lost string `json:"lost,omitempty"`
 }
 
 // Member is an instance as its Patroni describes it.

@@ -28,6 +28,7 @@ type runFlags struct {
 	watch                                             bool
 	hold, stopTimeout                                 time.Duration
 	haproxy                                           haproxyFlags
+	etcd                                              daemon.Etcd
 }
 
 func newRunCommand() *cobra.Command {
@@ -49,6 +50,9 @@ With --engine haproxy a real HAProxy carries the services: pgporter renders its 
 it, and keeps it at what it finds out about the members. It starts one of its own below --haproxy-dir, or with
 --haproxy-system takes over the machine's.
 
+With --etcd the leader key that Patroni keeps there is watched too: a switchover is then seen when it is asked for, and a
+new primary when it is elected, instead of with the next check. Losing etcd changes nothing for healthy services.
+
 SIGHUP reads the inventory again; see pgporter help signals.`,
 		Example: `  pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --bind 127.0.0.1      # only for this machine
@@ -66,6 +70,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	f.control.add(c)
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
 	c.Flags().DurationVar(&f.hold, "hold", 5*time.Second, "how long a client waits for a server while none takes it, as `TIME`; 0 refuses it at once")
+	etcdFlags(c, &f.etcd)
 	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
 	f.haproxy.add(c)
 	c.Flags().StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text, json")
@@ -112,6 +117,10 @@ func run(c *cobra.Command, f runFlags) error {
 	if err != nil {
 		return err
 	}
+	keys, err := newLeaderKeys(f.etcd)
+	if err != nil {
+		return err
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// A second signal ends the process the ordinary way: the operator has had enough of waiting.
@@ -119,7 +128,7 @@ func run(c *cobra.Command, f runFlags) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, Logger: logger}
+	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys, Logger: logger}
 	if file, isFile := source.(*daemon.InventoryFile); isFile && engine != nil {
 		file.HAProxy, engine.Node, cfg.HAProxy = true, file.Node, engine
 	}

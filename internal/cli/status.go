@@ -146,6 +146,9 @@ func digest(s *api.Status, frame string) string {
 	var b strings.Builder
 	fmt.Fprintln(&b, s.Started, s.Config.Generation, s.Config.Refused)
 	for _, c := range s.Clusters {
+		if c.LeaderKey != nil {
+			fmt.Fprintln(&b, c.Name, *c.LeaderKey)
+		}
 		for _, v := range c.Services {
 			for _, r := range v.Servers {
 				fmt.Fprintln(&b, v.FullName, v.Listen, r.Member, r.Role, r.Up, r.Serving, r.Reason)
@@ -180,6 +183,11 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 	}
 	if s.Config.Refused != "" {
 		fmt.Fprintf(w, "%s\n%s\n", paint("the last reload was refused:", red), s.Config.Refused)
+	}
+	for _, c := range s.Clusters {
+		if c.LeaderKey != nil && c.LeaderKey.Lost != "" {
+			fmt.Fprintf(w, "%s %s\n", paint(c.Name+": etcd is lost, the checks decide alone:", red), c.LeaderKey.Lost)
+		}
 	}
 	// Colours have no width but tabwriter would count them: the state's cell is padded by hand and goes in painted afterwards.
 	var plain bytes.Buffer

@@ -48,7 +48,9 @@ type Config struct {
 	StopTimeout time.Duration
 	// Reload asks for the configuration to be read again; a nil channel never does.
 	Reload <-chan os.Signal
-	Logger *slog.Logger
+	// LeaderKeys watches the clusters' leader keys in etcd; nil leaves that to the checks.
+	LeaderKeys *LeaderKeys
+	Logger     *slog.Logger
 	// Ready is called once every port is open; may be nil.
 	Ready func()
 }
@@ -281,7 +283,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		if old := current[c.Name]; old != nil {
 			r.loop, r.stop = old.loop, old.stop
 		} else {
-			loop, err := cluster.New(c, cluster.Config{Logger: d.log})
+			loop, err := cluster.New(c, d.loopConfig())
 			if err != nil {
 				return fmt.Errorf("cluster %s: %w", c.Name, err)
 			}

@@ -30,6 +30,9 @@ func (d *Daemon) Status() api.Status {
 	for _, name := range d.order {
 		view := d.running[name].loop.Board().View()
 		c := api.Cluster{Name: name, Members: []api.Member{}, Services: []api.Service{}}
+		if view.Key.Watched {
+			c.LeaderKey = &api.LeaderKey{Holder: view.Key.Holder, Lost: view.Key.Lost}
+		}
 		live := make(map[string]state.Member, len(view.Members))
 		for _, m := range view.Members {
 			live[m.Name] = m

@@ -26,7 +26,7 @@ func TestNewRefuses(t *testing.T) {
 		{"a user", Config{Endpoints: []string{"10.10.10.10"}, User: "pg-test", Password: fixed("x")}, nil},
 		{"nobody", Config{}, []string{"no address of etcd"}},
 		{"bad addresses", Config{Endpoints: []string{"ftp://10.10.10.10", "10.10.10.10:", "10.10.10.10:99999", "a b", "", "https://10.10.10.10/v3"}},
-			[]string{`"ftp://10.10.10.10" of etcd: unknown scheme ftp`, `"10.10.10.10:" of etcd: no port`, `"10.10.10.10:99999" of etcd: port 99999`,
+			[]string{`"ftp://10.10.10.10" of etcd: unknown scheme ftp`, `"10.10.10.10:" of etcd: port ""`, `"10.10.10.10:99999" of etcd: port "99999"`,
 				`"a b" of etcd: not an address`, `"" of etcd: not an address`, `"https://10.10.10.10/v3" of etcd: not an address`}},
 		{"mixed", Config{Endpoints: []string{"https://10.10.10.10", "10.10.10.11"}}, []string{"https://10.10.10.10 and 10.10.10.11: all with TLS, or none"}},
 		{"files for nothing", Config{Endpoints: []string{"http://10.10.10.10"}, CAFile: a.file}, []string{"http://10.10.10.10 is without TLS"}},

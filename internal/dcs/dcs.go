@@ -29,7 +29,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -145,26 +146,26 @@ func parseEndpoint(endpoint string) (scheme, hostPort string, err error) {
 			return bad("unknown scheme " + scheme)
 		}
 	}
-	// A bare address of IPv6 has colons but no port.
-	if _, err := netip.ParseAddr(rest); err == nil && strings.Contains(rest, ":") {
-		rest = "[" + rest + "]"
+	host, port, err := net.SplitHostPort(rest)
+	if err != nil {
+		host, port = rest, DefaultPort
+		if inner, bracketed := strings.CutPrefix(rest, "["); bracketed && strings.HasSuffix(inner, "]") {
+			host = strings.TrimSuffix(inner, "]")
+		}
 	}
-	u, err := url.Parse("//" + rest)
-	if err != nil || u.Host != rest || u.Hostname() == "" {
+	// A zone of IPv6 is the name of an interface.
+	name, zone, zoned := strings.Cut(host, "%")
+	if _, err := netip.ParseAddr(name); err != nil && (zoned || !hostName.MatchString(name)) || zoned && !hostName.MatchString(zone) {
 		return bad("not an address")
 	}
-	port := u.Port()
-	if port == "" {
-		if strings.HasSuffix(rest, ":") {
-			return bad("no port after the colon")
-		}
-		port = DefaultPort
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return bad(fmt.Sprintf("port %q", port))
 	}
-	if n, err := net.LookupPort("tcp", port); err != nil || n == 0 {
-		return bad("port " + port)
-	}
-	return scheme, net.JoinHostPort(u.Hostname(), port), nil
+	return scheme, net.JoinHostPort(host, port), nil
 }
+
+// hostName is what names of hosts and of interfaces are made of.
+var hostName = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 
 // Watch makes the Watcher of a cluster's path: /pg/pg-test. Its Run has to be called for anything to happen.
 func (e *Etcd) Watch(path string) *Watcher {
