@@ -92,7 +92,7 @@ func reload(c *cobra.Command, f reloadFlags, args []string) error {
 	cluster := args[0]
 	hosts, err := reloadTargets(inv, cluster, args[1:])
 	if err != nil {
-		return inputError{fmt.Errorf("%s: %w", f.inventory, err)}
+		return inputError{fmt.Errorf("%s: %w", inv.File, err)}
 	}
 	token, err := control.ReadToken(f.token)
 	if err != nil {
@@ -387,6 +387,9 @@ func printable(text string) string {
 
 // wholePath is what a file is called on other machines too.
 func wholePath(path string) string {
+	if path == standardInput {
+		return fromInput
+	}
 	if whole, err := filepath.Abs(path); err == nil {
 		return whole
 	}
