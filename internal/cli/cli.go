@@ -80,6 +80,7 @@ it now, through failover and switchover. It reads Pigsty inventories as they are
 		Example: `  pgporter sandbox up                                          # a real three-node cluster on this machine
   pgporter check --inventory pigsty.yml                        # what is wrong with it, all at once
   pgporter services --inventory pigsty.yml                     # what it declares
+  pgporter render --inventory pigsty.yml --out rendered        # its files for HAProxy, dnsmasq, vip-manager, libpq
   pgporter run --inventory pigsty.yml --node 10.10.10.11       # serve it on this node
   pgporter run --patroni 10.10.10.11:8008                      # no inventory: ask Patroni who is there
   pgporter status --watch                                      # who serves what, and why

@@ -77,7 +77,7 @@ nothing, and exits with 2 all the same.`,
 	flags.BoolVar(&r.wanted.Base, "base", false, "haproxy.cfg too")
 	flags.BoolVar(&r.diff, "diff", false, "write nothing, show what would change; exit status 1 if anything would")
 	flags.BoolVar(&r.keepGoing, "keep-going", false, "write what is sound in spite of problems; exit status 2 all the same")
-	flags.StringSliceVar(&r.only, "only", kinds, "files for these programs `ONLY`")
+	flags.StringSliceVar(&r.only, "only", kinds, "files for these `PROGRAMS`")
 	c.MarkFlagDirname("out")
 	c.RegisterFlagCompletionFunc("only", cobra.FixedCompletions(kinds, cobra.ShellCompDirectiveNoFileComp))
 	return c

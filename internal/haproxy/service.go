@@ -19,6 +19,7 @@ func Service(node string, c service.Cluster, s service.Service) (string, error) 
 		members[m.Name] = m
 	}
 	b := &builder{}
+	b.Grow(1024 + 80*len(s.Servers))
 	b.WriteString(stamp.Stamp{Kind: stamp.HAProxy, Cluster: c.Name, File: FileName(s.FullName)}.Line())
 	b.WriteString(rule)
 	fmt.Fprintf(b, "# service: %s @ %s:%d\n", s.FullName, b.host("host", node), s.Port)

@@ -57,7 +57,7 @@ func Files(inv *inventory.Inventory, wanted Wanted) ([]File, diag.Problems) {
 		Names: wanted.kind(stamp.DNSMasq),
 	}
 	site, problems := plan.ForSite(inv, parts)
-	r := &renderer{wanted: wanted, problems: problems, site: site, taken: map[string]int{}}
+	r := &renderer{wanted: wanted, problems: problems, site: site, taken: map[string]int{}, resolved: map[sight]service.Set{}}
 	r.directories()
 	r.haproxy()
 	r.dnsmasq()
@@ -99,7 +99,8 @@ type renderer struct {
 	taken    map[string]int
 	problems diag.Problems
 	// sets are the clusters' services as declared roles give them, by host.
-	sets map[string][]service.Set
+	sets     map[string][]service.Set
+	resolved map[sight]service.Set
 }
 
 // add keeps a file.
@@ -141,6 +142,29 @@ func directoryName(host string) bool {
 	return host != "" && host != "." && host != ".." && !strings.ContainsFunc(host, func(r rune) bool { return r == '/' || r == '\\' || r < ' ' || r == 0x7f })
 }
 
+// sight is what hosts have in common that see a cluster alike: its members and definitions are the very same.
+type sight struct {
+	members     *service.Member
+	definitions *service.Definition
+}
+
+// resolve gives a cluster's services as the declared roles have them. Most hosts see a cluster alike: it is done once for
+// them.
+func (r *renderer) resolve(c service.Cluster) (service.Set, error) {
+	if len(c.Members) == 0 || len(c.Definitions) == 0 {
+		return resolve.Set(c, nil)
+	}
+	seen := sight{&c.Members[0], &c.Definitions[0]}
+	if set, done := r.resolved[seen]; done {
+		return set, nil
+	}
+	set, err := resolve.Set(c, nil)
+	if err == nil {
+		r.resolved[seen] = set
+	}
+	return set, err
+}
+
 // haproxy renders every service of every host.
 func (r *renderer) haproxy() {
 	r.sets = make(map[string][]service.Set, len(r.site.Nodes))
@@ -149,7 +173,7 @@ func (r *renderer) haproxy() {
 		var carried []string
 		for _, c := range n.Plan.Clusters {
 			carried = append(carried, c.Name)
-			set, err := resolve.Set(c, nil)
+			set, err := r.resolve(c)
 			if err != nil {
 				r.problems.Errorf(n.Pos, "", "cluster %q: %v", c.Name, err)
 				continue
