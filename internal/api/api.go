@@ -23,6 +23,11 @@ type Status struct {
 type Config struct {
 	// Source is the inventory's path or the addresses of the Patroni that was asked.
 	Source string `json:"source"`
+	// Sent says who sent the running configuration; Source is then a path on the sender's machine. Absent if the node read
+	// the configuration itself.
+	Sent *Sent `json:"sent,omitempty"`
+	// Control is the address at which configurations are taken from elsewhere; empty for none.
+	Control string `json:"control,omitempty"`
 	// Loaded is when the running configuration was taken.
 	Loaded time.Time `json:"loaded"`
 	// Generation counts the configurations taken since the start, from 1.
@@ -33,11 +38,28 @@ type Config struct {
 	Assumed []string `json:"assumed,omitempty"`
 }
 
+// Sent is where a configuration came from that a node was sent.
+type Sent struct {
+	// Sender is who says to have sent it, From the address that it came from.
+	Sender string `json:"sender"`
+	From   string `json:"from"`
+}
+
 // Cluster is one cluster's members and services.
 type Cluster struct {
-	Name     string    `json:"name"`
-	Members  []Member  `json:"members"`
-	Services []Service `json:"services"`
+	Name string `json:"name"`
+	// LeaderKey is what etcd says of the leader key; absent where etcd isn't asked.
+	LeaderKey *LeaderKey `json:"leader_key,omitempty"`
+	Members   []Member   `json:"members"`
+	Services  []Service  `json:"services"`
+}
+
+// LeaderKey is the key by which Patroni has one leader.
+type LeaderKey struct {
+	// Holder is the member that holds it; empty if nobody does, or etcd is lost.
+	Holder string `json:"holder"`
+	// Lost says why etcd can't be asked; absent while it can.
+	Lost string `json:"lost,omitempty"`
 }
 
 // Member is an instance as its Patroni describes it.
@@ -63,8 +85,10 @@ type Service struct {
 	Check  string `json:"check"`
 	// Up says whether a client that comes now is led to a server.
 	Up bool `json:"up"`
-	// Sessions are open now; Total counts those led to a server since the start, Refused those who found none.
+	// Sessions are open now, Held the clients that wait because no server takes them; Total counts those led to a server since
+	// the start, Refused those who found none.
 	Sessions int      `json:"sessions"`
+	Held     int      `json:"held"`
 	Total    uint64   `json:"total"`
 	Refused  uint64   `json:"refused"`
 	Servers  []Server `json:"servers"`

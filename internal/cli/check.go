@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgporter/pgporter/internal/inventory"
 	"github.com/pgporter/pgporter/internal/plan"
 )
 
@@ -23,7 +22,7 @@ right. Exit status 2 if there is an error; warnings alone leave it at 0. Nothing
 			if path == "" {
 				return inputError{errors.New("--inventory is missing: which file")}
 			}
-			inv, problems := inventory.Read(path)
+			inv, problems := readInventory(path, c.InOrStdin())
 			if inv != nil {
 				problems = append(problems, plan.Check(inv)...)
 			}
@@ -38,10 +37,4 @@ right. Exit status 2 if there is an error; warnings alone leave it at 0. Nothing
 	}
 	inventoryFlag(c, &path)
 	return c
-}
-
-// inventoryFlag adds --inventory.
-func inventoryFlag(c *cobra.Command, path *string) {
-	c.Flags().StringVarP(path, "inventory", "i", "", "the inventory `FILE` (Pigsty's format, YAML)")
-	c.MarkFlagFilename("inventory", "yml", "yaml")
 }

@@ -80,9 +80,11 @@ it now, through failover and switchover. It reads Pigsty inventories as they are
 		Example: `  pgporter sandbox up                                          # a real three-node cluster on this machine
   pgporter check --inventory pigsty.yml                        # what is wrong with it, all at once
   pgporter services --inventory pigsty.yml                     # what it declares
+  pgporter render --inventory pigsty.yml --out rendered        # its files for HAProxy, dnsmasq, vip-manager, libpq
   pgporter run --inventory pigsty.yml --node 10.10.10.11       # serve it on this node
   pgporter run --patroni 10.10.10.11:8008                      # no inventory: ask Patroni who is there
-  pgporter status --watch                                      # who serves what, and why`,
+  pgporter status --watch                                      # who serves what, and why
+  pgporter reload --inventory pigsty.yml pg-test --dry-run     # what a changed inventory would change on the nodes`,
 		Version:       Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -93,7 +95,8 @@ it now, through failover and switchover. It reads Pigsty inventories as they are
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError{err} })
 	root.SetVersionTemplate("pgporter {{.Version}}\n")
-	root.AddCommand(newRunCommand(), newCheckCommand(), newServicesCommand(), newRenderCommand(), newStatusCommand(), newSandboxCommand(), exitStatusTopic(), signalsTopic())
+	root.AddCommand(newRunCommand(), newCheckCommand(), newServicesCommand(), newRenderCommand(), newStatusCommand(), newReloadCommand(),
+		newCredentialsCommand(), newSandboxCommand(), exitStatusTopic(), signalsTopic())
 	markArgumentErrors(root)
 	return root
 }
@@ -150,7 +153,8 @@ func signalsTopic() *cobra.Command {
 		Long: `Signals that pgporter run understands:
 
   SIGHUP           read the inventory again and swap it in; open sessions stay. A broken inventory is refused with all
-                   its problems in the log, and what was running goes on
+                   its problems in the log, and what was running goes on. The control address's token and certificate
+                   are read again too
   SIGTERM, SIGINT  stop accepting at once, let sessions finish for up to --stop-timeout, then end the rest and exit;
                    a second one ends the rest at once`,
 	}

@@ -66,7 +66,7 @@ nothing, and exits with 2 all the same.`,
 				}
 				r.wanted.Kinds = append(r.wanted.Kinds, stamp.Kind(k))
 			}
-			return r.run(c.OutOrStdout(), c.ErrOrStderr())
+			return r.run(c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
 	inventoryFlag(c, &r.inventory)
@@ -77,14 +77,14 @@ nothing, and exits with 2 all the same.`,
 	flags.BoolVar(&r.wanted.Base, "base", false, "haproxy.cfg too")
 	flags.BoolVar(&r.diff, "diff", false, "write nothing, show what would change; exit status 1 if anything would")
 	flags.BoolVar(&r.keepGoing, "keep-going", false, "write what is sound in spite of problems; exit status 2 all the same")
-	flags.StringSliceVar(&r.only, "only", kinds, "files for these programs `ONLY`")
+	flags.StringSliceVar(&r.only, "only", kinds, "files for these `PROGRAMS`")
 	c.MarkFlagDirname("out")
 	c.RegisterFlagCompletionFunc("only", cobra.FixedCompletions(kinds, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 
-func (r *rendering) run(stdout, stderr io.Writer) error {
-	inv, problems := inventory.Read(r.inventory)
+func (r *rendering) run(stdin io.Reader, stdout, stderr io.Writer) error {
+	inv, problems := readInventory(r.inventory, stdin)
 	if inv == nil {
 		return problems
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -22,10 +23,12 @@ import (
 // runFlags are what `pgporter run` may be told.
 type runFlags struct {
 	inventory, node, bind, admin, logFormat, logLevel string
+	control                                           controlFlags
 	patroni                                           []string
 	watch                                             bool
-	stopTimeout                                       time.Duration
+	hold, stopTimeout                                 time.Duration
 	haproxy                                           haproxyFlags
+	etcd                                              daemon.Etcd
 }
 
 func newRunCommand() *cobra.Command {
@@ -36,6 +39,9 @@ func newRunCommand() *cobra.Command {
 		Long: `Opens the ports of every service of the clusters that the node belongs to and leads each client to a server that can
 serve it now, by what the members' Patroni answers. Any node offers every service of its cluster, whatever its own role.
 
+With --control, pgporter reload may send a new configuration from elsewhere: that takes a token and TLS (pgporter credentials
+makes both), and nothing is open without.
+
 With --patroni no inventory is needed: members are read from Patroni's /cluster and followed as they come and go, and the
 four default services are offered. PgBouncer is looked for on port 6432 of each member; where nobody answers there,
 PostgreSQL's own port is taken. What was assumed is in the log and in the status.
@@ -43,6 +49,9 @@ PostgreSQL's own port is taken. What was assumed is in the log and in the status
 With --engine haproxy a real HAProxy carries the services: pgporter renders its files, checks them with haproxy -c, reloads
 it, and keeps it at what it finds out about the members. It starts one of its own below --haproxy-dir, or with
 --haproxy-system takes over the machine's.
+
+With --etcd the leader key that Patroni keeps there is watched too: a switchover is then seen when it is asked for, and a
+new primary when it is elected, instead of with the next check. Losing etcd changes nothing for healthy services.
 
 SIGHUP reads the inventory again; see pgporter help signals.`,
 		Example: `  pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
@@ -58,7 +67,10 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	c.Flags().StringSliceVar(&f.patroni, "patroni", nil, "discover members from the Patroni REST API at these `ADDRESSES` instead of an inventory")
 	c.Flags().StringVar(&f.bind, "bind", "", "the `ADDRESS` that \"*\" means on this node (default: every address)")
 	c.Flags().StringVar(&f.admin, "admin", "", "where status is told, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
+	f.control.add(c)
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
+	c.Flags().DurationVar(&f.hold, "hold", 5*time.Second, "how long a client waits for a server while none takes it, as `TIME`; 0 refuses it at once")
+	etcdFlags(c, &f.etcd)
 	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
 	f.haproxy.add(c)
 	c.Flags().StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text, json")
@@ -70,6 +82,9 @@ func run(c *cobra.Command, f runFlags) error {
 	logger, err := newLogger(c, f)
 	if err != nil {
 		return err
+	}
+	if f.hold < 0 {
+		return inputError{fmt.Errorf("--hold %s: 0 or more", f.hold)}
 	}
 	if f.stopTimeout < 0 {
 		return inputError{fmt.Errorf("--stop-timeout %s: 0 or more", f.stopTimeout)}
@@ -94,7 +109,15 @@ func run(c *cobra.Command, f runFlags) error {
 	if err != nil {
 		return err
 	}
-	source, err := newSource(f, logger)
+	source, err := newSource(f, c.InOrStdin(), logger)
+	if err != nil {
+		return err
+	}
+	door, err := f.control.settle(bind, len(f.patroni) > 0)
+	if err != nil {
+		return err
+	}
+	keys, err := newLeaderKeys(f.etcd)
 	if err != nil {
 		return err
 	}
@@ -105,13 +128,14 @@ func run(c *cobra.Command, f runFlags) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, StopTimeout: f.stopTimeout, Reload: hangup, Logger: logger}
+	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys, Logger: logger}
 	if file, isFile := source.(*daemon.InventoryFile); isFile && engine != nil {
 		file.HAProxy, engine.Node, cfg.HAProxy = true, file.Node, engine
 	}
 	if bind.IsValid() {
 		cfg.Bind = bind.String()
 	}
+	cfg.Control = door
 	return daemon.Run(ctx, cfg)
 }
 
@@ -134,7 +158,7 @@ func newLogger(c *cobra.Command, f runFlags) (*slog.Logger, error) {
 }
 
 // newSource makes the one source that the flags name.
-func newSource(f runFlags, logger *slog.Logger) (daemon.Source, error) {
+func newSource(f runFlags, stdin io.Reader, logger *slog.Logger) (daemon.Source, error) {
 	switch {
 	case f.inventory == "" && len(f.patroni) == 0:
 		return nil, inputError{errors.New("say what to serve: --inventory FILE --node HOST, or --patroni ADDRESS")}
@@ -152,12 +176,22 @@ func newSource(f runFlags, logger *slog.Logger) (daemon.Source, error) {
 		return source, nil
 	}
 	source := &daemon.InventoryFile{Path: f.inventory, Node: f.node, Watch: f.watch, Logger: logger}
+	if f.inventory == standardInput {
+		if f.watch {
+			return nil, inputError{errors.New("--watch is for a file: standard input is read once")}
+		}
+		given, err := readInput(stdin)
+		if err != nil {
+			return nil, err
+		}
+		source.Path, source.Given = fromInput, given
+	}
 	if f.node == "" {
 		local, err := localAddresses()
 		if err != nil {
 			return nil, err
 		}
-		if source.Node, err = daemon.LocalNode(f.inventory, local); err != nil {
+		if source.Node, err = source.LocalNode(local); err != nil {
 			return nil, inputError{err}
 		}
 		source.Assumed = []string{fmt.Sprintf("this node is %s of the inventory: it is an address of this machine", source.Node)}

@@ -12,7 +12,6 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/pgporter/pgporter/internal/diag"
-	"github.com/pgporter/pgporter/internal/inventory"
 	"github.com/pgporter/pgporter/internal/plan"
 	"github.com/pgporter/pgporter/internal/resolve"
 	"github.com/pgporter/pgporter/internal/service"
@@ -48,7 +47,7 @@ members are at this moment is told by pgporter status.`,
 			if err := oneOf("output", output, "table", "json", "yaml"); err != nil {
 				return err
 			}
-			d, problems := readDeclared(path, node)
+			d, problems := readDeclared(path, node, c.InOrStdin())
 			if err := problems.Err(); err != nil {
 				return err
 			}
@@ -70,8 +69,8 @@ func outputFlag(c *cobra.Command, output *string, formats ...string) {
 	c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 }
 
-func readDeclared(path, node string) (declared, diag.Problems) {
-	inv, problems := inventory.Read(path)
+func readDeclared(path, node string, stdin io.Reader) (declared, diag.Problems) {
+	inv, problems := readInventory(path, stdin)
 	if inv == nil {
 		return declared{}, problems
 	}

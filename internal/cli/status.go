@@ -79,8 +79,11 @@ func adminFlag(c *cobra.Command, admin *string) {
 }
 
 // adminAddress completes an address with the default port.
-func adminAddress(text string) (string, error) {
-	wrong := inputError{fmt.Errorf("--admin %q: an address or address:port", text)}
+func adminAddress(text string) (string, error) { return hostPort("admin", text, api.DefaultPort) }
+
+// hostPort completes a flag's address with a port.
+func hostPort(flag, text, defaultPort string) (string, error) {
+	wrong := inputError{fmt.Errorf("--%s %q: an address or address:port", flag, text)}
 	if _, port, err := net.SplitHostPort(text); err == nil {
 		if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
 			return "", wrong
@@ -91,7 +94,7 @@ func adminAddress(text string) (string, error) {
 	if host == "" || strings.Contains(host, ":") && net.ParseIP(host) == nil {
 		return "", wrong
 	}
-	return net.JoinHostPort(host, api.DefaultPort), nil
+	return net.JoinHostPort(host, defaultPort), nil
 }
 
 // watchStatus shows the status again and again. A daemon that doesn't answer is said and asked again: it may be restarting.
@@ -143,6 +146,9 @@ func digest(s *api.Status, frame string) string {
 	var b strings.Builder
 	fmt.Fprintln(&b, s.Started, s.Config.Generation, s.Config.Refused)
 	for _, c := range s.Clusters {
+		if c.LeaderKey != nil {
+			fmt.Fprintln(&b, c.Name, *c.LeaderKey)
+		}
 		for _, v := range c.Services {
 			for _, r := range v.Servers {
 				fmt.Fprintln(&b, v.FullName, v.Listen, r.Member, r.Role, r.Up, r.Serving, r.Reason)
@@ -166,13 +172,22 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 	if s.Node != "" {
 		where = s.Node + " of " + where
 	}
-	fmt.Fprintf(w, "pgporter %s (pid %d) serves %s, up %s, configuration %d of %s\n", s.Version, s.PID, where,
-		age(s.Now.Sub(s.Started)), s.Config.Generation, s.Config.Loaded.Local().Format("15:04:05"))
+	sent := ""
+	if s.Config.Sent != nil {
+		sent = fmt.Sprintf(", sent by %s from %s", s.Config.Sent.Sender, s.Config.Sent.From)
+	}
+	fmt.Fprintf(w, "pgporter %s (pid %d) serves %s, up %s, configuration %d of %s%s\n", s.Version, s.PID, where,
+		age(s.Now.Sub(s.Started)), s.Config.Generation, s.Config.Loaded.Local().Format("15:04:05"), sent)
 	for _, a := range s.Config.Assumed {
 		fmt.Fprintf(w, "assumed: %s\n", a)
 	}
 	if s.Config.Refused != "" {
 		fmt.Fprintf(w, "%s\n%s\n", paint("the last reload was refused:", red), s.Config.Refused)
+	}
+	for _, c := range s.Clusters {
+		if c.LeaderKey != nil && c.LeaderKey.Lost != "" {
+			fmt.Fprintf(w, "%s %s\n", paint(c.Name+": etcd is lost, the checks decide alone:", red), c.LeaderKey.Lost)
+		}
 	}
 	// Colours have no width but tabwriter would count them: the state's cell is padded by hand and goes in painted afterwards.
 	var plain bytes.Buffer
@@ -208,6 +223,13 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 		}
 		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " ")); err != nil {
 			return err
+		}
+	}
+	for _, c := range s.Clusters {
+		for _, v := range c.Services {
+			if v.Held > 0 {
+				fmt.Fprintf(w, "%s\n", paint(fmt.Sprintf("%s: %d waiting for a server", v.FullName, v.Held), red))
+			}
 		}
 	}
 	return nil

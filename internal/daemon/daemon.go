@@ -15,6 +15,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -39,11 +40,17 @@ type Config struct {
 	Bind string
 	// Admin is where status is told, host:port.
 	Admin string
+	// Control is where the configuration may be changed from elsewhere; nil for nowhere.
+	Control *Control
+	// Hold is how long a client may wait for a server while none takes it; 0 refuses it at once.
+	Hold time.Duration
 	// StopTimeout bounds how long sessions may go on after the stop was asked for.
 	StopTimeout time.Duration
 	// Reload asks for the configuration to be read again; a nil channel never does.
 	Reload <-chan os.Signal
-	Logger *slog.Logger
+	// LeaderKeys watches the clusters' leader keys in etcd; nil leaves that to the checks.
+	LeaderKeys *LeaderKeys
+	Logger     *slog.Logger
 	// Ready is called once every port is open; may be nil.
 	Ready func()
 }
@@ -69,6 +76,10 @@ type Loaded struct {
 	Assumed  []string
 	// Unattended marks an edit that nobody asked to take: it may not remove a service or leave one without servers.
 	Unattended bool
+	// Trial only finds out whether it could be taken: everything that can fail is done, and undone.
+	Trial bool
+	// Sent says who sent it; nil if the Source gave it.
+	Sent *Sent
 }
 
 // Daemon is a running pgporter.
@@ -78,13 +89,16 @@ type Daemon struct {
 	engine  Engine
 	started time.Time
 
-	// taking serialises configuration changes.
+	// taking serialises configuration changes. It guards closed, after which no order from elsewhere is taken.
 	taking sync.Mutex
+	closed bool
 	// mu guards what follows; it is never held while anything waits.
 	mu       sync.Mutex
 	running  map[string]*runningCluster
 	order    []string
 	node     string
+	plan     service.Plan
+	sent     *Sent
 	loaded   time.Time
 	assumed  []string
 	refused  string
@@ -106,7 +120,7 @@ type runningCluster struct {
 func Run(ctx context.Context, cfg Config) error {
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), running: map[string]*runningCluster{}}
 	if cfg.HAProxy == nil {
-		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, StopTimeout: cfg.StopTimeout, Recheck: d.recheck})}
+		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck})}
 	} else {
 		h := *cfg.HAProxy
 		h.Bind, h.StopTimeout, h.Logger = cfg.Bind, cfg.StopTimeout, cfg.Logger
@@ -127,18 +141,26 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	var config net.ListenConfig
-	admin, err := config.Listen(ctx, "tcp", cfg.Admin)
+	admin, err := listenAdmin(ctx, cfg.Admin)
 	if err != nil {
-		return fmt.Errorf("admin address %s: %w", cfg.Admin, err)
+		return err
+	}
+	door, err := d.listenForControl(ctx)
+	if err != nil {
+		admin.Close()
+		return err
 	}
 	if err := d.take(ctx, loaded); err != nil {
 		admin.Close()
+		if door != nil {
+			door.Close()
+		}
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.engine.Run(ctx) })
 	group.Go(func() error { return d.serveAdmin(ctx, admin) })
+	group.Go(func() error { return d.serveControl(ctx, door) })
 	group.Go(func() error { return cfg.Source.Follow(ctx, func(l Loaded, err error) { d.change(ctx, l, err) }) })
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
 	d.log.Info("pgporter serves", "version", cfg.Version, "source", cfg.Source.Name(), "admin", admin.Addr().String())
@@ -195,6 +217,7 @@ func (d *Daemon) reloadOnSignal(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-d.cfg.Reload:
+			d.renewCredentials()
 			loaded, err := d.cfg.Source.Load(ctx)
 			d.change(ctx, loaded, err)
 		}
@@ -209,17 +232,27 @@ func (d *Daemon) change(ctx context.Context, l Loaded, err error) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
+	d.refuse(err)
+}
+
+// refuse notes why a configuration wasn't taken; about are attributes of the log's line.
+func (d *Daemon) refuse(err error, about ...any) {
 	d.mu.Lock()
 	d.refused = err.Error()
 	generation := d.accepted
 	d.mu.Unlock()
-	d.log.Error("the new configuration is refused, what was running goes on", "generation", generation, "problems", err.Error())
+	d.log.Error("the new configuration is refused, what was running goes on", append(about, "generation", generation, "problems", err.Error())...)
 }
 
 // take makes a configuration the running one, or changes nothing and says why.
 func (d *Daemon) take(ctx context.Context, l Loaded) error {
 	d.taking.Lock()
 	defer d.taking.Unlock()
+	return d.swap(ctx, l)
+}
+
+// swap is take with d.taking held.
+func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 	for _, w := range l.Warnings {
 		d.log.Warn(w)
 	}
@@ -250,7 +283,7 @@ func (d *Daemon) take(ctx context.Context, l Loaded) error {
 		if old := current[c.Name]; old != nil {
 			r.loop, r.stop = old.loop, old.stop
 		} else {
-			loop, err := cluster.New(c, cluster.Config{Logger: d.log})
+			loop, err := cluster.New(c, d.loopConfig())
 			if err != nil {
 				return fmt.Errorf("cluster %s: %w", c.Name, err)
 			}
@@ -264,6 +297,10 @@ func (d *Daemon) take(ctx context.Context, l Loaded) error {
 	change, err := d.engine.Prepare(ctx, offer)
 	if err != nil {
 		return err
+	}
+	if l.Trial {
+		change.Abort()
+		return nil
 	}
 	for name, r := range next {
 		if current[name] == nil {
@@ -290,6 +327,7 @@ func (d *Daemon) take(ctx context.Context, l Loaded) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.running, d.order, d.node, d.assumed = next, order, l.Plan.Node, l.Assumed
+	d.plan, d.sent = l.Plan, l.Sent
 	d.loaded, d.refused = time.Now(), ""
 	d.accepted++
 	for _, a := range l.Assumed {
@@ -352,6 +390,22 @@ func (d *Daemon) recheck(clusterName, member string) {
 	if r != nil {
 		r.loop.Recheck(member)
 	}
+}
+
+// listenAdmin opens the admin address; if somebody has it, the error says who.
+func listenAdmin(ctx context.Context, address string) (net.Listener, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", address)
+	var refused *net.OpError
+	if errors.As(err, &refused) && errors.Is(err, syscall.EADDRINUSE) {
+		if at, ok := refused.Addr.(*net.TCPAddr); ok {
+			return nil, fmt.Errorf("admin address %s: %w: %s; another is chosen with --admin", address, syscall.EADDRINUSE, proxy.Holder(at.AddrPort()))
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("admin address %s: %w", address, err)
+	}
+	return listener, nil
 }
 
 // serveAdmin answers at the admin address until ctx ends.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -26,6 +25,8 @@ const settle = 300 * time.Millisecond
 // InventoryFile is a Source that reads one node's part of an inventory.
 type InventoryFile struct {
 	Path string
+	// Given is what came on standard input, instead of a file at Path. It can be loaded once.
+	Given []byte
 	// Node is the inventory host to serve as.
 	Node string
 	// Watch takes edits without being asked, unless they remove a service or leave one without servers.
@@ -35,14 +36,30 @@ type InventoryFile struct {
 	Logger  *slog.Logger
 	// Assumed is passed on to what was loaded.
 	Assumed []string
+	// loaded says that Given has been.
+	loaded bool
 }
 
 // Name is the file's path.
 func (f *InventoryFile) Name() string { return f.Path }
 
+// Inventory reads the inventory itself.
+func (f *InventoryFile) Inventory() (*inventory.Inventory, diag.Problems) {
+	if f.Given != nil {
+		return inventory.Parse(f.Path, f.Given)
+	}
+	return inventory.Read(f.Path)
+}
+
 // Load reads the file.
 func (f *InventoryFile) Load(context.Context) (Loaded, error) {
-	inv, problems := inventory.Read(f.Path)
+	if f.Given != nil {
+		if f.loaded {
+			return Loaded{}, errors.New("the inventory came on standard input, which can't be read again: only one in a file can be reloaded")
+		}
+		f.loaded = true
+	}
+	inv, problems := f.Inventory()
 	if inv == nil {
 		return Loaded{}, problems
 	}
@@ -76,9 +93,18 @@ func (f *InventoryFile) Follow(ctx context.Context, changed func(Loaded, error))
 		return fmt.Errorf("watching %s: %w", f.Path, err)
 	}
 	defer watcher.Close()
-	// The directory is watched, not the file: an editor that replaces the file leaves a watch on the old one.
-	if err := watcher.Add(filepath.Dir(f.Path)); err != nil {
-		return fmt.Errorf("watching %s: %w", filepath.Dir(f.Path), err)
+	// Directories are watched, not files: an editor that replaces the file leaves a watch on the old one. One that is there
+	// already is watched on.
+	watch := func() error {
+		for _, dir := range inventory.Directories(f.Path) {
+			if err := watcher.Add(dir); err != nil {
+				return fmt.Errorf("watching %s: %w", dir, err)
+			}
+		}
+		return nil
+	}
+	if err := watch(); err != nil {
+		return err
 	}
 	// The first look is for an edit between Load and the watch.
 	edited := time.NewTimer(settle)
@@ -87,12 +113,15 @@ func (f *InventoryFile) Follow(ctx context.Context, changed func(Loaded, error))
 		case <-ctx.Done():
 			return nil
 		case event := <-watcher.Events:
-			if filepath.Clean(event.Name) == filepath.Clean(f.Path) && !event.Has(fsnotify.Chmod) {
+			if inventory.Concerns(f.Path, event.Name) && !event.Has(fsnotify.Chmod) {
 				edited.Reset(settle)
 			}
 		case err := <-watcher.Errors:
 			f.Logger.Warn("watching the inventory", "error", err)
 		case <-edited.C:
+			if err := watch(); err != nil {
+				f.Logger.Warn("watching the inventory", "error", err)
+			}
 			next, err := f.Load(ctx)
 			next.Unattended = true
 			changed(next, err)
@@ -147,8 +176,9 @@ func serverCounts(clusters []service.Cluster) map[string]int {
 }
 
 // LocalNode finds the one inventory host that is an address of this machine, for those who don't say which node to be.
-func LocalNode(path string, local []string) (string, error) {
-	inv, problems := inventory.Read(path)
+func (f *InventoryFile) LocalNode(local []string) (string, error) {
+	path := f.Path
+	inv, problems := f.Inventory()
 	if inv == nil {
 		return "", problems
 	}

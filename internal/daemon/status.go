@@ -20,9 +20,19 @@ func (d *Daemon) Status() api.Status {
 		Config:   api.Config{Source: d.cfg.Source.Name(), Loaded: d.loaded, Generation: d.accepted, Refused: d.refused, Assumed: slices.Clone(d.assumed)},
 		Clusters: []api.Cluster{},
 	}
+	if d.cfg.Control != nil {
+		s.Config.Control = d.cfg.Control.Address
+	}
+	if d.sent != nil {
+		s.Config.Source = d.sent.Source
+		s.Config.Sent = &api.Sent{Sender: d.sent.Sender, From: d.sent.From}
+	}
 	for _, name := range d.order {
 		view := d.running[name].loop.Board().View()
 		c := api.Cluster{Name: name, Members: []api.Member{}, Services: []api.Service{}}
+		if view.Key.Watched {
+			c.LeaderKey = &api.LeaderKey{Holder: view.Key.Holder, Lost: view.Key.Lost}
+		}
 		live := make(map[string]state.Member, len(view.Members))
 		for _, m := range view.Members {
 			live[m.Name] = m
@@ -50,7 +60,7 @@ func serviceStatus(s *state.Service, live map[string]state.Member, traffic map[s
 	usable := s.Usable()
 	told := api.Service{
 		Name: s.Name, FullName: s.FullName, Listen: counted.Address, Check: s.Check, Up: len(usable) > 0,
-		Sessions: counted.Sessions, Total: counted.Total, Refused: counted.Refused, Servers: []api.Server{},
+		Sessions: counted.Sessions, Held: counted.Held, Total: counted.Total, Refused: counted.Refused, Servers: []api.Server{},
 	}
 	for i, server := range s.Servers {
 		member := live[server.Member]

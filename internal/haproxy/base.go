@@ -3,6 +3,7 @@ package haproxy
 import (
 	"cmp"
 	"fmt"
+	"strings"
 
 	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/stamp"
@@ -10,7 +11,8 @@ import (
 
 // Base renders haproxy.cfg: what holds for the process and for every service, and the page with statistics and metrics.
 //
-// HAProxy runs as master and workers, so that a reload keeps connections. The page is read-only without the administrator's
+// That HAProxy runs as master and workers, so that a reload keeps connections, is said where it is started (-W or -Ws): the
+// keyword for it is gone from HAProxy 3.5. The page is read-only without the administrator's
 // password, and can't be read without it either unless b.Auth is off.
 func Base(c service.Base) (string, error) {
 	b := &builder{}
@@ -20,7 +22,6 @@ func Base(c service.Base) (string, error) {
 	b.optional("user", c.User)
 	b.optional("group", c.Group)
 	b.line("node %s", b.name("node", c.Node))
-	b.line("master-worker")
 	b.optional("pidfile", c.PIDFile)
 	if c.Socket != "" {
 		b.line("stats socket %s mode 600 level admin expose-fd listeners", b.quote("socket", c.Socket))
@@ -44,6 +45,9 @@ func Base(c service.Base) (string, error) {
 
 	if c.Auth {
 		b.section("Who may use the page")
+		if strings.Contains(c.AdminUser, ",") {
+			b.fail("admin user %q: a name without a comma", c.AdminUser)
+		}
 		user := b.quote("admin user", c.AdminUser)
 		b.WriteString("userlist stats-auth\n")
 		b.line("group admin users %s", user)

@@ -13,7 +13,6 @@ package haproxy
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -24,12 +23,23 @@ func FileName(service string) string { return service + ".cfg" }
 // BaseFile is the file that the services stand on.
 const BaseFile = "haproxy.cfg"
 
-// nameForm is what HAProxy takes for the name of a proxy or a server (manual 2.6, section 4), less the colon, and with a
+// isName tells what HAProxy takes for the name of a proxy or a server (manual 2.6, section 4), less the colon, and with a
 // beginning that makes a file of that name visible: HAProxy doesn't read files that begin with a dot.
-var nameForm = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9_.-]*$`)
+func isName(text string) bool { return consistsOf(text, "_.-") && text[0] != '.' }
 
-// hostForm is an address or a host name; a colon is an IPv6 address's.
-var hostForm = regexp.MustCompile(`^[A-Za-z0-9_.:-]+$`)
+// isHost tells an address or a host name; a colon is an IPv6 address's.
+func isHost(text string) bool { return consistsOf(text, "_.:-") }
+
+// consistsOf tells whether a text, which may not be empty, consists of ASCII's letters and digits and others.
+func consistsOf(text, others string) bool {
+	for i := range len(text) {
+		c := text[i]
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte(others, c) >= 0) {
+			return false
+		}
+	}
+	return text != ""
+}
 
 // builder writes a section and keeps the first thing that can't be written.
 type builder struct {
@@ -54,14 +64,14 @@ func (b *builder) line(format string, args ...any) {
 
 // name checks the name of a proxy or a server.
 func (b *builder) name(what, text string) string {
-	if !nameForm.MatchString(text) {
+	if !isName(text) {
 		b.fail("%s %q: letters, digits, dashes, dots and underscores", what, text)
 	}
 	return text
 }
 
 func (b *builder) host(what, text string) string {
-	if !hostForm.MatchString(text) {
+	if !isHost(text) {
 		b.fail("%s %q: an address or a host name", what, text)
 	}
 	return text

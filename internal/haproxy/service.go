@@ -19,12 +19,13 @@ func Service(node string, c service.Cluster, s service.Service) (string, error) 
 		members[m.Name] = m
 	}
 	b := &builder{}
+	b.Grow(1024 + 80*len(s.Servers))
 	b.WriteString(stamp.Stamp{Kind: stamp.HAProxy, Cluster: c.Name, File: FileName(s.FullName)}.Line())
 	b.WriteString(rule)
 	fmt.Fprintf(b, "# service: %s @ %s:%d\n", s.FullName, b.host("host", node), s.Port)
 	b.WriteString(rule)
-	b.WriteString("# service instances" + hosts(s.Servers, false) + "\n")
-	b.WriteString("# service backups  " + hosts(s.Servers, true) + "\n")
+	b.WriteString("# service instances " + hosts(s.Servers, false) + "\n")
+	b.WriteString("# service backups   " + hosts(s.Servers, true) + "\n")
 	fmt.Fprintf(b, "listen %s\n", b.name("service", s.FullName))
 	b.line("bind %s", b.bind(s.IP, s.Port))
 	b.line("mode tcp")
@@ -67,7 +68,7 @@ func hosts(servers []service.Server, backups bool) string {
 		}
 	}
 	if len(names) == 0 {
-		return ""
+		return "-"
 	}
-	return " " + strings.Join(names, ", ")
+	return strings.Join(names, ", ")
 }

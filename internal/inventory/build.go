@@ -18,11 +18,48 @@ type builder struct {
 
 const groupWant = "a mapping with hosts, children and vars"
 
-func (b *builder) document(root Value) {
-	b.inv.all = b.group("all", diag.Position{File: b.inv.File})
+func newBuilder(name string, problems *diag.Problems) *builder {
+	inv := &Inventory{File: name, byName: map[string]*Host{}, named: map[string]*Group{}}
+	b := &builder{inv: inv, problems: problems, inProgress: map[*Group]bool{}}
+	inv.all = b.group("all", diag.Position{File: name})
+	return b
+}
+
+// document reads one file of an inventory; false if it is none.
+func (b *builder) document(name string, data []byte) bool {
+	if line := iniLine(data); line > 0 {
+		b.problems.Errorf(diag.Position{File: name, Line: line, Column: 1}, "YAML, or the output of ansible-inventory --list --export on standard input",
+			"this is an inventory in INI format, which is not supported")
+		return false
+	}
+	load := load
+	listed := isListed(data)
+	if listed {
+		load = loadJSON
+	}
+	doc, problems := load(name, data)
+	*b.problems = append(*b.problems, problems...)
+	if doc == nil {
+		return false
+	}
+	const want = "a mapping of groups, as in `all: { children: … }`"
+	if doc.root == nil {
+		b.problems.Errorf(diag.Position{File: name}, want, "the inventory is empty")
+		return false
+	}
+	root := doc.value(doc.root)
+	if root.Kind() != Map {
+		b.problems.Errorf(root.Pos(), want, "the inventory is %s", root.Describe())
+		return false
+	}
+	if listed {
+		b.listed(root)
+		return true
+	}
 	for _, e := range root.Entries() {
 		b.groupBody(e)
 	}
+	return true
 }
 
 // group finds or adds a group.
@@ -62,8 +99,8 @@ func (b *builder) groupBody(e Entry) *Group {
 			b.vars(g, section.Value)
 		case "children":
 			for _, child := range b.section(g, section) {
-				if c := b.groupBody(child); c != nil && !slices.Contains(c.parents, g) {
-					c.parents = append(c.parents, g)
+				if c := b.groupBody(child); c != nil {
+					b.adopt(g, c)
 				}
 			}
 		case "hosts":
@@ -76,6 +113,22 @@ func (b *builder) groupBody(e Entry) *Group {
 		}
 	}
 	return g
+}
+
+// adopt makes one group a child of another.
+func (b *builder) adopt(parent, child *Group) {
+	if !slices.Contains(child.parents, parent) {
+		child.parents = append(child.parents, parent)
+		parent.children = append(parent.children, child)
+	}
+}
+
+// enlist makes a host one of a group's own.
+func (b *builder) enlist(g *Group, h *Host) {
+	if !slices.Contains(h.direct, g) {
+		h.direct = append(h.direct, g)
+		g.hosts = append(g.hosts, h)
+	}
 }
 
 // section gives the entries under `hosts` or `children`; Ansible allows a single name instead of a mapping.
@@ -129,9 +182,7 @@ func (b *builder) hosts(g *Group, e Entry) {
 	}
 	for _, name := range names {
 		h := b.host(name, e.Key.Pos())
-		if !slices.Contains(h.direct, g) {
-			h.direct = append(h.direct, g)
-		}
+		b.enlist(g, h)
 		for _, v := range e.Value.Entries() {
 			h.vars[v.Name] = v.Value
 		}
@@ -154,13 +205,23 @@ func (b *builder) settle() {
 	ungrouped, isNamed := b.inv.named["ungrouped"]
 	for _, h := range b.inv.hosts {
 		h.direct = slices.DeleteFunc(h.direct, func(g *Group) bool { return g == all })
-		if isNamed && len(h.direct) > 1 {
+		if isNamed && len(h.direct) > 1 && slices.Contains(h.direct, ungrouped) {
 			h.direct = slices.DeleteFunc(h.direct, func(g *Group) bool { return g == ungrouped })
+			ungrouped.hosts = slices.DeleteFunc(ungrouped.hosts, func(other *Host) bool { return other == h })
 		}
 		if len(h.direct) == 0 {
 			ungrouped = b.group("ungrouped", h.Pos)
 			isNamed = true
-			h.direct = append(h.direct, ungrouped)
+			b.enlist(ungrouped, h)
+		}
+	}
+	// Ansible makes ungrouped first, and takes groups in that have no parent when all is read.
+	if isNamed {
+		all.children = append([]*Group{ungrouped}, slices.DeleteFunc(all.children, func(g *Group) bool { return g == ungrouped })...)
+	}
+	for _, g := range b.inv.groups {
+		if g != all && len(g.parents) == 0 && g != ungrouped {
+			all.children = append(all.children, g)
 		}
 	}
 	for _, g := range b.inv.groups {

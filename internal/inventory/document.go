@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/pgporter/pgporter/internal/diag"
+	"github.com/pgporter/pgporter/internal/jinja"
 )
 
 // document is a YAML file with everything that Values need of it. It doesn't change after load.
@@ -22,6 +23,8 @@ type document struct {
 	root  *yaml.Node
 	// maps are the entries of each mapping, merge keys worked in, each key once.
 	maps map[*yaml.Node][]pair
+	// templated are the nodes with a template in them.
+	templated map[*yaml.Node]bool
 }
 
 // pair is a key of a mapping with its value, as nodes.
@@ -35,15 +38,22 @@ type pair struct {
 // maxExpanded bounds the nodes that aliases may add to a document, as if each stood where it is used.
 const maxExpanded = 2_000_000
 
-// load reads YAML and checks what concerns no particular node. The document is nil if nothing can be made of it.
-func load(name string, data []byte) (*document, diag.Problems) {
-	var problems diag.Problems
-	d := &document{file: name, source: string(data), lines: []int{0}, maps: map[*yaml.Node][]pair{}}
+// newDocument finds where the lines begin.
+func newDocument(name string, data []byte) *document {
+	d := &document{file: name, source: string(data), lines: []int{0}, maps: map[*yaml.Node][]pair{}, templated: map[*yaml.Node]bool{}}
 	for i, c := range d.source {
 		if isBreak(c) && !strings.HasPrefix(d.source[i:], "\r\n") {
 			d.lines = append(d.lines, i+utf8.RuneLen(c))
 		}
 	}
+	return d
+}
+
+// load reads YAML and checks what concerns no particular node. The document is nil if nothing can be made of it, and has no
+// root if there is nothing in it.
+func load(name string, data []byte) (*document, diag.Problems) {
+	var problems diag.Problems
+	d := newDocument(name, data)
 	if i, what := unreadable(data); i >= 0 {
 		problems.Errorf(d.position(i), "text in UTF-8", "%s", what)
 		return nil, problems
@@ -56,8 +66,7 @@ func load(name string, data []byte) (*document, diag.Problems) {
 	var first, second yaml.Node
 	switch err := loader.Load(&first); {
 	case errors.Is(err, io.EOF) || err == nil && len(first.Content) == 0:
-		problems.Errorf(diag.Position{File: name}, "a mapping of groups, as in `all: { children: … }`", "the inventory is empty")
-		return nil, problems
+		return d, nil
 	case err != nil:
 		d.syntax(err, &problems)
 		return nil, problems
@@ -72,11 +81,17 @@ func load(name string, data []byte) (*document, diag.Problems) {
 		d.syntax(err, &problems)
 		return nil, problems
 	}
+	return d.settled(problems)
+}
+
+// settled works out what Values need of a document whose nodes have been read.
+func (d *document) settled(problems diag.Problems) (*document, diag.Problems) {
 	if !d.bounded(&problems) {
 		return nil, problems
 	}
 	f := flattener{d: d, problems: &problems, seen: map[*yaml.Node]bool{}}
 	f.walk(d.root)
+	d.findTemplates(d.root, map[*yaml.Node]bool{})
 	return d, problems
 }
 
@@ -159,7 +174,7 @@ func (d *document) bounded(problems *diag.Problems) bool {
 	}
 	total := weigh(d.root)
 	if ok && total-len(weights) > maxExpanded {
-		problems.Errorf(d.at(d.root), "", "its aliases, written out, make the inventory %d times as large", total/len(weights))
+		problems.Errorf(d.at(d.root), "", "its aliases, written out, make the file %d times as large", total/len(weights))
 		ok = false
 	}
 	return ok
@@ -174,6 +189,29 @@ func (d *document) value(n *yaml.Node) Value {
 		n = n.Alias
 	}
 	return Value{doc: d, node: n, pos: d.at(n)}
+}
+
+// findTemplates tells whether there is a template at or below a node, and notes it.
+func (d *document) findTemplates(n *yaml.Node, done map[*yaml.Node]bool) bool {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if done[n] {
+		return d.templated[n]
+	}
+	done[n] = true
+	has := false
+	if n.Kind == yaml.ScalarNode && jinja.Is(n.Value) {
+		v := d.value(n)
+		has = v.Kind() == Text && !v.isUnsafe()
+	}
+	for _, kid := range n.Content {
+		has = d.findTemplates(kid, done) || has
+	}
+	if has {
+		d.templated[n] = true
+	}
+	return has
 }
 
 // flattener works out the entries of every mapping: merge keys first, so that the mapping's own keys win, and the last of

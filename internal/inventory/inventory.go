@@ -1,5 +1,6 @@
 // Package inventory reads an Ansible inventory in YAML, as Pigsty's users write it, into hosts with their effective
-// variables, each of which knows its place in the file.
+// variables, each of which knows its place in the file. The source is a file or a directory, with the group_vars and
+// host_vars beside it, or what `ansible-inventory --list` prints.
 //
 // It follows Ansible's YAML inventory plugin: the order of hosts is that of their first appearance, depth first; groups may
 // stand at the top level, be nested, be defined in several places and have several parents; a host's variables win over its
@@ -7,20 +8,21 @@
 // replaced, never merged. Plain scalars are read as PyYAML reads them, by YAML 1.1's rules: 010 is 8, 90:33 is 5433, yes is
 // true.
 //
-// Values that Ansible would compute, because they hold a Jinja template or are encrypted, are kept as they are written and
-// can be recognised (Value.Unreadable); so one that nobody reads does no harm. The package knows nothing of PostgreSQL.
-// An Inventory doesn't change once read and may be used by several goroutines.
+// Values that hold Jinja templates are evaluated when they are asked for, with the variables of the host that asks, as Ansible
+// evaluates them (Templates); so one that nobody reads does no harm. What can't be evaluated, or is encrypted, is a Value that
+// says so (Value.Unreadable). The package knows nothing of PostgreSQL. An Inventory doesn't change once read and may be used
+// by several goroutines.
 package inventory
 
 import (
-	"errors"
-	"io/fs"
+	"iter"
+	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/pgporter/pgporter/internal/diag"
+	"github.com/pgporter/pgporter/internal/jinja"
 )
 
 // Inventory is what a file says, or, if there were problems, what of it could be understood.
@@ -41,6 +43,8 @@ type Host struct {
 	Pos  diag.Position
 	inv  *Inventory
 	vars map[string]Value
+	// fileVars are those of files in host_vars, which are stronger.
+	fileVars map[string]Value
 	// direct are the groups that list the host, chain all that it belongs to but `all`, weakest first.
 	direct []*Group
 	chain  []*Group
@@ -50,50 +54,20 @@ type Host struct {
 type Group struct {
 	Name string
 	// Pos is where the group first appears.
-	Pos     diag.Position
-	inv     *Inventory
-	vars    map[string]Value
-	parents []*Group
+	Pos  diag.Position
+	inv  *Inventory
+	vars map[string]Value
+	// fileVars are those of files in group_vars, which are stronger than any group's vars in the inventory itself.
+	fileVars map[string]Value
+	parents  []*Group
+	// hosts and children are those that the group itself lists, in order.
+	hosts    []*Host
+	children []*Group
 	// depth is the longest way from `all`.
 	depth    int
 	priority int64
 	// ancestors are the group itself and all above it but `all`.
 	ancestors []*Group
-}
-
-// Read reads a file. What is wrong with it comes as Problems; with an error among them the Inventory is good for finding
-// more of them and nothing else. It is nil if the file is no inventory at all: it can't be opened, or isn't YAML, or holds
-// no mapping.
-func Read(path string) (*Inventory, diag.Problems) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		why := err
-		if failed := (*fs.PathError)(nil); errors.As(err, &failed) {
-			why = failed.Err
-		}
-		var problems diag.Problems
-		problems.Errorf(diag.Position{File: path}, "", "the inventory can't be read: %v", why)
-		return nil, problems
-	}
-	return Parse(path, data)
-}
-
-// Parse reads an inventory from memory; name is what positions call it.
-func Parse(name string, data []byte) (*Inventory, diag.Problems) {
-	doc, problems := load(name, data)
-	if doc == nil {
-		return nil, problems
-	}
-	root := doc.value(doc.root)
-	if root.Kind() != Map {
-		problems.Errorf(root.Pos(), "a mapping of groups, as in `all: { children: … }`", "the inventory is %s", root.Describe())
-		return nil, problems
-	}
-	inv := &Inventory{File: name, byName: map[string]*Host{}, named: map[string]*Group{}}
-	b := builder{inv: inv, problems: &problems, inProgress: map[*Group]bool{}}
-	b.document(root)
-	b.settle()
-	return inv, problems
 }
 
 // Hosts gives all hosts in the order of their first appearance.
@@ -114,53 +88,102 @@ func (inv *Inventory) Group(name string) (*Group, bool) {
 	return g, ok
 }
 
-// Hosts gives the hosts of the group and of all groups below it, in the inventory's order.
+// Hosts gives the hosts of the group and of all groups below it: its own in their order, then those of its children, then
+// those of theirs.
 func (g *Group) Hosts() []*Host {
 	var hosts []*Host
-	for _, h := range g.inv.hosts {
-		if g == g.inv.all || slices.Contains(h.chain, g) {
-			hosts = append(hosts, h)
+	seen := map[*Host]bool{}
+	for _, below := range g.descendants() {
+		for _, h := range below.hosts {
+			if !seen[h] {
+				seen[h] = true
+				hosts = append(hosts, h)
+			}
 		}
 	}
 	return hosts
 }
 
-// Var gives a variable as it is for the host, or false if neither the host nor any of its groups sets it. The implicit
-// inventory_hostname, inventory_hostname_short, group_names and groups are there for every host and can't be set.
+// descendants are the group itself and all below it, level by level.
+func (g *Group) descendants() []*Group {
+	all := []*Group{g}
+	seen := map[*Group]bool{g: true}
+	for i := 0; i < len(all); i++ {
+		for _, child := range all[i].children {
+			if !seen[child] {
+				seen[child] = true
+				all = append(all, child)
+			}
+		}
+	}
+	return all
+}
+
+// Var gives a variable as it is for the host, templates in it evaluated, or false if neither the host nor any of its groups
+// sets it. The implicit inventory_hostname, inventory_hostname_short, group_names and groups are there for every host and
+// can't be set. Who asks for many variables asks Templates, which remembers.
 func (h *Host) Var(name string) (Value, bool) {
+	v, set := h.raw(name)
+	if set && v.hasTemplate() {
+		return h.inv.Templates(nil).Var(h, name)
+	}
+	return v, set
+}
+
+// raw gives a variable as it is written.
+func (h *Host) raw(name string) (Value, bool) {
 	if v, ok := h.implicit(name); ok {
 		return v, true
 	}
-	if v, ok := h.vars[name]; ok {
-		return v, true
-	}
-	for i := len(h.chain) - 1; i >= 0; i-- {
-		if v, ok := h.chain[i].vars[name]; ok {
+	for layer := range h.layers() {
+		if v, ok := layer[name]; ok {
 			return v, true
 		}
 	}
-	v, ok := h.inv.all.vars[name]
-	return v, ok
+	return Value{}, false
+}
+
+// layers are the variables that the host has, strongest first (Ansible's order of precedence, with files of group_vars and
+// host_vars beside the inventory).
+func (h *Host) layers() iter.Seq[map[string]Value] {
+	return func(yield func(map[string]Value) bool) {
+		if !yield(h.fileVars) || !yield(h.vars) {
+			return
+		}
+		for _, g := range slices.Backward(h.chain) {
+			if !yield(g.fileVars) {
+				return
+			}
+		}
+		if !yield(h.inv.all.fileVars) {
+			return
+		}
+		for _, g := range slices.Backward(h.chain) {
+			if !yield(g.vars) {
+				return
+			}
+		}
+		yield(h.inv.all.vars)
+	}
+}
+
+// Names are the names of all variables of the host, sorted, the implicit ones but `groups` included.
+func (h *Host) Names() []string {
+	names := map[string]bool{"inventory_hostname": true, "inventory_hostname_short": true, "group_names": true}
+	for layer := range h.layers() {
+		for name := range layer {
+			names[name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
 }
 
 // Vars gives all variables of the host as JSON values, the implicit ones but `groups` included.
 func (h *Host) Vars() map[string]any {
+	t := h.inv.Templates(nil)
 	vars := map[string]any{}
-	add := func(layer map[string]Value) {
-		for name := range layer {
-			if _, done := vars[name]; !done {
-				v, _ := h.Var(name)
-				vars[name] = v.JSON()
-			}
-		}
-	}
-	add(h.vars)
-	for _, g := range h.chain {
-		add(g.vars)
-	}
-	add(h.inv.all.vars)
-	for _, name := range []string{"inventory_hostname", "inventory_hostname_short", "group_names"} {
-		v, _ := h.implicit(name)
+	for _, name := range h.Names() {
+		v, _ := t.Var(h, name)
 		vars[name] = v.JSON()
 	}
 	return vars
@@ -188,26 +211,33 @@ func (h *Host) implicit(name string) (Value, bool) {
 			made, _, _ = strings.Cut(h.Name, ".")
 		}
 	case "group_names":
-		made = list(h.GroupNames())
+		made = texts(h.GroupNames())
 	case "groups":
-		members := map[string]any{}
-		for _, g := range h.inv.groups {
-			var names []string
-			for _, member := range g.Hosts() {
-				names = append(names, member.Name)
-			}
-			members[g.Name] = list(names)
-		}
-		made = members
+		made = h.inv.memberNames()
 	default:
 		return Value{}, false
 	}
 	return Value{made: made, pos: h.Pos}, true
 }
 
-func list(texts []string) []any {
-	items := make([]any, 0, len(texts))
-	for _, t := range texts {
+// memberNames are the hosts' names by group.
+func (inv *Inventory) memberNames() *jinja.Dict {
+	members := jinja.NewDict()
+	members.Set("all", nil)
+	members.Set("ungrouped", []any{})
+	for _, g := range inv.groups {
+		var names []string
+		for _, member := range g.Hosts() {
+			names = append(names, member.Name)
+		}
+		members.Set(g.Name, texts(names))
+	}
+	return members
+}
+
+func texts(all []string) []any {
+	items := make([]any, 0, len(all))
+	for _, t := range all {
 		items = append(items, t)
 	}
 	return items

@@ -10,12 +10,14 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/pgporter/pgporter/internal/diag"
+	"github.com/pgporter/pgporter/internal/jinja"
 )
 
 // Kind is a value's type.
 type Kind int
 
-// The kinds of values. Encrypted is a text under Ansible's !vault tag, Foreign one under a tag that Ansible doesn't know.
+// The kinds of values. Encrypted is a text under Ansible's !vault tag, Foreign one under a tag that Ansible doesn't know,
+// Failed a template that can't be evaluated.
 const (
 	Null Kind = iota
 	Bool
@@ -26,16 +28,37 @@ const (
 	Map
 	Encrypted
 	Foreign
+	Failed
 )
 
 // Value is a variable's value, or a part of one, with its place. The zero Value is null.
 type Value struct {
 	doc  *document
 	node *yaml.Node
-	// made is an implicit variable's value, for which there is no node.
+	// made is the value where there is no node: a template's result, or an implicit variable's (nil, bool, int64, float64,
+	// string, []any, jinja.Tuple or *jinja.Dict). A node's value with templates in it is a *list or a *mapping of its parts,
+	// or a *failure.
 	made any
 	pos  diag.Position
 }
+
+// list and mapping are parts of which some were templates.
+type (
+	list    struct{ items []Value }
+	mapping struct{ entries []Entry }
+)
+
+// failure is why a template has no value.
+type failure struct {
+	pos  diag.Position
+	what string
+	// source is the template.
+	source string
+	// undefined says that something that it needs isn't defined.
+	undefined bool
+}
+
+func (f *failure) Error() string { return f.what }
 
 // Entry is a key of a mapping with its value. Name is the key as a text.
 type Entry struct {
@@ -50,6 +73,9 @@ func (v Value) Pos() diag.Position { return v.pos }
 // scalar resolves a scalar: nil, bool, int64, float64 or string.
 func (v Value) scalar() any {
 	n := v.node
+	if n == nil {
+		return v.made
+	}
 	quoted := n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0
 	if n.Style&yaml.TaggedStyle == 0 {
 		if quoted {
@@ -97,10 +123,12 @@ func kindOf(scalar any) Kind {
 		return Float
 	case string:
 		return Text
-	case []any:
+	case []any, jinja.Tuple, *list:
 		return List
-	case map[string]any:
+	case *jinja.Dict, *mapping:
 		return Map
+	case *failure:
+		return Failed
 	}
 	return Null
 }
@@ -109,9 +137,6 @@ func kindOf(scalar any) Kind {
 func (v Value) Text() (string, bool) {
 	if v.Kind() != Text {
 		return "", false
-	}
-	if v.node == nil {
-		return v.made.(string), true
 	}
 	return v.scalar().(string), true
 }
@@ -162,9 +187,6 @@ func (v Value) Name() (string, bool) {
 
 // keyName is a scalar as a key of a JSON object.
 func (v Value) keyName() string {
-	if v.node == nil {
-		return fmt.Sprint(v.made)
-	}
 	switch s := v.scalar().(type) {
 	case nil:
 		return "null"
@@ -177,10 +199,21 @@ func (v Value) keyName() string {
 
 // Items gives a list's items; none of anything else.
 func (v Value) Items() []Value {
-	if v.Kind() != List || v.node == nil {
+	if v.Kind() != List {
 		return nil
 	}
-	items := make([]Value, 0, len(v.node.Content))
+	var items []Value
+	switch made := v.made.(type) {
+	case *list:
+		return made.items
+	case []any:
+		for _, item := range made {
+			items = append(items, Value{made: item, pos: v.pos})
+		}
+		return items
+	case jinja.Tuple:
+		return Value{made: []any(made), pos: v.pos}.Items()
+	}
 	for _, n := range v.node.Content {
 		items = append(items, v.doc.value(n))
 	}
@@ -189,8 +222,20 @@ func (v Value) Items() []Value {
 
 // Entries gives a mapping's keys and values in their order, merge keys worked in; none of anything else.
 func (v Value) Entries() []Entry {
-	if v.Kind() != Map || v.node == nil {
+	if v.Kind() != Map {
 		return nil
+	}
+	switch made := v.made.(type) {
+	case *mapping:
+		return made.entries
+	case *jinja.Dict:
+		entries := make([]Entry, 0, made.Len())
+		for _, key := range made.Keys() {
+			k := Value{made: key, pos: v.pos}
+			value, _ := made.Get(key)
+			entries = append(entries, Entry{Name: k.keyName(), Key: k, Value: Value{made: value, pos: v.pos}})
+		}
+		return entries
 	}
 	pairs := v.doc.maps[v.node]
 	entries := make([]Entry, 0, len(pairs))
@@ -214,22 +259,17 @@ func (v Value) Get(name string) (Value, bool) {
 // Is tells whether two values are the same place of the same file.
 func (v Value) Is(other Value) bool { return v.node != nil && v.node == other.node }
 
-// JSON gives the value as encoding/json would read it: nil, bool, float64, string, []any, map[string]any.
+// JSON gives the value as encoding/json would read it: nil, bool, float64, string, []any, map[string]any. A template that
+// has no value is the text that it is written as, as Ansible leaves it.
 func (v Value) JSON() any {
 	switch v.Kind() {
 	case Map:
-		if v.node == nil {
-			return v.made
-		}
 		object := map[string]any{}
 		for _, e := range v.Entries() {
 			object[e.Name] = e.Value.JSON()
 		}
 		return object
 	case List:
-		if v.node == nil {
-			return v.made
-		}
 		items := []any{}
 		for _, item := range v.Items() {
 			items = append(items, item.JSON())
@@ -237,50 +277,55 @@ func (v Value) JSON() any {
 		return items
 	case Int:
 		return float64(v.scalar().(int64))
+	case Failed:
+		return v.made.(*failure).source
 	case Encrypted, Foreign:
 		return nil
 	}
-	if v.node == nil {
-		return v.made
-	}
 	if f, ok := v.scalar().(float64); ok && (math.IsInf(f, 0) || math.IsNaN(f)) {
-		return v.node.Value
+		return v.keyName()
 	}
 	return v.scalar()
 }
 
-// Unreadable finds the first part of the value that can't be read as it is written, and says why in words that complete
-// a sentence about its variable: it holds a template, it is encrypted. A later templating has its place here.
-func (v Value) Unreadable() (part Value, why string, found bool) {
+// Unreadable finds the first part of the value that has no value, and says why: a template in it can't be evaluated, or it is
+// encrypted. what names the variable in the message.
+func (v Value) Unreadable(what string) (diag.Problem, bool) {
+	var p diag.Problems
+	const written = "a value written out"
 	switch v.Kind() {
+	case Failed:
+		failed := v.made.(*failure)
+		want := written
+		if failed.undefined {
+			want = "a variable of the inventory, or a default() for it"
+		}
+		p.Errorf(failed.pos, want, "%s: %s", what, failed.what)
 	case Text:
-		text, _ := v.Text()
-		if isTemplate(text) && !v.isUnsafe() {
-			return v, "templates in %s are not supported yet", true
+		if text, _ := v.Text(); v.node != nil && jinja.Is(text) && !v.isUnsafe() {
+			p.Errorf(v.pos, written, "%s: the template has not been evaluated", what)
 		}
 	case Encrypted:
-		return v, "%s is encrypted with Ansible Vault, which is not supported yet", true
+		p.Errorf(v.pos, written, "%s is encrypted with Ansible Vault, which is not supported", what)
 	case Foreign:
-		return v, "%s has the YAML tag " + v.node.ShortTag() + ", which Ansible doesn't know", true
+		p.Errorf(v.pos, written, "%s has the YAML tag %s, which Ansible doesn't know", what, v.node.ShortTag())
 	case List:
 		for _, item := range v.Items() {
-			if part, why, found := item.Unreadable(); found {
-				return part, why, true
+			if problem, found := item.Unreadable(what); found {
+				return problem, true
 			}
 		}
 	case Map:
 		for _, e := range v.Entries() {
-			if part, why, found := e.Value.Unreadable(); found {
-				return part, why, true
+			if problem, found := e.Value.Unreadable(what); found {
+				return problem, true
 			}
 		}
 	}
-	return Value{}, "", false
-}
-
-// isTemplate tells whether Ansible would take a text for a Jinja template.
-func isTemplate(text string) bool {
-	return strings.Contains(text, "{{") || strings.Contains(text, "{%") || strings.Contains(text, "{#")
+	if len(p) == 0 {
+		return diag.Problem{}, false
+	}
+	return p[0], true
 }
 
 // isUnsafe tells whether the value has the tag by which Ansible never takes it for a template.
@@ -317,6 +362,8 @@ func (v Value) Describe() string {
 		return "a mapping"
 	case Encrypted:
 		return "encrypted"
+	case Failed:
+		return "a template that can't be evaluated"
 	}
 	return "tagged " + v.node.ShortTag()
 }

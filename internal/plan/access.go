@@ -35,16 +35,20 @@ func (p *planner) flag(h *inventory.Host, name string, otherwise bool) bool {
 	return on
 }
 
-// text reads a text of a host's that has a form; what is said of one that hasn't is want.
+// text reads a text of a host's that has a form; want says what would be right. An empty one is as good as none. The result
+// is empty if it can't be used.
 func (p *planner) text(h *inventory.Host, name, otherwise, want string, form *regexp.Regexp) string {
 	v, set := p.variable(h, name)
 	if !set {
 		return otherwise
 	}
 	text, ok := v.Name()
+	if v.Kind() == inventory.Null || ok && text == "" {
+		return otherwise
+	}
 	if !ok || !form.MatchString(text) {
 		p.problems.Errorf(v.Pos(), want, "%s is %s", name, v.Describe())
-		return otherwise
+		return ""
 	}
 	return text
 }
@@ -54,11 +58,11 @@ var (
 	userForm   = regexp.MustCompile(`^[^\x00-\x20\x7f,:]+$`)
 	urlForm    = regexp.MustCompile(`^/[!-~]*$`)
 	etcdForm   = regexp.MustCompile(`^(/[A-Za-z0-9_.-]+)+/?$`)
-	labelForm  = regexp.MustCompile(`^[A-Za-z0-9_.-]*$`)
+	labelForm  = regexp.MustCompile(`^[A-Za-z0-9_.-]*[A-Za-z0-9_]$`)
 	deviceForm = regexp.MustCompile(`^[^\s/:\x00-\x1f]{1,15}$`)
 )
 
-// secret reads a text that messages must not show.
+// secret reads a text that messages must not show. It is empty if it can't be used.
 func (p *planner) secret(h *inventory.Host, name, otherwise string) service.Secret {
 	v, set := p.variable(h, name)
 	if !set {
@@ -67,7 +71,7 @@ func (p *planner) secret(h *inventory.Host, name, otherwise string) service.Secr
 	text, ok := v.Name()
 	if !ok || text == "" || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		p.problems.Errorf(v.Pos(), "a text of one line", "%s can't be used", name)
-		return service.Secret(otherwise)
+		return ""
 	}
 	return service.Secret(text)
 }
@@ -90,8 +94,8 @@ func (p *planner) base(h *inventory.Host) (service.Base, bool) {
 		b.AdminPassword = p.secret(h, "haproxy_admin_password", defaultPassword)
 		if b.AdminPassword == defaultPassword {
 			pos := diag.Position{File: p.inv.File}
-			if v, set := h.Var("haproxy_admin_password"); set {
-				pos = v.Pos()
+			if place, set := h.Place("haproxy_admin_password"); set {
+				pos = place
 			}
 			p.problems.Warnf(pos, "a password of your own", "haproxy_admin_password is Pigsty's default, which everybody knows")
 		}
@@ -130,8 +134,8 @@ func (p *planner) timeout(h *inventory.Host, name string) string {
 // statsPort tells of services that are where the statistics page is to be.
 func (p *planner) statsPort(h *inventory.Host, b service.Base, plan service.Plan) {
 	pos := h.Pos
-	if v, set := h.Var("haproxy_exporter_port"); set {
-		pos = v.Pos()
+	if place, set := h.Place("haproxy_exporter_port"); set {
+		pos = place
 	}
 	taken := func(name, ip string, port int) {
 		if port == b.StatsPort {
@@ -156,10 +160,7 @@ func (p *planner) virtual(h *inventory.Host) (address netip.Prefix, enabled, ok 
 	const want = "an address with the length of its network, as in 10.10.10.2/24"
 	v, set := p.variable(h, "pg_vip_address")
 	if !set {
-		pos := h.Pos
-		if on, set := h.Var("pg_vip_enabled"); set {
-			pos = on.Pos()
-		}
+		pos, _ := h.Place("pg_vip_enabled")
 		p.problems.Errorf(pos, want, "pg_vip_enabled without a pg_vip_address")
 		return netip.Prefix{}, true, false
 	}
@@ -186,21 +187,21 @@ func (p *planner) vip(c *cluster, m member) (service.VIP, bool) {
 		return service.VIP{}, false
 	}
 	device := p.text(h, "pg_vip_interface", "auto", "the name of a network interface, as in eth0", deviceForm)
-	if device == "auto" {
-		pos := h.Pos
-		if v, set := h.Var("pg_vip_enabled"); set {
-			pos = v.Pos()
-		}
-		if v, set := h.Var("pg_vip_interface"); set {
-			pos = v.Pos()
+	if device == "" {
+		return service.VIP{}, false
+	}
+	if strings.EqualFold(device, "auto") {
+		pos, set := h.Place("pg_vip_interface")
+		if !set {
+			pos, _ = h.Place("pg_vip_enabled")
 		}
 		p.problems.Warnf(pos, "the interface's name, as in eth0", "pg_vip_interface is auto, which only the node itself can settle: no vip-manager.yml for cluster %q", c.name)
 		return service.VIP{}, false
 	}
 	endpoints := p.etcd()
 	if len(endpoints) == 0 {
-		v, _ := h.Var("pg_vip_enabled")
-		p.problems.Warnf(v.Pos(), "a group etcd with hosts", "there is no group etcd, whose leader key decides who has the address: no vip-manager.yml for cluster %q", c.name)
+		pos, _ := h.Place("pg_vip_enabled")
+		p.problems.Warnf(pos, "a group etcd with hosts", "there is no group etcd, whose leader key decides who has the address: no vip-manager.yml for cluster %q", c.name)
 		return service.VIP{}, false
 	}
 	namespace := strings.TrimSuffix(p.text(h, "pg_namespace", "/pg", "a path in etcd, as in /pg", etcdForm), "/")
@@ -221,7 +222,7 @@ func (p *planner) vip(c *cluster, m member) (service.VIP, bool) {
 
 // etcdPassword is pg_etcd_password, or the user's name where that is empty, as in Pigsty.
 func (p *planner) etcdPassword(h *inventory.Host, user string) service.Secret {
-	if v, set := h.Var("pg_etcd_password"); set {
+	if v, set := p.variable(h, "pg_etcd_password"); set {
 		if text, isText := v.Text(); v.Kind() == inventory.Null || isText && text == "" {
 			return service.Secret(user)
 		}
@@ -260,16 +261,20 @@ func (p *planner) records(c *cluster) (records []service.Record, files []string)
 		}
 		records = append(records, service.Record{Name: m.Name, Address: m.Host})
 		files = append(files, m.Name)
-		if m.host == c.viewpoint() {
+		if m.host == p.viewpoint(c) {
 			primary = m.Host
 		}
 	}
-	h := c.viewpoint()
+	h := p.viewpoint(c)
 	target := p.dnsTarget(c, h, primary)
 	if target == "" {
 		return records, files
 	}
+	before := len(p.problems)
 	suffix := p.text(h, "pg_dns_suffix", "", "letters, digits, dashes and dots", labelForm)
+	if len(p.problems) > before {
+		return records, files
+	}
 	return append(records, service.Record{Name: c.name + suffix, Address: target}), append(files, c.name)
 }
 

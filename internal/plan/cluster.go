@@ -28,6 +28,8 @@ type member struct {
 	service.Member
 	host *inventory.Host
 	seq  int64
+	// unsound are the variables that can't be used; a default stands in their place, which no service may rely on.
+	unsound map[string]bool
 }
 
 // clusterForm is what Pigsty takes for a cluster's name.
@@ -36,7 +38,7 @@ var clusterForm = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
 // clusterName gives a host's pg_cluster. Pigsty means a text; a whole number is taken for the text of its digits.
 func (p *planner) clusterName(h *inventory.Host) (string, inventory.Value, bool) {
 	const want = "letters, digits and dashes, and not root"
-	v, set := p.variable(h, "pg_cluster")
+	v, set := p.shown(h, "pg_cluster")
 	if !set {
 		return "", v, false
 	}
@@ -54,14 +56,22 @@ func (p *planner) clusterName(h *inventory.Host) (string, inventory.Value, bool)
 	return name, v, name != ""
 }
 
-// viewpoint is the host whose variables describe the cluster to an operator: the declared primary, or else the first member.
-func (c *cluster) viewpoint() *inventory.Host {
+// primary is the member that is declared to be the primary, the first if there are several; nil if there is none.
+func (p *planner) primary(c *cluster) *inventory.Host {
 	for _, h := range c.hosts {
-		if v, set := h.Var("pg_role"); set {
+		if v, set := p.templates.Var(h, "pg_role"); set {
 			if role, _ := v.Text(); role == string(service.Primary) {
 				return h
 			}
 		}
+	}
+	return nil
+}
+
+// viewpoint is the host whose variables describe the cluster to an operator: the declared primary, or else the first member.
+func (p *planner) viewpoint(c *cluster) *inventory.Host {
+	if h := p.primary(c); h != nil {
+		return h
 	}
 	return c.hosts[0]
 }
@@ -77,8 +87,8 @@ func (p *planner) declared(c *cluster) []member {
 		m := p.member(c, h)
 		c.members = append(c.members, m)
 		if first, twice := taken[m.seq]; twice && m.seq >= 0 {
-			v, _ := h.Var("pg_seq")
-			p.problems.Errorf(v.Pos(), "a number of its own for each member", "pg_seq %d of %s is taken in cluster %q by %s%s",
+			pos, _ := h.Place("pg_seq")
+			p.problems.Errorf(pos, "a number of its own for each member", "pg_seq %d of %s is taken in cluster %q by %s%s",
 				m.seq, h.Name, c.name, c.hosts[first].Name, where(c.hosts[first], "pg_seq"))
 		} else {
 			taken[m.seq] = i
@@ -88,47 +98,57 @@ func (p *planner) declared(c *cluster) []member {
 		case primary < 0:
 			primary = i
 		default:
-			v, _ := h.Var("pg_role")
-			p.problems.Errorf(v.Pos(), "one primary", "%s is a second primary of cluster %q beside %s%s",
+			pos, _ := h.Place("pg_role")
+			p.unlessHAProxy(pos, "one primary", "%s is a second primary of cluster %q beside %s%s",
 				h.Name, c.name, c.hosts[primary].Name, where(c.hosts[primary], "pg_role"))
 		}
 	}
 	if primary < 0 {
-		p.problems.Errorf(c.pos, "pg_role: primary for one member, the leader, also in a standby cluster", "cluster %q has no primary", c.name)
+		p.unlessHAProxy(c.pos, "pg_role: primary for one member, the leader, also in a standby cluster", "cluster %q has no primary", c.name)
 	}
 	return c.members
 }
 
+// unlessHAProxy reports what Pigsty warns of and HAProxy can live with, but the native engine can't.
+func (p *planner) unlessHAProxy(pos diag.Position, want, format string, args ...any) {
+	if p.haproxy {
+		p.problems.Warnf(pos, want, format, args...)
+		return
+	}
+	p.problems.Errorf(pos, want, format, args...)
+}
+
 // where says in parentheses where a host's variable is set.
 func where(h *inventory.Host, name string) string {
-	v, set := h.Var(name)
+	pos, set := h.Place(name)
 	if !set {
 		return ""
 	}
-	return fmt.Sprintf(" (%s)", v.Pos())
+	return fmt.Sprintf(" (%s)", pos)
 }
 
 // member reads what a host says of itself as an instance. pg_seq is -1 if it can't be read.
 func (p *planner) member(c *cluster, h *inventory.Host) member {
-	m := member{host: h, seq: p.sequence(c, h)}
+	m := member{host: h, seq: p.sequence(c, h), unsound: map[string]bool{}}
+	m.unsound["pg_seq"] = m.seq < 0
 	m.Name = h.Name
 	if m.seq >= 0 {
 		m.Name = fmt.Sprintf("%s-%d", c.name, m.seq)
 	}
 	m.Host = h.Name
 	m.Role = p.role(c, h)
-	m.PostgresPort = p.number(h, "pg_port", defaultPostgresPort, 1, 65535)
-	m.PgBouncerPort = p.number(h, "pgbouncer_port", 6432, 1, 65535)
-	m.PatroniPort = p.number(h, "patroni_port", 8008, 1, 65535)
-	m.Weight = p.number(h, "pg_weight", 100, 0, 256)
-	if v, set := p.variable(h, "patroni_ssl_enabled"); set {
+	m.PostgresPort = p.memberNumber(m, "pg_port", defaultPostgresPort, 1, 65535)
+	m.PgBouncerPort = p.memberNumber(m, "pgbouncer_port", defaultPgBouncerPort, 1, 65535)
+	m.PatroniPort = p.memberNumber(m, "patroni_port", defaultPatroniPort, 1, 65535)
+	m.Weight = p.memberNumber(m, "pg_weight", 100, 0, 256)
+	if v, set := p.shown(h, "patroni_ssl_enabled"); set {
 		on, ok := v.Truth()
 		if !ok {
 			p.problems.Errorf(v.Pos(), "true or false", "patroni_ssl_enabled is %s", v.Describe())
 		}
 		m.PatroniTLS = on
 	}
-	if v, set := p.variable(h, "pg_offline_query"); set && v.Kind() != inventory.Bool {
+	if v, set := p.shown(h, "pg_offline_query"); set && v.Kind() != inventory.Bool {
 		p.problems.Warnf(v.Pos(), "true or false", "pg_offline_query is %s, which selectors %s", v.Describe(), truthOf(v))
 	}
 	return m
@@ -146,7 +166,7 @@ func truthOf(v inventory.Value) string {
 
 func (p *planner) sequence(c *cluster, h *inventory.Host) int64 {
 	const want = "a whole number from 0, different for each member"
-	v, set := h.Var("pg_seq")
+	v, set := p.templates.Var(h, "pg_seq")
 	if !set {
 		p.problems.Errorf(h.Pos, want, "%s is a member of cluster %q but has no pg_seq", h.Name, c.name)
 		return -1
@@ -168,7 +188,7 @@ func (p *planner) role(c *cluster, h *inventory.Host) service.Role {
 		names = append(names, string(r))
 	}
 	want := "one of " + strings.Join(names, ", ")
-	v, set := h.Var("pg_role")
+	v, set := p.templates.Var(h, "pg_role")
 	if !set {
 		p.problems.Errorf(h.Pos, want, "%s is a member of cluster %q but has no pg_role", h.Name, c.name)
 		return ""
@@ -184,16 +204,38 @@ func (p *planner) role(c *cluster, h *inventory.Host) service.Role {
 	return service.Role(role)
 }
 
-// number reads a whole number of a host's.
-func (p *planner) number(h *inventory.Host, name string, otherwise, least, most int) int {
-	v, set := p.variable(h, name)
+// memberNumber reads a whole number of a member's, and notes if it can't be used.
+func (p *planner) memberNumber(m member, name string, otherwise, least, most int) int {
+	v, set := p.templates.Var(m.host, name)
 	if !set {
 		return otherwise
+	}
+	n, ok := p.whole(v, name, least, most)
+	if !ok {
+		m.unsound[name] = true
+		return otherwise
+	}
+	return n
+}
+
+// number reads a whole number of a host's.
+func (p *planner) number(h *inventory.Host, name string, otherwise, least, most int) int {
+	if v, set := p.templates.Own(h, name); set {
+		if n, ok := p.whole(v, name, least, most); ok {
+			return n
+		}
+	}
+	return otherwise
+}
+
+func (p *planner) whole(v inventory.Value, name string, least, most int) (int, bool) {
+	if !p.readable(v, name) {
+		return 0, false
 	}
 	n, ok := v.WholeNumber()
 	if !ok || n < int64(least) || n > int64(most) {
 		p.problems.Errorf(v.Pos(), fmt.Sprintf("a whole number from %d to %d", least, most), "%s is %s", name, v.Describe())
-		return otherwise
+		return 0, false
 	}
-	return int(n)
+	return int(n), true
 }

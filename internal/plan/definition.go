@@ -52,8 +52,10 @@ func DefaultServices() []service.Definition {
 }
 
 const (
-	defaultMaxConn      = 5000
-	defaultPostgresPort = 5432
+	defaultMaxConn       = 5000
+	defaultPostgresPort  = 5432
+	defaultPgBouncerPort = 6432
+	defaultPatroniPort   = 8008
 )
 
 // serviceKeys are the keys of a service definition, with how each is read. The first three are required.
@@ -80,7 +82,7 @@ type definitionReader struct {
 // earlier, as its file would in Pigsty.
 func (p *planner) definitions(h *inventory.Host) []definition {
 	var all []definition
-	if _, set := h.Var("pg_default_services"); set {
+	if _, set := h.Place("pg_default_services"); set {
 		all = p.list(h, "pg_default_services")
 	} else {
 		for _, d := range DefaultServices() {
@@ -114,7 +116,7 @@ func (p *planner) definitions(h *inventory.Host) []definition {
 
 // list reads pg_default_services or pg_services; entries that aren't sound are left out.
 func (p *planner) list(h *inventory.Host, variable string) []definition {
-	v, set := h.Var(variable)
+	v, set := p.templates.Own(h, variable)
 	if !set {
 		return nil
 	}

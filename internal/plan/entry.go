@@ -61,8 +61,8 @@ func readEntry[R any](reader *R, r *entryReader, keys []entryKey[R], v inventory
 		case value.Kind() == inventory.Null && !k.emptiable:
 			r.fail(value.Pos(), "a value, or not the key either", "%s is empty", k.name)
 		default:
-			if part, why, found := value.Unreadable(); found {
-				r.fail(part.Pos(), "a value written out", why, k.name)
+			if !r.p.readable(value, r.label+": "+k.name) {
+				r.sound = false
 				continue
 			}
 			k.read(reader, value)

@@ -60,8 +60,8 @@ func (p *planner) generics(h *inventory.Host) []generic {
 			return nil
 		}
 	}
-	v, set := p.variable(h, "haproxy_services")
-	if !set {
+	v, set := p.templates.Own(h, "haproxy_services")
+	if !set || v.Kind() != inventory.List && !p.readable(v, "haproxy_services") {
 		return nil
 	}
 	if v.Kind() != inventory.List {

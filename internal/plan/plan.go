@@ -40,12 +40,7 @@ func (p *planner) forNode(host string) (service.Plan, diag.Problems) {
 		p.problems.Errorf(diag.Position{File: inv.File}, nearestHost(inv, host), "the host %q isn't in the inventory", host)
 		return plan, p.problems.Sorted()
 	}
-	plan.Clusters = p.node(h)
-	if p.haproxy {
-		for _, g := range p.generics(h) {
-			plan.Generics = append(plan.Generics, g.Generic)
-		}
-	}
+	plan.Clusters, plan.Generics = p.node(h)
 	if !p.haproxy && len(plan.Clusters) == 0 {
 		p.problems.Warnf(h.Pos, "pg_cluster, pg_seq and pg_role", "the host %q is a member of no cluster and carries no services", host)
 	}
@@ -57,7 +52,10 @@ func All(inv *inventory.Inventory) (service.Plan, diag.Problems) {
 	p := newPlanner(inv)
 	plan := service.Plan{Clusters: make([]service.Cluster, 0, len(p.clusters))}
 	for _, c := range p.clusters {
-		plan.Clusters = append(plan.Clusters, p.view(c, c.viewpoint()))
+		h := p.viewpoint(c)
+		v := p.view(c, h, true)
+		p.settle(h, nil, []carriedCluster{{c, v}})
+		plan.Clusters = append(plan.Clusters, v.seen)
 	}
 	p.warnOfNone()
 	return plan, p.problems.Sorted()
@@ -83,6 +81,9 @@ type planner struct {
 	clusters  []*cluster
 	of        map[*inventory.Host]*cluster
 	selectors map[string]compiled
+	templates *inventory.Templates
+	// delegations are the clusters whose services hosts carry for others, once somebody has asked.
+	delegations map[*inventory.Host][]*cluster
 	// endpoints are etcd's URLs, once they were asked for.
 	endpoints []string
 	// infra are the hosts of the group of that name, once they were asked for.
@@ -96,7 +97,7 @@ type compiled struct {
 }
 
 func newPlanner(inv *inventory.Inventory) *planner {
-	p := &planner{inv: inv, of: map[*inventory.Host]*cluster{}, selectors: map[string]compiled{}}
+	p := &planner{inv: inv, of: map[*inventory.Host]*cluster{}, selectors: map[string]compiled{}, templates: inv.Templates(roleDefaults())}
 	byName := map[string]*cluster{}
 	for _, h := range inv.Hosts() {
 		name, v, ok := p.clusterName(h)
@@ -115,47 +116,30 @@ func newPlanner(inv *inventory.Inventory) *planner {
 	return p
 }
 
-// node gives what one node carries, with the problems that only this node has.
-func (p *planner) node(h *inventory.Host) []service.Cluster {
-	p.genericServices(h)
-	c, isMember := p.of[h]
-	if !isMember {
-		return []service.Cluster{}
-	}
-	return []service.Cluster{p.view(c, h)}
-}
-
-// genericServices tells of services that the node's HAProxy has and this program doesn't carry.
-func (p *planner) genericServices(h *inventory.Host) {
-	v, set := h.Var("haproxy_services")
-	if p.haproxy || !set || v.Kind() == inventory.Null || v.Kind() == inventory.List && len(v.Items()) == 0 {
-		return
-	}
-	if enabled, set := h.Var("haproxy_enabled"); set {
-		if on, ok := enabled.Truth(); ok && !on {
-			return
-		}
-	}
-	p.problems.Warnf(v.Pos(), "HAProxy for these", "haproxy_services are not carried by the native engine yet")
-}
-
 func (p *planner) warnOfNone() {
 	if len(p.clusters) == 0 && p.problems.Err() == nil {
 		p.problems.Warnf(diag.Position{File: p.inv.File}, "hosts with pg_cluster, pg_seq and pg_role", "no host is a member of a cluster")
 	}
 }
 
-// variable looks a host's variable up. One that can't be read as it is written is a problem, and then as good as unset.
+// variable looks a host's variable up as the host itself sees it: templates in it may use Pigsty's defaults. One that has no
+// value is a problem, and then as good as unset.
 func (p *planner) variable(h *inventory.Host, name string) (inventory.Value, bool) {
-	v, set := h.Var(name)
+	v, set := p.templates.Own(h, name)
 	return v, set && p.readable(v, name)
 }
 
-// readable reports a value that holds a template or is encrypted; what names it in the message.
+// shown looks a variable up as other hosts see it: what the host is as a member.
+func (p *planner) shown(h *inventory.Host, name string) (inventory.Value, bool) {
+	v, set := p.templates.Var(h, name)
+	return v, set && p.readable(v, name)
+}
+
+// readable reports a value that has no value; what names it in the message.
 func (p *planner) readable(v inventory.Value, what string) bool {
-	part, why, found := v.Unreadable()
+	problem, found := v.Unreadable(what)
 	if found {
-		p.problems.Errorf(part.Pos(), "a value written out", why, what)
+		p.problems = append(p.problems, problem)
 	}
 	return !found
 }

@@ -54,15 +54,10 @@ func ForSite(inv *inventory.Inventory, parts Parts) (Site, diag.Problems) {
 	p.haproxy = true
 	site := Site{Nodes: make([]Node, 0, len(inv.Hosts()))}
 	for _, h := range inv.Hosts() {
-		n := Node{Pos: h.Pos, Plan: service.Plan{Node: h.Name, Clusters: p.node(h)}}
-		for _, g := range p.generics(h) {
-			n.Plan.Generics = append(n.Plan.Generics, g.Generic)
-		}
+		n := Node{Pos: h.Pos, Plan: service.Plan{Node: h.Name}}
+		n.Plan.Clusters, n.Plan.Generics = p.node(h)
 		if parts.Base {
-			if base, has := p.base(h); has {
-				p.statsPort(h, base, n.Plan)
-				n.Base = &base
-			}
+			n.Base = p.baseOf(h, n.Plan)
 		}
 		if c, isMember := p.of[h]; isMember {
 			n.Cluster = c.name
@@ -81,11 +76,26 @@ func ForSite(inv *inventory.Inventory, parts Parts) (Site, diag.Problems) {
 	return site, p.problems.Sorted()
 }
 
+// baseOf gives nil if the host has no HAProxy, or if anything of its base is wrong.
+func (p *planner) baseOf(h *inventory.Host, carried service.Plan) *service.Base {
+	before := len(p.problems)
+	base, has := p.base(h)
+	if !has {
+		return nil
+	}
+	p.statsPort(h, base, carried)
+	if p.problems[before:].Err() != nil {
+		return nil
+	}
+	return &base
+}
+
 func (p *planner) vipOf(c *cluster, h *inventory.Host) *service.VIP {
 	members := p.declared(c)
 	i := slices.IndexFunc(members, func(m member) bool { return m.host == h })
+	before := len(p.problems)
 	v, ok := p.vip(c, members[i])
-	if !ok {
+	if !ok || p.problems[before:].Err() != nil {
 		return nil
 	}
 	return &v

@@ -24,39 +24,49 @@ type view struct {
 	definitions []definition
 }
 
-// view gives a cluster as one host sees it. Hosts that have viewVariables from the same places see the same, and as a rule
-// all members do; so each view is made once. (This holds as long as a value means the same for every host that has it.)
-func (p *planner) view(c *cluster, h *inventory.Host) service.Cluster {
-	key := make([]diag.Position, len(viewVariables))
+// view gives a cluster as one host sees it, with the services that it declares if it is to carry them. Hosts that have
+// viewVariables from the same places see the same, and as a rule all members do; so each view is made once. A value with a
+// template in it may mean something else for every host.
+func (p *planner) view(c *cluster, h *inventory.Host, carried bool) view {
+	places := make([]diag.Position, len(viewVariables))
+	eyes := ""
 	for i, name := range viewVariables {
-		if v, set := h.Var(name); set {
-			key[i] = v.Pos()
+		places[i], _ = h.Place(name)
+		if p.templates.HasTemplate(h, name) {
+			eyes = h.Name
 		}
 	}
-	v, done := c.views[fmt.Sprint(key)]
+	key := fmt.Sprint(places, eyes, carried)
+	v, done := c.views[key]
 	if !done {
-		v = p.look(c, h)
-		c.views[fmt.Sprint(key)] = v
+		v = p.look(c, h, carried)
+		c.views[key] = v
 	}
-	p.ports(h, p.declared(c), v.definitions)
-	return v.seen
+	return v
 }
 
 // look makes a view.
-func (p *planner) look(c *cluster, h *inventory.Host) view {
+func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 	members := p.declared(c)
+	before := len(p.problems)
 	t := p.timing(h)
+	timed := p.problems[before:].Err() == nil
 	seen := service.Cluster{
 		Name: c.name, TTL: t.ttl, StaticRoles: p.staticRoles(h),
 		Members: make([]service.Member, 0, len(members)), Definitions: []service.Definition{},
 	}
 	var definitions []definition
-	if !p.delegated(h) {
+	if carried {
 		definitions = p.definitions(h)
 	}
+	before = len(p.problems)
 	dest := p.defaultDest(h)
+	led := p.problems[before:].Err() == nil
+	// What a service takes from a variable that is wrong, it lacks.
+	lacking := map[string]bool{}
 	for i := range definitions {
 		d := &definitions[i]
+		lacking[d.Name] = d.dest == (service.Dest{}) && !led || !d.ownOptions && !timed
 		d.FullName = c.name + "-" + d.Name
 		d.Dest = d.dest
 		if d.Dest == (service.Dest{}) {
@@ -72,7 +82,7 @@ func (p *planner) look(c *cluster, h *inventory.Host) view {
 		seen.Members = append(seen.Members, m.Member)
 	}
 	for _, d := range definitions {
-		if !refused[d.Name] && p.selects(c, d, members, vars) {
+		if !refused[d.Name] && p.selects(c, d, members, vars) && !lacking[d.Name] {
 			seen.Definitions = append(seen.Definitions, d.Definition)
 		}
 	}
@@ -91,28 +101,6 @@ func (p *planner) staticRoles(h *inventory.Host) bool {
 		p.problems.Errorf(v.Pos(), "live or static", "pgporter_roles is %s", v.Describe())
 	}
 	return text == "static"
-}
-
-// delegated tells whether another group's hosts carry the services, which isn't supported yet.
-func (p *planner) delegated(h *inventory.Host) bool {
-	v, set := p.variable(h, "pg_service_provider")
-	if !set || v.Kind() == inventory.Null {
-		return false
-	}
-	group, isText := v.Text()
-	if !isText {
-		p.problems.Errorf(v.Pos(), "the name of a group, or '' for none", "pg_service_provider is %s", v.Describe())
-		return true
-	}
-	if group == "" {
-		return false
-	}
-	if _, exists := p.inv.Group(group); !exists {
-		p.problems.Warnf(v.Pos(), "the name of a group", "pg_service_provider: there is no group %q; the members carry the services, as in Pigsty", group)
-		return false
-	}
-	p.problems.Errorf(v.Pos(), "'', for services that the members carry", "pg_service_provider %s: services carried by another group are not supported yet", group)
-	return true
 }
 
 // defaultDest is what `dest: default` means on a host.
@@ -160,17 +148,23 @@ func (p *planner) selectorVars(members []member, definitions []definition) (all 
 	for i, m := range members {
 		wanted := names
 		if whole {
-			wanted = slices.Sorted(maps.Keys(m.host.Vars()))
+			wanted = m.host.Names()
 		}
 		vars := map[string]any{"inventory_hostname": m.host.Name, "pg_role": string(m.Role)}
 		withheld := map[string]bool{}
 		for _, name := range wanted {
-			v, set := m.host.Var(name)
+			v, set := p.templates.Var(m.host, name)
 			_, has := vars[name]
 			switch {
 			case !set || has:
 			case isSecret(name):
 				withheld[name] = true
+			case whole && !slices.Contains(names, name):
+				// An expression that looks at members as a whole need not care for this one.
+				if problem, found := v.Unreadable(name); found {
+					p.problems.Warnf(problem.Pos, problem.Want, "%s; selectors see it as it is written", problem.What)
+				}
+				vars[name] = withoutSecrets(v.JSON(), withheld)
 			case p.readable(v, name):
 				vars[name] = withoutSecrets(v.JSON(), withheld)
 			}
@@ -224,31 +218,49 @@ func withoutSecrets(value any, withheld map[string]bool) any {
 
 // selects evaluates a definition's expressions with the declared roles and tells whether they can be used.
 func (p *planner) selects(c *cluster, d definition, members []member, vars []map[string]any) bool {
-	service := fmt.Sprintf("service %q", d.FullName)
+	name := fmt.Sprintf("service %q", d.FullName)
 	selected, err := d.selector.Select(vars)
 	if err != nil {
-		p.badExpression(d.selectorValue, service+": selector", err)
+		p.badExpression(d.selectorValue, name+": selector", err)
 	}
 	var backups []int
 	if d.backup != nil {
 		var backupErr error
 		if backups, backupErr = d.backup.SelectBackup(vars); backupErr != nil {
-			p.badExpression(d.backupValue, service+": backup", backupErr)
+			p.badExpression(d.backupValue, name+": backup", backupErr)
 			err = errors.Join(err, backupErr)
 		}
 	}
-	if err != nil {
+	if err != nil || !p.reachable(d, members, slices.Concat(selected, backups)) {
 		return false
 	}
 	switch {
 	case len(selected) > 0:
 	case d.builtIn && len(backups) == 0:
-		p.problems.Warnf(c.pos, "", "%s has no server: neither its selector nor its backup matches a member", service)
+		p.problems.Warnf(c.pos, "", "%s has no server: neither its selector nor its backup matches a member", name)
 	case !d.builtIn && d.isDefault() && len(backups) > 0:
 	case !d.builtIn:
-		p.problems.Warnf(d.selectorValue.Pos(), "", "%s: the selector matches no member%s", service, andBackups(len(backups)))
+		p.problems.Warnf(d.selectorValue.Pos(), "", "%s: the selector matches no member%s", name, andBackups(len(backups)))
 	}
 	p.warnOfSync(d, members, backups)
+	return true
+}
+
+// reachable tells whether all servers of a service can be named and reached. What is wrong with a member has been reported.
+func (p *planner) reachable(d definition, members []member, servers []int) bool {
+	byName := map[string]int{}
+	for _, i := range servers {
+		m := members[i]
+		if other, again := byName[m.Name]; again && other != i {
+			return false
+		}
+		byName[m.Name] = i
+		switch {
+		case m.unsound["pg_seq"], m.unsound["patroni_port"], m.unsound["pg_weight"],
+			m.unsound["pg_port"] && d.Dest.Kind == service.ToPostgres, m.unsound["pgbouncer_port"] && d.Dest.Kind == service.ToPgBouncer:
+			return false
+		}
+	}
 	return true
 }
 
@@ -279,49 +291,4 @@ func (p *planner) warnOfSync(d definition, members []member, backups []int) {
 	}
 	p.problems.Warnf(d.backupValue.Pos(), "check: /read-only-sync, which passes on synchronous standbys and on the primary",
 		"service %q: its backup, the primary, can never serve: %s answers 503 there", d.FullName, path)
-}
-
-// ports finds what can't listen together on a host: services among each other, and a service with the member's own ports.
-func (p *planner) ports(h *inventory.Host, members []member, definitions []definition) {
-	byPort := map[int][]definition{}
-	for _, d := range definitions {
-		for _, other := range byPort[d.Port] {
-			if !overlap(d.IP, other.IP) {
-				continue
-			}
-			p.portTaken(d, fmt.Sprintf("service %q%s", other.FullName, parenthesis(other.portPos)))
-		}
-		byPort[d.Port] = append(byPort[d.Port], d)
-	}
-	for _, m := range members {
-		if m.host != h {
-			continue
-		}
-		for _, own := range []struct {
-			program, variable string
-			port              int
-		}{{"PostgreSQL", "pg_port", m.PostgresPort}, {"PgBouncer", "pgbouncer_port", m.PgBouncerPort}, {"Patroni", "patroni_port", m.PatroniPort}} {
-			for _, d := range byPort[own.port] {
-				if !overlap(d.IP, h.Name) {
-					continue
-				}
-				if d.portPos.Line == 0 {
-					v, _ := h.Var(own.variable)
-					d.portPos = v.Pos()
-				}
-				p.portTaken(d, own.program+"'s "+own.variable+where(h, own.variable))
-			}
-		}
-	}
-}
-
-func (p *planner) portTaken(d definition, by string) {
-	p.problems.Errorf(d.portPos, "a port, or an ip, of its own", "service %q: port %d is taken on the same node by %s", d.FullName, d.Port, by)
-}
-
-func parenthesis(pos diag.Position) string {
-	if pos.Line == 0 {
-		return " (a default service)"
-	}
-	return fmt.Sprintf(" (%s)", pos)
 }

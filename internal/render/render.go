@@ -7,7 +7,6 @@ package render
 
 import (
 	"cmp"
-	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -58,7 +57,8 @@ func Files(inv *inventory.Inventory, wanted Wanted) ([]File, diag.Problems) {
 		Names: wanted.kind(stamp.DNSMasq),
 	}
 	site, problems := plan.ForSite(inv, parts)
-	r := &renderer{wanted: wanted, problems: problems, site: site, taken: map[string]int{}}
+	r := &renderer{wanted: wanted, problems: problems, site: site, taken: map[string]int{}, resolved: map[sight]service.Set{}}
+	r.directories()
 	r.haproxy()
 	r.dnsmasq()
 	r.vipManager()
@@ -99,15 +99,12 @@ type renderer struct {
 	taken    map[string]int
 	problems diag.Problems
 	// sets are the clusters' services as declared roles give them, by host.
-	sets map[string][]service.Set
+	sets     map[string][]service.Set
+	resolved map[sight]service.Set
 }
 
 // add keeps a file.
 func (r *renderer) add(pos diag.Position, host string, f File) {
-	if !directoryName(host) {
-		r.problems.Errorf(pos, "a name without slashes", "the host %q can't be the name of a directory", host)
-		return
-	}
 	f.Path = host + "/" + f.Path
 	if i, again := r.taken[f.Path]; again {
 		first := r.files[i]
@@ -119,26 +116,53 @@ func (r *renderer) add(pos diag.Position, host string, f File) {
 			}
 			return
 		}
-		r.problems.Errorf(pos, "names of their own", "%s of %s is the file of two services%s", path.Base(f.Path), host, owners(first.Of, f.Of))
+		r.problems.Errorf(pos, "a service by another name", "%s would be two files of %s", path.Base(f.Path), host)
 		return
 	}
 	r.taken[f.Path] = len(r.files)
 	r.files = append(r.files, f)
 }
 
-func owners(a, b stamp.Stamp) string {
-	name := func(s stamp.Stamp) string {
-		if s.Cluster == "" {
-			return "haproxy_services"
+// directories leaves hosts out whose names can't be a directory's.
+func (r *renderer) directories() {
+	r.site.Nodes = slices.DeleteFunc(r.site.Nodes, func(n plan.Node) bool {
+		usable := directoryName(n.Plan.Node)
+		if !usable {
+			r.problems.Errorf(n.Pos, "an address, or a name without slashes", "the host %q can't be the name of a directory", n.Plan.Node)
 		}
-		return fmt.Sprintf("cluster %q", s.Cluster)
+		return !usable
+	})
+	for i, names := range r.site.Names {
+		r.site.Names[i].Servers = slices.DeleteFunc(slices.Clone(names.Servers), func(host string) bool { return !directoryName(host) })
 	}
-	return ": of " + name(a) + " and of " + name(b)
 }
 
 // directoryName tells whether a host's name can be one element of a path.
 func directoryName(host string) bool {
 	return host != "" && host != "." && host != ".." && !strings.ContainsFunc(host, func(r rune) bool { return r == '/' || r == '\\' || r < ' ' || r == 0x7f })
+}
+
+// sight is what hosts have in common that see a cluster alike: its members and definitions are the very same.
+type sight struct {
+	members     *service.Member
+	definitions *service.Definition
+}
+
+// resolve gives a cluster's services as the declared roles have them. Most hosts see a cluster alike: it is done once for
+// them.
+func (r *renderer) resolve(c service.Cluster) (service.Set, error) {
+	if len(c.Members) == 0 || len(c.Definitions) == 0 {
+		return resolve.Set(c, nil)
+	}
+	seen := sight{&c.Members[0], &c.Definitions[0]}
+	if set, done := r.resolved[seen]; done {
+		return set, nil
+	}
+	set, err := resolve.Set(c, nil)
+	if err == nil {
+		r.resolved[seen] = set
+	}
+	return set, err
 }
 
 // haproxy renders every service of every host.
@@ -149,7 +173,7 @@ func (r *renderer) haproxy() {
 		var carried []string
 		for _, c := range n.Plan.Clusters {
 			carried = append(carried, c.Name)
-			set, err := resolve.Set(c, nil)
+			set, err := r.resolve(c)
 			if err != nil {
 				r.problems.Errorf(n.Pos, "", "cluster %q: %v", c.Name, err)
 				continue

@@ -71,6 +71,9 @@ type Cluster struct {
 	Definitions []Definition `json:"services"`
 	// StaticRoles keeps the declared roles in selectors, as Pigsty's rendered files do, whatever the members are now.
 	StaticRoles bool `json:"static_roles,omitempty"`
+	// KeyPath is where Patroni keeps the cluster's keys in etcd: <namespace>/<scope>, or <namespace>/<scope>/<group> for a group
+	// of a Citus cluster. Empty is the namespace that pgporter was told and Name.
+	KeyPath string `json:"key_path,omitempty"`
 	// TTL is how long Patroni's leader key outlives its holder, in seconds: a primary's last passed check is void after it.
 	TTL int `json:"ttl"`
 }
@@ -122,13 +125,17 @@ func (d Dest) Of(m Member) int {
 	return d.Port
 }
 
-// Balance is how new clients are spread over usable servers, in HAProxy's words.
+// Balance is how new clients are spread over usable servers, in HAProxy's words. Random may have the number of its draws
+// behind it, as in random(3).
 type Balance string
 
 // The algorithms that are declared in services.
 const (
 	RoundRobin Balance = "roundrobin"
 	LeastConn  Balance = "leastconn"
+	First      Balance = "first"
+	Source     Balance = "source"
+	Random     Balance = "random"
 )
 
 // Definition is a service as declared: who carries it is still an expression.

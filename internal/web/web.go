@@ -1,8 +1,8 @@
 // Package web serves the admin address: the status as JSON, a page for people, and an answer per service that an external
 // load balancer understands.
 //
-// Everything here only reads, so nothing asks for credentials; whatever changes the daemon goes another way (signals).
-// The package keeps no state: each request asks for the status anew.
+// Everything here only reads, so nothing asks for credentials; whatever changes the daemon goes another way (signals, the
+// control address). The package keeps no state: each request asks for the status anew.
 package web
 
 import (

@@ -1,0 +1,77 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgporter/pgporter/internal/control"
+	"github.com/pgporter/pgporter/internal/daemon"
+)
+
+// controlFlags say where orders are taken, and from whom.
+type controlFlags struct {
+	address string
+	files   control.Files
+}
+
+func (f *controlFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.address, "control", "", "take new configurations at this `ADDRESS[:PORT]`, * for what --bind says, port "+control.DefaultPort+" unless given (default: nowhere)")
+	c.Flags().StringVar(&f.files.Token, "control-token-file", "", "the `FILE` with the token that --control asks for; its owner's alone (mode 0600)")
+	c.Flags().StringVar(&f.files.Certificate, "control-tls-cert", "", "the `FILE` with the certificate that --control shows (PEM)")
+	c.Flags().StringVar(&f.files.Key, "control-tls-key", "", "the `FILE` with its key (PEM)")
+}
+
+// settle gives what the flags say: nil if no orders are to be taken. There is no control address without credentials.
+func (f *controlFlags) settle(bind netip.Addr, discovered bool) (*daemon.Control, error) {
+	parts := []struct{ flag, value string }{
+		{"--control", f.address}, {"--control-token-file", f.files.Token}, {"--control-tls-cert", f.files.Certificate}, {"--control-tls-key", f.files.Key},
+	}
+	var missing []string
+	for _, p := range parts {
+		if p.value == "" {
+			missing = append(missing, p.flag)
+		}
+	}
+	switch {
+	case len(missing) == len(parts):
+		return nil, nil
+	case len(missing) > 0:
+		return nil, inputError{fmt.Errorf("an address that takes new configurations needs a token and a certificate too (pgporter credentials makes both): %s missing", strings.Join(missing, ", "))}
+	case discovered:
+		return nil, inputError{errors.New("--control is for nodes of an inventory: it goes with --inventory, not with --patroni")}
+	}
+	address, err := f.where(bind)
+	if err != nil {
+		return nil, err
+	}
+	credentials, err := control.LoadCredentials(f.files)
+	if err != nil {
+		return nil, inputError{err}
+	}
+	return &daemon.Control{Address: address, Credentials: credentials}, nil
+}
+
+// where completes the address: "*", or a port alone, means what it means for services.
+func (f *controlFlags) where(bind netip.Addr) (string, error) {
+	text := f.address
+	if rest, all := strings.CutPrefix(text, "*"); all && (rest == "" || rest[0] == ':') {
+		text = rest
+	}
+	if text == "" || strings.HasPrefix(text, ":") && strings.Count(text, ":") == 1 {
+		port := strings.TrimPrefix(text, ":")
+		if text == "" {
+			port = control.DefaultPort
+		}
+		host := ""
+		if bind.IsValid() {
+			host = bind.String()
+		}
+		text = net.JoinHostPort(host, port)
+	}
+	return hostPort("control", text, control.DefaultPort)
+}

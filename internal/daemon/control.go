@@ -1,0 +1,140 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/api"
+	"github.com/pgporter/pgporter/internal/control"
+	"github.com/pgporter/pgporter/internal/diff"
+	"github.com/pgporter/pgporter/internal/intake"
+	"github.com/pgporter/pgporter/internal/service"
+)
+
+// Control is an address at which orders are taken from those who have the token.
+type Control struct {
+	// Address is host:port; an empty host is every address of this machine.
+	Address     string
+	Credentials *control.Credentials
+}
+
+// Sent says where a configuration came from that wasn't read on this node.
+type Sent struct {
+	// Source is what the sender made it from, Sender who he says to be, From his address.
+	Source, Sender, From string
+}
+
+// listenForControl opens the control address; without one there is no listener.
+func (d *Daemon) listenForControl(ctx context.Context) (net.Listener, error) {
+	if d.cfg.Control == nil {
+		return nil, nil
+	}
+	var config net.ListenConfig
+	door, err := config.Listen(ctx, "tcp", d.cfg.Control.Address)
+	if err != nil {
+		return nil, fmt.Errorf("control address %s: %w", d.cfg.Control.Address, err)
+	}
+	return door, nil
+}
+
+// serveControl takes orders until ctx ends. When it returns, none is being carried out and none will be.
+func (d *Daemon) serveControl(ctx context.Context, door net.Listener) error {
+	if door == nil {
+		return nil
+	}
+	defer func() {
+		d.taking.Lock()
+		defer d.taking.Unlock()
+		d.closed = true
+	}()
+	expires := d.cfg.Control.Credentials.Expires()
+	d.log.Info("orders are taken from those who have the token", "control", door.Addr().String(), "certificate_expires", expires)
+	if time.Now().After(expires) {
+		d.log.Warn("the certificate of the control address has expired, nobody will trust it", "expired", expires)
+	}
+	server := control.Server{Credentials: d.cfg.Control.Credentials, Node: d.who, Take: d.carryOut, Logger: d.log}
+	return server.Serve(ctx, door)
+}
+
+// renewCredentials reads the token and the certificate again; if they can't be used, those in use stay.
+func (d *Daemon) renewCredentials() {
+	if d.cfg.Control == nil {
+		return
+	}
+	if err := d.cfg.Control.Credentials.Renew(); err != nil {
+		d.log.Error("the credentials of the control address can't be renewed, those in use stay", "problems", err.Error())
+	}
+}
+
+// who is this node, for whom may change it.
+func (d *Daemon) who() api.Node {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	engine := api.EngineNative
+	if d.cfg.HAProxy != nil {
+		engine = api.EngineHAProxy
+	}
+	return api.Node{Version: d.cfg.Version, Node: d.node, Engine: engine, Generation: d.accepted}
+}
+
+// carryOut takes an order, or with dryRun says what it would change. Orders come one after the other, and each is compared
+// with what the one before left.
+func (d *Daemon) carryOut(ctx context.Context, o intake.Order, from string, dryRun bool) (api.Taken, error) {
+	d.taking.Lock()
+	defer d.taking.Unlock()
+	if d.closed || ctx.Err() != nil {
+		return api.Taken{}, errors.New("this pgporter is stopping")
+	}
+	about := []any{"from", from, "sender", o.Sender, "source", o.Source}
+	changes, err := d.compare(o)
+	if err == nil {
+		err = d.swap(ctx, Loaded{Plan: o.Plan, Trial: dryRun, Sent: &Sent{Source: o.Source, Sender: o.Sender, From: from}})
+	}
+	node := d.who()
+	switch {
+	case err != nil && dryRun:
+		d.log.Info("an order was tried and would be refused", append(about, "generation", node.Generation, "problems", err.Error())...)
+		return api.Taken{}, err
+	case err != nil:
+		d.refuse(err, about...)
+		return api.Taken{}, err
+	case dryRun:
+		d.log.Info("an order was compared, nothing has changed", append(about, "generation", node.Generation)...)
+	default:
+		d.log.Info("an order was carried out", append(about, "generation", node.Generation,
+			"clusters_changed", len(changes.Clusters), "services_changed", len(changes.Services))...)
+	}
+	return api.Taken{Version: node.Version, Node: node.Node, Generation: node.Generation, DryRun: dryRun, Changes: changes}, nil
+}
+
+// compare says what an order changes of what runs, or why it isn't for this node.
+func (d *Daemon) compare(o intake.Order) (api.Changes, error) {
+	d.mu.Lock()
+	plan, running := d.plan, d.running
+	d.mu.Unlock()
+	if o.Plan.Node != plan.Node {
+		return api.Changes{}, fmt.Errorf("the plan is for %s, and this node is %s", o.Plan.Node, plan.Node)
+	}
+	if d.cfg.HAProxy == nil {
+		if err := intake.Native(o.Plan); err != nil {
+			return api.Changes{}, err
+		}
+	}
+	return diff.Between(plan, o.Plan, liveRoles(running))
+}
+
+// liveRoles gives what the members of running clusters are now, by cluster and member.
+func liveRoles(running map[string]*runningCluster) map[string]map[string]service.Role {
+	live := make(map[string]map[string]service.Role, len(running))
+	for name, r := range running {
+		members := r.loop.Board().View().Members
+		live[name] = make(map[string]service.Role, len(members))
+		for _, m := range members {
+			live[name][m.Name] = m.Live
+		}
+	}
+	return live
+}

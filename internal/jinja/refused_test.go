@@ -1,0 +1,88 @@
+package jinja
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write the goldens anew")
+
+// What isn't supported, is wrong or costs too much: each with its place and message.
+func TestRefused(t *testing.T) {
+	data, err := os.ReadFile("testdata/refused.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	for _, source := range strings.Split(strings.TrimSpace(string(data)), "\n") {
+		started := time.Now()
+		compiled, err := Compile(source)
+		if err == nil {
+			_, err = compiled.Value(newFixture(t, "testdata/variables.json"), NewBudget())
+		}
+		failed, ok := err.(*Error)
+		if !ok {
+			t.Errorf("%s: the error is %v", source, err)
+			continue
+		}
+		if took := time.Since(started); took > 5*time.Second {
+			t.Errorf("%s: it took %s", source, took)
+		}
+		if len(source) > 80 {
+			source = source[:77] + "..."
+		}
+		fmt.Fprintf(&got, "%s\n    %d: %s\n", source, failed.Offset, failed.What)
+	}
+	const golden = "testdata/refused.golden"
+	if *update {
+		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.String() != string(want) {
+		t.Errorf("%s differs:\n%s", golden, got.String())
+	}
+}
+
+// No message may quote what a variable holds, which may be a secret.
+func TestMessagesKeepSecrets(t *testing.T) {
+	const secret = "s3cret"
+	scope := secretScope(secret)
+	for _, source := range []string{
+		"{{ v + 1 }}", "{{ 1 + v }}", "{{ v - v }}", "{{ v / 2 }}", "{{ v < 1 }}", "{{ v() }}", "{{ v.nosuch }}", "{{ v['x'] }}", "{{ v | from_json }}", "{{ v | b64decode }}",
+		"{{ d[v ~ v] }}", "{{ {}[v] }}", "{{ d | extract([d]) }}", "{{ d | items2dict }}", "{{ d + 1 }}", "{{ v | abs }}", "{{ v | round }}", "{{ [v, 1] | sort }}", "{{ 1 in v }}", "{{ 'x' | regex_replace(v ~ '(') }}",
+		"{{ '%d' % v }}", "{{ '%d' | format(v) }}", "{{ v.nosuch() }}", "{{ -v }}", "{{ range(v) }}", "{{ [1] | batch(v) }}", "{{ v | map(v) }}", "{{ [1] | map(v) }}", "{{ l.index(v ~ v) }}", "{{ {l: 1} }}", "{{ [1] | select(v) | list }}",
+	} {
+		compiled, err := Compile(source)
+		if err == nil {
+			_, err = compiled.Value(scope, NewBudget())
+		}
+		if err == nil || strings.Contains(err.Error(), secret) {
+			t.Errorf("%s: %v", source, err)
+		}
+	}
+}
+
+type secretScope string
+
+func (s secretScope) Lookup(name string) (Variable, bool, error) {
+	switch name {
+	case "v":
+		return Variable{Value: string(s), Plain: true}, true, nil
+	case "l":
+		return Variable{Value: []any{string(s)}, Plain: true}, true, nil
+	case "d":
+		d := NewDict()
+		d.Set(string(s), string(s))
+		return Variable{Value: d, Plain: true}, true, nil
+	}
+	return Variable{}, false, nil
+}
