@@ -93,6 +93,34 @@ func TestUnsettledRolesAreLeftAlone(t *testing.T) {
 	w.until("the roles are followed", func() bool { return strings.Contains(w.log.String(), "HAProxy follows") })
 }
 
+// TestABoardIsNotOverruled: HAProxy's check passes all the time on a server that is down on the Board.
+func TestABoardIsNotOverruled(t *testing.T) {
+	w := newWorld(t, 84)
+	w.begin(w.config(), w.says(1, "2", "2", "3"))
+	w.until("HAProxy's check has lost", func() bool { return strings.Contains(w.log.String(), "it is off until the server may") })
+	w.until("three is down", func() bool {
+		servers, err := w.engine.control.servers(t.Context(), w.workers().Current.PID)
+		return err == nil && !servers[place{"pg-test-reads", "pg-test-3"}].takesClients()
+	})
+	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); {
+		conn, seq := w.dial()
+		conn.Close()
+		if seq != 2 {
+			t.Fatalf("led to %d", seq)
+		}
+	}
+	w.says(1, "23", "2", "3")
+	w.until("three is led to", func() bool { _, seq := w.dial(); return seq == 3 })
+	// Its check is on again: what HAProxy sees counts.
+	w.mu.Lock()
+	w.checks[3] = 503
+	w.mu.Unlock()
+	w.until("HAProxy has found three down", func() bool {
+		servers, err := w.engine.control.servers(t.Context(), w.workers().Current.PID)
+		return err == nil && !servers[place{"pg-test-reads", "pg-test-3"}].takesClients()
+	})
+}
+
 func TestRuntimeCommandsSuffice(t *testing.T) {
 	w := newWorld(t, 84)
 	offer := w.says(1, "23", "2", "3")
@@ -382,10 +410,15 @@ func TestSystemsHAProxy(t *testing.T) {
 			}
 			// Whoever else reloads it now begins with what the Board says.
 			was := w.workers().Current
-			if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
-				t.Fatal(err)
-			}
+			signalled := time.Time{}
 			w.until("somebody else's reload", func() bool {
+				// A master that is still busy with the reload before doesn't see a signal.
+				if time.Since(signalled) > 2*time.Second {
+					signalled = time.Now()
+					if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
+						t.Fatal(err)
+					}
+				}
 				p, err := w.engine.control.processes(context.Background())
 				return err == nil && p.Current.PID != 0 && p.Current != was
 			})

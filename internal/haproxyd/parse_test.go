@@ -47,7 +47,7 @@ func TestParseServers(t *testing.T) {
 	got, err := parseServers(serverTable)
 	want := map[place]serverState{
 		{"pg-test-offline", "pg-test-1"}: {Address: "127.0.82.11", Port: 7000, Weight: 100, Initial: 100, Since: 16, Checked: true},
-		{"pg-test-offline", "pg-test-2"}: {Address: "fd00::2", Port: 7001, Op: opRunning, Admin: 9, Weight: 50, Initial: 100, Since: 16},
+		{"pg-test-offline", "pg-test-2"}: {Address: "fd00::2", Port: 7001, Op: opRunning, Admin: 9, Weight: 50, Initial: 100, Since: 16, Passed: true},
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)

@@ -73,6 +73,11 @@ func (w *world) address() string { return net.JoinHostPort(w.bind, strconv.Itoa(
 func newWorld(t *testing.T, octet int) *world {
 	t.Helper()
 	w := &world{t: t, octet: octet, bind: fmt.Sprintf("127.0.%d.1", octet), ports: [3]int{destination, patroniPort}}
+	var err error
+	if w.dir, err = os.MkdirTemp("", "ha-"); err != nil { // t.TempDir is too long for sockets
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(w.dir) })
 	var serving sync.WaitGroup
 	for seq := 1; seq <= 3; seq++ {
 		w.checks[seq] = 200
@@ -107,11 +112,6 @@ func newWorld(t *testing.T, octet int) *world {
 			t.Logf("log:\n%s\nHAProxy's:\n%s", &w.log, log)
 		}
 	})
-	var err error
-	if w.dir, err = os.MkdirTemp("", "ha-"); err != nil { // t.TempDir is too long for sockets
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(w.dir) })
 	return w
 }
 
