@@ -232,8 +232,8 @@ func TestReloadPlansForTheNodesEngine(t *testing.T) {
 	// What the native engine can't do is said with its place, and nobody gets anything.
 	n.orders = map[string][]intake.Order{}
 	status, out, problems := n.reload(strings.Replace(inventory, "pg_cluster: pg-test",
-		"pg_cluster: pg-test, pg_services: [ { name: x, port: 5440, selector: '[]', balance: source } ]", 1), "pg-test", "127.0.62.71", "127.0.62.72")
-	if status != 2 || out != "" || !strings.Contains(problems, "pigsty.yml:6:") || !strings.Contains(problems, "balance source is not supported by the native engine") || len(n.orders) != 0 {
+		"pg_cluster: pg-test, pg_services: [ { name: x, port: 5440, selector: '[]', balance: static-rr } ]", 1), "pg-test", "127.0.62.71", "127.0.62.72")
+	if status != 2 || out != "" || !strings.Contains(problems, "pigsty.yml:6:") || !strings.Contains(problems, "balance static-rr is not supported by the native engine") || len(n.orders) != 0 {
 		t.Errorf("status %d, orders %v\n%s%s", status, n.orders, out, problems)
 	}
 }

@@ -182,7 +182,7 @@ type Reading struct {
 	// member has another one. 0 if there is no key.
 	LeaderRevision int64
 	// Failover is what the failover key says, as Patroni wrote it (a JSON object with leader, member, scheduled_at); empty
-	// if no switchover is asked for.
+	// if no switchover is asked for, or it has been done.
 	Failover string
 	// FailoverRevision is that of the failover key's last change; 0 if there is no key.
 	FailoverRevision int64

@@ -35,6 +35,10 @@ func TestFollow(t *testing.T) {
 	}
 	e.put("/pg/pg-test/leader", "pg-test-2")
 	f.says(`leader pg-test-2, failover {"leader":"pg-test-1","member":"pg-test-2"}, system 7710787112816185761`)
+	e.put("/pg/pg-test/failover", "{}")
+	if done := f.says("leader pg-test-2, system 7710787112816185761"); done.FailoverRevision <= gone.FailoverRevision {
+		t.Errorf("revision %d", done.FailoverRevision)
+	}
 	e.remove("/pg/pg-test/failover")
 	f.says("leader pg-test-2, system 7710787112816185761")
 	// The same member takes the key again within one transaction: only the revision tells.

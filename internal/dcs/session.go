@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -143,6 +144,10 @@ func (s *session) put(kv *mvccpb.KeyValue) {
 	case s.leader():
 		s.now.Leader, s.now.LeaderRevision = value, kv.ModRevision
 	case s.failover():
+		// Patroni empties the key when it has done what was asked for.
+		if strings.TrimSpace(value) == "{}" {
+			value = ""
+		}
 		s.now.Failover, s.now.FailoverRevision = value, kv.ModRevision
 	case s.system():
 		s.now.System = value

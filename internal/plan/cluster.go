@@ -14,6 +14,8 @@ import (
 // cluster is the hosts that share a pg_cluster.
 type cluster struct {
 	name string
+	// unnamable says that the name can't be a part of a service's.
+	unnamable bool
 	// pos is where the first member's pg_cluster is set.
 	pos   diag.Position
 	hosts []*inventory.Host

@@ -232,6 +232,7 @@ func (r *definitionReader) readCheck(v inventory.Value) {
 		return
 	}
 	r.d.Check = text
+	r.p.warnOfCheck(v, r.label, text)
 }
 
 // isNoURL tells the characters that a request line can't hold as they are.

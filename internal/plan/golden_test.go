@@ -3,6 +3,7 @@ package plan
 import (
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -130,6 +131,45 @@ func TestHAProxyInventories(t *testing.T) {
 			}
 			compareGolden(t, name+".json", string(text)+"\n")
 			compareGolden(t, name+".txt", problems.Error()+"\n")
+		})
+	}
+}
+
+// What each node carries by either engine, and every problem that its plan has.
+func TestWhatNodesCarry(t *testing.T) {
+	for _, path := range inventories(t, "nodes", 3) {
+		name := strings.TrimSuffix(path, ".yml")
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			inv, problems := parse(t, path)
+			if problems != nil {
+				t.Fatal(problems)
+			}
+			var text strings.Builder
+			for _, engine := range []struct {
+				name string
+				plan func(*inventory.Inventory, string) (service.Plan, diag.Problems)
+			}{{"native", ForNode}, {"haproxy", ForHAProxy}} {
+				fmt.Fprintf(&text, "%s:\n", engine.name)
+				var problems diag.Problems
+				for _, h := range inv.Hosts() {
+					p, found := engine.plan(inv, h.Name)
+					problems = append(problems, found...)
+					fmt.Fprintf(&text, "  %s\n", h.Name)
+					for _, c := range p.Clusters {
+						fmt.Fprintf(&text, "    %s, ttl %d\n", c.Name, c.TTL)
+						for _, d := range c.Definitions {
+							fmt.Fprintf(&text, "      %s\n", describe(t, c, d))
+						}
+					}
+					for _, g := range p.Generics {
+						fmt.Fprintf(&text, "    %s %s:%d\n", g.Name, g.IP, g.Port)
+					}
+				}
+				for _, p := range problems.Sorted() {
+					fmt.Fprintf(&text, "  %s\n", p)
+				}
+			}
+			compareGolden(t, name+".txt", text.String())
 		})
 	}
 }

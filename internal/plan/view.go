@@ -82,7 +82,7 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 		seen.Members = append(seen.Members, m.Member)
 	}
 	for _, d := range definitions {
-		if !refused[d.Name] && p.selects(c, d, members, vars) && !lacking[d.Name] {
+		if !c.unnamable && !refused[d.Name] && p.selects(c, d, members, vars) && !lacking[d.Name] {
 			seen.Definitions = append(seen.Definitions, d.Definition)
 		}
 	}

@@ -366,9 +366,7 @@ func (d *dispatcher) unregister(s *session) {
 	}
 	delete(d.sessions, s)
 	d.picker.Release(s.member)
-	if suspected := d.suspects[s.member]; suspected != nil && suspected.tries == s {
-		suspected.tries = nil
-	}
+	d.yield(s)
 }
 
 // ended notes the end of a session's flow.

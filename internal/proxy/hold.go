@@ -217,16 +217,22 @@ func members(svc *state.Service) []string {
 // avoid gives the members that a client isn't to be led to now. Without a hold each server is tried once; with one, who
 // finds nobody else waits until it may be tried again. d.mu is held.
 func (d *dispatcher) avoid(c *client, now time.Time) map[string]bool {
-	members := map[string]bool{}
+	var members map[string]bool
+	add := func(member string) {
+		if members == nil {
+			members = map[string]bool{}
+		}
+		members[member] = true
+	}
 	if d.engine.cfg.Hold <= 0 {
 		for member := range c.failures {
-			members[member] = true
+			add(member)
 		}
 		return members
 	}
 	for member, s := range d.suspects {
 		if s.tries != nil || now.Before(s.until) {
-			members[member] = true
+			add(member)
 		}
 	}
 	return members
@@ -243,6 +249,13 @@ func (d *dispatcher) suspect(member string) {
 		d.suspects[member] = s
 	}
 	s.until = time.Now().Add(retryPause)
+}
+
+// yield lets another client try a suspected server, because it isn't the server that this session waits for. d.mu is held.
+func (d *dispatcher) yield(s *session) {
+	if suspected := d.suspects[s.member]; suspected != nil && suspected.tries == s {
+		suspected.tries = nil
+	}
 }
 
 // trust notes that a server has taken a client, or at least hasn't failed it at once. d.mu is held.

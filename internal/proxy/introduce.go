@@ -25,7 +25,8 @@ const glance = 250 * time.Millisecond
 // introduce brings what a client says before its authentication to a server, packet by packet, and starts the session as
 // soon as the server's answer shows that it has taken the client up. Until then the client hasn't heard of this server, so
 // that any failure (the returned error) leaves it free to be led to another. What can't be read, which includes everything
-// after encryption was agreed on, is the session's business from the first byte. The server is the caller's to close if there is an error.
+// after encryption was agreed on, is the session's business from the first byte. With an error the server is the caller's
+// to close.
 func (d *dispatcher) introduce(c *client, s *session, server *net.TCPConn) error {
 	stop := context.AfterFunc(s.connecting, func() { _ = server.SetDeadline(past) })
 	defer stop()
@@ -38,6 +39,11 @@ func (d *dispatcher) introduce(c *client, s *session, server *net.TCPConn) error
 			}
 		}
 		if len(answer) == 1 && answer[0] == declined && c.what != startupMessage {
+			// The client may take its time for the next packet.
+			d.mu.Lock()
+			d.yield(s)
+			d.letIn()
+			d.mu.Unlock()
 			if err := c.decline(d.here, d.engine.cfg.OpeningTimeout); err != nil {
 				return err
 			}

@@ -190,6 +190,33 @@ func TestRefusingReplicaIsPassedOver(t *testing.T) {
 	}
 }
 
+// A client that takes its time after its encryption request was declined doesn't keep others from a server that is tried
+// again after a failure.
+func TestThinkingClientHoldsUpNobody(t *testing.T) {
+	var calls atomic.Int64
+	conversations := [][]step{{}, {{sslAsked, []byte("N")}, {startup, askSASL}}, {{startup, askSASL}}}
+	a := startScript(t, "a", "127.0.42.1", func(conn net.Conn) {
+		n := calls.Add(1)
+		play(t, conn, conversations[n-1], n > 1)
+	})
+	def := definition(t, "primary", "127.0.48.4")
+	run(t, longHold, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a)))), 0})
+	thinking := dialSilent(t, addressOf(def))
+	expect := func(conn net.Conn, says, answer []byte) {
+		t.Helper()
+		_, err := conn.Write(says)
+		must(t, err)
+		got := make([]byte, len(answer))
+		if _, err := io.ReadFull(conn, got); err != nil || !bytes.Equal(got, answer) {
+			t.Fatalf("got %q, %v; want %q", got, err, answer)
+		}
+	}
+	expect(thinking, sslAsked, []byte("N"))
+	expect(dialSilent(t, addressOf(def)), startup, askSASL)
+	expect(thinking, startup, askSASL)
+	echoes(t, thinking)
+}
+
 func TestFirstWord(t *testing.T) {
 	endless := []byte("E\x00\x00\x20\x00SFATAL\x00C57P03\x00")
 	for _, test := range []struct {

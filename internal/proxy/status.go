@@ -41,7 +41,8 @@ type ServerStatus struct {
 	Member        string `json:"member"`
 	Sessions      int    `json:"sessions"`
 	TotalSessions uint64 `json:"total_sessions"`
-	// ConnectFailures count attempts to connect that the server refused or let time out.
+	// ConnectFailures count attempts to connect that the server refused or let time out, and clients that it turned away with
+	// all others, or without a word.
 	ConnectFailures uint64 `json:"connect_failures"`
 	ToServer        int64  `json:"bytes_to_server"`
 	ToClient        int64  `json:"bytes_to_client"`

@@ -196,11 +196,22 @@ func contains(c *call) (any, error) {
 		return strings.Contains(text, part), nil
 	}
 	for _, item := range c.list(0) {
-		if same, err := c.in.equal(c.node.offset, item, c.args[1]); same || err != nil {
+		if same, err := c.in.equal(c.node.offset, asNumber(item), asNumber(c.args[1])); same || err != nil {
 			return same, err
 		}
 	}
 	return false, nil
+}
+
+// asNumber makes 1 and 0 of booleans: Python looks for a value in a list by its own equality, not by JMESPath's.
+func asNumber(v any) any {
+	if b, ok := v.(bool); ok {
+		if b {
+			return 1.0
+		}
+		return 0.0
+	}
+	return v
 }
 
 func join(c *call) (any, error) {
@@ -301,8 +312,14 @@ func (c *call) keyed() ([]keyedItem, error) {
 		if !isOrdered(key) {
 			return nil, failAt(offset, "%s can't go by %s; a number or a text for each", c.node.name, describe(key))
 		}
-		if _, isText := key.(string); isText && isBare(c.node.kids[1].kids[0]) {
-			return nil, failAt(offset, "%s can't go by a text variable as it is, for Ansible refuses that; put it into to_string()", c.node.name)
+		if _, isText := key.(string); isText {
+			own, err := c.handedOn(c.node.kids[1].kids[0], item)
+			if err != nil {
+				return nil, err
+			}
+			if own {
+				return nil, failAt(offset, "%s can't go by a text variable as it is, for Ansible refuses that; join('', [variable]) makes a text of its own", c.node.name)
+			}
 		}
 		if len(keyed) > 0 {
 			if _, ok := orderOf(keyed[0].key, key); !ok {
@@ -314,15 +331,43 @@ func (c *call) keyed() ([]keyedItem, error) {
 	return keyed, nil
 }
 
-// isBare tells an expression that hands on what it finds in a member as it is.
-func isBare(n *node) bool {
-	switch n.op {
-	case opIdentity, opField, opIndex:
-		return true
-	case opChain:
-		return isBare(n.kids[0]) && isBare(n.kids[1])
+// handedOn tells whether the text that an expression makes of an item is one of the item's own, handed on as it is: to Ansible
+// that is of another type than a text that the expression makes or spells out, and its json_query knows no order for it.
+func (c *call) handedOn(n *node, item any) (bool, error) {
+	switch {
+	case n.op == opIdentity, n.op == opField, n.op == opIndex:
+		return true, nil
+	case n.op == opChain:
+		if n.kids[1].op != opCall {
+			return c.handedOn(n.kids[1], item)
+		}
+		inner, err := c.in.eval(n.kids[0], item)
+		if err != nil {
+			return false, err
+		}
+		return c.handedOn(n.kids[1], inner)
+	case n.op == opOr, n.op == opAnd:
+		left, err := c.in.eval(n.kids[0], item)
+		if err != nil {
+			return false, err
+		}
+		if isFalse(left) == (n.op == opOr) {
+			return c.handedOn(n.kids[1], item)
+		}
+		return c.handedOn(n.kids[0], item)
+	case n.op == opCall && (n.name == "to_string" || n.name == "not_null" || n.name == "max" || n.name == "min"):
+		for _, kid := range n.kids {
+			v, err := c.in.eval(kid, item)
+			if err != nil {
+				return false, err
+			}
+			if v == nil || n.name == "to_string" && kindsOf(v) != isText {
+				continue
+			}
+			return c.handedOn(kid, item)
+		}
 	}
-	return false
+	return false, nil
 }
 
 func merge(c *call) (any, error) {

@@ -7,7 +7,9 @@ package service
 
 import (
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // Role is what a member is. In an inventory it is declared (pg_role); at run time it is what the member is now.
@@ -137,6 +139,15 @@ const (
 	Source     Balance = "source"
 	Random     Balance = "random"
 )
+
+// NativeBalances are those that the native engine has, too; HAProxy has more.
+var NativeBalances = []Balance{RoundRobin, LeastConn, First, Source, Random}
+
+// Native tells whether the native engine has the algorithm. Arguments in parentheses don't count.
+func (b Balance) Native() bool {
+	name, _, _ := strings.Cut(string(b), "(")
+	return slices.Contains(NativeBalances, Balance(name))
+}
 
 // Definition is a service as declared: who carries it is still an expression.
 type Definition struct {
