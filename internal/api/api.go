@@ -17,6 +17,9 @@ type Status struct {
 	Config  Config    `json:"config"`
 	// Clusters stand in the order of the inventory.
 	Clusters []Cluster `json:"clusters"`
+	// Generic are services that belong to no cluster (haproxy_services); HAProxy alone knows of their servers. Role, State and
+	// Since of those say nothing.
+	Generic []Service `json:"generic_services,omitempty"`
 }
 
 // Config says where the running configuration came from and how the last attempt to change it ended.
@@ -47,9 +50,19 @@ type Sent struct {
 
 // Cluster is one cluster's members and services.
 type Cluster struct {
-	Name     string    `json:"name"`
-	Members  []Member  `json:"members"`
-	Services []Service `json:"services"`
+	Name string `json:"name"`
+	// LeaderKey is what etcd says of the leader key; absent where etcd isn't asked.
+	LeaderKey *LeaderKey `json:"leader_key,omitempty"`
+	Members   []Member   `json:"members"`
+	Services  []Service  `json:"services"`
+}
+
+// LeaderKey is the key by which Patroni has one leader.
+type LeaderKey struct {
+	// Holder is the member that holds it; empty if nobody does, or etcd is lost.
+	Holder string `json:"holder"`
+	// Lost says why etcd can't be asked; absent while it can.
+	Lost string `json:"lost,omitempty"`
 }
 
 // Member is an instance as its Patroni describes it.
@@ -75,8 +88,10 @@ type Service struct {
 	Check  string `json:"check"`
 	// Up says whether a client that comes now is led to a server.
 	Up bool `json:"up"`
-	// Sessions are open now; Total counts those led to a server since the start, Refused those who found none.
+	// Sessions are open now, Held the clients that wait because no server takes them; Total counts those led to a server since
+	// the start, Refused those who found none.
 	Sessions int      `json:"sessions"`
+	Held     int      `json:"held"`
 	Total    uint64   `json:"total"`
 	Refused  uint64   `json:"refused"`
 	Servers  []Server `json:"servers"`

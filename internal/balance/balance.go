@@ -2,13 +2,17 @@
 //
 // A Picker belongs to one service and holds all that is mutable about its choice: how many sessions each server has and
 // where the rotation stands. It is keyed by the member's name, so it survives Views, reloads and servers that leave and
-// come back. The package is pure: no clock, no lock, no goroutine; whoever owns a Picker serialises its calls.
+// come back. The package is pure: no clock, no lock, no goroutine; whoever owns a Picker serialises its calls and brings
+// the time along.
 //
-// It decides only among the servers that state.Service.Usable gives: health, weight 0 and backups are settled there.
-// Slow start, queues and the algorithms first, source and random are not here.
+// It decides only among the servers that state.Service.Usable gives: health, weight 0 and backups are settled there. How
+// each algorithm chooses is in algorithm.go. Queues aren't here: who finds every server Full waits, or doesn't, elsewhere.
 package balance
 
 import (
+	"net/netip"
+	"time"
+
 	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/state"
 )
@@ -19,16 +23,30 @@ type Outcome int
 const (
 	// Picked means that a server was chosen.
 	Picked Outcome = iota
-	// None means that no server is usable, or that all that are have been tried for this client.
+	// None means that no server is usable, or that all that are were to be avoided for this client.
 	None
-	// Full means that the usable servers that are left are at their maxconn.
+	// Full means that a usable server that is left has as many sessions as it may have now, and no other takes the client.
 	Full
 )
 
+// Client is what matters of a client that wants a server.
+type Client struct {
+	// Addr is where it comes from; balance source goes by it.
+	Addr netip.Addr
+	// Avoid are members by name that it isn't to be led to; nil is none.
+	Avoid map[string]bool
+	// Now is the time, for servers that are starting slowly.
+	Now time.Time
+}
+
 // Picker chooses servers for one service. The zero Picker is ready. It is not safe for concurrent use.
 type Picker struct {
+	// Seed makes the draws of balance random differ from those of other Pickers.
+	Seed uint64
+
 	servers map[string]*standing
 	picks   uint64
+	draws   uint64
 }
 
 // standing is what a Picker knows of one member.
@@ -37,48 +55,74 @@ type standing struct {
 	sessions int
 	// credit is what the smooth roundrobin owes the member; all credits of a service add up to 0.
 	credit int
-	// weight is the one that credit was given by.
+	// weight is the declared one that credit was given by.
 	weight int
 	// last is the number of the latest pick that chose the member.
 	last uint64
 }
 
+// candidate is a server that may be picked.
+type candidate struct {
+	// index is into the service's servers.
+	index int
+	*standing
+	member string
+	// share is its weight in wholeShare-ths, less while it is starting slowly. It is above 0.
+	share int
+	full  bool
+}
+
+// wholeShare is what one unit of weight counts for on a server that has its full share.
+const wholeShare = 100
+
 // Pick chooses a server for a new client, by the service's balance, and counts the client as a session of that server
-// until Release. Servers whose member's name is in tried are left out; nil leaves out none. The index is into
-// svc.Servers, and -1 unless the outcome is Picked.
-//
-// roundrobin is smooth and weighted: with weights 5, 1, 1 the heavy server is picked five times in seven, never five
-// times in a row. leastconn picks the lowest (sessions+1)/weight (HAProxy's key, nothing being queued) and among equals
-// the one that was picked longest ago.
-func (p *Picker) Pick(svc *state.Service, tried map[string]bool) (int, Outcome) {
+// until Release. The index is into svc.Servers, and -1 unless the outcome is Picked.
+func (p *Picker) Pick(svc *state.Service, c Client) (int, Outcome) {
 	p.forget(svc)
-	var open []int
-	outcome := None
-	for _, i := range svc.Usable() {
-		server := svc.Servers[i]
-		if tried[server.Member] {
-			continue
+	algorithm, draws := parse(svc.Balance)
+	all := p.candidates(svc, c)
+	open := all
+	if algorithm != service.Source {
+		open = open[:0:0]
+		for _, s := range all {
+			if !s.full {
+				open = append(open, s)
+			}
 		}
-		if limit := svc.Options.MaxConn; limit > 0 && p.Sessions(server.Member) >= limit {
-			outcome = Full
-			continue
-		}
-		open = append(open, i)
 	}
 	if len(open) == 0 {
-		return -1, outcome
+		if len(all) > 0 {
+			return -1, Full
+		}
+		return -1, None
 	}
-	var best int
-	if svc.Balance == service.LeastConn {
-		best = p.least(svc, open)
-	} else {
-		best = p.rotate(svc, open)
+	var chosen candidate
+	switch algorithm {
+	case service.LeastConn:
+		chosen = least(open)
+	case service.First:
+		chosen = open[0]
+	case service.Random:
+		chosen = p.draw(open, draws)
+	case service.Source:
+		// A client belongs to its server: it waits there rather than go elsewhere.
+		if chosen = home(open, c.Addr); chosen.full {
+			return -1, Full
+		}
+	default:
+		chosen = p.rotate(svc, open)
 	}
-	chosen := p.standing(svc.Servers[best].Member)
 	p.picks++
 	chosen.last = p.picks
 	chosen.sessions++
-	return best, Picked
+	return chosen.index, Picked
+}
+
+// Alike tells whether what Pick says of one client holds for every other, but for those it is to avoid: with balance
+// source, one client's server may be full while another's isn't.
+func Alike(svc *state.Service) bool {
+	algorithm, _ := parse(svc.Balance)
+	return algorithm != service.Source
 }
 
 // Release takes back a session that Pick counted for a member.
@@ -96,51 +140,44 @@ func (p *Picker) Sessions(member string) int {
 	return 0
 }
 
-// rotate gives each open server its weight as credit, finds the one with the most (the first of equals), and takes from
-// it what was given out.
-func (p *Picker) rotate(svc *state.Service, open []int) int {
-	p.reweigh(svc)
-	best, given := -1, 0
-	for _, i := range open {
-		s := p.standing(svc.Servers[i].Member)
-		s.credit += svc.Servers[i].Weight
-		given += svc.Servers[i].Weight
-		if best < 0 || s.credit > p.standing(svc.Servers[best].Member).credit {
-			best = i
-		}
+// candidates are the usable servers that the client isn't to avoid, in the service's order.
+func (p *Picker) candidates(svc *state.Service, c Client) []candidate {
+	usable := svc.Usable()
+	shares := make([]int, len(usable))
+	whole := false
+	for n, i := range usable {
+		shares[n] = share(svc.Options.SlowStart, c.Now.Sub(svc.Health[i].Since))
+		whole = whole || shares[n] == wholeShare
 	}
-	p.standing(svc.Servers[best].Member).credit -= given
-	return best
+	all := make([]candidate, 0, len(usable))
+	for n, i := range usable {
+		server := svc.Servers[i]
+		if c.Avoid[server.Member] {
+			continue
+		}
+		percent := shares[n]
+		if !whole {
+			// Nobody else could take what is kept from it.
+			percent = wholeShare
+		}
+		known := p.standing(server.Member)
+		limit := svc.Options.MaxConn
+		if limit > 0 {
+			limit = max(1, limit*percent/wholeShare)
+		}
+		all = append(all, candidate{index: i, standing: known, member: server.Member, share: server.Weight * percent,
+			full: limit > 0 && known.sessions >= limit})
+	}
+	return all
 }
 
-// reweigh starts the rotation afresh when a weight has changed: credits given by weights of 100 would keep a server out for
-// a hundred picks once the weights are 1.
-func (p *Picker) reweigh(svc *state.Service) {
-	changed := false
-	for _, server := range svc.Servers {
-		s := p.standing(server.Member)
-		changed = changed || s.weight != 0 && s.weight != server.Weight
-		s.weight = server.Weight
+// share is how many hundredths of its weight and maxconn a server has that has been up for a time: with slowstart it grows
+// evenly from one hundredth to the whole (HAProxy's manual, "slowstart").
+func share(slowStart, up time.Duration) int {
+	if up >= slowStart || slowStart <= 0 {
+		return wholeShare
 	}
-	if !changed {
-		return
-	}
-	for _, s := range p.servers {
-		s.credit = 0
-	}
-}
-
-// least finds the lowest (sessions+1)/weight, compared without division.
-func (p *Picker) least(svc *state.Service, open []int) int {
-	best := open[0]
-	for _, i := range open[1:] {
-		a, b := p.standing(svc.Servers[i].Member), p.standing(svc.Servers[best].Member)
-		mine, other := (a.sessions+1)*svc.Servers[best].Weight, (b.sessions+1)*svc.Servers[i].Weight
-		if mine < other || mine == other && a.last < b.last {
-			best = i
-		}
-	}
-	return best
+	return max(1, int(wholeShare*max(0, up)/slowStart))
 }
 
 func (p *Picker) standing(member string) *standing {

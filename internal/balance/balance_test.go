@@ -2,8 +2,10 @@ package balance
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/state"
@@ -35,7 +37,7 @@ func made(balance service.Balance, options string, servers ...server) *state.Ser
 func picked(p *Picker, svc *state.Service, n int, tried map[string]bool) string {
 	var spelt strings.Builder
 	for range n {
-		i, outcome := p.Pick(svc, tried)
+		i, outcome := p.Pick(svc, Client{Avoid: tried})
 		switch outcome {
 		case Picked:
 			spelt.WriteString(svc.Servers[i].Member)
@@ -75,6 +77,11 @@ func TestPickSequence(t *testing.T) {
 		{"full doesn't call the backup", made(service.RoundRobin, "maxconn 1", server{"a", 1, ""}, server{"b", 1, "backup"}), nil, "a!"},
 		{"full and tried", made(service.LeastConn, "maxconn 1", server{"a", 1, ""}, server{"b", 1, ""}), map[string]bool{"b": true}, "a!"},
 		{"leastconn among equals in turn", made(service.LeastConn, "", server{"a", 100, ""}, server{"b", 100, ""}, server{"c", 100, ""}), nil, "abcabc"},
+		{"first takes all, whatever the weights", made(service.First, "", server{"a", 1, ""}, server{"b", 100, ""}), nil, "aaa"},
+		{"first goes on when one is full", made(service.First, "maxconn 2", server{"a", 1, ""}, server{"b", 1, ""}, server{"c", 1, ""}), nil, "aabbcc!"},
+		{"first skips who is down, tried, or has no weight", made(service.First, "", server{"a", 1, "down"}, server{"b", 1, ""}, server{"c", 0, ""}, server{"d", 1, ""}), map[string]bool{"b": true}, "dd"},
+		{"source with one server", made(service.Source, "maxconn 2", server{"a", 1, ""}), nil, "aa!"},
+		{"random has no choice", made("random(3)", "maxconn 1", server{"a", 1, ""}, server{"b", 0, ""}), nil, "a!"},
 		{"leastconn by weight", made(service.LeastConn, "", server{"a", 2, ""}, server{"b", 1, ""}), nil, "abaaba"},
 	}
 	for _, test := range tests {
@@ -99,7 +106,7 @@ func TestDistributionFollowsWeights(t *testing.T) {
 		}
 		var p Picker
 		for range 4 * total {
-			if _, outcome := p.Pick(svc, nil); outcome != Picked {
+			if _, outcome := p.Pick(svc, Client{}); outcome != Picked {
 				t.Fatalf("%s: outcome %d", balance, outcome)
 			}
 		}
@@ -170,5 +177,162 @@ func TestRotationStartsAfreshWhenWeightsChange(t *testing.T) {
 	got := picked(&p, made(service.RoundRobin, "", server{"a", 1, ""}, server{"b", 1, ""}, server{"c", 1, ""}), 6, nil)
 	if got != "abcabc" {
 		t.Errorf("picked %s after the weights became equal", got)
+	}
+}
+
+func TestSourceKeepsAClientOnItsServer(t *testing.T) {
+	svc := made(service.Source, "", server{"a", 100, ""}, server{"b", 100, ""}, server{"c", 200, ""})
+	var p Picker
+	const clients = 2000
+	home := map[netip.Addr]string{}
+	count := map[string]int{}
+	addr := netip.MustParseAddr("10.0.0.1")
+	pick := func(from netip.Addr, svc *state.Service) string {
+		i, outcome := p.Pick(svc, Client{Addr: from})
+		if outcome != Picked {
+			t.Fatalf("outcome %d", outcome)
+		}
+		return svc.Servers[i].Member
+	}
+	for range clients {
+		home[addr] = pick(addr, svc)
+		count[home[addr]]++
+		addr = addr.Next()
+	}
+	for member, want := range map[string]int{"a": clients / 4, "b": clients / 4, "c": clients / 2} {
+		if off := count[member] - want; off < -clients/20 || off > clients/20 {
+			t.Errorf("%s has %d clients, want about %d", member, count[member], want)
+		}
+	}
+	// Another Picker, in another process, agrees; who loses a server moves, and nobody else.
+	without := made(service.Source, "", server{"a", 100, ""}, server{"b", 100, "down"}, server{"c", 200, ""})
+	p = Picker{Seed: 1}
+	for from, was := range home {
+		if now := pick(from, svc); now != was {
+			t.Fatalf("%s goes to %s and then to %s", from, was, now)
+		}
+		if now := pick(from, without); now != was && was != "b" || now == "b" {
+			t.Fatalf("%s goes from %s to %s without b", from, was, now)
+		}
+	}
+	// It is the same client by an IPv4 address on a socket for both families.
+	four := netip.MustParseAddr("10.0.0.7")
+	if pick(four, svc) != pick(netip.AddrFrom16(four.As16()), svc) {
+		t.Error("an address mapped to IPv6 is another client")
+	}
+}
+
+// Full is said of one client's server only.
+func TestSourceWaitsForItsServer(t *testing.T) {
+	svc := made(service.Source, "maxconn 1", server{"a", 1, ""}, server{"b", 1, ""})
+	var p Picker
+	taken := map[int]bool{}
+	full := 0
+	addr := netip.MustParseAddr("10.0.0.1")
+	for range 64 {
+		i, outcome := p.Pick(svc, Client{Addr: addr})
+		switch {
+		case outcome == Full && i == -1:
+			full++
+		case outcome != Picked || taken[i]:
+			t.Fatalf("index %d, outcome %d", i, outcome)
+		default:
+			taken[i] = true
+		}
+		addr = addr.Next()
+	}
+	if len(taken) != 2 || full != 62 {
+		t.Errorf("%d taken, %d found it full", len(taken), full)
+	}
+	if Alike(svc) || !Alike(made(service.First, "")) {
+		t.Error("only source tells clients apart")
+	}
+}
+
+func TestRandomPrefersTheLessLoaded(t *testing.T) {
+	const picks = 3000
+	spread := func(b service.Balance, seed uint64, weights ...int) []int {
+		svc := made(b, "")
+		for i, w := range weights {
+			svc.Servers = append(svc.Servers, service.Server{Member: fmt.Sprint("m", i), Weight: w})
+			svc.Health = append(svc.Health, state.Health{Up: true})
+		}
+		p := Picker{Seed: seed}
+		counts := make([]int, len(weights))
+		for range picks {
+			i, _ := p.Pick(svc, Client{})
+			counts[i]++
+		}
+		return counts
+	}
+	near := func(counts []int, off int, want ...int) {
+		t.Helper()
+		for i := range want {
+			if d := counts[i] - want[i]; d < -off || d > off {
+				t.Errorf("spread %v, want about %v", counts, want)
+				return
+			}
+		}
+	}
+	near(spread("random(1)", 1, 1, 1, 1), picks/20, picks/3, picks/3, picks/3)
+	near(spread("random(1)", 2, 1, 2), picks/20, picks/3, 2*picks/3)
+	// With two draws the counts stay close.
+	near(spread("random", 3, 1, 1, 1), 10, picks/3, picks/3, picks/3)
+	near(spread("random(2)", 4, 1, 2), picks/20, picks/3, 2*picks/3)
+	if a, b := spread("random(1)", 5, 1, 1), spread("random(1)", 6, 1, 1); a[0] == b[0] && spread("random(1)", 7, 1, 1)[0] == a[0] {
+		t.Error("the seed makes no difference")
+	}
+}
+
+func TestParse(t *testing.T) {
+	for text, want := range map[service.Balance]string{"": " 2", "roundrobin": "roundrobin 2", "random": "random 2", "random(5)": "random 5",
+		"random ( 3 )": "random 3", "random()": "random 2", "source": "source 2"} {
+		if b, n := parse(text); fmt.Sprint(b, " ", n) != want {
+			t.Errorf("%q is %s with %d draws, want %s", text, b, n, want)
+		}
+	}
+}
+
+func TestSlowStart(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	slow := func(b service.Balance, options string, up ...time.Duration) *state.Service {
+		svc := made(b, options)
+		for i, d := range up {
+			svc.Servers = append(svc.Servers, service.Server{Member: string(rune('a' + i)), Weight: 10})
+			svc.Health = append(svc.Health, state.Health{Up: true, Since: now.Add(-d)})
+		}
+		return svc
+	}
+	spell := func(svc *state.Service, n int) string {
+		var p Picker
+		var spelt strings.Builder
+		for range n {
+			switch i, outcome := p.Pick(svc, Client{Now: now}); outcome {
+			case Picked:
+				spelt.WriteString(svc.Servers[i].Member)
+			default:
+				spelt.WriteString("!")
+			}
+		}
+		return spelt.String()
+	}
+	for _, test := range []struct {
+		name string
+		svc  *state.Service
+		want string
+	}{
+		{"half of its time, half of its weight", slow(service.RoundRobin, "slowstart 10s", time.Hour, 5*time.Second), "aba" + "aba" + "aba"},
+		{"leastconn too", slow(service.LeastConn, "slowstart 10s", time.Hour, 5*time.Second), "abaaba"},
+		{"its time is over", slow(service.RoundRobin, "slowstart 10s", time.Hour, 10*time.Second), "abab"},
+		{"no slowstart", slow(service.RoundRobin, "", time.Hour, time.Second), "abab"},
+		{"maxconn grows with it, from 1", slow(service.RoundRobin, "slowstart 10s maxconn 4", time.Hour, 10*time.Millisecond), "aaaab!"},
+		{"half of maxconn", slow(service.First, "slowstart 10s maxconn 4", 5*time.Second, time.Hour), "aabbbb!"},
+		{"one server is never throttled", slow(service.RoundRobin, "slowstart 10s maxconn 4", 10*time.Millisecond), "aaaa!"},
+		{"nor are several that came together", slow(service.RoundRobin, "slowstart 10s maxconn 2", time.Second, 2*time.Second), "abab!"},
+		{"a clock that went back", slow(service.First, "slowstart 10s maxconn 2", -time.Minute, time.Hour), "abb!"},
+	} {
+		if got := spell(test.svc, len(test.want)); got != test.want {
+			t.Errorf("%s: picked %s, want %s", test.name, got, test.want)
+		}
 	}
 }

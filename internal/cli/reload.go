@@ -92,7 +92,7 @@ func reload(c *cobra.Command, f reloadFlags, args []string) error {
 	cluster := args[0]
 	hosts, err := reloadTargets(inv, cluster, args[1:])
 	if err != nil {
-		return inputError{fmt.Errorf("%s: %w", f.inventory, err)}
+		return inputError{fmt.Errorf("%s: %w", inv.File, err)}
 	}
 	token, err := control.ReadToken(f.token)
 	if err != nil {
@@ -155,7 +155,7 @@ func reload(c *cobra.Command, f reloadFlags, args []string) error {
 func reloadTargets(inv *inventory.Inventory, cluster string, named []string) ([]string, error) {
 	carriers, members := plan.Nodes(inv, cluster)
 	if len(members) == 0 {
-		clusters := plan.ClusterNames(inv)
+		clusters := plan.Clusters(inv)
 		if len(clusters) == 0 {
 			return nil, fmt.Errorf("no cluster %q: the inventory has none", cluster)
 		}
@@ -387,6 +387,9 @@ func printable(text string) string {
 
 // wholePath is what a file is called on other machines too.
 func wholePath(path string) string {
+	if path == standardInput {
+		return fromInput
+	}
 	if whole, err := filepath.Abs(path); err == nil {
 		return whole
 	}

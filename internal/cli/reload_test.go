@@ -232,9 +232,33 @@ func TestReloadPlansForTheNodesEngine(t *testing.T) {
 	// What the native engine can't do is said with its place, and nobody gets anything.
 	n.orders = map[string][]intake.Order{}
 	status, out, problems := n.reload(strings.Replace(inventory, "pg_cluster: pg-test",
-		"pg_cluster: pg-test, pg_services: [ { name: x, port: 5440, selector: '[]', balance: source } ]", 1), "pg-test", "127.0.62.71", "127.0.62.72")
-	if status != 2 || out != "" || !strings.Contains(problems, "pigsty.yml:6:") || !strings.Contains(problems, "balance source is not supported by the native engine") || len(n.orders) != 0 {
+		"pg_cluster: pg-test, pg_services: [ { name: x, port: 5440, selector: '[]', balance: static-rr } ]", 1), "pg-test", "127.0.62.71", "127.0.62.72")
+	if status != 2 || out != "" || !strings.Contains(problems, "pigsty.yml:6:") || !strings.Contains(problems, "balance static-rr is not supported by the native engine") || len(n.orders) != 0 {
 		t.Errorf("status %d, orders %v\n%s%s", status, n.orders, out, problems)
+	}
+}
+
+// TestReloadOfADelegatedCluster goes to those who carry its services, and to a member only if it is named.
+func TestReloadOfADelegatedCluster(t *testing.T) {
+	n := startNodes(t, map[string]answerer{"127.0.62.91": takesAll, "127.0.62.92": takesAll, "127.0.62.93": takesAll, "127.0.62.94": takesAll}, nil)
+	inventory := strings.Replace(strings.ReplaceAll(trio, "127.0.62.5", "127.0.62.9"), "pg_cluster: pg-test", "pg_cluster: pg-test, pg_service_provider: proxy", 1) +
+		"proxy:\n  hosts: { 127.0.62.94: }\n"
+	status, out, problems := n.reload(inventory, "pg-test")
+	if status != 0 || len(n.orders) != 1 || len(n.orders["127.0.62.94"]) != 1 || len(n.orders["127.0.62.94"][0].Plan.Clusters[0].Definitions) != 4 {
+		t.Errorf("status %d, orders %v\n%s%s", status, n.orders, out, problems)
+	}
+	n.orders = map[string][]intake.Order{}
+	status, out, problems = n.reload(inventory, "pg-test", "127.0.62.92")
+	if status != 0 || len(n.orders) != 1 || len(n.orders["127.0.62.92"]) != 1 {
+		t.Fatalf("status %d, orders %v\n%s%s", status, n.orders, out, problems)
+	}
+	for _, c := range n.orders["127.0.62.92"][0].Plan.Clusters {
+		if len(c.Definitions) != 0 {
+			t.Errorf("the member is told to carry %+v", c.Definitions)
+		}
+	}
+	if _, _, problems = n.reload(inventory, "pg-test", "127.0.62.99"); !strings.Contains(problems, "there are: 127.0.62.94, 127.0.62.91, 127.0.62.92, 127.0.62.93") {
+		t.Errorf("a stranger: %s", problems)
 	}
 }
 

@@ -26,8 +26,9 @@ type runFlags struct {
 	control                                           controlFlags
 	patroni                                           []string
 	watch                                             bool
-	stopTimeout                                       time.Duration
+	hold, stopTimeout                                 time.Duration
 	haproxy                                           haproxyFlags
+	etcd                                              daemon.Etcd
 }
 
 func newRunCommand() *cobra.Command {
@@ -49,6 +50,9 @@ With --engine haproxy a real HAProxy carries the services: pgporter renders its 
 it, and keeps it at what it finds out about the members. It starts one of its own below --haproxy-dir, or with
 --haproxy-system takes over the machine's.
 
+With --etcd the leader key that Patroni keeps there is watched too: a switchover is then seen when it is asked for, and a
+new primary when it is elected, instead of with the next check. Losing etcd changes nothing for healthy services.
+
 SIGHUP reads the inventory again; see pgporter help signals.`,
 		Example: `  pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --bind 127.0.0.1      # only for this machine
@@ -65,6 +69,8 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	c.Flags().StringVar(&f.admin, "admin", "", "where status is told, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
 	f.control.add(c)
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
+	c.Flags().DurationVar(&f.hold, "hold", 5*time.Second, "how long a client waits for a server while none takes it, as `TIME`; 0 refuses it at once")
+	etcdFlags(c, &f.etcd)
 	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
 	f.haproxy.add(c)
 	c.Flags().StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text, json")
@@ -76,6 +82,9 @@ func run(c *cobra.Command, f runFlags) error {
 	logger, err := newLogger(c, f)
 	if err != nil {
 		return err
+	}
+	if f.hold < 0 {
+		return inputError{fmt.Errorf("--hold %s: 0 or more", f.hold)}
 	}
 	if f.stopTimeout < 0 {
 		return inputError{fmt.Errorf("--stop-timeout %s: 0 or more", f.stopTimeout)}
@@ -108,6 +117,10 @@ func run(c *cobra.Command, f runFlags) error {
 	if err != nil {
 		return err
 	}
+	keys, err := newLeaderKeys(f.etcd)
+	if err != nil {
+		return err
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// A second signal ends the process the ordinary way: the operator has had enough of waiting.
@@ -115,7 +128,7 @@ func run(c *cobra.Command, f runFlags) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, StopTimeout: f.stopTimeout, Reload: hangup, Logger: logger}
+	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys, Logger: logger}
 	if file, isFile := source.(*daemon.InventoryFile); isFile && engine != nil {
 		file.HAProxy, engine.Node, cfg.HAProxy = true, file.Node, engine
 	}

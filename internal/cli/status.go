@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -145,7 +146,10 @@ func digest(s *api.Status, frame string) string {
 	}
 	var b strings.Builder
 	fmt.Fprintln(&b, s.Started, s.Config.Generation, s.Config.Refused)
-	for _, c := range s.Clusters {
+	for _, c := range withGenerics(s) {
+		if c.LeaderKey != nil {
+			fmt.Fprintln(&b, c.Name, *c.LeaderKey)
+		}
 		for _, v := range c.Services {
 			for _, r := range v.Servers {
 				fmt.Fprintln(&b, v.FullName, v.Listen, r.Member, r.Role, r.Up, r.Serving, r.Reason)
@@ -153,6 +157,11 @@ func digest(s *api.Status, frame string) string {
 		}
 	}
 	return b.String()
+}
+
+// withGenerics gives the clusters and, as one without a name, the services that belong to none.
+func withGenerics(s *api.Status) []api.Cluster {
+	return append(slices.Clone(s.Clusters), api.Cluster{Services: s.Generic})
 }
 
 func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
@@ -181,12 +190,17 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 	if s.Config.Refused != "" {
 		fmt.Fprintf(w, "%s\n%s\n", paint("the last reload was refused:", red), s.Config.Refused)
 	}
+	for _, c := range s.Clusters {
+		if c.LeaderKey != nil && c.LeaderKey.Lost != "" {
+			fmt.Fprintf(w, "%s %s\n", paint(c.Name+": etcd is lost, the checks decide alone:", red), c.LeaderKey.Lost)
+		}
+	}
 	// Colours have no width but tabwriter would count them: the state's cell is padded by hand and goes in painted afterwards.
 	var plain bytes.Buffer
 	table := tabwriter.NewWriter(&plain, 0, 0, 2, ' ', 0)
 	var painted []colourCode
 	fmt.Fprintln(table, "\nSERVICE\tLISTEN\tSERVER\tROLE\tSTATE\tSESSIONS\tFOR\tWHY")
-	for _, c := range s.Clusters {
+	for _, c := range withGenerics(s) {
 		for _, v := range c.Services {
 			name, listen := v.FullName, v.Listen
 			if len(v.Servers) == 0 {
@@ -195,11 +209,17 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 			}
 			for _, r := range v.Servers {
 				word, code := serverState(v, r)
-				member := r.Member
+				member, role, since := r.Member, r.Role, age(s.Now.Sub(r.Since))
+				if role == "" {
+					role = "-"
+				}
+				if r.Since.IsZero() {
+					since = "-"
+				}
 				if r.Backup {
 					member += " (backup)"
 				}
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", name, listen, member, r.Role, word, r.Sessions, age(s.Now.Sub(r.Since)), r.Reason)
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", name, listen, member, role, word, r.Sessions, since, r.Reason)
 				painted = append(painted, code)
 				name, listen = "", ""
 			}
@@ -215,6 +235,13 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 		}
 		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " ")); err != nil {
 			return err
+		}
+	}
+	for _, c := range s.Clusters {
+		for _, v := range c.Services {
+			if v.Held > 0 {
+				fmt.Fprintf(w, "%s\n", paint(fmt.Sprintf("%s: %d waiting for a server", v.FullName, v.Held), red))
+			}
 		}
 	}
 	return nil

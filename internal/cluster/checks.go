@@ -70,16 +70,20 @@ func (s *State) checks() []health.Check {
 
 // intervals are how often each target is to be checked now: as often as the most curious of its servers asks. While a
 // leader's service has nobody up, its checks run at fastinter instead of downinter, since the next leader may be any of its
-// servers.
+// servers, and for some seconds after something has happened more often than that: see closely.
 func (s *State) intervals() map[health.Target]time.Duration {
 	intervals := make(map[health.Target]time.Duration, len(s.wanted))
 	for _, svc := range s.set.Services {
-		leaderless := health.KindOf(svc.Check).OfLeader() && len(s.accepting(svc)) == 0
+		ofLeader := health.KindOf(svc.Check).OfLeader()
+		leaderless := ofLeader && len(s.accepting(svc)) == 0
 		for _, carrier := range svc.Servers {
 			v := s.servers[serverKey{svc.FullName, carrier.Member}]
 			next := v.machine.Next()
 			if leaderless {
 				next = min(next, svc.Options.FastInter)
+			}
+			if pace := s.closely(carrier.Member, leaderless); ofLeader && pace > 0 {
+				next = min(next, pace)
 			}
 			if had, there := intervals[v.target]; !there || next < had {
 				intervals[v.target] = next

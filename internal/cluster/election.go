@@ -18,7 +18,7 @@ const (
 	noClaim claim = iota
 	// byDeclaration: nothing was heard of it, and the inventory calls it primary.
 	byDeclaration
-	// byRole: its last known role is a leader's.
+	// byRole: its last known role is a leader's, or the leader key was seen to name it just before etcd was lost.
 	byRole
 	// byKey: it answers, and holds the leader key; its PostgreSQL isn't a running leader, as while it is promoted, stopped
 	// or restarted.
@@ -27,30 +27,46 @@ const (
 	proven
 )
 
-// elect settles who the primary is. The strongest claim wins. Of several proven ones a claim that sees the leader key in the
-// DCS (or is kept by failsafe mode) goes before one that doesn't; then, and among weaker claims, the incumbent stays; else
-// there is none, since choosing wrongly is worse than choosing nobody.
+// elect settles who the primary is. The holder of the leader key is, when etcd tells who that is. Otherwise the strongest
+// claim wins. Of several proven ones on one database a claim that sees the leader key in the DCS (or is kept by failsafe
+// mode) goes before one that doesn't; then, and among weaker claims, the incumbent stays; else there is none, since choosing
+// wrongly is worse than choosing nobody. Timelines don't count.
 func (s *State) elect(a *Actions) {
 	best, candidates := noClaim, []string(nil)
-	var locked []string
+	var locked, running []string
+	systems := map[string]bool{}
 	for _, m := range s.cluster.Members {
 		c, seesKey := s.claimOf(m)
+		if c == proven {
+			running = append(running, m.Name)
+		}
+		if s.foreign(m.Name) != "" || s.members[m.Name].successor != "" {
+			continue
+		}
 		if c > best {
 			best, candidates, locked = c, nil, nil
+			clear(systems)
 		}
 		if c == best && c != noClaim {
 			candidates = append(candidates, m.Name)
 			if seesKey {
 				locked = append(locked, m.Name)
 			}
+			if system := s.members[m.Name].system; system != "" {
+				systems[system] = true
+			}
 		}
 	}
-	claimants := candidates
-	if best == proven && len(locked) > 0 {
+	if best == proven && len(locked) > 0 && len(systems) < 2 {
 		candidates = locked
 	}
+	holder := s.holder()
 	elected := ""
 	switch {
+	case holder != "":
+		if s.isMember(holder) {
+			elected, best = holder, max(best, byKey)
+		}
 	case len(candidates) == 1:
 		elected = candidates[0]
 	case s.incumbent && slices.Contains(candidates, s.primary):
@@ -59,24 +75,38 @@ func (s *State) elect(a *Actions) {
 		elected = candidates[0]
 	}
 	s.primary, s.incumbent, s.keyed = elected, elected != "" && best > byDeclaration, elected != "" && best >= byKey
-	if best != proven || len(claimants) < 2 {
-		claimants = nil
+	s.reportClaims(a, running, holder)
+}
+
+// reportClaims tells, once, that several members run as the leader, or one that isn't the leader; and that this is over.
+func (s *State) reportClaims(a *Actions, running []string, holder string) {
+	if len(running) == 1 && s.primary == running[0] || len(running) == 1 && holder == "" && s.members[running[0]].successor == "" {
+		running = nil
 	}
-	if slices.Equal(claimants, s.claimants) {
+	if slices.Equal(running, s.claimants) {
 		return
 	}
-	s.claimants = claimants
-	if claimants == nil {
+	s.claimants = running
+	if running == nil {
 		a.logf(slog.LevelInfo, "%s: one member claims the leader key again", s.cluster.Name)
 		return
 	}
 	// One of them may have been a leader only until a moment ago: asked again it says so.
-	a.recheck(claimants...)
+	a.recheck(running...)
 	outcome := "none of them gets writes until one gives up"
-	if elected != "" {
-		outcome = elected + " is taken"
+	switch {
+	case holder != "":
+		outcome = "the leader key names " + holder
+	case len(running) == 1:
+		outcome = s.barred(running[0])
+	case s.primary != "":
+		outcome = s.primary + " is taken"
 	}
-	a.logf(slog.LevelError, "%s: %s answer as the running leader at the same time; %s", s.cluster.Name, strings.Join(claimants, " and "), outcome)
+	what := " answers as the running leader, but isn't it; "
+	if len(running) > 1 {
+		what = " answer as the running leader at the same time; "
+	}
+	a.logf(slog.LevelError, "%s: %s%s%s", s.cluster.Name, strings.Join(running, " and "), what, outcome)
 }
 
 // claimOf weighs a member's claim; seesKey says that it isn't made without the DCS.
@@ -91,6 +121,9 @@ func (s *State) claimOf(m service.Member) (c claim, seesKey bool) {
 		return noClaim, false
 	case patroni.RolePrimary, patroni.RolePromoted, patroni.RoleStandbyLeader:
 		c = byRole
+	}
+	if seen.heir && !s.searching.IsZero() {
+		c = max(c, byRole)
 	}
 	if seen.last.Silence != "" {
 		return c, false

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/pgporter/pgporter/internal/health"
@@ -79,12 +80,13 @@ func declared(name string) (service.Cluster, bool) {
 type scripted struct {
 	// lock says that it holds the leader key.
 	lock, unlocked, failsafe, standbyCluster, lagging, paused bool
-	role, state                                               string
+	role, state, system                                       string
 	timeline                                                  int
 	silence                                                   string
 }
 
-// script reads `[lock] [unlocked] [failsafe] [standby-cluster] [lagging] [paused] ROLE STATE…` or `silent REASON…`.
+// script reads `[lock] [unlocked] [failsafe] [standby-cluster] [lagging] [paused] [system=ID] [timeline=N] ROLE STATE…` or
+// `silent REASON…`.
 func script(words []string) scripted {
 	s := scripted{timeline: 1}
 	if words[0] == "silent" {
@@ -93,11 +95,21 @@ func script(words []string) scripted {
 	}
 	flags := map[string]*bool{"lock": &s.lock, "unlocked": &s.unlocked, "failsafe": &s.failsafe, "standby-cluster": &s.standbyCluster,
 		"lagging": &s.lagging, "paused": &s.paused}
-	for len(words) > 0 && flags[words[0]] != nil {
-		*flags[words[0]] = true
+	for len(words) > 0 {
+		name, value, valued := strings.Cut(words[0], "=")
+		switch {
+		case flags[name] != nil:
+			*flags[name] = true
+		case valued && name == "system":
+			s.system = value
+		case valued && name == "timeline":
+			s.timeline, _ = strconv.Atoi(value)
+		default:
+			s.role, s.state = words[0], strings.Join(words[1:], " ")
+			return s
+		}
 		words = words[1:]
 	}
-	s.role, s.state = words[0], strings.Join(words[1:], " ")
 	return s
 }
 
@@ -118,7 +130,7 @@ func (s scripted) on(path string) health.Outcome {
 		o.Answer.Status = 200
 	}
 	if health.CarriesRole(path) {
-		o.Answer.Role, o.Answer.State, o.Answer.Timeline = s.role, s.state, s.timeline
+		o.Answer.Role, o.Answer.State, o.Answer.Timeline, o.Answer.SystemID = s.role, s.state, s.timeline, s.system
 		o.Answer.ClusterUnlocked, o.Answer.Failsafe, o.Answer.Pause = s.unlocked, s.failsafe, s.paused
 	}
 	return o

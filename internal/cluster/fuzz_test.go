@@ -22,6 +22,7 @@ var sayings = []string{
 // what may never be otherwise:
 //
 //   - a leader's service has at most one server up, and only on a pass, or in silence within the TTL of one;
+//   - while etcd says who holds the leader key nobody else is up in a leader's service;
 //   - nobody is up in the offline service who last said that it is a leader, or who is known to hold the leader key;
 //   - epochs never fall, also for servers that left and came back; versions rise by one;
 //   - at most one member is primary.
@@ -29,6 +30,7 @@ func FuzzStep(f *testing.F) {
 	f.Add([]byte{0, 0, 1, 1, 2, 1, 3, 10, 0, 4, 0, 3, 1, 5, 1, 0})
 	f.Add([]byte{0, 0, 1, 0, 2, 1, 0, 2, 3, 40, 0, 2, 3, 255, 0, 2})
 	f.Add([]byte{4, 4, 0, 0, 1, 1, 4, 2, 2, 1, 4, 0, 4, 5, 2, 0})
+	f.Add([]byte{0, 0, 1, 1, 5, 0, 5, 6, 0, 4, 5, 3, 5, 1, 1, 0, 0, 0, 5, 4, 0, 0, 5, 5, 5, 7})
 	f.Add([]byte{0, 7, 1, 7, 0, 11, 2, 5, 1, 15, 2, 0, 4, 1, 4, 0})
 	plans := variants(f)
 	f.Fuzz(func(t *testing.T, bytes []byte) { holdInvariants(t, plans, bytes) })
@@ -71,6 +73,7 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 		passed  time.Time
 	}
 	last := map[health.Target]told{}
+	var etcd picture
 	apply := func(e Event) {
 		s, a = Step(s, e, now)
 		if a.Refused != nil {
@@ -117,6 +120,9 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 				}
 				passes := said.outcome.Silence == "" && answer.Status == 200 && answer.Role == "primary" && answer.State == "running"
 				inTime := said.outcome.Silence != "" && !said.passed.IsZero() && now.Sub(said.passed) < 20*time.Second
+				if holder := etcd.reading().Leader; holder != "" && holder != carrier.Member && s.isMember(holder) {
+					t.Fatalf("%s leads to %s, while %s holds the leader key", svc.FullName, carrier.Member, holder)
+				}
 				if !passes && !inTime {
 					t.Fatalf("%s leads to %s, which says %s and passed at %v (now %v)", svc.FullName, carrier.Member, said.outcome.Words(), said.passed, now)
 				}
@@ -127,7 +133,7 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 		}
 	}
 	for len(bytes) >= 2 {
-		who, what := bytes[0]%5, bytes[1]
+		who, what := bytes[0]%6, bytes[1]
 		bytes = bytes[2:]
 		switch who {
 		case 3:
@@ -141,6 +147,12 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 					delete(last, target)
 				}
 			}
+		case 5:
+			words := []string{"leader 1", "leader 2", "leader 3", "leader nobody", "lost timed out", "back", "switchover 1 2", "leader stranger"}
+			if !etcd.says(strings.Fields(words[int(what)%len(words)])) {
+				t.Fatal("etcd doesn't say this")
+			}
+			apply(Keyed{etcd.reading()})
 		default:
 			says := script(strings.Fields(sayings[int(what)%len(sayings)]))
 			for _, c := range s.checks() {

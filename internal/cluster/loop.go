@@ -8,7 +8,20 @@
 // Roles are live: the services are resolved anew whenever a member's role changes, and their servers keep their health and
 // sessions through it. A server that leaves a service and comes back has a higher epoch, so sessions of its former time end.
 //
-// Left out: sessions themselves (they look at a server's Epoch), the leader key in the DCS, and discovery, which gives a
+// # The leader key
+//
+// Where etcd is asked too (Config.Keys), what it says is one more event. It is believed as long as etcd is heard: its holder
+// is the primary, every other member is put down on the paths of leaders at once, and nobody else is used there however it
+// answers. The holder itself takes clients when its check passes, not before. A key that is gone says nothing of who was
+// wrong: members are checked, that is all. When etcd is lost the checks decide alone as they do without it, but for one
+// thing that stays true: who has lost the key to another member isn't believed to be the leader before it has said that it
+// is none, or was promoted anew.
+//
+// A member that runs as the leader against the key is a reason to doubt the key too (etcd may hang): it is read again at
+// once, and lost if that takes more than 2 s. A key that never named a declared member, or belongs to another database than
+// the members', isn't believed at all: names or addresses are mistaken then.
+//
+// Left out: sessions themselves (they look at a server's Epoch), the connection to etcd (dcs), and discovery, which gives a
 // new declaration to Replace.
 package cluster
 
@@ -19,6 +32,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/dcs"
 	"github.com/pgporter/pgporter/internal/health"
 	"github.com/pgporter/pgporter/internal/patroni"
 	"github.com/pgporter/pgporter/internal/resolve"
@@ -34,6 +48,17 @@ type Config struct {
 	CAFile string
 	// Check runs the checks; nil asks Patroni.
 	Check health.CheckFunc
+	// Keys makes what follows a cluster's keys in etcd; nil, or a nil result, leaves etcd out. It is called again when the
+	// cluster's KeyPath has changed.
+	Keys func(c service.Cluster) Keys
+}
+
+// Keys follows a cluster's keys: a dcs.Watcher.
+type Keys interface {
+	// Run delivers what they say until ctx ends.
+	Run(ctx context.Context, deliver dcs.Deliver)
+	// Confirm has them read at once, and doesn't block.
+	Confirm()
 }
 
 // Loop watches one cluster.
@@ -43,9 +68,14 @@ type Loop struct {
 	board   *state.Board
 	checker *health.Checker
 	state   State
+	watch   func(c service.Cluster) Keys
+	// keys is what runs now; nil without etcd. stopKeys ends it and waits for that.
+	keys     Keys
+	stopKeys func()
 
-	results chan health.Result
-	plans   chan planned
+	results  chan health.Result
+	readings chan dcs.Reading
+	plans    chan planned
 	// ended is closed when Run returns.
 	ended chan struct{}
 }
@@ -77,8 +107,8 @@ func New(c service.Cluster, cfg Config) (*Loop, error) {
 		cfg.Check = health.AskPatroni(patroni.NewClient(patroni.Options{CAFile: cfg.CAFile}))
 	}
 	l := &Loop{
-		name: c.Name, log: cfg.Logger, board: state.NewBoard(a.View), state: first,
-		results: make(chan health.Result), plans: make(chan planned), ended: make(chan struct{}),
+		name: c.Name, log: cfg.Logger, board: state.NewBoard(a.View), state: first, watch: cfg.Keys, stopKeys: func() {},
+		results: make(chan health.Result), readings: make(chan dcs.Reading), plans: make(chan planned), ended: make(chan struct{}),
 	}
 	l.checker = health.NewChecker(cfg.Check, func(ctx context.Context, r health.Result) {
 		select {
@@ -102,6 +132,8 @@ func (l *Loop) Run(ctx context.Context) error {
 		l.checker.Run(ctx)
 	}()
 	defer func() { <-checking }()
+	l.startKeys(ctx)
+	defer func() { l.stopKeys() }()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -115,11 +147,47 @@ func (l *Loop) Run(ctx context.Context) error {
 			return nil
 		case r := <-l.results:
 			l.step(Checked{r})
+		case r := <-l.readings:
+			l.step(Keyed{r})
 		case p := <-l.plans:
-			p.verdict <- l.step(p.Planned)
+			before := l.state.cluster.KeyPath
+			err := l.step(p.Planned)
+			if l.state.cluster.KeyPath != before {
+				l.stopKeys()
+				l.startKeys(ctx)
+			}
+			p.verdict <- err
 		case <-due:
 			l.step(Ticked{})
 		}
+	}
+}
+
+// startKeys follows the cluster's keys in etcd, if it is to be asked.
+func (l *Loop) startKeys(ctx context.Context) {
+	l.keys, l.stopKeys = nil, func() {}
+	if l.watch == nil {
+		return
+	}
+	keys := l.watch(l.state.cluster)
+	if keys == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		keys.Run(ctx, func(ctx context.Context, r dcs.Reading) {
+			select {
+			case l.readings <- r:
+			case <-ctx.Done():
+			}
+		})
+	}()
+	l.keys = keys
+	l.stopKeys = func() {
+		cancel()
+		<-ended
 	}
 }
 
@@ -141,6 +209,9 @@ func (l *Loop) step(e Event) error {
 	}
 	for _, member := range a.Recheck {
 		l.checker.Trigger(member)
+	}
+	if a.Confirm && l.keys != nil {
+		l.keys.Confirm()
 	}
 	for _, m := range a.Log {
 		l.log.Log(context.Background(), m.Level, m.Text, "cluster", l.name)

@@ -365,7 +365,10 @@ func TestIntervals(t *testing.T) {
 	feed(0, "pg-test-3", "replica running")
 	want("all well", map[string]time.Duration{"1/primary": inter, "2/primary": down, "3/primary": down, "3/replica": inter})
 	feed(time.Second, "pg-test-1", "demoted stopped")
-	want("no leader any more", map[string]time.Duration{"1/primary": fast, "2/primary": fast, "3/primary": fast, "3/replica": inter})
+	want("no leader any more", map[string]time.Duration{"1/primary": closeAny, "2/primary": closeAny, "3/primary": closeAny, "3/replica": inter})
+	now := time.Unix(31, 0)
+	s, _ = Step(s, Ticked{}, now)
+	want("no leader for long", map[string]time.Duration{"1/primary": fast, "2/primary": fast, "3/primary": fast, "3/replica": inter})
 
 	// Two services of one path with different options: the more curious one decides.
 	c, _ := declared("trio-few")

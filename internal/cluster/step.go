@@ -29,9 +29,18 @@ type State struct {
 	// declaration.
 	primary   string
 	incumbent bool
-	// keyed says that the primary was elected because it holds the leader key.
+	// keyed says that the primary was elected because it holds the leader key, by its own words or etcd's.
 	keyed bool
-	// claimants are the members that were last reported to claim the leader key together.
+	// key is what etcd says.
+	key keys
+	// system is the cluster's system identifier; empty while unknown. strangers are the members that were last reported to
+	// have another one.
+	system    string
+	strangers []string
+	// switchover and searching are until when a primary is watched closely because it was told to stop, and a new one is
+	// looked for closely; zero in peace.
+	switchover, searching time.Time
+	// claimants are the members that were last reported to claim the leader key together, or against it.
 	claimants []string
 	members   map[string]member
 	// known holds the last outcome of every check that is running now.
@@ -55,6 +64,14 @@ type member struct {
 	last     health.Outcome
 	answered time.Time
 	checked  bool
+	// system is the last system identifier that it said.
+	system string
+	// successor has taken the leader key from it since it last said that it is no leader; empty otherwise. lostAt is the
+	// timeline that it was on.
+	successor string
+	lostAt    int
+	// heir says that etcd has named it as the holder of the leader key, and it hasn't said yet that it leads.
+	heir bool
 }
 
 // outcome is a check's result and when it was there.
@@ -88,7 +105,7 @@ const (
 	down
 )
 
-// Event is what a State is stepped with: Checked, Planned or Ticked.
+// Event is what a State is stepped with: Checked, Keyed, Planned or Ticked.
 type Event interface{ event() }
 
 // Checked is a check's result. One that isn't asked for any more is ignored.
@@ -117,6 +134,8 @@ type Actions struct {
 	Intervals map[health.Target]time.Duration
 	// Recheck are members to run a round of checks for at once.
 	Recheck []string
+	// Confirm asks for etcd's keys to be read at once: a member contradicts them.
+	Confirm bool
 	// Log is to be told.
 	Log []Message
 	// Refused says why a Planned was not taken; the state is then what it was.
@@ -167,6 +186,8 @@ func Step(s State, e Event, now time.Time) (State, Actions) {
 		if !next.checked(e, &a) {
 			return s, Actions{}
 		}
+	case Keyed:
+		next.hear(e.Reading, &a, now)
 	case Planned:
 		if next.plan(e, &a, now); a.Refused != nil {
 			return s, a
@@ -178,6 +199,7 @@ func Step(s State, e Event, now time.Time) (State, Actions) {
 			return m, verdict.EndSessions
 		})
 	}
+	next.calm(now)
 	next.roles(&a, now)
 	next.depose()
 	next.conclude(&a, now)
@@ -189,6 +211,11 @@ func (s *State) Deadline() (time.Time, bool) {
 	var first time.Time
 	for _, v := range s.servers {
 		if at, limited := v.machine.Deadline(); limited && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
+	}
+	for _, at := range []time.Time{s.switchover, s.searching} {
+		if !at.IsZero() && (first.IsZero() || at.Before(first)) {
 			first = at
 		}
 	}
@@ -215,8 +242,7 @@ func (s *State) checked(e Checked, a *Actions) bool {
 		if s.servers[key].target != e.Target {
 			return m, false
 		}
-		m, verdict := m.Feed(e.Outcome, e.Ended)
-		return m, verdict.EndSessions
+		return s.feed(key.member, m, e.Outcome, e.Ended)
 	})
 	return true
 }
@@ -233,21 +259,26 @@ func (s *State) each(step func(serverKey, health.Machine) (m health.Machine, end
 	}
 }
 
-// depose puts down, on the paths of leaders, every server but the holder of the leader key, when that is known: a member
-// that is silent, or runs as a primary without the key, has lost it.
+// depose puts down, on the paths of leaders, every server that is certainly no leader: all but the holder of the leader key,
+// when that is known from etcd; when the members alone tell, those that are silent, or run as a primary without the key,
+// while another one holds it.
 func (s *State) depose() {
-	if !s.keyed {
-		return
-	}
 	claims := make(map[string]claim, len(s.cluster.Members))
 	for _, m := range s.cluster.Members {
 		claims[m.Name], _ = s.claimOf(m)
 	}
 	s.each(func(key serverKey, m health.Machine) (health.Machine, bool) {
-		if !m.Kind().OfLeader() || key.member == s.primary || claims[key.member] >= byKey {
+		if !m.Kind().OfLeader() {
 			return m, false
 		}
-		m, verdict := m.Depose(s.primary)
+		why := s.barred(key.member)
+		if why == "" && s.keyed && key.member != s.primary && claims[key.member] < byKey {
+			why = s.primary + " holds the leader key"
+		}
+		if why == "" {
+			return m, false
+		}
+		m, verdict := m.Depose(why)
 		return m, verdict.EndSessions
 	})
 }
@@ -276,11 +307,28 @@ func (s *State) observe(e Checked, a *Actions) {
 		if answer.Timeline != 0 {
 			m.timeline = answer.Timeline
 		}
+		if answer.SystemID != "" {
+			if m.system != "" && m.system != answer.SystemID {
+				// What is known of its other paths is of another database.
+				a.recheck(name)
+			}
+			m.system = answer.SystemID
+		}
 		if tellsRole(answer.Role) {
 			if m.role != "" && m.role != answer.Role {
 				a.recheck(s.names()...)
 			}
 			m.role = answer.Role
+		}
+		// Whoever has been something else meanwhile, or was promoted again, may be believed again.
+		if tellsRole(answer.Role) && !leads(answer.Role) || m.timeline != m.lostAt {
+			m.successor = ""
+		}
+		if leads(answer.Role) {
+			m.heir = false
+		}
+		if answer.Status == 200 && answer.State == patroni.StateRunning && leads(answer.Role) && s.holder() != "" && s.holder() != name {
+			a.Confirm = true
 		}
 	}
 	s.members[name] = m
@@ -316,6 +364,11 @@ func (s *State) plan(p Planned, a *Actions, now time.Time) {
 		}
 	}
 	maps.DeleteFunc(s.members, func(name string, _ member) bool { return !present[name] })
+	if old.KeyPath != p.Cluster.KeyPath {
+		s.key = keys{}
+	}
+	s.believeKey()
+	s.settleSystem(a, now)
 	s.elect(a)
 	live := s.liveRoles()
 	set, err := p.Resolver.Set(live)
@@ -329,6 +382,8 @@ func (s *State) plan(p Planned, a *Actions, now time.Time) {
 
 // roles elects the primary anew, and resolves the services again if that or anything else has changed a role.
 func (s *State) roles(a *Actions, now time.Time) {
+	s.believeKey()
+	s.settleSystem(a, now)
 	s.elect(a)
 	live := s.liveRoles()
 	if maps.Equal(live, s.live) {
@@ -360,7 +415,7 @@ func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
 	}
 	s.set = set
 	s.generation++
-	ttl := time.Duration(s.cluster.TTL) * time.Second
+	ttl := s.ttl()
 	servers := make(map[serverKey]server, len(s.servers))
 	for _, svc := range set.Services {
 		for _, carrier := range svc.Servers {
@@ -380,9 +435,9 @@ func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
 				old = server{machine: health.NewMachine(svc.Check, svc.Options, ttl), target: target, host: carrier.Host, epoch: s.epoch, since: now}
 			}
 			if last, known := s.known[target]; known {
-				var verdict health.Verdict
-				old.machine, verdict = old.machine.Feed(last.Outcome, last.at)
-				old = s.settle(old, verdict.EndSessions)
+				var ended bool
+				old.machine, ended = s.feed(carrier.Member, old.machine, last.Outcome, last.at)
+				old = s.settle(old, ended)
 			}
 			servers[key] = old
 			if !there && lasting[svc.FullName] {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/dcs"
 	"github.com/pgporter/pgporter/internal/health"
 	"github.com/pgporter/pgporter/internal/resolve"
 	"github.com/pgporter/pgporter/internal/state"
@@ -25,10 +27,16 @@ var update = flag.Bool("update", false, "rewrite what follows from each line of 
 //	TIME N [/PATH] FLAGS ROLE STATE what Patroni of the N-th member says to all its checks, or to one
 //	TIME N [/PATH] silent REASON    what keeps it from answering
 //	TIME round                      all members say again what they said last
+//	TIME rounds                     they do so every two seconds until then
+//	TIME etcd leader N              the leader key names the N-th member (or whoever), or nobody
+//	TIME etcd switchover N M        the failover key asks for a switchover; or that is done
+//	TIME etcd system ID             the initialize key has a system identifier
+//	TIME etcd lost REASON           and back
 //	TIME tick
 //
-// What follows: the log, `sessions end` (servers with a higher epoch), `recheck`, the checks if they changed, and who serves
-// if that changed: the members that take new clients of each service, as primary 1, replica 2 3, …; – is nobody.
+// What follows: the log, `sessions end` (servers with a higher epoch), `recheck`, `read etcd again`, the checks if they
+// changed, those that run more often than fastinter if that changed, and who serves if that changed: the members that take
+// new clients of each service, as primary 1, replica 2 3, …; – is nobody.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -63,6 +71,7 @@ func play(t *testing.T, file, text string) string {
 	start := time.Unix(0, 0)
 	now := start
 	said := map[string]scripted{}
+	var etcd picture
 	for i, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
 		if strings.HasPrefix(line, " ") {
 			continue
@@ -78,6 +87,7 @@ func play(t *testing.T, file, text string) string {
 			s, a = Begin(planning(t, words[1]), start)
 			now = start
 			clear(said)
+			etcd = picture{}
 			out = append(out, follows(nil, &s, []Actions{a})...)
 			continue
 		}
@@ -85,19 +95,36 @@ func play(t *testing.T, file, text string) string {
 		if err != nil || len(words) < 2 || start.Add(at).Before(now) {
 			fail("want a TIME that doesn't go back, and an event")
 		}
+		since := now
 		now = start.Add(at)
 		var events []Event
+		round := func(when time.Time) {
+			for _, c := range s.checks() {
+				if says, any := said[c.Member]; any {
+					events = append(events, Checked{health.Result{Target: c.Target, Outcome: says.on(c.Path), Ended: when}})
+				}
+			}
+		}
 		switch words[1] {
 		case "tick":
 			events = []Event{Ticked{}}
+		case "etcd":
+			if !etcd.says(words[2:]) {
+				fail("etcd says leader, switchover, system, lost or back")
+			}
+			// What happens in etcd while it is lost is seen when it is back.
+			if etcd.lost == "" || words[2] == "lost" {
+				events = []Event{Keyed{etcd.reading()}}
+			}
 		case "replace":
 			events = []Event{planning(t, words[2])}
 		case "round":
-			for _, c := range s.checks() {
-				if says, any := said[c.Member]; any {
-					events = append(events, Checked{health.Result{Target: c.Target, Outcome: says.on(c.Path), Ended: now}})
-				}
+			round(now)
+		case "rounds":
+			for when := since.Add(2 * time.Second); when.Before(now); when = when.Add(2 * time.Second) {
+				round(when)
 			}
+			round(now)
 		default:
 			member, rest, path := "pg-test-"+words[1], words[2:], ""
 			if strings.HasPrefix(rest[0], "/") {
@@ -118,7 +145,11 @@ func play(t *testing.T, file, text string) string {
 		var all []Actions
 		for _, e := range events {
 			var a Actions
-			s, a = Step(s, e, now)
+			when := now
+			if c, is := e.(Checked); is {
+				when = c.Ended
+			}
+			s, a = Step(s, e, when)
 			all = append(all, a)
 		}
 		out = append(out, follows(&before, &s, all)...)
@@ -143,7 +174,7 @@ func follows(before, after *State, all []Actions) []string {
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, "    "+fmt.Sprintf(format, args...)) }
 	var recheck []string
-	checks := false
+	checks, confirm := false, false
 	for _, a := range all {
 		if a.Refused != nil {
 			add("refused: %v", a.Refused)
@@ -153,6 +184,7 @@ func follows(before, after *State, all []Actions) []string {
 		}
 		recheck = append(recheck, a.Recheck...)
 		checks = checks || a.Checks != nil
+		confirm = confirm || a.Confirm
 	}
 	var ended []string
 	for _, svc := range after.view.Services {
@@ -182,6 +214,9 @@ func follows(before, after *State, all []Actions) []string {
 		}
 		add("recheck %s", strings.Join(names, " "))
 	}
+	if confirm {
+		add("read etcd again")
+	}
 	if checks {
 		var words []string
 		for _, c := range after.checks() {
@@ -189,10 +224,75 @@ func follows(before, after *State, all []Actions) []string {
 		}
 		add("checks %s", strings.Join(words, " "))
 	}
+	if now := closely(after); before != nil && now != closely(before) {
+		add("%s", now)
+	}
 	if now := serving(after.view); before == nil || now != serving(before.view) {
 		add("%s", now)
 	}
 	return lines
+}
+
+// closely are the checks that run more often than any option asks for.
+func closely(s *State) string {
+	paces := map[time.Duration][]string{}
+	for _, c := range s.checks() {
+		if c.Interval < time.Second {
+			paces[c.Interval] = append(paces[c.Interval], short(c.Member)+c.Path)
+		}
+	}
+	if len(paces) == 0 {
+		return "check at the ordinary pace"
+	}
+	var parts []string
+	for _, pace := range slices.Sorted(maps.Keys(paces)) {
+		parts = append(parts, fmt.Sprintf("check every %v: %s", pace, strings.Join(paces[pace], " ")))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// picture is what etcd says in a transcript.
+type picture struct {
+	now      dcs.Reading
+	revision int64
+	lost     string
+}
+
+// says changes the picture by the words of a line; false if they aren't understood.
+func (p *picture) says(words []string) bool {
+	p.revision++
+	member := func(word string) string {
+		if strings.Trim(word, "0123456789") == "" {
+			return "pg-test-" + word
+		}
+		return word
+	}
+	switch rest := words[1:]; {
+	case words[0] == "leader" && len(rest) == 1 && rest[0] == "nobody":
+		p.now.Leader, p.now.LeaderRevision = "", 0
+	case words[0] == "leader" && len(rest) == 1:
+		p.now.Leader, p.now.LeaderRevision = member(rest[0]), p.revision
+	case words[0] == "switchover" && len(rest) == 1 && rest[0] == "done":
+		p.now.Failover, p.now.FailoverRevision = "", 0
+	case words[0] == "switchover" && len(rest) == 2:
+		p.now.Failover, p.now.FailoverRevision = fmt.Sprintf(`{"leader":"%s","member":"%s"}`, member(rest[0]), member(rest[1])), p.revision
+	case words[0] == "system" && len(rest) == 1:
+		p.now.System = rest[0]
+	case words[0] == "lost" && len(rest) > 0:
+		p.lost = strings.Join(rest, " ")
+	case words[0] == "back" && len(rest) == 0:
+		p.lost = ""
+	default:
+		return false
+	}
+	return true
+}
+
+func (p *picture) reading() dcs.Reading {
+	if p.lost != "" {
+		return dcs.Reading{Lost: p.lost}
+	}
+	return p.now
 }
 
 func short(member string) string { return strings.TrimPrefix(member, "pg-test-") }

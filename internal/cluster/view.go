@@ -42,6 +42,9 @@ func (s *State) conclude(a *Actions, now time.Time) {
 		services = append(services, out)
 		serving[svc.FullName] = len(out.Usable()) > 0
 		if s.serving[svc.FullName] && !serving[svc.FullName] {
+			if health.KindOf(svc.Check).OfLeader() {
+				s.search(now)
+			}
 			a.logf(slog.LevelError, "%s: no server is left: %s", svc.FullName, reasons(out))
 		}
 	}
@@ -73,10 +76,14 @@ func stand(p health.Phase) standing {
 	return unchecked
 }
 
-// contest says why a server that passes its check isn't used all the same; empty if it is. On the paths of leaders only the
-// elected primary is used where the key's holder is known or several servers pass. On the paths of replicas the key's holder
-// isn't: while it is promoted, or started again after a crash, Patroni says 200 and `replica` of it.
+// contest says why a server that passes its check isn't used all the same; empty if it is. A member with another database
+// isn't used by anybody. On the paths of leaders only the elected primary is used where the key's holder is known or several
+// servers pass. On the paths of replicas the key's holder isn't: while it is promoted, or started again after a crash,
+// Patroni says 200 and `replica` of it.
 func (s *State) contest(kind health.Kind, name string, accepting []string) string {
+	if why := s.foreign(name); why != "" {
+		return why
+	}
 	switch {
 	case kind == health.Replica && s.keyed && name == s.primary:
 		return "it holds the leader key"
@@ -123,6 +130,9 @@ func reasons(svc state.Service) string {
 // post makes the View if it differs from the last one in more than when members answered, or that is old.
 func (s *State) post(a *Actions, services []state.Service, now time.Time) {
 	v := &state.View{Cluster: s.cluster.Name, Version: 1, At: now, Services: services}
+	if v.Key = (state.Key{Watched: s.key.asked, Lost: s.key.now.Lost}); s.key.known() {
+		v.Key.Holder = s.key.now.Leader
+	}
 	for _, m := range s.cluster.Members {
 		seen := s.members[m.Name]
 		out := state.Member{
@@ -146,6 +156,9 @@ func (s *State) post(a *Actions, services []state.Service, now time.Time) {
 
 // alike says that two Views of the same set say the same but for when members answered.
 func alike(a, b *state.View) bool {
+	if a.Key != b.Key {
+		return false
+	}
 	for i, m := range a.Members {
 		n := b.Members[i]
 		if m.Live != n.Live || m.State != n.State || m.Timeline != n.Timeline || m.Answer != n.Answer {

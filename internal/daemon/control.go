@@ -73,7 +73,11 @@ func (d *Daemon) renewCredentials() {
 func (d *Daemon) who() api.Node {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return api.Node{Version: d.cfg.Version, Node: d.node, Engine: api.EngineNative, Generation: d.accepted}
+	engine := api.EngineNative
+	if d.cfg.HAProxy != nil {
+		engine = api.EngineHAProxy
+	}
+	return api.Node{Version: d.cfg.Version, Node: d.node, Engine: engine, Generation: d.accepted}
 }
 
 // carryOut takes an order, or with dryRun says what it would change. Orders come one after the other, and each is compared
@@ -114,8 +118,10 @@ func (d *Daemon) compare(o intake.Order) (api.Changes, error) {
 	if o.Plan.Node != plan.Node {
 		return api.Changes{}, fmt.Errorf("the plan is for %s, and this node is %s", o.Plan.Node, plan.Node)
 	}
-	if err := intake.Native(o.Plan); err != nil {
-		return api.Changes{}, err
+	if d.cfg.HAProxy == nil {
+		if err := intake.Native(o.Plan); err != nil {
+			return api.Changes{}, err
+		}
 	}
 	return diff.Between(plan, o.Plan, liveRoles(running))
 }

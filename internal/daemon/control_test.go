@@ -87,8 +87,8 @@ func services(changes api.Changes) string {
 }
 
 func TestOrdersAreCarriedOut(t *testing.T) {
-	f := newFixture(t, "127.0.63.41")
-	c := startControlled(t, f, "127.0.63.42", f.inventory("primary:5433"))
+	f := newFixture(t, address(41))
+	c := startControlled(t, f, address(42), f.inventory("primary:5433"))
 	session := c.dial("5433")
 	echo(t, session, "before\n")
 	if who, err := c.client.Ask(t.Context(), c.door); err != nil || who != (api.Node{Version: "test", Node: f.host, Engine: "native", Generation: 1}) {
@@ -123,10 +123,10 @@ func TestOrdersAreCarriedOut(t *testing.T) {
 	echo(t, c.dial("5440"), "new service\n")
 	echo(t, session, "after an order\n")
 	s := c.status()
-	if s.Config.Generation != 2 || s.Config.Source != "sent.yml" || s.Config.Sent == nil || s.Config.Sent.Sender != "dba@infra" || !strings.HasPrefix(s.Config.Sent.From, "127.0.") {
+	if s.Config.Generation != 2 || s.Config.Source != "sent.yml" || s.Config.Sent == nil || s.Config.Sent.Sender != "dba@infra" || !strings.HasPrefix(s.Config.Sent.From, "127.") {
 		t.Errorf("after an order: %+v", s.Config)
 	}
-	if log := c.log.String(); !strings.Contains(log, "level=INFO msg=\"an order was carried out\" from=127.0.") || !strings.Contains(log, "sender=dba@infra source=sent.yml generation=2") {
+	if log := c.log.String(); !strings.Contains(log, "level=INFO msg=\"an order was carried out\" from=127.") || !strings.Contains(log, "sender=dba@infra source=sent.yml generation=2") {
 		t.Errorf("the log has no line about it:\n%s", log)
 	}
 
@@ -145,8 +145,8 @@ func TestOrdersAreCarriedOut(t *testing.T) {
 }
 
 func TestOrdersThatAreRefused(t *testing.T) {
-	f := newFixture(t, "127.0.63.51")
-	c := startControlled(t, f, "127.0.63.52", f.inventory("primary:5433"))
+	f := newFixture(t, address(51))
+	c := startControlled(t, f, address(52), f.inventory("primary:5433"))
 	session := c.dial("5433")
 	foreign := order(t, f.host, f.inventory("primary:5433"))
 	foreign.Plan.Clusters[0].Definitions[0].Balance = "source"
@@ -190,8 +190,8 @@ func TestOrdersThatAreRefused(t *testing.T) {
 // TestOrdersComeOneAfterTheOther sends many at once: each is compared with what the one before left, and the numbers of the
 // configurations have no gap and no double.
 func TestOrdersComeOneAfterTheOther(t *testing.T) {
-	f := newFixture(t, "127.0.63.61")
-	c := startControlled(t, f, "127.0.63.62", f.inventory("primary:5433"))
+	f := newFixture(t, address(61))
+	c := startControlled(t, f, address(62), f.inventory("primary:5433"))
 	const orders = 20
 	type answer struct {
 		name  string
@@ -239,8 +239,8 @@ func TestOrdersComeOneAfterTheOther(t *testing.T) {
 
 // TestCredentialsAreRenewedOnSIGHUP replaces the token while the daemon runs.
 func TestCredentialsAreRenewedOnSIGHUP(t *testing.T) {
-	f := newFixture(t, "127.0.63.71")
-	c := startControlled(t, f, "127.0.63.72", f.inventory("primary:5433"))
+	f := newFixture(t, address(71))
+	c := startControlled(t, f, address(72), f.inventory("primary:5433"))
 	token := strings.Repeat("another-token-", 4)
 	if err := os.WriteFile(c.files.Token, []byte(token), 0o600); err != nil {
 		t.Fatal(err)
@@ -268,10 +268,10 @@ func TestCredentialsAreRenewedOnSIGHUP(t *testing.T) {
 }
 
 func TestControlAddressThatIsTaken(t *testing.T) {
-	f := newFixture(t, "127.0.63.81")
-	taken := listen(t, "127.0.63.82")
+	f := newFixture(t, address(81))
+	taken := listen(t, address(82))
 	defer taken.Close()
-	files, err := control.MakeCredentials(t.TempDir(), []string{"127.0.63.82"}, time.Now(), time.Hour)
+	files, err := control.MakeCredentials(t.TempDir(), []string{address(82)}, time.Now(), time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,14 +284,14 @@ func TestControlAddressThatIsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = Run(t.Context(), Config{
-		Source: &InventoryFile{Path: path, Node: f.host}, Bind: "127.0.63.82", Admin: "127.0.63.82:8432", Logger: slog.New(slog.DiscardHandler),
+		Source: &InventoryFile{Path: path, Node: f.host}, Bind: address(82), Admin: address(82) + ":8432", Logger: slog.New(slog.DiscardHandler),
 		Control: &Control{Address: taken.Addr().String(), Credentials: credentials},
 	})
 	if err == nil || !strings.Contains(err.Error(), "control address "+taken.Addr().String()) {
 		t.Errorf("got %v", err)
 	}
 	for _, port := range []string{"5433", "8432"} {
-		if conn, err := net.Dial("tcp", "127.0.63.82:"+port); err == nil {
+		if conn, err := net.Dial("tcp", address(82)+":"+port); err == nil {
 			conn.Close()
 			t.Errorf("port %s was left open", port)
 		}
@@ -300,8 +300,8 @@ func TestControlAddressThatIsTaken(t *testing.T) {
 
 // TestNothingIsOpenByDefault has a daemon without a control address: nothing on its admin address changes anything.
 func TestNothingIsOpenByDefault(t *testing.T) {
-	f := newFixture(t, "127.0.63.91")
-	r := start(t, f, "127.0.63.92", f.inventory("primary:5433"), false)
+	f := newFixture(t, address(91))
+	r := start(t, f, address(92), f.inventory("primary:5433"), false)
 	if s := r.status(); s.Config.Control != "" {
 		t.Errorf("it says that orders are taken at %s", s.Config.Control)
 	}

@@ -15,6 +15,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -41,11 +42,15 @@ type Config struct {
 	Admin string
 	// Control is where the configuration may be changed from elsewhere; nil for nowhere.
 	Control *Control
+	// Hold is how long a client may wait for a server while none takes it; 0 refuses it at once.
+	Hold time.Duration
 	// StopTimeout bounds how long sessions may go on after the stop was asked for.
 	StopTimeout time.Duration
 	// Reload asks for the configuration to be read again; a nil channel never does.
 	Reload <-chan os.Signal
-	Logger *slog.Logger
+	// LeaderKeys watches the clusters' leader keys in etcd; nil leaves that to the checks.
+	LeaderKeys *LeaderKeys
+	Logger     *slog.Logger
 	// Ready is called once every port is open; may be nil.
 	Ready func()
 }
@@ -115,7 +120,7 @@ type runningCluster struct {
 func Run(ctx context.Context, cfg Config) error {
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), running: map[string]*runningCluster{}}
 	if cfg.HAProxy == nil {
-		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, StopTimeout: cfg.StopTimeout, Recheck: d.recheck})}
+		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck})}
 	} else {
 		h := *cfg.HAProxy
 		h.Bind, h.StopTimeout, h.Logger = cfg.Bind, cfg.StopTimeout, cfg.Logger
@@ -136,10 +141,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	var config net.ListenConfig
-	admin, err := config.Listen(ctx, "tcp", cfg.Admin)
+	admin, err := listenAdmin(ctx, cfg.Admin)
 	if err != nil {
-		return fmt.Errorf("admin address %s: %w", cfg.Admin, err)
+		return err
 	}
 	door, err := d.listenForControl(ctx)
 	if err != nil {
@@ -253,7 +257,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		d.log.Warn(w)
 	}
 	d.mu.Lock()
-	current := d.running
+	current, generics := d.running, d.plan.Generics
 	d.mu.Unlock()
 
 	// All that can fail comes first.
@@ -262,11 +266,11 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		return err
 	}
 	if l.Unattended {
-		if unchanged(current, l.Plan) {
+		if unchanged(current, generics, l.Plan) {
 			d.log.Debug("the inventory was looked at, nothing changed for this node")
 			return nil
 		}
-		if err := harmless(current, l.Plan); err != nil {
+		if err := harmless(current, generics, l.Plan); err != nil {
 			return err
 		}
 	}
@@ -279,7 +283,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		if old := current[c.Name]; old != nil {
 			r.loop, r.stop = old.loop, old.stop
 		} else {
-			loop, err := cluster.New(c, cluster.Config{Logger: d.log})
+			loop, err := cluster.New(c, d.loopConfig())
 			if err != nil {
 				return fmt.Errorf("cluster %s: %w", c.Name, err)
 			}
@@ -386,6 +390,22 @@ func (d *Daemon) recheck(clusterName, member string) {
 	if r != nil {
 		r.loop.Recheck(member)
 	}
+}
+
+// listenAdmin opens the admin address; if somebody has it, the error says who.
+func listenAdmin(ctx context.Context, address string) (net.Listener, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", address)
+	var refused *net.OpError
+	if errors.As(err, &refused) && errors.Is(err, syscall.EADDRINUSE) {
+		if at, ok := refused.Addr.(*net.TCPAddr); ok {
+			return nil, fmt.Errorf("admin address %s: %w: %s; another is chosen with --admin", address, syscall.EADDRINUSE, proxy.Holder(at.AddrPort()))
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("admin address %s: %w", address, err)
+	}
+	return listener, nil
 }
 
 // serveAdmin answers at the admin address until ctx ends.

@@ -20,6 +20,12 @@ import (
 	"github.com/pgporter/pgporter/internal/api"
 )
 
+// address is a loopback address of this test process's own, so that two runs on one machine don't meet.
+func address(last int) string {
+	pid := os.Getpid()
+	return fmt.Sprintf("127.%d.%d.%d", 64+pid>>8%128, pid%256, last)
+}
+
 // fixture is a member that is always the primary: a fake Patroni, since what is tested is the wiring, and a server that
 // echoes lines instead of a PostgreSQL.
 type fixture struct {
@@ -58,13 +64,23 @@ func newFixture(t *testing.T, host string) fixture {
 	return fixture{host, port(patroni.Listener), port(echo)}
 }
 
+// ports are those that listen has given so far.
+var ports sync.Map
+
+// listen opens a port that no other listener of the tests has on any address: a plan in which a member's port is a service's
+// too is refused for that, and not for what a test is about.
 func listen(t *testing.T, host string) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", host+":0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", host+":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, again := ports.LoadOrStore(l.Addr().(*net.TCPAddr).Port, true); !again {
+			return l
+		}
+		l.Close()
 	}
-	return l
 }
 
 // inventory declares the member and services: name and port of each.
@@ -199,8 +215,8 @@ func (r *running) dial(port string) net.Conn {
 }
 
 func TestServeReloadStop(t *testing.T) {
-	f := newFixture(t, "127.0.63.11")
-	r := start(t, f, "127.0.63.12", f.inventory("primary:5433"), false)
+	f := newFixture(t, address(11))
+	r := start(t, f, address(12), f.inventory("primary:5433"), false)
 	if s := r.status(); s.Config.Generation != 1 || !s.Clusters[0].Services[0].Up {
 		t.Errorf("ready, but %+v", s)
 	}
@@ -250,8 +266,8 @@ func TestServeReloadStop(t *testing.T) {
 }
 
 func TestWatchTakesEditsWithCare(t *testing.T) {
-	f := newFixture(t, "127.0.63.21")
-	r := start(t, f, "127.0.63.22", f.inventory("primary:5433", "more:5440"), true)
+	f := newFixture(t, address(21))
+	r := start(t, f, address(22), f.inventory("primary:5433", "more:5440"), true)
 
 	// As editors do it: a new file takes the old one's place.
 	replacement := r.path + ".new"
@@ -284,27 +300,28 @@ func TestWatchTakesEditsWithCare(t *testing.T) {
 }
 
 func TestStartRefuses(t *testing.T) {
-	f := newFixture(t, "127.0.63.31")
-	taken := listen(t, "127.0.63.32")
+	f := newFixture(t, address(31))
+	taken := listen(t, address(32))
 	defer taken.Close()
 	path := filepath.Join(t.TempDir(), "pigsty.yml")
 	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	for _, test := range []struct{ name, text, node, admin, want string }{
-		{"a broken inventory", f.inventory("primary:0"), f.host, "127.0.63.32:8432", ":8:32: error"},
-		{"a node that isn't there", f.inventory("primary:5433"), "10.10.10.99", "127.0.63.32:8432", "10.10.10.99"},
-		{"a taken port", f.inventory("primary:" + port), f.host, "127.0.63.32:8432", "service pg-test-primary"},
-		{"a taken admin address", f.inventory("primary:5433"), f.host, taken.Addr().String(), "admin address " + taken.Addr().String()},
+		{"a broken inventory", f.inventory("primary:0"), f.host, address(32) + ":8432", ":8:32: error"},
+		{"a node that isn't there", f.inventory("primary:5433"), "10.10.10.99", address(32) + ":8432", "10.10.10.99"},
+		{"a taken port", f.inventory("primary:" + port), f.host, address(32) + ":8432", "service pg-test-primary"},
+		{"a taken admin address", f.inventory("primary:5433"), f.host, taken.Addr().String(),
+			fmt.Sprintf("admin address %s: address already in use: this pgporter (pid %d) listens on", taken.Addr(), os.Getpid())},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if err := os.WriteFile(path, []byte(test.text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			err := Run(t.Context(), Config{Source: &InventoryFile{Path: path, Node: test.node, Logger: logger}, Bind: "127.0.63.32", Admin: test.admin, Logger: logger})
+			err := Run(t.Context(), Config{Source: &InventoryFile{Path: path, Node: test.node, Logger: logger}, Bind: address(32), Admin: test.admin, Logger: logger})
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q in it", err, test.want)
 			}
-			if conn, err := net.Dial("tcp", "127.0.63.32:5433"); err == nil {
+			if conn, err := net.Dial("tcp", address(32)+":5433"); err == nil {
 				conn.Close()
 				t.Error("a port was left open")
 			}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"time"
 
 	"github.com/pgporter/pgporter/internal/haproxyd"
 	"github.com/pgporter/pgporter/internal/proxy"
@@ -44,8 +45,10 @@ type OfferedCluster struct {
 // Traffic is what an engine has of a service.
 type Traffic struct {
 	// Address is where it listens.
-	Address        string
-	Sessions       int
+	Address  string
+	Sessions int
+	// Held are clients that wait for a server.
+	Held           int
 	Total, Refused uint64
 	Servers        map[string]ServerTraffic
 }
@@ -66,7 +69,7 @@ func (n native) Prepare(_ context.Context, o Offer) (Change, error) {
 	var endpoints []proxy.Endpoint
 	for _, c := range o.Clusters {
 		for _, definition := range c.Definitions {
-			endpoints = append(endpoints, proxy.Endpoint{Cluster: c.Name, Definition: definition, Board: c.Board})
+			endpoints = append(endpoints, proxy.Endpoint{Cluster: c.Name, Definition: definition, Board: c.Board, TTL: time.Duration(c.TTL) * time.Second})
 		}
 	}
 	change, err := n.Engine.Prepare(endpoints)
@@ -88,7 +91,7 @@ func (c nativeChange) Commit(context.Context) error {
 func (n native) Traffic(context.Context) map[string]Traffic {
 	all := map[string]Traffic{}
 	for _, s := range n.Status().Services {
-		t := Traffic{Address: s.Address, Sessions: s.Sessions, Total: s.TotalSessions, Refused: s.Refused, Servers: map[string]ServerTraffic{}}
+		t := Traffic{Address: s.Address, Sessions: s.Sessions, Held: s.Held, Total: s.TotalSessions, Refused: s.Refused, Servers: map[string]ServerTraffic{}}
 		for _, server := range s.Servers {
 			t.Servers[server.Member] = ServerTraffic{Sessions: server.Sessions, Total: server.TotalSessions}
 		}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,12 @@ import (
 )
 
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+// address is a loopback address of this test process's own, so that two runs on one machine don't meet.
+func address(last int) string {
+	pid := os.Getpid()
+	return fmt.Sprintf("127.%d.%d.%d", 64+pid>>8%128, pid%256, last)
+}
 
 // fakePatroni answers /cluster and /patroni as 3.0.2 does, with the members that the test sets. A fake because what is
 // tested is the reading of answers; the real one is asked by the end-to-end tests.
@@ -48,7 +55,7 @@ func member(name, role, host string) string {
 
 func TestFindMembers(t *testing.T) {
 	// The second member's address has somebody on the pool's port who speaks PostgreSQL; a plain listener stands in.
-	pool, err := net.Listen("tcp", "127.0.61.12:6432")
+	pool, err := net.Listen("tcp", address(12)+":6432")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,8 +72,8 @@ func TestFindMembers(t *testing.T) {
 		}
 	}()
 	p := newFakePatroni(t, "pg-test", strings.Join([]string{
-		member("pg-test-2", "replica", "127.0.61.12"),
-		member("pg-test-1", "leader", "127.0.61.11"),
+		member("pg-test-2", "replica", address(12)),
+		member("pg-test-1", "leader", address(11)),
 		`{"name": "pg-test-9", "role": "replica", "state": "creating replica"}`}, ","))
 	f, err := New([]string{p.URL}, quiet)
 	if err != nil {
@@ -81,8 +88,8 @@ func TestFindMembers(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %s %s:%d pool %d patroni %d", m.Name, m.Role, m.Host, m.PostgresPort, m.PgBouncerPort, m.PatroniPort))
 	}
 	want := []string{
-		"pg-test-1 primary 127.0.61.11:5432 pool 5432 patroni 8008",
-		"pg-test-2 replica 127.0.61.12:5432 pool 6432 patroni 8008",
+		"pg-test-1 primary " + address(11) + ":5432 pool 5432 patroni 8008",
+		"pg-test-2 replica " + address(12) + ":5432 pool 6432 patroni 8008",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") || found.Cluster.Name != "pg-test" {
 		t.Errorf("cluster %q:\n%s\nwant\n%s", found.Cluster.Name, strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -93,8 +100,8 @@ func TestFindMembers(t *testing.T) {
 }
 
 func TestMembersOnOneHostHaveNoCommonPool(t *testing.T) {
-	p := newFakePatroni(t, "pg-test", member("a", "leader", "127.0.61.13")+","+member("b", "replica", "127.0.61.13"))
-	pool, err := net.Listen("tcp", "127.0.61.13:6432")
+	p := newFakePatroni(t, "pg-test", member("a", "leader", address(13))+","+member("b", "replica", address(13)))
+	pool, err := net.Listen("tcp", address(13)+":6432")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +122,7 @@ func TestMembersOnOneHostHaveNoCommonPool(t *testing.T) {
 }
 
 func TestMembershipIsFollowed(t *testing.T) {
-	p := newFakePatroni(t, "pg-test", member("pg-test-1", "leader", "127.0.61.11"))
+	p := newFakePatroni(t, "pg-test", member("pg-test-1", "leader", address(11)))
 	f, err := New([]string{p.URL}, quiet)
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +142,7 @@ func TestMembershipIsFollowed(t *testing.T) {
 		t.Error("nothing changed, yet it differs")
 	}
 	// A switchover and a new member: the new one is taken, the roles of those known are left to the checks.
-	now := member("pg-test-1", "replica", "127.0.61.11") + "," + member("pg-test-2", "leader", "127.0.61.12")
+	now := member("pg-test-1", "replica", address(11)) + "," + member("pg-test-2", "leader", address(12))
 	p.members.Store(&now)
 	c, differs := look()
 	if !differs || len(c.Members) != 2 || c.Members[0].Role != service.Primary || c.Members[1].Role != service.Replica {
@@ -149,8 +156,8 @@ func TestMembershipIsFollowed(t *testing.T) {
 }
 
 func TestFindRefuses(t *testing.T) {
-	a := newFakePatroni(t, "pg-a", member("pg-a-1", "leader", "127.0.61.11"))
-	b := newFakePatroni(t, "pg-b", member("pg-b-1", "leader", "127.0.61.12"))
+	a := newFakePatroni(t, "pg-a", member("pg-a-1", "leader", address(11)))
+	b := newFakePatroni(t, "pg-b", member("pg-b-1", "leader", address(12)))
 	f, err := New([]string{a.URL, b.URL}, quiet)
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/user"
@@ -128,6 +129,11 @@ func TestReloadFromElsewhere(t *testing.T) {
 		}
 	}
 
+	t.Run("a node with HAProxy", func(t *testing.T) {
+		reloadHAProxy(t, c, path, string(text), more, dir, onAll)
+		write(more)
+	})
+
 	// A token of somebody else's.
 	other := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(other, []byte(strings.Repeat("x", 64)), 0o600); err != nil {
@@ -168,6 +174,48 @@ func TestReloadFromElsewhere(t *testing.T) {
 	for _, s := range sessions {
 		s.Close(t.Context())
 	}
+}
+
+// reloadHAProxy starts one more pgporter that serves as the first member with HAProxy, and sends it what the others have and
+// a service of HAProxy's own.
+func reloadHAProxy(t *testing.T, c *cluster, path, before, after, credentials string, extra serves) {
+	c.t = t
+	bind := c.prefix + ".31"
+	haproxy, err := os.MkdirTemp("", "pgporter-ha-") // short enough for sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(haproxy) })
+	token, ca := filepath.Join(credentials, "control.token"), filepath.Join(credentials, "control.crt")
+	own := filepath.Join(t.TempDir(), "own.yml")
+	if err := os.WriteFile(own, []byte(before), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := startPorter(t, bind, "--engine", "haproxy", "--haproxy-dir", haproxy, "--inventory", own, "--node", c.member(1), "--stop-timeout", "3s",
+		"--control", c.member(1)+":8434", "--control-token-file", token, "--control-tls-cert", ca, "--control-tls-key", filepath.Join(credentials, "control.key"))
+	session := c.hold(bind, direct)
+	generic := strings.Replace(after, "pg_cluster: pg-test\n", "pg_cluster: pg-test\n        haproxy_services: [ { name: rest, port: 5441, servers: [ { name: one, ip: "+c.member(1)+", port: 8008 } ] } ]\n", 1)
+	if err := os.WriteFile(path, []byte(generic), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, dryRun := range []string{"--dry-run", "--dry-run=false"} {
+		status, out, problems := runReload(t, path, token, ca, "pg-test", c.member(1), "--port", "8434", dryRun)
+		if status != 0 || !strings.Contains(out, "+ pg-test-extra *:5440 on pg-test-1,pg-test-2,pg-test-3") || !strings.Contains(out, "+ rest *:5441 on one") {
+			t.Fatalf("%s: status %d\n%s%s", dryRun, status, out, problems)
+		}
+		s, err := p.status(t.Context())
+		if want := map[string]int{"--dry-run": 1, "--dry-run=false": 2}[dryRun]; err != nil || s.Config.Generation != want {
+			t.Fatalf("%s: it runs configuration %d, %v", dryRun, s.Config.Generation, err)
+		}
+	}
+	eventually(t, 10*time.Second, extra.checkAt(bind))
+	if answer, err := http.Get("http://" + bind + ":5441/health"); err != nil {
+		t.Errorf("the service of HAProxy's own: %v", err)
+	} else {
+		answer.Body.Close()
+	}
+	session.lives(t)
+	session.Close(t.Context())
 }
 
 // runReload runs the command and gives its exit status and what it said.

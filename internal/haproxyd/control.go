@@ -181,8 +181,8 @@ type serverState struct {
 	Weight, Initial int
 	// Since is for how many seconds it has been in this state.
 	Since int
-	// Checked says that health checks are configured and on.
-	Checked bool
+	// Checked says that health checks are configured and on, Passed that the last one passed.
+	Checked, Passed bool
 }
 
 // takesClients says that new clients are led to the server.
@@ -219,8 +219,8 @@ func parseServers(text string) (map[place]serverState, error) {
 		}
 		s := serverState{Address: words[4]}
 		var err error
-		var check int
-		for at, to := range map[int]*int{5: &s.Op, 6: &s.Admin, 7: &s.Weight, 8: &s.Initial, 9: &s.Since, 13: &check, 18: &s.Port} {
+		var check, result int
+		for at, to := range map[int]*int{5: &s.Op, 6: &s.Admin, 7: &s.Weight, 8: &s.Initial, 9: &s.Since, 11: &result, 13: &check, 18: &s.Port} {
 			n, bad := strconv.Atoi(words[at])
 			*to, err = n, errors.Join(err, bad)
 		}
@@ -228,6 +228,8 @@ func parseServers(text string) (map[place]serverState, error) {
 			return nil, fmt.Errorf("a line of HAProxy's server states: %q: %w", line, err)
 		}
 		const configuredAndEnabled = 0x02 | 0x04
+		const passed = 3
+		s.Passed = result == passed
 		s.Checked = check&configuredAndEnabled == configuredAndEnabled
 		servers[place{words[1], words[3]}] = s
 	}
@@ -254,7 +256,8 @@ func parseSessions(text string) []session {
 	var found []session
 	for line := range strings.Lines(text) {
 		id, rest, isSession := strings.Cut(line, ": ")
-		if !isSession || !strings.HasPrefix(id, "0x") {
+		number, isHex := strings.CutPrefix(id, "0x")
+		if !isSession || !isHex || strings.Trim(number, "0123456789abcdef") != "" {
 			continue
 		}
 		s := session{ID: id}

@@ -124,8 +124,11 @@ func (e *Engine) Prepare(ctx context.Context, o Offer) (*Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := check(ctx, e.binary, e.cfg.Dir, l); err != nil {
-		return nil, err
+	// What our own HAProxy has read already needn't be checked again; beside ours the system's reads files of others.
+	if e.cfg.System || !e.wanted.same(l) {
+		if err := check(ctx, e.binary, e.cfg.Dir, l); err != nil {
+			return nil, err
+		}
 	}
 	if err := e.probe(ctx, l, o); err != nil {
 		return nil, err

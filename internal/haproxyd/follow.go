@@ -14,6 +14,8 @@ import (
 const (
 	// tick is between two looks at HAProxy while the Boards don't change.
 	tick = 500 * time.Millisecond
+	// closeTick is the time while HAProxy's checks may bring a server up that may not take clients.
+	closeTick = 100 * time.Millisecond
 	// settleTime is how long roles must have been the same before the files are rendered by them.
 	settleTime = 300 * time.Millisecond
 	// retryTime is after a rendering that HAProxy didn't take, or a start that failed.
@@ -28,6 +30,9 @@ type watch struct {
 	up map[place]uint64
 	// told are servers that HAProxy was told are up since the Board says so: once, its own checks decide after that.
 	told map[place]bool
+	// insisted are servers that are down on a Board and that HAProxy was told so of; silenced those whose check brought them up
+	// again all the same, so that it was turned off.
+	insisted, silenced map[place]bool
 	// workers are the epochs that servers had when a worker got its last client, by the worker's process number.
 	workers map[int]map[place]uint64
 	// wanting are services that differ from what is rendered, since when.
@@ -42,7 +47,7 @@ type watch struct {
 }
 
 func newWatch() watch {
-	return watch{kick: make(chan struct{}, 1), up: map[place]uint64{}, told: map[place]bool{}, workers: map[int]map[place]uint64{}}
+	return watch{kick: make(chan struct{}, 1), up: map[place]uint64{}, told: map[place]bool{}, insisted: map[place]bool{}, silenced: map[place]bool{}, workers: map[int]map[place]uint64{}}
 }
 
 func (w *watch) changed(Offer) {
@@ -55,6 +60,7 @@ func (w *watch) changed(Offer) {
 
 // retired notes what was true of servers when workers got their last clients.
 func (w *watch) retired(before processes, epochs map[place]uint64) {
+	clear(w.silenced) // a new worker checks all
 	if before.Current.PID != 0 {
 		w.workers[before.Current.PID] = epochs
 	}
@@ -115,7 +121,11 @@ func (e *Engine) look(ctx context.Context) time.Duration {
 		return tick
 	}
 	e.follow(ctx)
-	return e.followRoles(ctx, time.Now())
+	wait := e.followRoles(ctx, time.Now())
+	if len(e.watch.insisted) > len(e.watch.silenced) {
+		wait = min(wait, closeTick)
+	}
+	return wait
 }
 
 // follow tells HAProxy what the Boards say of its servers and ends what has to end in old workers.
@@ -151,9 +161,9 @@ func (e *Engine) follow(ctx context.Context) {
 	}
 }
 
-// push tells the current worker where the Boards differ from it. Who is down on a Board is told so again and again: HAProxy's
-// check looks at less. Who is up is told so once, when it has become up: if HAProxy's own check fails after that, it has its
-// reasons.
+// push tells the current worker where the Boards differ from it. Who is down on a Board stays so: if HAProxy's check, which
+// looks at less, brings the server up again, the check is turned off until the Board has the server up. Who is up is told so
+// once, when it has become up: if HAProxy's own check fails after that, it has its reasons.
 func (e *Engine) push(ctx context.Context, pid int) error {
 	servers, err := e.control.servers(ctx, pid)
 	if err != nil {
@@ -170,34 +180,51 @@ func (e *Engine) push(ctx context.Context, pid int) error {
 				continue
 			}
 			epoch, wasUp := e.watch.up[at]
-			word := ""
+			word, over := "", wasUp && epoch != epochs[at]
 			switch said[at] {
 			case up:
 				if !has.takesClients() && has.Admin == 0 && !e.watch.told[at] {
 					word = "up"
 				}
 				e.watch.told[at] = true
-				if wasUp && epoch != epochs[at] {
-					// It was down in between and its sessions of then have to go.
-					failed = append(failed, e.control.tell(ctx, pid, "shutdown sessions server "+at.String()))
+				delete(e.watch.insisted, at)
+				if e.watch.silenced[at] {
+					failed = append(failed, e.control.tell(ctx, pid, "enable health "+at.String()))
+					delete(e.watch.silenced, at)
 				}
 				e.watch.up[at] = epochs[at]
 			case down:
 				delete(e.watch.told, at)
+				if !has.Passed && !e.watch.silenced[at] {
+					delete(e.watch.insisted, at) // HAProxy has found out
+				}
 				if has.takesClients() {
 					word = "down"
-					if wasUp && epoch == epochs[at] {
+					if wasUp && !over {
 						word = "stopping" // no new clients, sessions stay
 					}
 				}
-				if wasUp && epoch != epochs[at] {
-					failed = append(failed, e.control.tell(ctx, pid, "shutdown sessions server "+at.String()))
+				if over {
 					delete(e.watch.up, at)
 				}
+			default:
+				over = false
+			}
+			if word == "down" || word == "stopping" {
+				if e.watch.insisted[at] && !e.watch.silenced[at] {
+					failed = append(failed, e.control.tell(ctx, pid, "disable health "+at.String()))
+					e.watch.silenced[at] = true
+					e.log.Warn("HAProxy's check passes on a server that may not take clients, it is off until the server may", "service", p.name, "server", s.name)
+				}
+				e.watch.insisted[at] = true
 			}
 			if word != "" {
 				failed = append(failed, e.control.tell(ctx, pid, "set server "+at.String()+" health "+word))
 				e.log.Info("HAProxy was told of a server", "service", p.name, "server", s.name, "health", word)
+			}
+			// Not before it is down, or the next client would be led there. One that is up was down in between.
+			if over {
+				failed = append(failed, e.control.tell(ctx, pid, "shutdown sessions server "+at.String()))
 			}
 		}
 	}
@@ -285,6 +312,7 @@ func (e *Engine) revive(ctx context.Context) {
 		return
 	}
 	e.loaded, e.parked = e.wanted, map[place]bool{}
+	clear(e.watch.silenced)
 }
 
 // followRoles renders the services anew when the live roles have changed who carries them, one leader is settled and all

@@ -28,6 +28,8 @@ const (
 	readTime = 5 * time.Second
 	// pause is between two looks at something that is about to happen.
 	pause = 10 * time.Millisecond
+	// askAgain is when a signal is taken for lost: a master that executes itself anew at that moment doesn't see it.
+	askAgain = 3 * time.Second
 	// endTime is how long HAProxy may take to end once its sessions were told to.
 	endTime = 5 * time.Second
 )
@@ -191,6 +193,8 @@ func (e *Engine) order(ctx context.Context) error {
 
 // awaitReload waits until another worker takes clients than before.
 func (e *Engine) awaitReload(ctx context.Context, before processes) (processes, error) {
+	again := time.NewTicker(askAgain)
+	defer again.Stop()
 	for {
 		after, err := e.control.processes(ctx)
 		if err == nil {
@@ -207,6 +211,12 @@ func (e *Engine) awaitReload(ctx context.Context, before processes) (processes, 
 			return processes{}, fmt.Errorf("HAProxy has no new worker: %w", errors.Join(err, context.Cause(ctx)))
 		case <-e.over():
 			return processes{}, errors.New("HAProxy has ended")
+		case <-again.C:
+			if e.control.master == "" {
+				if err := e.order(ctx); err != nil {
+					return processes{}, err
+				}
+			}
 		case <-time.After(pause):
 		}
 	}
@@ -309,6 +319,15 @@ func (e *Engine) alive() bool {
 func (e *Engine) leave() {
 	if e.wanted == nil {
 		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), readTime)
+	defer cancel()
+	if running, err := e.control.processes(ctx); err == nil {
+		for at := range e.watch.silenced {
+			if err := e.control.tell(ctx, running.Current.PID, "enable health "+at.String()); err != nil {
+				e.log.Warn("a health check of HAProxy stays off", "server", at.String(), "error", err)
+			}
+		}
 	}
 	if err := replace(e.state, stateFile(e.wanted, nil, nil, nil)); err != nil {
 		e.log.Warn("the state of HAProxy's servers isn't left as unknown", "error", err)

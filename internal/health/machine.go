@@ -201,12 +201,12 @@ func (m Machine) Feed(o Outcome, now time.Time) (Machine, Verdict) {
 	return m, v
 }
 
-// Depose puts a server of a leader's path down at once, because leader is known to hold the leader key. One that is Down
-// or Waiting stays as it is.
-func (m Machine) Depose(leader string) (Machine, Verdict) {
+// Depose puts a server of a leader's path down at once, because it is certain from elsewhere that it is no leader; why says
+// so in words. One that is Down or Waiting stays as it is.
+func (m Machine) Depose(why string) (Machine, Verdict) {
 	ended := false
 	if m.phase == Up || m.phase == Paused {
-		m, ended = m.fall(m.last + "; " + leader + " holds the leader key")
+		m, ended = m.fall(m.last + "; " + why)
 	}
 	v := m.Verdict()
 	v.EndSessions = ended

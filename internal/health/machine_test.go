@@ -118,7 +118,7 @@ func play(text string) (string, error) {
 		case "tick":
 			m, v = m.Tick(now)
 		case "leader":
-			m, v = m.Depose(words[2])
+			m, v = m.Depose(words[2] + " holds the leader key")
 		case "silent":
 			m, v = m.Feed(Outcome{Silence: strings.Join(words[2:], " ")}, now)
 		default:

@@ -130,12 +130,12 @@ func TestWhatTheNativeEngineCanCarry(t *testing.T) {
 		t.Errorf("a plan for it: %v", err)
 	}
 	o = sample()
-	o.Plan.Clusters[0].Definitions[0].Balance = "random(2)"
+	o.Plan.Clusters[0].Definitions[0].Balance = "static-rr"
 	o.Plan.Clusters[0].Definitions[1].Options, _ = service.ParseOptions("inter 1s ssl")
 	if _, err := o.Encode(); err != nil {
 		t.Errorf("HAProxy could: %v", err)
 	}
-	want := "service pg-test-primary: balance random(2) is not supported by the native engine: roundrobin or leastconn\n" +
+	want := "service pg-test-primary: balance static-rr is not supported by the native engine\n" +
 		"service pg-test-extra: option ssl isn't supported by the native engine\n" +
 		"service etcd belongs to no cluster, which the native engine doesn't carry"
 	if err := Native(o.Plan); err == nil || err.Error() != want {

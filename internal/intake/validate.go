@@ -130,7 +130,7 @@ func Native(p service.Plan) error {
 	for _, one := range p.Clusters {
 		for _, d := range one.Definitions {
 			what := "service " + d.FullName
-			c.that(d.Balance == service.RoundRobin || d.Balance == service.LeastConn, "%s: balance %s is not supported by the native engine: roundrobin or leastconn", what, d.Balance)
+			c.that(d.Balance.Native(), "%s: balance %s is not supported by the native engine", what, d.Balance)
 			for _, o := range d.Options.Foreign {
 				c.that(false, "%s: option %s %s", what, o.Word, o.What)
 			}

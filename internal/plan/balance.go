@@ -28,17 +28,14 @@ var algorithms = map[string]*regexp.Regexp{
 // needHTTP are the algorithms that only mode http has; in mode tcp HAProxy warns and goes on with roundrobin.
 var needHTTP = []string{"hdr", "uri", "url_param"}
 
-// nativeAlgorithms are those that the native engine has.
-var nativeAlgorithms = []string{string(service.RoundRobin), string(service.LeastConn)}
-
 // algorithmName is where an algorithm's name ends and its arguments begin.
 var algorithmName = regexp.MustCompile(`^[a-z_-]*`)
 
 // balance reads an algorithm of a service in a mode (tcp or http); label is the service's in messages.
 func (p *planner) balance(v inventory.Value, label, mode string) (string, bool) {
-	names := nativeAlgorithms
-	if p.haproxy {
-		names = slices.Sorted(maps.Keys(algorithms))
+	names := slices.Sorted(maps.Keys(algorithms))
+	if !p.haproxy {
+		names = slices.DeleteFunc(names, func(n string) bool { return !service.Balance(n).Native() })
 	}
 	text, isText := v.Text()
 	text = strings.Join(strings.Fields(text), " ")
@@ -48,7 +45,7 @@ func (p *planner) balance(v inventory.Value, label, mode string) (string, bool) 
 	case !isText || !known:
 		p.problems.Errorf(v.Pos(), suggestion(name, names), "%s: balance is %s, which is no algorithm of HAProxy's", label, v.Describe())
 		return "", false
-	case !p.haproxy && !slices.Contains(nativeAlgorithms, text):
+	case !p.haproxy && !service.Balance(name).Native():
 		p.problems.Errorf(v.Pos(), suggestion("", names), "%s: balance %s is not supported by the native engine", label, text)
 		return "", false
 	case !form.MatchString(text[len(name):]):

@@ -28,7 +28,7 @@ func TestNodes(t *testing.T) {
 	if problems.Err() != nil {
 		t.Fatal(problems)
 	}
-	if got := strings.Join(ClusterNames(inv), " "); got != "pg-a pg-b pg-c pg-d" {
+	if got := strings.Join(Clusters(inv), " "); got != "pg-a pg-b pg-c pg-d" {
 		t.Errorf("clusters %s", got)
 	}
 	for cluster, want := range map[string]string{

@@ -113,7 +113,7 @@ func TestTakenAddressNamesTheHolder(t *testing.T) {
 			def := definition(t, "primary", ip)
 			def.IP = test.ip
 			def.Port, _ = strconv.Atoi(port)
-			_, err := New(Config{}).Prepare([]Endpoint{{"pg-test", def, state.NewBoard(view())}})
+			_, err := New(Config{}).Prepare([]Endpoint{{"pg-test", def, state.NewBoard(view()), 0}})
 			want := fmt.Sprintf("service pg-test-primary: cannot listen on %s: address already in use: %s (pid %d) listens on %s",
 				net.JoinHostPort(test.ip, port), name, pid, strings.ReplaceAll(test.where, "PORT", port))
 			if err == nil || err.Error() != want {
@@ -131,7 +131,7 @@ func TestTakenAddressNamesTheHolder(t *testing.T) {
 		heldByAnother(t, fmt.Sprintf("%s:%d bound", ip, port))
 		def := definition(t, "primary", ip)
 		def.Port = port
-		_, err := New(Config{}).Prepare([]Endpoint{{"pg-test", def, state.NewBoard(view())}})
+		_, err := New(Config{}).Prepare([]Endpoint{{"pg-test", def, state.NewBoard(view()), 0}})
 		if err == nil || !strings.HasSuffix(err.Error(), "who does can't be known") {
 			t.Errorf("got %v", err)
 		}
@@ -147,8 +147,8 @@ func TestAllFailuresOfPrepareAtOnce(t *testing.T) {
 	bad.IP, high.Port = "pg-test.internal", 70000
 	twin.FullName = "pg-other-replica"
 	twice.Port++
-	_, err := New(Config{}).Prepare([]Endpoint{{"pg-test", taken, board}, {"pg-test", fine, board}, {"pg-test", bad, board},
-		{"pg-test", high, board}, {"pg-other", twin, board}, {"pg-test", twice, board}, {"pg-test", blind, nil}})
+	_, err := New(Config{}).Prepare([]Endpoint{{"pg-test", taken, board, 0}, {"pg-test", fine, board, 0}, {"pg-test", bad, board, 0},
+		{"pg-test", high, board, 0}, {"pg-other", twin, board, 0}, {"pg-test", twice, board, 0}, {"pg-test", blind, nil, 0}})
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -188,7 +188,7 @@ func TestAddressThatIsNotThereYet(t *testing.T) {
 		}
 		def := definition(t, "primary", "127.0.44.3")
 		def.IP, def.FullName = ip, fmt.Sprint("pg-test-", i)
-		endpoints = append(endpoints, Endpoint{"pg-test", def, board})
+		endpoints = append(endpoints, Endpoint{"pg-test", def, board, 0})
 		want = append(want, net.JoinHostPort(ip, strconv.Itoa(def.Port)))
 	}
 	r := run(t, Config{}, endpoints...)
@@ -221,13 +221,13 @@ func TestFailedPrepareLeavesWhatRuns(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	def, fresh, taken := definition(t, "primary", "127.0.44.6"), definition(t, "replica", "127.0.44.6"), definition(t, "default", "127.0.44.6")
 	board := state.NewBoard(view(serviceOf(def, up(a))))
-	r := run(t, Config{}, Endpoint{"pg-test", def, board})
+	r := run(t, Config{}, Endpoint{"pg-test", def, board, 0})
 	conn, _ := reach(t, addressOf(def))
 	heldByAnother(t, addressOf(taken))
-	if _, err := r.Prepare([]Endpoint{{"pg-test", fresh, board}, {"pg-test", taken, board}}); err == nil {
+	if _, err := r.Prepare([]Endpoint{{"pg-test", fresh, board, 0}, {"pg-test", taken, board, 0}}); err == nil {
 		t.Fatal("a taken port went through")
 	}
-	change, err := r.Prepare([]Endpoint{{"pg-test", fresh, board}})
+	change, err := r.Prepare([]Endpoint{{"pg-test", fresh, board, 0}})
 	must(t, err)
 	if _, err := r.Prepare(nil); err == nil {
 		t.Error("a second change could be prepared")
@@ -250,7 +250,7 @@ func TestReload(t *testing.T) {
 	kept, moved, removed, added := definition(t, "primary", "127.0.44.7"), definition(t, "replica", "127.0.44.7"),
 		definition(t, "default", "127.0.44.7"), definition(t, "offline", "127.0.44.7")
 	board := state.NewBoard(view(serviceOf(kept, up(a)), serviceOf(moved, up(a)), serviceOf(removed, up(a))))
-	r := run(t, Config{}, Endpoint{"pg-test", kept, board}, Endpoint{"pg-test", moved, board}, Endpoint{"pg-test", removed, board})
+	r := run(t, Config{}, Endpoint{"pg-test", kept, board, 0}, Endpoint{"pg-test", moved, board, 0}, Endpoint{"pg-test", removed, board, 0})
 	onKept, _ := reach(t, addressOf(kept))
 	onMoved, _ := reach(t, addressOf(moved))
 	onRemoved, _ := reach(t, addressOf(removed))
@@ -263,7 +263,7 @@ func TestReload(t *testing.T) {
 	moved.Port = definition(t, "replica", "127.0.44.7").Port
 	added.Port = removed.Port
 	next := state.NewBoard(view(serviceOf(kept, drained, up(b)), serviceOf(moved, up(a)), serviceOf(added, up(b))))
-	r.commit(t, Endpoint{"pg-test", kept, next}, Endpoint{"pg-test", moved, next}, Endpoint{"pg-test", added, next})
+	r.commit(t, Endpoint{"pg-test", kept, next, 0}, Endpoint{"pg-test", moved, next, 0}, Endpoint{"pg-test", added, next, 0})
 	over(t, onRemoved)
 	echoes(t, onKept)
 	echoes(t, onMoved)
@@ -296,7 +296,7 @@ func TestReloadHasNoGap(t *testing.T) {
 			const ip = "127.0.44.8"
 			def := definition(t, "primary", ip)
 			board := state.NewBoard(view(serviceOf(def, up(a))))
-			r := run(t, Config{}, Endpoint{"pg-test", def, board})
+			r := run(t, Config{}, Endpoint{"pg-test", def, board, 0})
 			ctx, cancel := context.WithCancel(t.Context())
 			var clients sync.WaitGroup
 			var reached atomic.Int64
@@ -309,6 +309,7 @@ func TestReloadHasNoGap(t *testing.T) {
 							return
 						}
 						_ = conn.SetDeadline(time.Now().Add(patience))
+						_, _ = conn.Write(startup)
 						if name, err := greeting(conn); err != nil || name != "a" {
 							t.Errorf("reached %q: %v", name, err)
 							return
@@ -325,7 +326,7 @@ func TestReloadHasNoGap(t *testing.T) {
 				} else {
 					other.IP = ip
 				}
-				change, err := r.Prepare([]Endpoint{{"pg-test", other, board}})
+				change, err := r.Prepare([]Endpoint{{"pg-test", other, board, 0}})
 				must(t, err)
 				before := reached.Load()
 				eventually(t, "clients come through meanwhile", func() bool { return t.Failed() || reached.Load() > before+4 })
@@ -346,10 +347,10 @@ func TestTakingOverSeesStrangers(t *testing.T) {
 	const mine, theirs = "127.0.44.9", "127.0.44.10"
 	def := definition(t, "primary", mine)
 	board := state.NewBoard(view())
-	r := run(t, Config{}, Endpoint{"pg-test", def, board})
+	r := run(t, Config{}, Endpoint{"pg-test", def, board, 0})
 	pid := heldByAnother(t, fmt.Sprintf("%s:%d reuseport", theirs, def.Port))
 	def.IP = "*"
-	_, err := r.Prepare([]Endpoint{{"pg-test", def, board}})
+	_, err := r.Prepare([]Endpoint{{"pg-test", def, board, 0}})
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("(pid %d) listens on %s:%d", pid, theirs, def.Port)) {
 		t.Errorf("got %v", err)
 	}

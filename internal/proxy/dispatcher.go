@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -29,8 +30,20 @@ type dispatcher struct {
 	mu       sync.Mutex
 	picker   balance.Picker
 	sessions map[*session]struct{}
-	// clients are all that were accepted and haven't left: sessions, and those being led or refused.
+	// clients are all that were accepted and haven't left: sessions, and those being led, held or refused. tickets counts
+	// all that ever came.
 	clients int
+	tickets uint64
+	// held wait for a server, in the order in which they came; queued tells the watcher that somebody joined them.
+	held   []*waiter
+	queued chan struct{}
+	// usable says that the newest View that was looked at had a server for new clients, lost when that ended.
+	usable bool
+	lost   time.Time
+	// asked is when servers were last asked to be checked because clients wait.
+	asked time.Time
+	// suspects are servers that failed their latest client, by member.
+	suspects map[string]*suspicion
 	// roomChanged is closed, if somebody waits for it, when there may be room for a client.
 	roomChanged chan struct{}
 	tally       tally
@@ -61,7 +74,8 @@ type session struct {
 }
 
 func newDispatcher(e *Engine, endpoint Endpoint, at place) *dispatcher {
-	d := &dispatcher{engine: e, name: endpoint.Definition.FullName, sessions: map[*session]struct{}{}, tally: newTally()}
+	d := &dispatcher{engine: e, name: endpoint.Definition.FullName, picker: balance.Picker{Seed: rand.Uint64()}, sessions: map[*session]struct{}{},
+		queued: make(chan struct{}, 1), suspects: map[string]*suspicion{}, tally: newTally()}
 	d.here, d.gone = context.WithCancelCause(e.over)
 	d.assigned.Store(&assignment{Endpoint: endpoint, at: at, replaced: make(chan struct{})})
 	return d
@@ -85,18 +99,16 @@ func (d *dispatcher) retire(cause error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.endSessions(func(*session) string { return cause.Error() })
+	d.dismiss()
 }
 
-// watch ends sessions as Views come, until the service is gone.
+// watch ends sessions and lets clients in as Views come, until the service is gone.
 func (d *dispatcher) watch() {
 	for {
 		task := d.assigned.Load()
-		_, replaced := task.Board.Watch()
+		_, changed := task.Board.Watch()
 		d.enforce()
-		select {
-		case <-replaced:
-		case <-task.replaced:
-		case <-d.here.Done():
+		if !d.lookAfter(changed, task.replaced) {
 			return
 		}
 	}
@@ -107,11 +119,11 @@ func (d *dispatcher) watch() {
 func (d *dispatcher) enforce() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.sessions) == 0 {
-		return
-	}
 	svc := d.service()
-	d.endSessions(func(s *session) string { return objection(svc, s) })
+	d.forgive(svc)
+	if len(d.sessions) > 0 {
+		d.endSessions(func(s *session) string { return objection(svc, s) })
+	}
 }
 
 // objection says why a session may not go on; empty if it may. One that isn't connected yet needs a server that takes
@@ -164,11 +176,13 @@ func (d *dispatcher) endSessions(judge func(*session) string) {
 }
 
 // admit takes charge of a client.
-func (d *dispatcher) admit(client *net.TCPConn) {
+func (d *dispatcher) admit(conn *net.TCPConn) {
 	d.mu.Lock()
 	d.clients++
+	d.tickets++
+	ticket := d.tickets
 	d.mu.Unlock()
-	d.engine.serving.Go(func() { d.serve(client) })
+	d.engine.serving.Go(func() { d.serve(newClient(conn, ticket)) })
 }
 
 // leave notes that a client is gone. d.mu is held.
@@ -204,68 +218,106 @@ func (d *dispatcher) wakeLocked() {
 }
 
 // serve leads a client to a server, or refuses it.
-func (d *dispatcher) serve(client *net.TCPConn) {
-	no := d.lead(client)
-	if no == nil {
+func (d *dispatcher) serve(c *client) {
+	err := d.lead(c)
+	if err == nil {
 		return
 	}
-	d.mu.Lock()
-	d.tally.refused++
-	d.mu.Unlock()
-	d.engine.log.Debug("refused a client", "service", d.name, "client", client.RemoteAddr().String(), "reason", no.message, "detail", no.detail)
-	refuse(d.engine.over, client, no)
+	var no *refusal
+	if errors.As(err, &no) {
+		d.mu.Lock()
+		d.tally.refused++
+		d.mu.Unlock()
+		d.engine.log.Debug("refused a client", "service", d.name, "client", c.from.String(), "reason", no.message, "detail", no.detail)
+		refuse(d.engine.over, c.conn, no, c.declined)
+	} else {
+		d.engine.log.Debug("a client went without a session", "service", d.name, "client", c.from.String(), "reason", err)
+		_ = c.conn.Close()
+	}
 	d.mu.Lock()
 	d.leave()
 	d.mu.Unlock()
 }
 
-// lead connects a client with a server. It returns nil once a session has started, which then owns the client, and
-// otherwise why no server can take it. Nothing has been read from the client then.
-func (d *dispatcher) lead(client *net.TCPConn) *refusal {
-	tried := map[string]bool{}
-	failures := map[string]error{}
+// lead hears what a client wants and connects it with a server. It returns nil once a session has started, which then owns
+// the client. Otherwise it says why there is none: a *refusal is for the client to be told, and nothing but encryption that
+// a server declined has been answered to it then; any other error is of a client that needs no answer.
+//
+// PostgreSQL's clients speak first, and what they say comes with the end of the handshake. So hearing it before a server is
+// connected takes next to no time, and costs no server a process for a client that says nothing, such as a port check.
+func (d *dispatcher) lead(c *client) error {
+	if err := c.hear(d.here, d.engine.cfg.OpeningTimeout); err != nil {
+		if d.here.Err() != nil {
+			return shortage{gone: context.Cause(d.here)}.refusal(d.name, nil)
+		}
+		return err
+	}
 	for {
-		s, no := d.register(client, tried, failures)
-		if no != nil {
-			return no
+		if c.what == cancelRequest {
+			d.cancel(c)
+			return errCancelled
 		}
-		dialer := net.Dialer{Timeout: d.engine.cfg.ConnectTimeout, KeepAlive: -1}
-		server, err := dialer.DialContext(s.connecting, "tcp", s.address)
-		if err == nil {
-			if d.start(s, client, server.(*net.TCPConn)) {
-				return nil
-			}
-			// The server was marked down meanwhile. It never got a byte of the client.
-			_ = server.Close()
-			continue
+		s, err := d.claim(c)
+		if err != nil {
+			return err
 		}
-		unwanted := s.connecting.Err() != nil
-		d.mu.Lock()
-		d.unregister(s)
-		if !unwanted {
-			d.tally.of(s.member).connectFailures++
-		}
-		d.mu.Unlock()
-		switch {
-		case unwanted:
-			continue
+		switch err := d.attempt(c, s); {
+		case err == nil:
+			return nil
+		case errors.Is(err, errUnwanted), errors.Is(err, errAnother):
+		case errors.Is(err, errLeft), errors.Is(err, errSilent):
+			return err
 		case ours(err):
 			return &refusal{code: codeTooManyConnections, message: fmt.Sprintf("pgporter cannot connect to a server of service %s now", d.name),
 				detail: fmt.Sprintf("%s: %v", s.member, plain(err))}
+		default:
+			c.failures[s.member] = err
+			d.engine.cfg.Recheck(d.endpoint().Cluster, s.member)
+			d.complain(s, err)
 		}
-		tried[s.member], failures[s.member] = true, err
-		d.engine.cfg.Recheck(d.endpoint().Cluster, s.member)
-		d.complain(s, err)
 	}
 }
 
-// complain tells of a failed connect, at most once a second.
+// attempt connects a client with the server that was picked for it. If that fails the session is forgotten.
+func (d *dispatcher) attempt(c *client, s *session) error {
+	dialer := net.Dialer{Timeout: d.engine.cfg.ConnectTimeout, KeepAlive: -1}
+	server, err := dialer.DialContext(s.connecting, "tcp", s.address)
+	if err == nil {
+		if err = d.introduce(c, s, server.(*net.TCPConn)); err == nil {
+			return nil
+		}
+		_ = server.Close()
+	} else if s.connecting.Err() != nil {
+		err = errUnwanted
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.unregister(s)
+	if isFailure(err) {
+		d.tally.of(s.member).connectFailures++
+		d.suspect(s.member)
+	}
+	d.letIn()
+	return err
+}
+
+// isFailure tells whether an attempt's error is the server's.
+func isFailure(err error) bool {
+	for _, other := range []error{errUnwanted, errAnother, errLeft, errSilent} {
+		if errors.Is(err, other) {
+			return false
+		}
+	}
+	return !ours(err)
+}
+
+// complain tells of a failed attempt, at most once a second.
 func (d *dispatcher) complain(s *session, err error) {
 	d.mu.Lock()
 	say, missed := d.complaints.ready(time.Now())
 	d.mu.Unlock()
 	if say {
-		d.engine.log.Warn("cannot connect to a server that its check calls up", "service", d.name, "server", s.member,
+		d.engine.log.Warn("a server that its check calls up takes no client", "service", d.name, "server", s.member,
 			"address", s.address, "error", plain(err), "failures_since_last_line", missed+1)
 	}
 }
@@ -281,26 +333,30 @@ func ours(err error) bool {
 }
 
 // register picks a server that is up in the newest View and notes the session under its epoch. View and note go under
-// one lock: whatever View is published later, the watcher finds the session when it enforces it.
-func (d *dispatcher) register(client *net.TCPConn, tried map[string]bool, failures map[string]error) (*session, *refusal) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+// one lock, d.mu, which the caller holds: whatever View is published later, the watcher finds the session when it enforces
+// it. Without a session the shortage says why.
+func (d *dispatcher) register(c *client) (*session, shortage) {
 	if d.here.Err() != nil {
-		return nil, &refusal{code: codeCannotConnectNow, message: context.Cause(d.here).Error()}
+		return nil, shortage{gone: context.Cause(d.here)}
 	}
 	svc := d.service()
+	d.note(svc)
 	if svc == nil {
-		return nil, &refusal{code: codeCannotConnectNow, message: fmt.Sprintf("service %s is not known yet", d.name)}
+		return nil, shortage{outcome: balance.None}
 	}
-	i, outcome := d.picker.Pick(svc, tried)
+	now := time.Now()
+	i, outcome := d.picker.Pick(svc, balance.Client{Addr: c.from.Addr(), Avoid: d.avoid(c, now), Now: now})
 	if outcome != balance.Picked {
-		return nil, noServer(svc, outcome, failures)
+		return nil, shortage{svc: svc, outcome: outcome}
 	}
 	s := &session{member: svc.Servers[i].Member, address: svc.Servers[i].Address(), epoch: svc.Health[i].Epoch,
-		client: client.RemoteAddr().String(), began: time.Now()}
+		client: c.from.String(), began: now}
 	s.connecting, s.stop = context.WithCancelCause(d.here)
 	d.sessions[s] = struct{}{}
-	return s, nil
+	if suspected := d.suspects[s.member]; suspected != nil {
+		suspected.tries = s
+	}
+	return s, shortage{}
 }
 
 // unregister forgets a session. d.mu is held.
@@ -310,27 +366,7 @@ func (d *dispatcher) unregister(s *session) {
 	}
 	delete(d.sessions, s)
 	d.picker.Release(s.member)
-}
-
-// start begins to move bytes, unless the newest View has something against the server: the watcher may be about to
-// enforce it. Then the session is forgotten and false returned.
-func (d *dispatcher) start(s *session, client, server *net.TCPConn) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if s.ending || s.connecting.Err() != nil || objection(d.service(), s) != "" {
-		d.unregister(s)
-		return false
-	}
-	d.tally.began(s.member)
-	// Until the flow's end the client counts as one that is served; it can't end before the lock is free.
-	d.engine.serving.Add(1)
-	s.flow = relay.Start(relay.Pair{Client: client, Server: server}, func(end relay.End) {
-		defer d.engine.serving.Done()
-		d.ended(s, end)
-	})
-	s.stop(nil)
-	s.connecting, s.stop = nil, nil
-	return true
+	d.yield(s)
 }
 
 // ended notes the end of a session's flow.
@@ -338,6 +374,7 @@ func (d *dispatcher) ended(s *session, end relay.End) {
 	d.mu.Lock()
 	d.unregister(s)
 	d.tally.ended(s.member, end)
+	d.letIn()
 	d.leave()
 	d.mu.Unlock()
 	d.engine.log.Debug("session ended", "service", d.name, "server", s.member, "client", s.client,

@@ -36,7 +36,7 @@ func TestRouting(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			def := definition(t, "replica", "127.0.43.1")
 			board := state.NewBoard(view(serviceOf(def, test.servers...)))
-			run(t, Config{}, Endpoint{"pg-test", def, board})
+			run(t, Config{}, Endpoint{"pg-test", def, board, 0})
 			if got := sequence(t, addressOf(def), len(strings.Fields(test.want))); got != test.want {
 				t.Errorf("reached %s, want %s", got, test.want)
 			}
@@ -48,7 +48,7 @@ func TestLeastConnCountsSessions(t *testing.T) {
 	a, b := startBackend(t, "a", "127.0.42.1"), startBackend(t, "b", "127.0.42.2")
 	def := definition(t, "replica", "127.0.43.2")
 	def.Balance = service.LeastConn
-	r := run(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a), up(b))))})
+	r := run(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a), up(b)))), 0})
 	var held []*net.TCPConn
 	for range 4 {
 		conn, _ := reach(t, addressOf(def))
@@ -95,7 +95,7 @@ func TestMarkDownEndsSessions(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			board := state.NewBoard(view(serviceOf(def, up(a)), serviceOf(other, up(a))))
-			r := run(t, Config{}, Endpoint{"pg-test", def, board}, Endpoint{"pg-test", other, board})
+			r := run(t, Config{}, Endpoint{"pg-test", def, board, 0}, Endpoint{"pg-test", other, board, 0})
 			busy, _ := reach(t, addressOf(def))
 			idle, _ := reach(t, addressOf(def))
 			neighbour, _ := reach(t, addressOf(other))
@@ -131,7 +131,7 @@ func TestNoSessionSlipsPastAMarkDown(t *testing.T) {
 		return view(serviceOf(def, sa, sb))
 	}
 	board := state.NewBoard(at(0))
-	r := run(t, Config{}, Endpoint{"pg-test", def, board})
+	r := run(t, Config{}, Endpoint{"pg-test", def, board, 0})
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
 	var mu sync.Mutex
@@ -151,6 +151,7 @@ func TestNoSessionSlipsPastAMarkDown(t *testing.T) {
 					return
 				}
 				_ = conn.SetDeadline(time.Now().Add(patience))
+				_, _ = conn.Write(startup)
 				if _, err := greeting(conn); err != nil {
 					_ = conn.Close()
 					continue
@@ -223,19 +224,25 @@ func TestNewestViewDecidesBeforeAByteIsMoved(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			board := state.NewBoard(view(serviceOf(def, up(a))))
-			d := newDispatcher(New(Config{}), Endpoint{"pg-test", def, board}, place{})
+			d := newDispatcher(New(Config{}), Endpoint{"pg-test", def, board, 0}, place{})
 			t.Cleanup(func() {
 				d.retire(errStopping)
 				d.engine.serving.Wait()
 			})
-			client, server := dial(t, a.Addr().String()), dial(t, a.Addr().String())
-			s, no := d.register(client, nil, nil)
-			if no != nil {
-				t.Fatal(no.message)
+			c, server := newClient(dial(t, a.Addr().String()), 1), dial(t, a.Addr().String())
+			d.mu.Lock()
+			s, _ := d.register(c)
+			d.mu.Unlock()
+			if s == nil {
+				t.Fatal("no session")
 			}
 			board.Publish(test.after)
-			if starts := d.start(s, client, server); starts != test.starts {
-				t.Errorf("started: %v", starts)
+			err := d.start(c, s, server, nil)
+			if starts := err == nil; starts != test.starts {
+				t.Errorf("started: %v", err)
+			}
+			if err != nil {
+				d.unregister(s)
 			}
 			if n := d.picker.Sessions("a"); (n == 1) != test.starts || len(d.sessions) != n {
 				t.Errorf("%d sessions are counted, %d are noted", n, len(d.sessions))
@@ -244,14 +251,17 @@ func TestNewestViewDecidesBeforeAByteIsMoved(t *testing.T) {
 	}
 }
 
+// sayHello is the size of a client's startup packet.
+var sayHello = int64(len(startup))
+
 func TestStatusKeepsTheTotalsOfServersThatLeft(t *testing.T) {
 	a, b := startBackend(t, "a", "127.0.42.1"), startBackend(t, "b", "127.0.42.2")
 	def := definition(t, "primary", "127.0.43.13")
 	board := state.NewBoard(view(serviceOf(def, up(a))))
-	r := run(t, Config{}, Endpoint{"pg-test", def, board})
+	r := run(t, Config{}, Endpoint{"pg-test", def, board, 0})
 	conn, _ := reach(t, addressOf(def))
 	echoes(t, conn)
-	if s := r.service(t, def.FullName).Servers; len(s) != 1 || s[0] != (ServerStatus{Member: "a", Sessions: 1, TotalSessions: 1, ToServer: 4, ToClient: 6}) {
+	if s := r.service(t, def.FullName).Servers; len(s) != 1 || s[0] != (ServerStatus{Member: "a", Sessions: 1, TotalSessions: 1, ToServer: sayHello + 4, ToClient: 6}) {
 		t.Errorf("a session that is under way shows as %+v", s)
 	}
 	board.Publish(view(serviceOf(def, up(b))))
@@ -260,7 +270,7 @@ func TestStatusKeepsTheTotalsOfServersThatLeft(t *testing.T) {
 	sequence(t, addressOf(def), 1)
 	eventually(t, "both sessions are over", func() bool { return r.service(t, def.FullName).Clients == 0 })
 	got := r.service(t, def.FullName)
-	if got.TotalSessions != 2 || got.Sessions != 0 || got.ToServer != 4 || got.ToClient != 8 || got.Servers[0].Member != "b" || got.Servers[0].TotalSessions != 1 {
+	if got.TotalSessions != 2 || got.Sessions != 0 || got.ToServer != 2*sayHello+4 || got.ToClient != 8 || got.Servers[0].Member != "b" || got.Servers[0].TotalSessions != 1 {
 		t.Errorf("status %+v", got)
 	}
 }
@@ -285,14 +295,14 @@ func TestConnectFailureTriesTheNextServer(t *testing.T) {
 			t.Errorf("recheck of %s %s", cluster, member)
 		}
 		rechecked.Add(1)
-	}}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(dead), up(b))))})
+	}}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(dead), up(b)))), 0})
 	if got := sequence(t, addressOf(def), 6); got != "b b b b b b" {
 		t.Errorf("reached %s", got)
 	}
 	if n := rechecked.Load(); n < 3 || n > 6 {
 		t.Errorf("rechecked %d times", n)
 	}
-	if n := r.log.count("cannot connect to a server"); n != 1 {
+	if n := r.log.count("takes no client"); n != 1 {
 		t.Errorf("%d lines in the log, want one a second", n)
 	}
 	status := r.service(t, def.FullName)
@@ -311,7 +321,7 @@ func TestMarkDownDuringConnect(t *testing.T) {
 	svc.Servers[0].Host, svc.Servers[0].Port = hole.IP.String(), hole.Port
 	board := state.NewBoard(view(svc))
 	r := run(t, Config{ConnectTimeout: time.Minute, Recheck: func(string, string) { t.Error("recheck of a server that is known to be down") }},
-		Endpoint{"pg-test", def, board})
+		Endpoint{"pg-test", def, board, 0})
 	conn := dial(t, addressOf(def))
 	eventually(t, "the client is being led", func() bool {
 		s := r.service(t, def.FullName)
@@ -353,7 +363,7 @@ func TestServiceMaxConnLeavesTheRestInTheBacklog(t *testing.T) {
 	def := definition(t, "primary", "127.0.43.7")
 	def.MaxConn = 2
 	board := state.NewBoard(view(serviceOf(def, up(a))))
-	r := run(t, Config{}, Endpoint{"pg-test", def, board})
+	r := run(t, Config{}, Endpoint{"pg-test", def, board, 0})
 	first, _ := reach(t, addressOf(def))
 	second, _ := reach(t, addressOf(def))
 	third, fourth := dial(t, addressOf(def)), dial(t, addressOf(def))
@@ -372,7 +382,7 @@ func TestServiceMaxConnLeavesTheRestInTheBacklog(t *testing.T) {
 	echoes(t, second)
 	// A reload that raises the limit lets the next one in.
 	def.MaxConn = 3
-	r.commit(t, Endpoint{"pg-test", def, board})
+	r.commit(t, Endpoint{"pg-test", def, board, 0})
 	if name, err := greeting(fourth); err != nil || name != "a" {
 		t.Fatalf("the fourth client got %q, %v", name, err)
 	}
@@ -381,7 +391,7 @@ func TestServiceMaxConnLeavesTheRestInTheBacklog(t *testing.T) {
 func TestHalfCloseThroughTheEngine(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	def := definition(t, "primary", "127.0.43.8")
-	r := run(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a))))})
+	r := run(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a)))), 0})
 	conn, _ := reach(t, addressOf(def))
 	sent := strings.Repeat("0123456789", 300_000)
 	go func() {
@@ -394,7 +404,7 @@ func TestHalfCloseThroughTheEngine(t *testing.T) {
 	}
 	eventually(t, "the session ends", func() bool { return r.service(t, def.FullName).Sessions == 0 })
 	status := r.service(t, def.FullName)
-	if status.ToServer != int64(len(sent)) || status.ToClient != int64(len(sent)+len("a\n")) || status.Servers[0].ToServer != status.ToServer {
+	if status.ToServer != sayHello+int64(len(sent)) || status.ToClient != int64(len(sent)+len("a\n")) || status.Servers[0].ToServer != status.ToServer {
 		t.Errorf("status %+v", status)
 	}
 }

@@ -146,6 +146,12 @@ func (c *Change) open(at place, kept map[place]bool) (*listener, error) {
 	return l, nil
 }
 
+// Holder says in words who has an address that could not be listened on, as far as it can be known.
+func Holder(address netip.AddrPort) string {
+	addr := address.Addr().Unmap()
+	return holder(place{addr: addr, every: addr.IsUnspecified(), port: address.Port()})
+}
+
 // listenOn opens a socket. prepare, if any, is run on it before it is bound.
 func listenOn(at place, prepare func(fd uintptr) error) (*net.TCPListener, error) {
 	network, host := "tcp", ""

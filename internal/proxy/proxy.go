@@ -5,14 +5,16 @@
 // membership from a state.Board and never writes there; it knows nothing of checks, inventories or Patroni. Who picks
 // among servers is the room balance, who moves bytes is the room relay.
 //
-// A client's way: a listener accepts it, the dispatcher of the listener's service picks a server from the newest View
-// and registers the session before it connects, then looks at the View again, so that no session slips past a mark-down;
-// a relay.Flow carries it from there. A watcher of the Board ends sessions whose server left the service or whose
-// state.Health.Epoch rose. A client that no server can take gets PostgreSQL's own error (SQLSTATE 57P03) with each
-// server's reason.
+// A client's way: a listener accepts it, and the dispatcher of the listener's service hears what it wants (client.go). A
+// CancelRequest goes to every server (cancel.go). For anything else the dispatcher picks a server from the newest View and
+// registers the session before it connects (dispatcher.go); while no server takes the client it waits in line (hold.go). The
+// client's first packets are brought to the server until the server's answer shows that it takes the client up
+// (introduce.go); a server that refuses everybody for now has been tried in vain, and the client is none the wiser. Then the
+// View is looked at once more, so that no session slips past a mark-down, and a relay.Flow carries it from there. A watcher
+// of the Board ends sessions whose server left the service or whose state.Health.Epoch rose. A client that no server takes
+// in time gets PostgreSQL's own error (SQLSTATE 57P03) with each server's reason (refusal.go).
 //
 // A new configuration is prepared (everything that can fail: binding) and then committed (nothing can fail): see Change.
-// Clients aren't held yet while no server is up, and a CancelRequest goes where the next client would go.
 package proxy
 
 import (
@@ -35,11 +37,18 @@ type Config struct {
 	Bind string
 	// Logger gets what an operator should know; nil drops it.
 	Logger *slog.Logger
-	// Recheck is called when a server refused a connection or let it time out, so that its health is looked at out of
-	// turn. It must not block, and has to bear a call for every client. May be nil.
+	// Recheck is called when a server refused a client or let it time out, and for every server of a service while clients
+	// wait for one to be up, so that its health is looked at out of turn. It must not block, and has to bear a call for every
+	// client. May be nil.
 	Recheck func(cluster, member string)
 	// ConnectTimeout limits a connection attempt to one server; 0 is 3 s, as `timeout connect` in Pigsty.
 	ConnectTimeout time.Duration
+	// Hold is how long, at most, a client waits for a server while none takes it; 0 refuses it at once, and has nobody look at
+	// a server's first answer.
+	Hold time.Duration
+	// OpeningTimeout limits the wait for each packet that a client sends before its authentication, as long as no session
+	// has started; 0 is 60 s, PostgreSQL's own authentication_timeout.
+	OpeningTimeout time.Duration
 	// StopTimeout is how long sessions may go on after Run's context has ended; 0 ends them at once.
 	StopTimeout time.Duration
 }
@@ -50,6 +59,9 @@ type Endpoint struct {
 	Definition service.Definition
 	// Board is the cluster's. Its Views name the service by Definition.FullName.
 	Board *state.Board
+	// TTL is how long after its last server was lost a service has its new clients wait for the next one: the cluster's. After
+	// that, and with 0, nobody waits for a server to be up.
+	TTL time.Duration
 }
 
 // Engine serves a set of endpoints, which Changes replace. Its methods are safe for concurrent use.
@@ -89,6 +101,9 @@ func New(cfg Config) *Engine {
 	}
 	if cfg.ConnectTimeout <= 0 {
 		cfg.ConnectTimeout = 3 * time.Second
+	}
+	if cfg.OpeningTimeout <= 0 {
+		cfg.OpeningTimeout = time.Minute
 	}
 	if cfg.Recheck == nil {
 		cfg.Recheck = func(string, string) {}

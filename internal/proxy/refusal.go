@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"strings"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/pgporter/pgporter/internal/balance"
+	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/state"
 )
 
@@ -25,35 +28,67 @@ type refusal struct {
 	code, message, detail string
 }
 
-// noServer says why no server of a service takes a client: each server's reason, and for those that were tried what
-// became of it.
-func noServer(svc *state.Service, outcome balance.Outcome, failures map[string]error) *refusal {
-	no := &refusal{code: codeCannotConnectNow, message: fmt.Sprintf("service %s has no usable server", svc.FullName)}
-	if outcome == balance.Full {
+// Error is the message.
+func (r *refusal) Error() string { return r.message }
+
+// shortage is why no server takes a client now.
+type shortage struct {
+	// gone is set if the service isn't offered here any more.
+	gone error
+	// svc is nil if the cluster doesn't have the service, or nobody knows yet.
+	svc     *state.Service
+	outcome balance.Outcome
+}
+
+// usable counts the servers that are up for new clients, whether they have room or not.
+func (s shortage) usable() int {
+	if s.svc == nil {
+		return 0
+	}
+	return len(s.svc.Usable())
+}
+
+// refusal puts it to a client: each server's reason, and for those that were tried what became of it.
+func (s shortage) refusal(service string, failures map[string]error) *refusal {
+	switch {
+	case s.gone != nil:
+		return &refusal{code: codeCannotConnectNow, message: s.gone.Error()}
+	case s.svc == nil:
+		return &refusal{code: codeCannotConnectNow, message: fmt.Sprintf("service %s is not known yet", service)}
+	}
+	svc := s.svc
+	no := &refusal{code: codeCannotConnectNow, message: fmt.Sprintf("service %s has no usable server", service)}
+	if s.outcome == balance.Full {
 		no.code = codeTooManyConnections
-		no.message = fmt.Sprintf("service %s is full: its usable servers have %d sessions each", svc.FullName, svc.Options.MaxConn)
+		no.message = fmt.Sprintf("service %s is full: its usable servers have %d sessions each", service, svc.Options.MaxConn)
 	}
 	lines := make([]string, 0, len(svc.Servers))
 	for i, server := range svc.Servers {
-		health := svc.Health[i]
-		line := server.Member + ": down: " + health.Reason
-		switch failure := failures[server.Member]; {
-		case failure != nil:
-			line = fmt.Sprintf("%s: cannot connect to %s: %v", server.Member, server.Address(), plain(failure))
-		case health.Up && server.Weight == 0:
-			line = server.Member + ": up, but its weight is 0"
-		case health.Up && server.Backup:
-			line = server.Member + ": up, but a backup"
-		case health.Up:
-			line = server.Member + ": up: " + health.Reason
-		}
-		lines = append(lines, strings.TrimSuffix(line, ": "))
+		lines = append(lines, strings.TrimSuffix(server.Member+": "+standing(server, svc.Health[i], failures[server.Member]), ": "))
 	}
 	if len(lines) == 0 {
 		lines = append(lines, "its selector matches no member now")
 	}
 	no.detail = strings.Join(lines, "\n")
 	return no
+}
+
+// standing says in words why a server doesn't take a client that failed there with an error, if one is given.
+func standing(server service.Server, health state.Health, failure error) string {
+	var refused *serverRefusal
+	switch {
+	case !health.Up:
+		return "down: " + health.Reason
+	case errors.As(failure, &refused), errors.Is(failure, errClosedEarly):
+		return fmt.Sprintf("%s %v", server.Address(), failure)
+	case failure != nil:
+		return fmt.Sprintf("cannot connect to %s: %v", server.Address(), plain(failure))
+	case server.Weight == 0:
+		return "up, but its weight is 0"
+	case server.Backup:
+		return "up, but a backup"
+	}
+	return "up: " + health.Reason
 }
 
 const (
@@ -68,8 +103,8 @@ const (
 
 // refuse tells a client that it can't be served, once it has said that it speaks PostgreSQL's protocol, and closes it.
 // Encryption requests are answered with `N`. Cancel requests, TLS without a request and anything else are just closed:
-// there is no answer that they would understand. The end of ctx ends it.
-func refuse(ctx context.Context, client net.Conn, no *refusal) {
+// there is no answer that they would understand. Requests in declined have been answered before. The end of ctx ends it.
+func refuse(ctx context.Context, client net.Conn, no *refusal, declined map[opening]bool) {
 	stop := context.AfterFunc(ctx, func() { _ = client.Close() })
 	defer func() {
 		stop()
@@ -77,7 +112,7 @@ func refuse(ctx context.Context, client net.Conn, no *refusal) {
 	}()
 	_ = client.SetDeadline(time.Now().Add(refusalTime))
 	in := &io.LimitedReader{R: client, N: refusalSize}
-	if !awaitStartup(in, client) {
+	if !awaitStartup(in, client, declined) {
 		return
 	}
 	answer, err := (&pgproto3.ErrorResponse{Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: no.code,
@@ -95,9 +130,13 @@ func refuse(ctx context.Context, client net.Conn, no *refusal) {
 	_, _ = io.Copy(io.Discard, in)
 }
 
-// awaitStartup reads until the StartupMessage, declining encryption; false if the client wants anything else.
-func awaitStartup(in io.Reader, out io.Writer) bool {
-	declined := map[opening]bool{}
+// awaitStartup reads until the StartupMessage, declining encryption; false if the client wants anything else, or the same
+// encryption twice.
+func awaitStartup(in io.Reader, out io.Writer, before map[opening]bool) bool {
+	answered := maps.Clone(before)
+	if answered == nil {
+		answered = map[opening]bool{}
+	}
 	for {
 		what, err := readOpening(in)
 		switch {
@@ -105,9 +144,9 @@ func awaitStartup(in io.Reader, out io.Writer) bool {
 			return false
 		case what == startupMessage:
 			return true
-		case (what == sslRequest || what == gssEncRequest) && !declined[what]:
-			declined[what] = true
-			if _, err := out.Write([]byte{'N'}); err != nil {
+		case (what == sslRequest || what == gssEncRequest) && !answered[what]:
+			answered[what] = true
+			if _, err := out.Write([]byte{declined}); err != nil {
 				return false
 			}
 		default:

@@ -54,7 +54,7 @@ func TestRefusalSeenByADriver(t *testing.T) {
 				if def.Options, problems = service.ParseOptions(test.options); problems != nil {
 					t.Fatal(problems)
 				}
-				run(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, test.servers...)))})
+				run(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, test.servers...))), 0})
 				if test.code == "53300" {
 					reach(t, addressOf(def))
 				}
@@ -74,7 +74,7 @@ func TestRefusalSeenByADriver(t *testing.T) {
 
 	t.Run("a service that the View doesn't have", func(t *testing.T) {
 		def := definition(t, "primary", "127.0.45.1")
-		run(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view())})
+		run(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view()), 0})
 		_, err := pgconn.Connect(t.Context(), fmt.Sprintf("postgres://u:p@%s/d", addressOf(def)))
 		if err == nil || !strings.Contains(err.Error(), "service pg-test-primary is not known yet (SQLSTATE 57P03)") {
 			t.Errorf("the driver says %v", err)
@@ -100,7 +100,8 @@ var (
 var openings = []struct {
 	name string
 	sent []byte
-	// What comes back before the end: N for each encryption request that was declined, E for the error.
+	// What comes back before the end: N for each encryption request that was declined, E for the error; or the client has
+	// what it came for, or has left, before it can be refused.
 	answer string
 }{
 	{"startup", startup, "E"},
@@ -110,29 +111,32 @@ var openings = []struct {
 	{"gss, ssl, startup", join(gssAsked, sslAsked, startup), "NNE"},
 	{"startup and more", join(startup, bytes.Repeat([]byte("p"), 20_000)), "E"},
 	{"ssl twice", join(sslAsked, sslAsked, startup), "N"},
-	{"cancel", cancelled, ""},
+	{"cancel", cancelled, unrefused},
 	{"cancel after ssl", join(sslAsked, cancelled), "N"},
-	{"cancel with a key of 256 bytes", packet(cancelRequestCode, "\x00\x00\x00\x07"+strings.Repeat("k", 256)), ""},
+	{"cancel with a key of 256 bytes", packet(cancelRequestCode, "\x00\x00\x00\x07"+strings.Repeat("k", 256)), unrefused},
 	{"direct tls", []byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), ""},
 	{"http", []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), ""},
 	{"protocol 2", packet(2<<16, "user\x00u\x00\x00"), ""},
-	{"length 0", packet(0, "")[4:], ""},
+	{"length 0", packet(0, "")[4:], unrefused},
 	{"too long", []byte("\x00\x7f\xff\xff\x00\x03\x00\x00"), ""},
 	{"no terminator", packet(3<<16, "user"), ""},
-	{"cut in the head", startup[:5], ""},
-	{"cut in the body", startup[:12], ""},
-	{"nothing", nil, ""},
+	{"cut in the head", startup[:5], unrefused},
+	{"cut in the body", startup[:12], unrefused},
+	{"nothing", nil, unrefused},
 }
+
+// unrefused is the answer of openings that nobody refuses.
+const unrefused = "none"
 
 func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
 func TestRefusedOpenings(t *testing.T) {
 	def := definition(t, "primary", "127.0.45.2")
-	r := run(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def)))})
+	r := run(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def))), 0})
 	for _, test := range openings {
 		for _, pieces := range []string{"at once", "byte by byte"} {
 			t.Run(test.name+" "+pieces, func(t *testing.T) {
-				conn := dial(t, addressOf(def))
+				conn := dialSilent(t, addressOf(def))
 				go func() {
 					step := len(test.sent)
 					if pieces == "byte by byte" && step < 1000 {
@@ -160,27 +164,47 @@ func TestRefusedOpenings(t *testing.T) {
 					}
 					answer += "E"
 				}
-				if answer != test.answer {
-					t.Errorf("answered %q, want %q", answer, test.answer)
+				if want := strings.TrimSuffix(test.answer, unrefused); answer != want {
+					t.Errorf("answered %q, want %q", answer, want)
 				}
 			})
 		}
 	}
 	eventually(t, "all clients are gone", func() bool { return r.service(t, def.FullName).Clients == 0 })
-	if s := r.service(t, def.FullName); s.Refused != uint64(2*len(openings)) {
-		t.Errorf("refused %d, want %d", s.Refused, 2*len(openings))
+	var refused uint64
+	for _, test := range openings {
+		if test.answer != unrefused {
+			refused += 2
+		}
+	}
+	if s := r.service(t, def.FullName); s.Refused != refused {
+		t.Errorf("refused %d, want %d", s.Refused, refused)
 	}
 }
 
-// A client that says nothing is closed after a bounded time.
+// A client that says nothing, or no more than that it wants encryption, is closed after a bounded time.
 func TestSilentClientIsClosed(t *testing.T) {
 	def := definition(t, "primary", "127.0.45.3")
-	run(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def)))})
-	conn := dial(t, addressOf(def))
-	began := time.Now()
-	over(t, conn)
-	if took := time.Since(began); took < refusalTime-time.Second || took > refusalTime+5*time.Second {
-		t.Errorf("closed after %v", took)
+	const limit = 300 * time.Millisecond
+	run(t, Config{OpeningTimeout: limit}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def))), 0})
+	for _, test := range []struct {
+		name  string
+		says  []byte
+		after time.Duration
+	}{{"nothing", nil, limit}, {"half a packet", startup[:7], limit}, {"an encryption request", sslAsked, refusalTime}} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			conn := dialSilent(t, addressOf(def))
+			began := time.Now()
+			_, err := conn.Write(test.says)
+			must(t, err)
+			if _, err := io.Copy(io.Discard, conn); err != nil && !isReset(err) {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took < test.after*9/10 || took > test.after+5*time.Second {
+				t.Errorf("closed after %v", took)
+			}
+		})
 	}
 }
 
@@ -189,7 +213,7 @@ func TestRefuseEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
-		refuse(ctx, ours, &refusal{code: codeCannotConnectNow, message: "m"})
+		refuse(ctx, ours, &refusal{code: codeCannotConnectNow, message: "m"}, nil)
 		close(done)
 	}()
 	cancel()

@@ -15,7 +15,13 @@ const (
 	sslRequest
 	gssEncRequest
 	cancelRequest
+	// foreign is what is no packet of PostgreSQL's protocol 3: TLS that was started without a request, or anything else. It
+	// is the server's to answer.
+	foreign
 )
+
+// declined is how a server says no to a request for encryption.
+const declined = 'N'
 
 const (
 	sslRequestCode    = 1234<<16 | 5679

@@ -22,6 +22,8 @@ type ServiceStatus struct {
 	Address string `json:"address"`
 	// Clients are all connections that were accepted and are open: sessions, and those on their way to one or to a refusal.
 	Clients int `json:"clients"`
+	// Held are the clients that wait now because no server takes them.
+	Held int `json:"held"`
 	// Sessions are the clients that are connected with a server now, TotalSessions all there have been.
 	Sessions      int    `json:"sessions"`
 	TotalSessions uint64 `json:"total_sessions"`
@@ -39,7 +41,8 @@ type ServerStatus struct {
 	Member        string `json:"member"`
 	Sessions      int    `json:"sessions"`
 	TotalSessions uint64 `json:"total_sessions"`
-	// ConnectFailures count attempts to connect that the server refused or let time out.
+	// ConnectFailures count attempts to connect that the server refused or let time out, and clients that it turned away with
+	// all others, or without a word.
 	ConnectFailures uint64 `json:"connect_failures"`
 	ToServer        int64  `json:"bytes_to_server"`
 	ToClient        int64  `json:"bytes_to_client"`
@@ -143,7 +146,7 @@ func (d *dispatcher) status() ServiceStatus {
 			now[s.member] = counted
 		}
 	}
-	status := ServiceStatus{Cluster: task.Cluster, Service: d.name, Address: task.at.String(), Clients: d.clients,
+	status := ServiceStatus{Cluster: task.Cluster, Service: d.name, Address: task.at.String(), Clients: d.clients, Held: len(d.held),
 		Refused: d.tally.refused, Servers: []ServerStatus{}}
 	sum := d.tally.left
 	for _, member := range append(order, leaving...) {

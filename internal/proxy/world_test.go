@@ -54,7 +54,7 @@ func freePort(t testing.TB) int {
 	return 0
 }
 
-// backend is a server that says its name to each client and then echoes.
+// backend is a server that answers each client's startup packet with its name and then echoes.
 type backend struct {
 	name string
 	net.Listener
@@ -64,24 +64,41 @@ type backend struct {
 
 func startBackend(t testing.TB, name, ip string) *backend {
 	t.Helper()
+	return startScript(t, name, ip, func(conn net.Conn) { echo(conn, name) })
+}
+
+// startScript starts a server that does this with each connection and then closes it.
+func startScript(t testing.TB, name, ip string, script func(conn net.Conn)) *backend {
+	t.Helper()
 	l, err := net.Listen("tcp4", net.JoinHostPort(ip, "0"))
 	must(t, err)
 	b := &backend{name: name, Listener: l, conns: map[net.Conn]bool{}}
+	b.serve(t, script)
+	return b
+}
+
+func (b *backend) serve(t testing.TB, script func(conn net.Conn)) {
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
-			conn, err := l.Accept()
+			conn, err := b.Accept()
 			if err != nil {
 				return
 			}
 			b.mu.Lock()
 			b.conns[conn] = true
 			b.mu.Unlock()
-			serving.Go(func() { b.echo(conn) })
+			serving.Go(func() {
+				script(conn)
+				_ = conn.Close()
+				b.mu.Lock()
+				delete(b.conns, conn)
+				b.mu.Unlock()
+			})
 		}
 	})
 	t.Cleanup(func() {
-		_ = l.Close()
+		_ = b.Close()
 		b.mu.Lock()
 		for conn := range b.conns {
 			_ = conn.Close()
@@ -89,16 +106,13 @@ func startBackend(t testing.TB, name, ip string) *backend {
 		b.mu.Unlock()
 		serving.Wait()
 	})
-	return b
 }
 
-func (b *backend) echo(conn net.Conn) {
-	_, _ = io.WriteString(conn, b.name+"\n")
-	_, _ = io.Copy(conn, conn)
-	_ = conn.Close()
-	b.mu.Lock()
-	delete(b.conns, conn)
-	b.mu.Unlock()
+func echo(conn net.Conn, name string) {
+	if what, err := readOpening(conn); err == nil && what == startupMessage {
+		_, _ = io.WriteString(conn, name+"\n")
+		_, _ = io.Copy(conn, conn)
+	}
 }
 
 // open gives how many connections the backend has.
@@ -222,8 +236,17 @@ func (r *rig) service(t testing.TB, fullName string) ServiceStatus {
 
 func addressOf(d service.Definition) string { return net.JoinHostPort(d.IP, strconv.Itoa(d.Port)) }
 
-// dial connects a client that gives up after patience.
+// dial connects a client that gives up after patience, and sends its startup packet.
 func dial(t testing.TB, address string) *net.TCPConn {
+	t.Helper()
+	conn := dialSilent(t, address)
+	_, err := conn.Write(startup)
+	must(t, err)
+	return conn
+}
+
+// dialSilent connects a client that says nothing by itself.
+func dialSilent(t testing.TB, address string) *net.TCPConn {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", address, patience)
 	must(t, err)

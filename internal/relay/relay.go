@@ -40,6 +40,8 @@ type Pair struct {
 	Client, Server *net.TCPConn
 	// ToServer and ToClient are written first, before anything is read. They are not changed.
 	ToServer, ToClient []byte
+	// SentToServer and SentToClient are bytes that were brought to each side before the flow; they are counted as its own.
+	SentToServer, SentToClient int64
 }
 
 // End is how a flow went.
@@ -98,6 +100,8 @@ func Start(pair Pair, end func(End)) *Flow {
 		_ = conn.SetNoDelay(true)
 		_ = conn.SetKeepAliveConfig(keepAlive)
 	}
+	f.toServer.Store(pair.SentToServer)
+	f.toClient.Store(pair.SentToClient)
 	f.left.Store(2)
 	go f.run(&direction{flow: f, from: &f.client, to: &f.server, moved: &f.toServer}, pair.ToServer)
 	go f.run(&direction{flow: f, from: &f.server, to: &f.client, moved: &f.toClient, drains: true}, pair.ToClient)

@@ -38,7 +38,8 @@ func parseStat(line []byte) (procStat, error) {
 		return procStat{}, fmt.Errorf("no command name in %q", line)
 	}
 	fields := bytes.Fields(line[end+1:])
-	const stateField, startField = 3 - 3, 22 - 3
+	// What follows the name begins with field 3.
+	const stateField, startField = 0, 22 - 3
 	if len(fields) <= startField || len(fields[stateField]) != 1 {
 		return procStat{}, fmt.Errorf("too few fields in %q", line)
 	}

@@ -217,7 +217,8 @@ func (l layout) command(p part, t tools, binary string) command {
 	case pgbouncerKind:
 		return command{t.pgbouncer, []string{"-q", l.file(p.member, "pgbouncer.ini")}, l.home(p.member)}
 	case pgporterKind:
-		args := []string{"run", "--inventory", l.inventory(), "--node", p.member.Address, "--bind", p.member.Address}
+		args := []string{"run", "--inventory", l.inventory(), "--node", p.member.Address, "--bind", p.member.Address,
+			"--etcd", net.JoinHostPort(l.etcdAddress(), strconv.Itoa(etcdPort))}
 		return command{binary, append(args, l.config.BinaryArgs...), l.home(p.member)}
 	}
 	return command{}

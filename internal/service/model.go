@@ -7,7 +7,9 @@ package service
 
 import (
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // Role is what a member is. In an inventory it is declared (pg_role); at run time it is what the member is now.
@@ -71,6 +73,9 @@ type Cluster struct {
 	Definitions []Definition `json:"services"`
 	// StaticRoles keeps the declared roles in selectors, as Pigsty's rendered files do, whatever the members are now.
 	StaticRoles bool `json:"static_roles,omitempty"`
+	// KeyPath is where Patroni keeps the cluster's keys in etcd: <namespace>/<scope>, or <namespace>/<scope>/<group> for a group
+	// of a Citus cluster. Empty is the namespace that pgporter was told and Name.
+	KeyPath string `json:"key_path,omitempty"`
 	// TTL is how long Patroni's leader key outlives its holder, in seconds: a primary's last passed check is void after it.
 	TTL int `json:"ttl"`
 }
@@ -122,14 +127,27 @@ func (d Dest) Of(m Member) int {
 	return d.Port
 }
 
-// Balance is how new clients are spread over usable servers, in HAProxy's words.
+// Balance is how new clients are spread over usable servers, in HAProxy's words. Random may have the number of its draws
+// behind it, as in random(3).
 type Balance string
 
 // The algorithms that are declared in services.
 const (
 	RoundRobin Balance = "roundrobin"
 	LeastConn  Balance = "leastconn"
+	First      Balance = "first"
+	Source     Balance = "source"
+	Random     Balance = "random"
 )
+
+// NativeBalances are those that the native engine has, too; HAProxy has more.
+var NativeBalances = []Balance{RoundRobin, LeastConn, First, Source, Random}
+
+// Native tells whether the native engine has the algorithm. Arguments in parentheses don't count.
+func (b Balance) Native() bool {
+	name, _, _ := strings.Cut(string(b), "(")
+	return slices.Contains(NativeBalances, Balance(name))
+}
 
 // Definition is a service as declared: who carries it is still an expression.
 type Definition struct {

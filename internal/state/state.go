@@ -18,8 +18,19 @@ type View struct {
 	Version uint64
 	// At is when the View was made.
 	At       time.Time
+	Key      Key
 	Members  []Member
 	Services []Service
+}
+
+// Key is what is known of the cluster's leader key in the DCS.
+type Key struct {
+	// Watched says that the DCS is asked for it; the other fields are empty otherwise.
+	Watched bool
+	// Holder is the name of the member that holds it; empty if nobody does, or nothing is known.
+	Holder string
+	// Lost says in words why nothing is known; empty while the DCS answers.
+	Lost string
 }
 
 // Service finds a service by its full name; nil if the cluster has none of that name.

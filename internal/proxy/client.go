@@ -1,0 +1,204 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+)
+
+// client is somebody who was accepted and has no session yet. What it says stays in its socket, where it is only looked
+// at, until a server has taken it: whoever gets the client then, a session or a refusal, finds it as if it had just come.
+// Only its own goroutine uses it, but for the waking of one that is held (see hold.go).
+type client struct {
+	conn *net.TCPConn
+	raw  syscall.RawConn
+	from netip.AddrPort
+	// ticket is its number among all that came to the service.
+	ticket uint64
+	// what and packet are its latest packet, which nobody has answered yet.
+	what   opening
+	packet []byte
+	// declined are encryption requests that a server has declined already, and toServer and toClient the bytes of that.
+	declined           map[opening]bool
+	toServer, toClient int64
+	// failures are what became of servers that were tried, by member.
+	failures map[string]error
+	// holdUntil is when it has waited long enough; zero before it has waited at all.
+	holdUntil time.Time
+}
+
+var (
+	// errLeft is a client's that closed its connection.
+	errLeft = errors.New("the client left")
+	// errSilent is a client's that didn't say in time what it wants.
+	errSilent = errors.New("the client didn't say what it wants")
+	// errCancelled is a client's whose CancelRequest was passed on.
+	errCancelled = errors.New("it was a cancel request")
+)
+
+func newClient(conn *net.TCPConn, ticket uint64) *client {
+	// It can't fail on a connection that was made.
+	raw, _ := conn.SyscallConn()
+	from := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+	return &client{conn: conn, raw: raw, from: netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), ticket: ticket,
+		declined: map[opening]bool{}, failures: map[string]error{}}
+}
+
+// past is a deadline that has passed: it wakes whoever waits on a socket.
+var past = time.Unix(1, 0)
+
+// hear waits for the client's next packet and looks at it without taking it. It ends with errLeft, errSilent after limit,
+// or the cause of ctx's end.
+func (c *client) hear(ctx context.Context, limit time.Duration) error {
+	c.what, c.packet = 0, nil
+	seen := make([]byte, 512)
+	var failed error
+	attempt := func(fd uintptr) bool {
+		n, err := peek(fd, seen)
+		for err == nil && n == len(seen) && n < maxStartupPacket {
+			seen = make([]byte, maxStartupPacket)
+			n, err = peek(fd, seen)
+		}
+		switch {
+		case err == errNothingYet:
+			return false
+		case err != nil || n == 0:
+			failed = errLeft
+			return true
+		}
+		var whole bool
+		c.what, c.packet, whole = openingOf(seen[:n])
+		if !whole && hasLeft(fd) {
+			failed, whole = errLeft, true
+		}
+		return whole
+	}
+	_ = c.conn.SetReadDeadline(time.Now().Add(limit))
+	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetReadDeadline(past) })
+	err := c.raw.Read(attempt)
+	if !stop() {
+		return context.Cause(ctx)
+	}
+	_ = c.conn.SetReadDeadline(time.Time{})
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errSilent
+	case err != nil:
+		return errLeft
+	}
+	return failed
+}
+
+// openingOf says what the bytes that a client has sent begin with; false if that can't be told yet.
+func openingOf(seen []byte) (what opening, packet []byte, whole bool) {
+	in := bytes.NewReader(seen)
+	what, err := readOpening(in)
+	switch {
+	case err == nil:
+		return what, seen[:len(seen)-in.Len()], true
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		return 0, nil, false
+	}
+	return foreign, nil, true
+}
+
+// take removes the packet from the client's socket, now that it was passed on. It doesn't block: the bytes are there.
+func (c *client) take() error {
+	if _, err := io.CopyN(io.Discard, c.conn, int64(len(c.packet))); err != nil {
+		return errLeft
+	}
+	return nil
+}
+
+// decline tells the client that its encryption request was declined by a server, and waits for what it says to that.
+func (c *client) decline(ctx context.Context, limit time.Duration) error {
+	if err := c.take(); err != nil {
+		return err
+	}
+	c.declined[c.what] = true
+	c.toServer += int64(len(c.packet))
+	c.toClient++
+	if _, err := c.conn.Write([]byte{declined}); err != nil {
+		return errLeft
+	}
+	return c.hear(ctx, limit)
+}
+
+// left tells whether the client has closed its side, however much of what it sent is still unread.
+func (c *client) left() bool {
+	gone := true
+	_ = c.raw.Control(func(fd uintptr) { gone = hasLeft(fd) })
+	return gone
+}
+
+// awaitTurn waits until the client is woken or its time is up, and returns errLeft as soon as it has left.
+func (c *client) awaitTurn() error {
+	err := c.raw.Read(func(fd uintptr) bool { return hasLeft(fd) })
+	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return errLeft
+	}
+	if c.left() {
+		return errLeft
+	}
+	return nil
+}
+
+// serverRefusal is a server's own refusal of a client.
+type serverRefusal struct{ code, message string }
+
+func (r *serverRefusal) Error() string {
+	return fmt.Sprintf("refuses: %s (SQLSTATE %s)", r.message, r.code)
+}
+
+// firstWord says what a server's first bytes mean. It is decided once they show that the server has taken the client up
+// (asks for its password, declines it for a reason that another try wouldn't mend) or refuses all clients for now.
+func firstWord(p []byte) (no *serverRefusal, decided bool) {
+	for {
+		if len(p) == 0 {
+			return nil, false
+		}
+		// What follows NegotiateProtocolVersion is the answer.
+		if p[0] != 'v' && p[0] != 'E' {
+			return nil, true
+		}
+		if len(p) < 5 {
+			return nil, false
+		}
+		length := binary.BigEndian.Uint32(p[1:5])
+		switch {
+		case length < 4 || length > longestAnswer:
+			return nil, true
+		case int(length) >= len(p):
+			return nil, false
+		case p[0] == 'E':
+			said := errorFields(p[5 : 1+length])
+			if said['C'] != codeCannotConnectNow {
+				return nil, true
+			}
+			return &serverRefusal{said['C'], said['M']}, true
+		}
+		p = p[1+length:]
+	}
+}
+
+// longestAnswer bounds what is looked at of a server's answer.
+const longestAnswer = 4 << 10
+
+// errorFields reads the body of an ErrorResponse (PostgreSQL documentation, "Error and Notice Message Fields").
+func errorFields(body []byte) map[byte]string {
+	fields := map[byte]string{}
+	for _, field := range bytes.Split(body, []byte{0}) {
+		if len(field) > 1 {
+			fields[field[0]] = string(field[1:])
+		}
+	}
+	return fields
+}
