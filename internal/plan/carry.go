@@ -160,6 +160,10 @@ func (l listener) String() string {
 	return fmt.Sprintf("%s (%s)", l.name, l.place)
 }
 
+// maxTold is how many others on its port a listener is told of: if a thousand clusters are on one, a word on each pair of them
+// is no help.
+const maxTold = 3
+
 // settle finds what can't be together on a node: services with one full name, of which the later are given back, and
 // listeners on one port, those of the member on the node included.
 func (p *planner) settle(h *inventory.Host, generics []generic, carried []carriedCluster) map[clash]bool {
@@ -196,10 +200,12 @@ func (p *planner) settle(h *inventory.Host, generics []generic, carried []carrie
 	all = append(all, p.memberListeners(h)...)
 	byPort := map[int][]listener{}
 	for i, l := range all {
+		told := 0
 		for _, other := range byPort[l.port] {
-			if !overlap(l.ip, other.ip) {
+			if told == maxTold || !overlap(l.ip, other.ip) {
 				continue
 			}
+			told++
 			if i >= services {
 				// What the member's own programs take the service can't have.
 				p.portTaken(other, l)

@@ -325,20 +325,29 @@ func TestOverlap(t *testing.T) {
 	}
 }
 
-// BenchmarkLarge reads and plans 1,000 clusters of three.
+// BenchmarkLarge reads and plans 1,000 clusters of three, as values and with most of them computed by templates.
 func BenchmarkLarge(b *testing.B) {
-	var text strings.Builder
-	text.WriteString("all:\n  vars: { pg_rto: fast }\n  children:\n")
-	for i := range 1000 {
-		fmt.Fprintf(&text, "    pg-c%d:\n      vars:\n        pg_cluster: pg-c%d\n        pg_services: [ { name: s, port: 5435, selector: '[]', check: /read-only-sync } ]\n      hosts:\n", i, i)
-		for seq, role := range []string{"primary", "replica", "offline"} {
-			fmt.Fprintf(&text, "        10.%d.%d.%d: { pg_seq: %d, pg_role: %s }\n", i/250, i%250, seq, seq, role)
-		}
-	}
-	for b.Loop() {
-		inv := read(b, text.String())
-		if problems := Check(inv); len(problems) != 0 {
-			b.Fatal(problems[0])
-		}
+	for _, tc := range []struct{ name, cluster, host string }{
+		{"plain", "pg_cluster: pg-c%[1]d\n        pg_services: [ { name: s, port: 5435, selector: '[]', check: /read-only-sync } ]", "pg_seq: %[1]d, pg_role: %[2]s"},
+		{"templated", "n: %[1]d\n        pg_cluster: \"pg-{{ env }}-{{ n }}\"\n        pg_port: \"{{ base + 432 }}\"\n        pg_rto: \"{{ 'fast' if env == 'prod' else 'norm' }}\"\n" +
+			"        pg_services: [ { name: \"{{ env }}-s\", port: \"{{ base + 435 }}\", selector: \"[?az == '{{ az }}']\", dest: \"{{ 'postgres' | lower }}\" } ]",
+			"pg_seq: \"{{ %[1]d + 0 }}\", pg_role: \"{{ '%[2]s' }}\", az: \"{{ env }}-{{ inventory_hostname.split('.')[1] }}\""},
+	} {
+		b.Run(tc.name, func(b *testing.B) {
+			var text strings.Builder
+			text.WriteString("all:\n  vars: { pg_rto: fast, env: prod, base: 5000 }\n  children:\n")
+			for i := range 1000 {
+				fmt.Fprintf(&text, "    pg-c%[1]d:\n      vars:\n        "+tc.cluster+"\n      hosts:\n", i)
+				for seq, role := range []string{"primary", "replica", "offline"} {
+					fmt.Fprintf(&text, "        10.%[3]d.%[4]d.%[1]d: { "+tc.host+" }\n", seq, role, i/250, i%250)
+				}
+			}
+			for b.Loop() {
+				inv := read(b, text.String())
+				if problems := Check(inv); len(problems) != 0 {
+					b.Fatal(problems[0])
+				}
+			}
+		})
 	}
 }
