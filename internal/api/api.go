@@ -17,6 +17,9 @@ type Status struct {
 	Config  Config    `json:"config"`
 	// Clusters stand in the order of the inventory.
 	Clusters []Cluster `json:"clusters"`
+	// Generic are services that belong to no cluster (haproxy_services); HAProxy alone knows of their servers. Role, State and
+	// Since of those say nothing.
+	Generic []Service `json:"generic_services,omitempty"`
 }
 
 // Config says where the running configuration came from and how the last attempt to change it ended.

@@ -64,6 +64,9 @@ func (h haproxyFlags) config(c *cobra.Command, run runFlags) (*haproxyd.Config, 
 	if len(run.patroni) > 0 {
 		return nil, inputError{errors.New("--patroni: HAProxy's files are rendered from an inventory, it goes with --engine native")}
 	}
+	if err := refuse("is for the native engine: a client that finds no server is refused by HAProxy at once", "hold"); err != nil {
+		return nil, err
+	}
 	config := &haproxyd.Config{System: h.system, Dir: h.dir, Binary: h.binary}
 	if !h.system {
 		if err := refuse("is for the system's HAProxy: it goes with --haproxy-system", "haproxy-socket", "haproxy-master-socket", "haproxy-reload"); err != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -145,7 +146,7 @@ func digest(s *api.Status, frame string) string {
 	}
 	var b strings.Builder
 	fmt.Fprintln(&b, s.Started, s.Config.Generation, s.Config.Refused)
-	for _, c := range s.Clusters {
+	for _, c := range withGenerics(s) {
 		if c.LeaderKey != nil {
 			fmt.Fprintln(&b, c.Name, *c.LeaderKey)
 		}
@@ -156,6 +157,11 @@ func digest(s *api.Status, frame string) string {
 		}
 	}
 	return b.String()
+}
+
+// withGenerics gives the clusters and, as one without a name, the services that belong to none.
+func withGenerics(s *api.Status) []api.Cluster {
+	return append(slices.Clone(s.Clusters), api.Cluster{Services: s.Generic})
 }
 
 func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
@@ -194,7 +200,7 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 	table := tabwriter.NewWriter(&plain, 0, 0, 2, ' ', 0)
 	var painted []colourCode
 	fmt.Fprintln(table, "\nSERVICE\tLISTEN\tSERVER\tROLE\tSTATE\tSESSIONS\tFOR\tWHY")
-	for _, c := range s.Clusters {
+	for _, c := range withGenerics(s) {
 		for _, v := range c.Services {
 			name, listen := v.FullName, v.Listen
 			if len(v.Servers) == 0 {
@@ -203,11 +209,17 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 			}
 			for _, r := range v.Servers {
 				word, code := serverState(v, r)
-				member := r.Member
+				member, role, since := r.Member, r.Role, age(s.Now.Sub(r.Since))
+				if role == "" {
+					role = "-"
+				}
+				if r.Since.IsZero() {
+					since = "-"
+				}
 				if r.Backup {
 					member += " (backup)"
 				}
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", name, listen, member, r.Role, word, r.Sessions, age(s.Now.Sub(r.Since)), r.Reason)
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", name, listen, member, role, word, r.Sessions, since, r.Reason)
 				painted = append(painted, code)
 				name, listen = "", ""
 			}

@@ -257,7 +257,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		d.log.Warn(w)
 	}
 	d.mu.Lock()
-	current := d.running
+	current, generics := d.running, d.plan.Generics
 	d.mu.Unlock()
 
 	// All that can fail comes first.
@@ -266,11 +266,11 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		return err
 	}
 	if l.Unattended {
-		if unchanged(current, l.Plan) {
+		if unchanged(current, generics, l.Plan) {
 			d.log.Debug("the inventory was looked at, nothing changed for this node")
 			return nil
 		}
-		if err := harmless(current, l.Plan); err != nil {
+		if err := harmless(current, generics, l.Plan); err != nil {
 			return err
 		}
 	}

@@ -130,8 +130,11 @@ func (f *InventoryFile) Follow(ctx context.Context, changed func(Loaded, error))
 }
 
 // unchanged tells whether a plan is the one that runs.
-func unchanged(running map[string]*runningCluster, next service.Plan) bool {
-	same := len(running) == len(next.Clusters)
+func unchanged(running map[string]*runningCluster, generics []service.Generic, next service.Plan) bool {
+	same := len(running) == len(next.Clusters) && len(generics) == len(next.Generics)
+	for i := range next.Generics {
+		same = same && reflect.DeepEqual(generics[i], next.Generics[i])
+	}
 	for _, c := range next.Clusters {
 		same = same && running[c.Name] != nil && reflect.DeepEqual(running[c.Name].plan, c)
 	}
@@ -139,9 +142,14 @@ func unchanged(running map[string]*runningCluster, next service.Plan) bool {
 }
 
 // harmless refuses what nobody should do by saving a file: removing a service, or leaving one without servers.
-func harmless(running map[string]*runningCluster, next service.Plan) error {
+func harmless(running map[string]*runningCluster, generics []service.Generic, next service.Plan) error {
 	after := serverCounts(next.Clusters)
 	var problems []error
+	for _, g := range generics {
+		if !slices.ContainsFunc(next.Generics, func(n service.Generic) bool { return n.Name == g.Name }) {
+			problems = append(problems, fmt.Errorf("service %s would be removed", g.Name))
+		}
+	}
 	for _, r := range running {
 		for name, before := range serverCounts([]service.Cluster{r.plan}) {
 			count, there := after[name]

@@ -2,11 +2,14 @@ package daemon
 
 import (
 	"context"
+	"net"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/api"
+	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/state"
 )
 
@@ -43,6 +46,9 @@ func (d *Daemon) Status() api.Status {
 		}
 		s.Clusters = append(s.Clusters, c)
 	}
+	for _, g := range d.plan.Generics {
+		s.Generic = append(s.Generic, genericStatus(g, traffic[g.Name]))
+	}
 	return s
 }
 
@@ -70,6 +76,25 @@ func serviceStatus(s *state.Service, live map[string]state.Member, traffic map[s
 			Up: s.Health[i].Up, Serving: slices.Contains(usable, i), Reason: s.Health[i].Reason, Since: s.Health[i].Since,
 			Sessions: carried.Sessions, Total: carried.Total,
 		})
+	}
+	return told
+}
+
+// genericStatus is what HAProxy has of a service that belongs to no cluster.
+func genericStatus(g service.Generic, t Traffic) api.Service {
+	told := api.Service{Name: g.Name, FullName: g.Name, Listen: t.Address, Sessions: t.Sessions, Total: t.Total, Refused: t.Refused, Servers: []api.Server{}}
+	regular := slices.ContainsFunc(g.Servers, func(s service.GenericServer) bool { return !s.Backup && t.Servers[s.Name].Up })
+	for _, s := range g.Servers {
+		has := t.Servers[s.Name]
+		server := api.Server{Member: s.Name, Address: net.JoinHostPort(s.Host, strconv.Itoa(s.Port)), Weight: 1, Backup: s.Backup,
+			Up: has.Up, Reason: "by HAProxy's own check", Sessions: has.Sessions, Total: has.Total}
+		if s.Weight != nil {
+			server.Weight = *s.Weight
+		}
+		// Of several backups the first takes all.
+		server.Serving = has.Up && (!s.Backup || !regular && !told.Up)
+		told.Up = told.Up || server.Serving
+		told.Servers = append(told.Servers, server)
 	}
 	return told
 }

@@ -92,7 +92,7 @@ func services(s api.Status) []api.Service {
 	for _, c := range s.Clusters {
 		all = append(all, c.Services...)
 	}
-	return all
+	return append(all, s.Generic...)
 }
 
 func upOrDown(s api.Service) string {
