@@ -376,6 +376,8 @@ func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"all: { children: { a: { hosts: { 10.10.10.[11:13]: { pg_seq: 1 } } } } }",
 		"all:\n  vars: &v { a: 010, b: *w }\n", "a: &a { hosts: { h: { <<: *a } } }", "all: { vars: { v: \"a\\u00e9 {{ x }}\" }, hosts: { h: } }",
+		"all: { vars: { a: \"{{ b }}\", b: \"{{ a }}\", c: [ \"{{ d.e | default(1) }}\", { f: \"{{ hostvars[inventory_hostname].g }}\" } ], g: \"{% for h in groups.all %}{{ h }}{% endfor %}\" }, hosts: { h: } }",
+		"[g]\nh a=1\n", `{"_meta": {"hostvars": {"h": {"a": "{{ 1 }}", "b": {"__ansible_unsafe": "{{ x }}"}}}}, "all": {"children": ["g"]}, "g": {"hosts": ["h"], "children": ["all"], "vars": {}}}`,
 	} {
 		f.Add([]byte(seed))
 	}

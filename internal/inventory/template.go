@@ -86,7 +86,10 @@ func (t *Templates) value(q asked) (Value, bool) {
 	t.asking[q] = true
 	evaluated := t.evaluate(v, scope{t, q.host, q.own})
 	delete(t.asking, q)
-	t.done[q] = evaluated
+	// A failure on the way to another variable may be of that way's making: its length, what it has cost already.
+	if evaluated.Kind() != Failed || len(t.asking) == 0 {
+		t.done[q] = evaluated
+	}
 	return evaluated, true
 }
 

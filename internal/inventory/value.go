@@ -3,6 +3,7 @@ package inventory
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -326,6 +327,20 @@ func (v Value) Unreadable(what string) (diag.Problem, bool) {
 		return diag.Problem{}, false
 	}
 	return p[0], true
+}
+
+// LeftAsWritten tells whether the value has no value because something that a template in it needs isn't defined: Ansible
+// leaves it as it is written then, where another host's variables are looked at, and fails for any other reason.
+func (v Value) LeftAsWritten() bool {
+	switch v.Kind() {
+	case Failed:
+		return v.made.(*failure).undefined
+	case List:
+		return slices.ContainsFunc(v.Items(), Value.LeftAsWritten)
+	case Map:
+		return slices.ContainsFunc(v.Entries(), func(e Entry) bool { return e.Value.LeftAsWritten() })
+	}
+	return false
 }
 
 // isUnsafe tells whether the value has the tag by which Ansible never takes it for a template.

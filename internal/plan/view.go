@@ -159,14 +159,19 @@ func (p *planner) selectorVars(members []member, definitions []definition) (all 
 			case !set || has:
 			case isSecret(name):
 				withheld[name] = true
-			case whole && !slices.Contains(names, name):
-				// An expression that looks at members as a whole need not care for this one.
+			case whole && !slices.Contains(names, name), p.haproxy && v.LeftAsWritten():
+				// An expression that looks at members as a whole need not care for this one; and as Pigsty has it a selector
+				// sees what is written.
 				if problem, found := v.Unreadable(name); found {
 					p.problems.Warnf(problem.Pos, problem.Want, "%s; selectors see it as it is written", problem.What)
 				}
 				vars[name] = withoutSecrets(v.JSON(), withheld)
 			case p.readable(v, name):
 				vars[name] = withoutSecrets(v.JSON(), withheld)
+			default:
+				for _, a := range askers[name] {
+					refused[a.service] = true
+				}
 			}
 		}
 		for name := range withheld {
