@@ -74,15 +74,15 @@ func (s *State) checks() []health.Check {
 func (s *State) intervals() map[health.Target]time.Duration {
 	intervals := make(map[health.Target]time.Duration, len(s.wanted))
 	for _, svc := range s.set.Services {
-		ofLeader := health.KindOf(svc.Check).OfLeader()
-		leaderless := ofLeader && len(s.accepting(svc)) == 0
+		kind := health.KindOf(svc.Check)
+		leaderless := kind.OfLeader() && len(s.accepting(svc)) == 0
 		for _, carrier := range svc.Servers {
 			v := s.servers[serverKey{svc.FullName, carrier.Member}]
 			next := v.machine.Next()
 			if leaderless {
 				next = min(next, svc.Options.FastInter)
 			}
-			if pace := s.closely(carrier.Member, leaderless); ofLeader && pace > 0 {
+			if pace := s.closely(kind, carrier.Member, leaderless); pace > 0 {
 				next = min(next, pace)
 			}
 			if had, there := intervals[v.target]; !there || next < had {

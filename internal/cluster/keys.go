@@ -8,6 +8,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/dcs"
 	"github.com/pgporter/pgporter/internal/health"
+	"github.com/pgporter/pgporter/internal/patroni"
 	"github.com/pgporter/pgporter/internal/service"
 )
 
@@ -66,6 +67,9 @@ func (s *State) hear(r dcs.Reading, a *Actions, now time.Time) {
 		a.logf(slog.LevelInfo, "%s: etcd answers: %s", s.cluster.Name, keyWords(r))
 	case r.Leader != was.heard.Leader:
 		a.logf(slog.LevelInfo, "%s: %s", s.cluster.Name, keyWords(r))
+	}
+	if fresh := !was.asked || was.now.Lost != ""; fresh && r.Leader == "" && r.System == "" {
+		a.logf(slog.LevelWarn, "%s: etcd has no keys of this cluster: it is new, or the namespace is mistaken", s.cluster.Name)
 	}
 	s.key.heard = r
 	if r.Leader != was.heard.Leader || r.LeaderRevision != was.heard.LeaderRevision {
@@ -236,13 +240,16 @@ func (s *State) calm(now time.Time) {
 	}
 }
 
-// closely is how often a member is to be checked by a leader's path because a primary is about to change; 0 if there is no
+// closely is how often a member is to be checked by a path of this kind because a primary is about to change; 0 if there is no
 // such reason. leaderless says that the service has nobody up.
 //
 // The pace is within what triggered rounds are limited to, and lasts for seconds: options say how often one looks in peace.
-func (s *State) closely(member string, leaderless bool) time.Duration {
+func (s *State) closely(kind health.Kind, member string, leaderless bool) time.Duration {
 	holder := s.holder()
 	switch {
+	case !kind.OfLeader(), kind == health.Primary && s.members[member].role == patroni.RoleStandbyLeader:
+		// A standby cluster has no primary to wait for.
+		return 0
 	case !s.switchover.IsZero() && member == s.primary, leaderless && !s.searching.IsZero() && member == holder:
 		return closeHolder
 	case leaderless && !s.searching.IsZero() && (holder == "" || !s.isMember(holder)):

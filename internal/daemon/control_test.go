@@ -149,7 +149,7 @@ func TestOrdersThatAreRefused(t *testing.T) {
 	c := startControlled(t, f, address(52), f.inventory("primary:5433"))
 	session := c.dial("5433")
 	foreign := order(t, f.host, f.inventory("primary:5433"))
-	foreign.Plan.Clusters[0].Definitions[0].Balance = "source"
+	foreign.Plan.Clusters[0].Definitions[0].Balance = "static-rr"
 	unresolved := order(t, f.host, f.inventory("primary:5433"))
 	unresolved.Plan.Clusters[0].Definitions[0].Selector = "[0].pg_role"
 	elsewhere := order(t, f.host, f.inventory("primary:5433"))
@@ -160,7 +160,7 @@ func TestOrdersThatAreRefused(t *testing.T) {
 		want  string
 	}{
 		{"for another node", elsewhere, "the plan is for 10.10.10.99, and this node is " + f.host},
-		{"for another engine", foreign, "service pg-test-primary: balance source is not supported by the native engine"},
+		{"for another engine", foreign, "service pg-test-primary: balance static-rr is not supported by the native engine"},
 		{"a selector that gives no members", unresolved, "cluster pg-test: service pg-test-primary: selector"},
 		{"a port that is taken", order(t, f.host, f.inventory("primary:5433", "more:"+c.admin[strings.LastIndex(c.admin, ":")+1:])), "service pg-test-more"},
 	} {

@@ -52,16 +52,18 @@ func (w *Watcher) session(ctx context.Context, hostPort string, deliver Deliver)
 	s := &session{Watcher: w, client: client}
 	defer client.Close()
 	for {
-		if err := s.readAll(ctx); err != nil {
+		answer, err := s.readAll(ctx)
+		if err != nil {
 			return read, words(err)
 		}
+		s.take(answer)
 		read = true
 		late.Stop()
 		w.tell(ctx, s.now, deliver)
 		if w.hook != nil {
 			w.hook(s.revision)
 		}
-		err := s.follow(ctx, deliver)
+		err = s.follow(ctx, deliver)
 		if !errors.Is(err, rpctypes.ErrCompacted) {
 			return true, words(err)
 		}
@@ -117,14 +119,15 @@ func (w *Watcher) leader() string   { return w.path + "/leader" }
 func (w *Watcher) failover() string { return w.path + "/failover" }
 func (w *Watcher) system() string   { return w.path + "/initialize" }
 
-// readAll reads the keys through the quorum.
-func (s *session) readAll(ctx context.Context) error {
+// readAll reads the keys through the quorum, in the time that a read may take.
+func (s *session) readAll(ctx context.Context) (*clientv3.GetResponse, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.pace.read, fmt.Errorf("timed out after %s", s.pace.read))
+	defer cancel()
 	answer, err := s.client.Get(ctx, s.from(), clientv3.WithRange(s.upTo()))
-	if err != nil {
-		return err
+	if err != nil && context.Cause(ctx) != nil {
+		err = context.Cause(ctx)
 	}
-	s.take(answer)
-	return nil
+	return answer, err
 }
 
 // take makes an answer the picture, unless the watch has told more already.
@@ -219,12 +222,7 @@ func (s *session) follow(ctx context.Context, deliver Deliver) error {
 		}
 		busy = true
 		joined.Go(func() {
-			ctx, cancel := context.WithTimeoutCause(ctx, s.pace.read, fmt.Errorf("timed out after %s", s.pace.read))
-			defer cancel()
-			answer, err := s.client.Get(ctx, s.from(), clientv3.WithRange(s.upTo()))
-			if err != nil && context.Cause(ctx) != nil {
-				err = context.Cause(ctx)
-			}
+			answer, err := s.readAll(ctx)
 			results <- result{answer, err}
 		})
 	}

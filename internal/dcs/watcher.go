@@ -9,7 +9,7 @@ import (
 
 // paces are a Watcher's times.
 type paces struct {
-	// attempt bounds the way to a first reading on one connection, read each one after it.
+	// attempt bounds the way to a first reading on one connection, read each reading.
 	attempt, read time.Duration
 	// beat is from one confirming read to the next.
 	beat time.Duration

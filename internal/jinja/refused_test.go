@@ -29,7 +29,8 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: the error is %v", source, err)
 			continue
 		}
-		if took := time.Since(started); took > 5*time.Second {
+		// A bomb that isn't stopped goes on for hours; a busy machine takes seconds.
+		if took := time.Since(started); took > time.Minute {
 			t.Errorf("%s: it took %s", source, took)
 		}
 		if len(source) > 80 {

@@ -54,17 +54,26 @@ type Client struct {
 // NewClient makes a Client. It reads no proxy from the environment and follows no redirect: a check is about the very
 // address that it names.
 func NewClient(o Options) *Client {
+	dialer := &net.Dialer{KeepAlive: -1}
 	transport := &http.Transport{
 		Proxy:                  nil,
-		DialContext:            (&net.Dialer{KeepAlive: -1}).DialContext,
+		DialContext:            dialer.DialContext,
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 64 << 10,
-		TLSClientConfig: &tls.Config{
-			MinVersion: tls.VersionTLS12,
-			// Verification is verifier's: the roots are read afresh, and whether a name counts depends on them.
-			InsecureSkipVerify: true,
-			VerifyConnection:   verifier(o.CAFile),
+		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			host, _, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err
+			}
+			secure := &tls.Dialer{NetDialer: dialer, Config: &tls.Config{
+				MinVersion: tls.VersionTLS12,
+				ServerName: host,
+				// Verification is verifier's: the roots are read afresh, and whether a name counts depends on them.
+				InsecureSkipVerify: true,
+				VerifyConnection:   verifier(o.CAFile, host),
+			}}
+			return secure.DialContext(ctx, network, address)
 		},
 		// A non-nil empty map keeps HTTP/2 away; Patroni speaks HTTP/1 only.
 		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
@@ -174,8 +183,9 @@ type worded struct {
 func (w worded) Error() string { return w.text }
 func (w worded) Unwrap() error { return w.cause }
 
-// verifier checks a server's certificate against the private authority of file, as Options.CAFile says.
-func verifier(file string) func(tls.ConnectionState) error {
+// verifier checks a server's certificate against the private authority of file, as Options.CAFile says. host is whom the
+// connection is for: an address of IP isn't in the state of a connection.
+func verifier(file, host string) func(tls.ConnectionState) error {
 	return func(s tls.ConnectionState) error {
 		name := file
 		if name == "" {
@@ -190,7 +200,7 @@ func verifier(file string) func(tls.ConnectionState) error {
 				return fmt.Errorf("CA file %s holds no certificate", name)
 			}
 		case file == "" && errors.Is(err, fs.ErrNotExist):
-			want.DNSName = s.ServerName
+			want.DNSName = host
 		default:
 			return fmt.Errorf("CA file of Patroni's API: %w", err)
 		}

@@ -159,12 +159,22 @@ func TestWholeBodyWithoutLength(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, `{"role": "primary", "state": "running"}`)
-	}))
-	server.Config.ErrorLog = log.New(io.Discard, "", 0)
-	server.StartTLS()
-	defer server.Close()
+	})
+	// Their certificate is for 127.0.0.1 and example.com.
+	server, elsewhere := httptest.NewUnstartedServer(handler), httptest.NewUnstartedServer(handler)
+	listener, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere.Listener.Close()
+	elsewhere.Listener = listener
+	for _, s := range []*httptest.Server{server, elsewhere} {
+		s.Config.ErrorLog = log.New(io.Discard, "", 0)
+		s.StartTLS()
+		defer s.Close()
+	}
 	dir := t.TempDir()
 	authority := filepath.Join(dir, "ca.crt")
 	if err := os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
@@ -179,6 +189,9 @@ func TestTLS(t *testing.T) {
 		{"private authority", authority, server.URL, ""},
 		{"its name isn't compared", authority, other, ""},
 		{"system's authorities", "", server.URL, "unknown authority"},
+		{"another name than the certificate's", "", other, "not localhost"},
+		{"another address than the certificate's", "", elsewhere.URL, "not 127.0.0.2"},
+		{"another address, private authority", authority, elsewhere.URL, ""},
 		{"no such file", filepath.Join(dir, "none.crt"), server.URL, "CA file of Patroni's API"},
 		{"no certificate in it", empty, server.URL, "holds no certificate"},
 		{"plain HTTP", authority, strings.Replace(server.URL, "https", "http", 1), "400"},
