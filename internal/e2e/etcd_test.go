@@ -19,7 +19,6 @@ import (
 // clients that come are served, and when etcd is back the leader key is watched again. Patroni is paused for it: otherwise its
 // primary gives up when it can't reach etcd.
 func TestEtcdAway(t *testing.T) {
-	t.Parallel()
 	c := up(t, 96, sandbox.Config{})
 	one, two, three := c.member(1), c.member(2), c.member(3)
 	all := []serves{

@@ -22,7 +22,6 @@ import (
 // TestFailoverUnderLoad has probers write while the primary changes: what they see is the change as an application sees it.
 // Times are printed, not asserted: they are the machine's as much as ours.
 func TestFailoverUnderLoad(t *testing.T) {
-	t.Parallel()
 	c := up(t, 95, sandbox.Config{})
 	setUpProbes(t, c)
 
