@@ -68,13 +68,16 @@ func transcript(t *testing.T, path string) []step {
 }
 
 var (
-	spaces   = regexp.MustCompile(` +`)
+	spaces = regexp.MustCompile(` +`)
+	// waiting is what a busy machine adds.
+	waiting  = regexp.MustCompile(`(?m)^.* … waiting until .*\n`)
 	seconds  = regexp.MustCompile(`\b\d+(\.\d+)? ?s\b|\b\d+m\d\ds\b`)
 	identity = regexp.MustCompile(`pgporter \S+ \(pid \d+\) serves (\S+) of \S+, (.*) of \d\d:\d\d:\d\d`)
 )
 
-// steady takes away what differs from run to run: times, ids, paths and the widths of columns.
+// steady takes away what differs from run to run: times, ids, paths, signs of patience and the widths of columns.
 func steady(text string) string {
+	text = waiting.ReplaceAllString(text, "")
 	text = identity.ReplaceAllString(text, "pgporter VERSION serves $1, $2")
 	text = seconds.ReplaceAllString(text, "TIME")
 	return spaces.ReplaceAllString(strings.TrimSpace(text), " ")
