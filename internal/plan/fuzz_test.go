@@ -13,7 +13,7 @@ import (
 // FuzzPlan looks for inventories that make planning panic, or whose plan is accepted though it breaks what everything
 // downstream takes for granted.
 func FuzzPlan(f *testing.F) {
-	for _, dir := range []string{"bad", "warn", "good"} {
+	for _, dir := range []string{"bad", "warn", "good", "haproxy", "nodes"} {
 		paths, err := filepath.Glob(filepath.Join("testdata", dir, "*.yml"))
 		if err != nil {
 			f.Fatal(err)
@@ -32,6 +32,24 @@ func FuzzPlan(f *testing.F) {
 			return
 		}
 		checked := Check(inv)
+		for _, h := range inv.Hosts() {
+			carried, problems := ForHAProxy(inv, h.Name)
+			names := map[string]bool{}
+			for _, g := range carried.Generics {
+				if names[g.Name] || g.Port < 1 || g.Port > 65535 || g.Protocol != "tcp" && g.Protocol != "http" || g.Balance == "" || g.MaxConn < 1 {
+					t.Fatalf("generic service %+v is accepted", g)
+				}
+				names[g.Name] = true
+			}
+			for _, c := range carried.Clusters {
+				for _, d := range c.Definitions {
+					if names[d.FullName] {
+						t.Fatalf("two services on %s have the full name %q; problems:\n%s", h.Name, d.FullName, problems.Error())
+					}
+					names[d.FullName] = true
+				}
+			}
+		}
 		all, problems := All(inv)
 		if checked.Err() == nil && problems.Err() != nil {
 			t.Fatalf("Check finds nothing, but All:\n%s", problems.Error())
