@@ -48,6 +48,8 @@ type Config struct {
 	StopTimeout time.Duration
 	// Reload asks for the configuration to be read again; a nil channel never does.
 	Reload <-chan os.Signal
+	// Parts follow the configuration beside the engine.
+	Parts []Part
 	// LeaderKeys watches the clusters' leader keys in etcd; nil leaves that to the checks.
 	LeaderKeys *LeaderKeys
 	Logger     *slog.Logger
@@ -159,6 +161,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.engine.Run(ctx) })
+	for _, p := range d.cfg.Parts {
+		group.Go(func() error { return p.Run(ctx) })
+	}
 	group.Go(func() error { return d.serveAdmin(ctx, admin) })
 	group.Go(func() error { return d.serveControl(ctx, door) })
 	group.Go(func() error { return cfg.Source.Follow(ctx, func(l Loaded, err error) { d.change(ctx, l, err) }) })
@@ -294,6 +299,10 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		offer.Clusters = append(offer.Clusters, OfferedCluster{Cluster: c, Set: sets[i], Board: r.loop.Board()})
 		services += len(c.Definitions)
 	}
+	tellParts, err := prepareParts(ctx, d.cfg.Parts, offer)
+	if err != nil {
+		return err
+	}
 	change, err := d.engine.Prepare(ctx, offer)
 	if err != nil {
 		return err
@@ -319,6 +328,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		d.rollBack(next, current)
 		return err
 	}
+	tellParts()
 	for name, r := range current {
 		if next[name] == nil {
 			r.stop()

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/haproxyd"
@@ -18,6 +19,34 @@ type Engine interface {
 	Run(ctx context.Context) error
 	// Traffic tells what is carried now, by the services' full names.
 	Traffic(ctx context.Context) map[string]Traffic
+}
+
+// Part is something besides the engine that follows the running configuration: names, virtual addresses.
+type Part interface {
+	// Prepare finds out whether o can be followed and touches nothing. What it gives makes o the one that is followed, and
+	// can't fail; it isn't called where anything else refuses the configuration.
+	Prepare(ctx context.Context, o Offer) (commit func(), err error)
+	// Run follows what is committed until ctx ends, and then stops in order.
+	Run(ctx context.Context) error
+}
+
+// prepareParts asks every part before any is told.
+func prepareParts(ctx context.Context, parts []Part, o Offer) (commit func(), err error) {
+	var commits []func()
+	var problems []error
+	for _, p := range parts {
+		c, err := p.Prepare(ctx, o)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		commits = append(commits, c)
+	}
+	return func() {
+		for _, c := range commits {
+			c()
+		}
+	}, errors.Join(problems...)
 }
 
 // Change is an Offer that is ready to be carried.
