@@ -120,17 +120,27 @@ func (d *dispatcher) start(c *client, s *session, server *net.TCPConn, answer []
 	if s.ending || s.connecting.Err() != nil || objection(d.service(), s) != "" {
 		return errUnwanted
 	}
-	pair := relay.Pair{Client: c.conn, Server: server, ToClient: answer, SentToServer: c.toServer, SentToClient: c.toClient}
+	var pair relay.Pair
+	var err error
+	if pair.Server, err = relay.Descriptor(server); err != nil {
+		return err
+	}
+	pair.ToClient, pair.SentToServer, pair.SentToClient = answer, c.toServer, c.toClient
 	if answer != nil {
-		if err := c.take(); err != nil {
-			return err
-		}
+		err = c.take()
 		pair.SentToServer += int64(len(c.packet))
+	}
+	if err == nil {
+		pair.Client, err = relay.Descriptor(c.conn)
+	}
+	if err != nil {
+		relay.Discard(pair.Server)
+		return err
 	}
 	d.tally.began(s.member)
 	// Until the flow's end the client counts as one that is served; it can't end before the lock is free.
 	d.engine.serving.Add(1)
-	s.flow = relay.Start(pair, func(end relay.End) {
+	s.flow = d.engine.relay.Start(pair, func(end relay.End) {
 		defer d.engine.serving.Done()
 		d.ended(s, end)
 	})

@@ -27,6 +27,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/relay"
 	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/state"
 )
@@ -82,6 +83,7 @@ type Engine struct {
 	dispatchers map[string]*dispatcher
 
 	accepting sync.WaitGroup // listeners
+	relay     relay.Relay
 	serving   sync.WaitGroup // clients, from accept to close
 	watching  sync.WaitGroup // dispatchers
 }
@@ -162,6 +164,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.kill()
 	<-finished
 	e.watching.Wait()
+	e.relay.Close()
 	return nil
 }
 

@@ -6,20 +6,17 @@
 //     (shutdown(SHUT_WR)) while the other direction goes on for as long as it likes.
 //   - When one side breaks (reset, timed out), everything received from it before is still delivered; then the other side
 //     is reset too, so that a stream that was cut never looks like one that came to its end.
-//   - Memory is bounded: one buffer of 32 KiB for each direction while bytes are on their way or wait for a slow reader,
-//     and none while a direction is idle.
+//   - Memory is bounded: one buffer of 64 KiB for each direction while a slow reader has bytes waiting for it, and none
+//     otherwise.
 //
-// An idle flow costs two goroutines. How the bytes are moved is this file's affair alone; callers see a Pair and a Flow.
-// The per-system system calls are in socket_*.go. Handing a flow over to another process isn't here yet.
+// On Linux a few loops, each waiting for many sockets at once, carry all flows: a byte's way from socket to socket is in
+// flow.go, the waiting is in loop.go. Elsewhere portable.go does the same with two goroutines a flow, and without Detach.
 package relay
 
 import (
-	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -32,14 +29,22 @@ const (
 	drainQuiet = 20 * time.Millisecond
 )
 
-// keepAlive finds a peer that vanished without a word within two minutes.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 10 * time.Second, Count: 6}
+// What finds a peer that vanished without a word within two minutes (tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT).
+const (
+	keepAliveIdle     = time.Minute
+	keepAliveInterval = 10 * time.Second
+	keepAliveCount    = 6
+)
 
-// Pair is two connected sockets and what has been read from them already.
+// Pair is two connected sockets and how far their streams have come: all that is needed to begin a flow, or to go on with
+// one that was detached.
 type Pair struct {
-	Client, Server *net.TCPConn
+	// Client and Server are non-blocking descriptors (see Descriptor).
+	Client, Server int
 	// ToServer and ToClient are written first, before anything is read. They are not changed.
 	ToServer, ToClient []byte
+	// ClientEnded and ServerEnded say that a side's stream has come to its end, which is passed on after the bytes above.
+	ClientEnded, ServerEnded bool
 	// SentToServer and SentToClient are bytes that were brought to each side before the flow; they are counted as its own.
 	SentToServer, SentToClient int64
 }
@@ -53,294 +58,36 @@ type End struct {
 	ToServer, ToClient int64
 }
 
-// Flow is a Pair on its way.
-type Flow struct {
-	client, server     side
-	toServer, toClient atomic.Int64
-	end                func(End)
-	done               chan struct{}
-	// left counts the directions that haven't stopped.
-	left atomic.Int32
-
-	mu      sync.Mutex
-	cause   error
-	aborted bool
-	// drainBy is when an aborted flow closes at the latest.
-	drainBy time.Time
-}
-
-// side is one of the two sockets.
-type side struct {
-	name string
-	conn *net.TCPConn
-	// broke is set once the side's stream was cut: it will not come to an end in order.
-	broke atomic.Bool
-	// writing is held while bytes are written to the side.
-	writing sync.Mutex
-}
-
-// direction is one of a flow's two streams.
-type direction struct {
-	flow     *Flow
-	from, to *side
-	// moved counts the bytes that were written to the other side.
-	moved *atomic.Int64
-	// drains is set for the direction that goes on for a moment after an Abort.
-	drains bool
-}
-
-// Start takes over the pair's sockets and moves bytes until both streams have ended, a side breaks, or Abort. Then it
-// closes both sockets and calls end, once, from a goroutine of its own; nil is allowed. Start never blocks.
-func Start(pair Pair, end func(End)) *Flow {
-	f := &Flow{end: end, done: make(chan struct{})}
-	f.client.name, f.client.conn = "client", pair.Client
-	f.server.name, f.server.conn = "server", pair.Server
-	for _, conn := range []*net.TCPConn{pair.Client, pair.Server} {
-		// Both fail only on a socket that is dead already, which the first read says better.
-		_ = conn.SetNoDelay(true)
-		_ = conn.SetKeepAliveConfig(keepAlive)
-	}
-	f.toServer.Store(pair.SentToServer)
-	f.toClient.Store(pair.SentToClient)
-	f.left.Store(2)
-	go f.run(&direction{flow: f, from: &f.client, to: &f.server, moved: &f.toServer}, pair.ToServer)
-	go f.run(&direction{flow: f, from: &f.server, to: &f.client, moved: &f.toClient, drains: true}, pair.ToClient)
-	return f
-}
-
-// Bytes gives how many bytes have been written to each side so far.
-func (f *Flow) Bytes() (toServer, toClient int64) { return f.toServer.Load(), f.toClient.Load() }
-
-// Done is closed once both sockets are closed and end has returned.
-func (f *Flow) Done() <-chan struct{} { return f.done }
-
-// Wait blocks until Done. Not to be called from end.
-func (f *Flow) Wait() { <-f.done }
-
-// past is a deadline that has passed: it wakes whoever waits on a socket.
-var past = time.Unix(1, 0)
-
-// Abort ends the flow with a cause: nothing more is taken from the client for the server, what the server has sent
-// already is delivered to the client for up to DrainLimit, then both are closed. The server is closed with a reset, so
-// that bytes of the client which the kernel still holds for it are dropped instead of reaching it later. Abort doesn't
-// wait. Of several calls the first one counts; after the flow's end it does nothing.
-func (f *Flow) Abort(cause error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.aborted {
-		return
-	}
-	now := time.Now()
-	f.aborted, f.drainBy = true, now.Add(DrainLimit)
-	if f.cause == nil {
-		f.cause = cause
-	}
-	_ = f.client.conn.SetReadDeadline(past)
-	_ = f.server.conn.SetWriteDeadline(past)
-	_ = f.server.conn.SetReadDeadline(now.Add(drainQuiet))
-	_ = f.client.conn.SetWriteDeadline(f.drainBy)
-}
-
-// extendDrain gives the server of an aborted flow another drainQuiet to send, within the flow's drain.
-func (f *Flow) extendDrain() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.aborted {
-		return
-	}
-	deadline := time.Now().Add(drainQuiet)
-	if deadline.After(f.drainBy) {
-		deadline = f.drainBy
-	}
-	_ = f.server.conn.SetReadDeadline(deadline)
-}
-
-// run carries one direction until it stops; the second of the two to get there closes the flow.
-func (f *Flow) run(d *direction, pending []byte) {
-	if err := d.carry(pending); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		f.mu.Lock()
-		if f.cause == nil {
-			f.cause = err
-		}
-		f.mu.Unlock()
-	}
-	if f.left.Add(-1) == 0 {
-		f.close()
-	}
-}
-
-// carry moves bytes until the stream's end, which it passes on, or an error. os.ErrDeadlineExceeded means that Abort or
-// the other direction wants this one to stop.
-func (d *direction) carry(pending []byte) error {
-	if len(pending) > 0 {
-		if err := d.write(pending); err != nil {
-			return err
-		}
-	}
-	raw, err := d.from.conn.SyscallConn()
+// Descriptor takes a connection out of the runtime's hands: it is closed, but what it was lives on, non-blocking, under the
+// descriptor that is given. On an error the connection is untouched.
+func Descriptor(conn *net.TCPConn) (int, error) {
+	raw, err := conn.SyscallConn()
 	if err != nil {
-		return d.cut(err)
+		return -1, err
 	}
-	r := reader{raw: raw}
-	r.attempt = r.try
-	for {
-		if d.drains {
-			d.flow.extendDrain()
-		}
-		buffer, n, err := r.read()
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return err
-		case err != nil:
-			return d.cut(err)
-		case n == 0 && d.from.wasCut():
-			return nil
-		case n == 0:
-			// If the other side is gone, its own direction says so.
-			_ = d.to.conn.CloseWrite()
-			return nil
-		}
-		err = d.write(buffer[:n])
-		buffers.Put(buffer)
-		if err != nil {
-			return err
-		}
+	fd := -1
+	if controlErr := raw.Control(func(own uintptr) { fd, err = duplicate(own) }); controlErr != nil {
+		return -1, controlErr
 	}
-}
-
-// cut stops both directions after from broke: nothing more comes from it (all that it had sent has been delivered), and
-// nothing can be brought to it.
-func (d *direction) cut(err error) error {
-	d.from.broke.Store(true)
-	_ = d.to.conn.SetReadDeadline(past)
-	_ = d.from.conn.SetWriteDeadline(past)
-	return fmt.Errorf("%s: %w", d.from.name, err)
-}
-
-// write brings bytes to the other side. If it can't, the opposite direction is left alone: it delivers what had been
-// received before and then ends by itself, since the stream of a dead socket ends.
-func (d *direction) write(p []byte) error {
-	d.to.writing.Lock()
-	defer d.to.writing.Unlock()
-	n, err := d.to.conn.Write(p)
-	d.moved.Add(int64(n))
-	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		return err
+	if err != nil {
+		return -1, fmt.Errorf("duplicating a socket: %w", err)
 	}
-	// EPIPE comes from a side that had ended its stream in order and then closed: no reason to cut the opposite one.
-	if !errors.Is(err, syscall.EPIPE) {
-		d.to.broke.Store(true)
-	}
-	return fmt.Errorf("%s: %w", d.to.name, err)
-}
-
-// wasCut tells, at the end of a side's stream, whether it is a cut one. The kernel reports a reset to one system call
-// only: if that was a write, reads just see an end. The write's result is waited for, which takes no time on a socket
-// that is dead.
-func (s *side) wasCut() bool {
-	if isDead(s.conn) {
-		s.writing.Lock()
-		defer s.writing.Unlock()
-	}
-	return s.broke.Load()
-}
-
-// close is the flow's end: both directions have stopped.
-func (f *Flow) close() {
-	f.mu.Lock()
-	cause, aborted, drainBy := f.cause, f.aborted, f.drainBy
-	// From here on an Abort comes too late.
-	f.aborted = true
-	f.mu.Unlock()
-	client, server := f.client.conn, f.server.conn
-	switch {
-	case aborted:
-		reset(server, 0)
-		finish(client, time.Until(drainBy))
-	case f.client.broke.Load():
-		reset(client, 0)
-		reset(server, DrainLimit)
-	case f.server.broke.Load():
-		reset(server, 0)
-		reset(client, DrainLimit)
-	case cause != nil:
-		finish(client, DrainLimit)
-		finish(server, DrainLimit)
-	default:
-		_ = client.Close()
-		_ = server.Close()
-	}
-	if f.end != nil {
-		f.end(End{Cause: cause, ToServer: f.toServer.Load(), ToClient: f.toClient.Load()})
-	}
-	close(f.done)
-}
-
-// reset closes a socket with RST, after waiting up to limit for the peer to get what was written; the rest is dropped.
-func reset(conn *net.TCPConn, limit time.Duration) {
-	settle(conn, limit)
-	_ = conn.SetLinger(0)
+	// With a second descriptor open the connection itself isn't closed.
 	_ = conn.Close()
+	return fd, nil
 }
 
-// finish ends our stream to a peer and closes once the peer's kernel has all of it. Closing at once would lose bytes if
-// the peer has sent something that nobody read: the kernel answers that with a reset.
-func finish(conn *net.TCPConn, limit time.Duration) {
-	_ = conn.CloseWrite()
-	settle(conn, limit)
-	_ = conn.Close()
-}
+// Discard closes a descriptor that was taken and isn't needed.
+func Discard(fd int) { _ = syscall.Close(fd) }
 
-// settle waits until the peer's kernel has everything that was written, or the limit is over. No event tells of that, so
-// it looks again and again.
-func settle(conn *net.TCPConn, limit time.Duration) {
-	for wait := 100 * time.Microsecond; limit > 0 && !isDead(conn) && unacknowledged(conn) > 0; wait = min(2*wait, 5*time.Millisecond) {
-		time.Sleep(wait)
-		limit -= wait
-	}
-}
-
-// bufferSize bounds what a direction holds. Larger ones bring bulk no further here, smaller ones cost system calls.
-const bufferSize = 32 << 10
+// bufferSize bounds what a direction holds.
+const bufferSize = 64 << 10
 
 type buffer = [bufferSize]byte
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
-// reader reads from a socket into a pooled buffer that is taken only when there is something to read.
-type reader struct {
-	raw     syscall.RawConn
-	attempt func(fd uintptr) bool
-	buffer  *buffer
-	n       int
-	err     error
-}
-
-// read waits for bytes. On success the buffer is the caller's to put back; at the stream's end n is 0 and there is none.
-func (r *reader) read() (*buffer, int, error) {
-	if err := r.raw.Read(r.attempt); err != nil {
-		return nil, 0, err
-	}
-	b, n, err := r.buffer, r.n, r.err
-	r.buffer = nil
-	if n <= 0 {
-		buffers.Put(b)
-		return nil, 0, err
-	}
-	return b, n, nil
-}
-
-// try reads once; false means that there is nothing yet, and that the runtime is to call again when there is.
-func (r *reader) try(fd uintptr) bool {
-	r.buffer = buffers.Get().(*buffer)
-	r.n, r.err = readSocket(fd, r.buffer[:])
-	if r.err == errNothingYet {
-		buffers.Put(r.buffer)
-		r.buffer = nil
-		return false
-	}
-	if r.err != nil {
-		r.err = os.NewSyscallError("read", r.err)
-	}
-	return true
+// broken says which side failed, and how.
+func broken(side, call string, err syscall.Errno) error {
+	return fmt.Errorf("%s: %s: %w", side, call, err)
 }

@@ -42,6 +42,16 @@ func connected(t testing.TB) (*net.TCPConn, *net.TCPConn) {
 	return dialed.(*net.TCPConn), accepted.(*net.TCPConn)
 }
 
+// relay carries the tests' flows.
+var relay Relay
+
+func descriptor(t testing.TB, conn *net.TCPConn) int {
+	t.Helper()
+	fd, err := Descriptor(conn)
+	must(t, err)
+	return fd
+}
+
 // stage is a flow with the peers at both ends of it.
 type stage struct {
 	client, server *net.TCPConn
@@ -60,7 +70,7 @@ func set(t testing.TB, toServer, toClient []byte) *stage {
 			t.Fatal(err)
 		}
 	}
-	s.flow = Start(Pair{Client: ours, Server: theirs, ToServer: toServer, ToClient: toClient}, func(end End) { s.ends <- end })
+	s.flow = relay.Start(Pair{Client: descriptor(t, ours), Server: descriptor(t, theirs), ToServer: toServer, ToClient: toClient}, func(end End) { s.ends <- end })
 	t.Cleanup(func() {
 		_ = client.Close()
 		_ = server.Close()
@@ -96,7 +106,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func send(t testing.TB, to io.Writer, text string) {
+func say(t testing.TB, to io.Writer, text string) {
 	t.Helper()
 	_, err := io.WriteString(to, text)
 	must(t, err)
@@ -211,13 +221,13 @@ func TestHalfClose(t *testing.T) {
 			if first == "server" {
 				a, b = b, a
 			}
-			send(t, a, "question")
+			say(t, a, "question")
 			must(t, a.CloseWrite())
 			expect(t, b, "question")
 			expectEnd(t, b, io.EOF)
 			// The other direction goes on for as long as it likes.
 			for i := range 50 {
-				send(t, b, fmt.Sprint("answer", i))
+				say(t, b, fmt.Sprint("answer", i))
 				expect(t, a, fmt.Sprint("answer", i))
 			}
 			select {
@@ -246,7 +256,7 @@ func TestResetIsPassedOnAfterTheBytes(t *testing.T) {
 			_, err := a.Write(last)
 			must(t, err)
 			// A reset drops what the sender's kernel still has: wait until all has gone out.
-			for unacknowledged(a) > 0 {
+			for waiting(a) > 0 {
 				runtime.Gosched()
 			}
 			must(t, a.SetLinger(0))
@@ -279,7 +289,7 @@ func TestResetSeenByAWriterIsNoEnd(t *testing.T) {
 			before = now
 			time.Sleep(5 * time.Millisecond) // a blocked stream is one that has stopped growing
 		}
-		send(t, s.server, "last words")
+		say(t, s.server, "last words")
 		expect(t, s.client, "last words")
 		must(t, s.server.SetLinger(0))
 		must(t, s.server.Close())
@@ -306,9 +316,9 @@ func TestLastWordsOfAServerThatClosedOnTheClient(t *testing.T) {
 	// server's come through, and then its end.
 	for range 30 {
 		s := set(t, nil, nil)
-		send(t, s.client, "hello")
+		say(t, s.client, "hello")
 		expect(t, s.server, "hello")
-		send(t, s.server, "FATAL: I am going")
+		say(t, s.server, "FATAL: I am going")
 		must(t, s.server.Close())
 		go func() {
 			for range 100 {
@@ -374,7 +384,7 @@ func TestAbort(t *testing.T) {
 			_, err := s.server.Write(last)
 			must(t, err)
 			// Unread bytes of the client must not make its close a reset that loses the server's.
-			send(t, s.client, "a query that comes too late")
+			say(t, s.client, "a query that comes too late")
 			s.flow.Abort(why)
 			got, err := io.ReadAll(s.client)
 			if !bytes.Equal(got, last) || err != nil && !errors.Is(err, syscall.ECONNRESET) {
@@ -387,7 +397,7 @@ func TestAbort(t *testing.T) {
 	t.Run("a message that comes within the drain", func(t *testing.T) {
 		s := set(t, nil, nil)
 		s.flow.Abort(why)
-		send(t, s.server, "FATAL: terminating connection")
+		say(t, s.server, "FATAL: terminating connection")
 		must(t, s.server.CloseWrite())
 		expect(t, s.client, "FATAL: terminating connection")
 		expectEnd(t, s.client, io.EOF)
@@ -433,6 +443,15 @@ func TestAbort(t *testing.T) {
 	})
 }
 
+// waiting gives how many bytes the peer's kernel hasn't acknowledged.
+func waiting(conn *net.TCPConn) (n int) {
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		_ = raw.Control(func(fd uintptr) { n = unacknowledged(int(fd)) })
+	}
+	return n
+}
+
 func openFiles(t testing.TB) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -447,7 +466,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		for i := range n {
 			client, ours := connected(t)
 			theirs, server := connected(t)
-			flow := Start(Pair{Client: ours, Server: theirs}, nil)
+			flow := relay.Start(Pair{Client: descriptor(t, ours), Server: descriptor(t, theirs)}, nil)
 			random := rand.New(rand.NewPCG(uint64(i), 3))
 			all.Go(func() {
 				_ = pour(client, random, random.IntN(100_000), 5000, sha256.New())
@@ -497,7 +516,7 @@ func TestIdleFlowsHoldNoBuffers(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	for i := range stages {
 		stages[i] = set(t, nil, nil)
-		send(t, stages[i].client, "ping")
+		say(t, stages[i].client, "ping")
 		expect(t, stages[i].server, "ping")
 	}
 	// Twice: a pool keeps its buffers through one collection.

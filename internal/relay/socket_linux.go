@@ -1,15 +1,76 @@
 package relay
 
 import (
-	"net"
+	"syscall"
+	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
+// duplicate gives a second descriptor of a socket.
+func duplicate(fd uintptr) (int, error) {
+	return unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+}
+
+// prepare sets a socket's options. They fail only on one that is dead already, which the first read says better.
+func prepare(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAliveIdle/time.Second))
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAliveInterval/time.Second))
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveCount)
+}
+
+// receive and send are recv(2) and send(2) on a non-blocking socket. They don't tell the scheduler, which has nothing to gain
+// from calls that never wait: that is a good part of what they would cost. p isn't empty.
+func receive(fd int, p []byte) (int, syscall.Errno) {
+	return transfer(unix.SYS_RECVFROM, fd, p, unix.MSG_DONTWAIT)
+}
+
+func send(fd int, p []byte) (int, syscall.Errno) {
+	return transfer(unix.SYS_SENDTO, fd, p, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+}
+
+func transfer(call uintptr, fd int, p []byte, flags uintptr) (int, syscall.Errno) {
+	for {
+		n, _, err := unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), flags, 0, 0)
+		if err == 0 {
+			return int(n), 0
+		}
+		if err != unix.EINTR {
+			return 0, err
+		}
+	}
+}
+
+// reset closes a socket with RST, after waiting up to limit for the peer to get what was written; the rest is dropped.
+func reset(fd int, limit time.Duration) {
+	delivered(fd, limit)
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = unix.Close(fd)
+}
+
+// finish ends our stream to a peer and closes once the peer's kernel has all of it. Closing at once would lose bytes if
+// the peer has sent something that nobody read: the kernel answers that with a reset.
+func finish(fd int, limit time.Duration) {
+	_ = unix.Shutdown(fd, unix.SHUT_WR)
+	delivered(fd, limit)
+	_ = unix.Close(fd)
+}
+
+// delivered waits until the peer's kernel has everything that was written, or the limit is over. No event tells of that, so
+// it looks again and again.
+func delivered(fd int, limit time.Duration) {
+	for wait := 100 * time.Microsecond; limit > 0 && !isDead(fd) && unacknowledged(fd) > 0; wait = min(2*wait, 5*time.Millisecond) {
+		time.Sleep(wait)
+		limit -= wait
+	}
+}
+
 // unacknowledged gives the bytes (and the end of stream, as one) that the peer's kernel hasn't acknowledged: tcp(7), SIOCOUTQ.
-func unacknowledged(conn *net.TCPConn) int {
-	n := 0
-	control(conn, func(fd int) { n, _ = unix.IoctlGetInt(fd, unix.SIOCOUTQ) })
+func unacknowledged(fd int) int {
+	n, _ := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 	return n
 }
 
@@ -17,20 +78,7 @@ func unacknowledged(conn *net.TCPConn) int {
 const tcpClose = 7
 
 // isDead tells whether a connection is over at both ends, as a reset or a timeout leaves it.
-func isDead(conn *net.TCPConn) bool {
-	dead := false
-	control(conn, func(fd int) {
-		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-		dead = err == nil && info.State == tcpClose
-	})
-	return dead
-}
-
-// control runs a system call on a socket; on a closed one it doesn't.
-func control(conn *net.TCPConn, call func(fd int)) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = raw.Control(func(fd uintptr) { call(int(fd)) })
+func isDead(fd int) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State == tcpClose
 }

@@ -1,0 +1,369 @@
+//go:build linux && !portable
+
+package relay
+
+import (
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Flow is a Pair on its way. Whoever moves it a step, its loop or a caller, holds mu; no step ever waits.
+type Flow struct {
+	loop *loop
+	end  func(End)
+	done chan struct{}
+
+	mu             sync.Mutex
+	client, server side
+	cause          error
+	// over is set once nothing moves any more: both streams are done with, or the flow was detached.
+	over bool
+	// aborted is set by Abort. The flow closes at drainBy at the latest then, and once the server was silent until quiet.
+	aborted        bool
+	drainBy, quiet time.Time
+	drainer        *time.Timer
+}
+
+// side is one of a flow's two sockets: one stream comes from it, the other goes to it.
+//
+// Invariant: while bytes are pending for a side, nothing is read from the other one. So a direction holds at most what one
+// read has brought.
+type side struct {
+	flow *Flow
+	fd   int
+	// id tells the socket from an earlier one with the same descriptor.
+	id uint32
+	// interest is what the loop waits for; watched is false while it waits for nothing, not even for an error.
+	interest uint32
+	watched  bool
+	// readOver says that nothing more is read from the side, writeOver that nothing more is written to it.
+	readOver, writeOver bool
+	// broke is set once the side's stream was cut: it will not come to an end in order.
+	broke bool
+	// pending are bytes that the side hasn't taken yet; held is the buffer that they are in, if it is one of ours.
+	pending []byte
+	held    *buffer
+	// moved counts the bytes that were written to the side.
+	moved int64
+}
+
+// Start takes over the pair's sockets and moves bytes until both streams have ended, a side breaks, or Abort. Then it
+// closes both sockets and calls end, once, from a goroutine of its own; nil is allowed. Start never blocks.
+func (r *Relay) Start(pair Pair, end func(End)) *Flow {
+	f := &Flow{end: end, done: make(chan struct{})}
+	f.client = side{flow: f, fd: pair.Client, id: r.ids.Add(1), readOver: pair.ClientEnded, pending: pair.ToClient, moved: pair.SentToClient}
+	f.server = side{flow: f, fd: pair.Server, id: r.ids.Add(1), readOver: pair.ServerEnded, pending: pair.ToServer, moved: pair.SentToServer}
+	prepare(pair.Client)
+	prepare(pair.Server)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var err error
+	if f.loop, err = r.join(); err != nil {
+		f.cause = err
+		f.conclude()
+		return f
+	}
+	f.flush(&f.server)
+	f.flush(&f.client)
+	f.settle()
+	return f
+}
+
+// Bytes gives how many bytes have been written to each side so far.
+func (f *Flow) Bytes() (toServer, toClient int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.server.moved, f.client.moved
+}
+
+// Done is closed once both sockets are closed and end has returned, or the flow was detached.
+func (f *Flow) Done() <-chan struct{} { return f.done }
+
+// Wait blocks until Done. Not to be called from end.
+func (f *Flow) Wait() { <-f.done }
+
+// other gives the side that s's bytes go to.
+func (f *Flow) other(s *side) *side {
+	if s == &f.client {
+		return &f.server
+	}
+	return &f.client
+}
+
+func (s *side) String() string {
+	if s == &s.flow.client {
+		return "client"
+	}
+	return "server"
+}
+
+// ready moves what can be moved now that a loop was told of events on a socket. scratch is the loop's buffer; what comes
+// back is the one that it goes on with.
+func (s *side) ready(id, events uint32, scratch *buffer) *buffer {
+	f := s.flow
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.over || s.id != id {
+		return scratch
+	}
+	const failed = unix.EPOLLERR | unix.EPOLLHUP
+	if events&(unix.EPOLLOUT|failed) != 0 && len(s.pending) > 0 {
+		f.flush(s)
+	}
+	switch {
+	case events&(unix.EPOLLIN|failed) != 0 && f.reads(s):
+		scratch = f.carry(s, scratch)
+	case events&failed != 0 && len(s.pending) == 0:
+		// What is wrong will be found when there is something to do with the socket again. Until then the kernel would tell of
+		// it over and over.
+		s.unwatch()
+	}
+	f.settle()
+	return scratch
+}
+
+// reads tells whether bytes are taken from a side now.
+func (f *Flow) reads(s *side) bool { return !s.readOver && len(f.other(s).pending) == 0 }
+
+// carry takes what a side has sent, at most a buffer full, to the other one.
+func (f *Flow) carry(from *side, scratch *buffer) *buffer {
+	to := f.other(from)
+	n, err := receive(from.fd, scratch[:])
+	switch {
+	case err == unix.EAGAIN:
+	case err != 0:
+		f.cut(from, "read", err)
+	case n == 0:
+		from.readOver = true
+	default:
+		if f.aborted {
+			f.quiet = time.Now().Add(drainQuiet)
+		}
+		to.pending = scratch[:n]
+		f.flush(to)
+		if len(to.pending) > 0 {
+			to.held = scratch
+			return buffers.Get().(*buffer)
+		}
+	}
+	return scratch
+}
+
+// flush writes what is pending for a side, as far as it takes it.
+func (f *Flow) flush(to *side) {
+	for len(to.pending) > 0 {
+		n, err := send(to.fd, to.pending)
+		to.moved += int64(n)
+		to.pending = to.pending[n:]
+		if err == unix.EAGAIN {
+			return
+		}
+		if err != 0 {
+			// The opposite stream is left alone: it delivers what had been received before and then ends by itself, since the
+			// stream of a dead socket ends. EPIPE comes from a side that had ended its stream in order and then closed: no reason
+			// to cut the opposite one.
+			if err != unix.EPIPE {
+				to.broke = true
+			}
+			f.blame(to, "write", err)
+			f.give(to)
+			f.other(to).readOver, to.writeOver = true, true
+			return
+		}
+	}
+	f.give(to)
+}
+
+// give drops what is pending for a side, with its buffer.
+func (f *Flow) give(to *side) {
+	to.pending = nil
+	if to.held != nil {
+		buffers.Put(to.held)
+		to.held = nil
+	}
+}
+
+// cut stops both streams after a side broke: nothing more comes from it (all that it had sent has been delivered), and
+// nothing can be brought to it.
+func (f *Flow) cut(from *side, call string, err syscall.Errno) {
+	to := f.other(from)
+	from.broke = true
+	f.blame(from, call, err)
+	f.give(from)
+	f.give(to)
+	from.readOver, from.writeOver, to.readOver, to.writeOver = true, true, true, true
+}
+
+// blame notes why the flow ends, if nothing was noted before.
+func (f *Flow) blame(s *side, call string, err syscall.Errno) {
+	if f.cause == nil {
+		f.cause = broken(s.String(), call, err)
+	}
+}
+
+// settle draws the consequences of a step: ends are passed on, the loop is told what to wait for, and a flow with both
+// streams over is closed.
+func (f *Flow) settle() {
+	f.passEnd(&f.client, &f.server)
+	f.passEnd(&f.server, &f.client)
+	if f.client.readOver && f.client.writeOver && f.server.readOver && f.server.writeOver {
+		f.conclude()
+		return
+	}
+	f.await(&f.client)
+	f.await(&f.server)
+}
+
+// passEnd ends the stream to a side once the other one's has ended and all of it was delivered.
+func (f *Flow) passEnd(from, to *side) {
+	if !from.readOver || to.writeOver || len(to.pending) > 0 {
+		return
+	}
+	to.writeOver = true
+	// The kernel reports a reset to one system call only: if that was a write, reads just see an end. It isn't passed on as
+	// one. If the other side is gone, its own stream says so.
+	if !from.broke && !(f.aborted && to == &f.server) {
+		_ = unix.Shutdown(to.fd, unix.SHUT_WR)
+	}
+}
+
+// await has the loop wait for what a side is needed for.
+func (f *Flow) await(s *side) {
+	var interest uint32
+	if f.reads(s) {
+		interest |= unix.EPOLLIN
+	}
+	if len(s.pending) > 0 {
+		interest |= unix.EPOLLOUT
+	}
+	if interest == s.interest && (s.watched || interest == 0) {
+		return
+	}
+	if err := f.loop.watch(s, interest); err != 0 {
+		f.cut(s, "epoll_ctl", err)
+		f.conclude()
+	}
+}
+
+func (s *side) unwatch() {
+	s.flow.loop.unwatch(s)
+	s.interest = 0
+}
+
+// Abort ends the flow with a cause: nothing more is taken from the client for the server, what the server has sent
+// already is delivered to the client for up to DrainLimit, then both are closed. The server is closed with a reset, so
+// that bytes of the client which the kernel still holds for it are dropped instead of reaching it later. Abort doesn't
+// wait. Of several calls the first one counts; after the flow's end it does nothing.
+func (f *Flow) Abort(cause error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.aborted || f.over {
+		return
+	}
+	now := time.Now()
+	f.aborted, f.drainBy, f.quiet = true, now.Add(DrainLimit), now.Add(drainQuiet)
+	if f.cause == nil {
+		f.cause = cause
+	}
+	f.give(&f.server)
+	f.client.readOver, f.server.writeOver = true, true
+	f.drainer = time.AfterFunc(drainQuiet, f.drain)
+	f.settle()
+}
+
+// drain looks whether an aborted flow has been drained.
+func (f *Flow) drain() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.over {
+		return
+	}
+	now := time.Now()
+	if now.Before(f.drainBy) && now.Before(f.quiet) {
+		f.drainer.Reset(min(f.quiet.Sub(now), f.drainBy.Sub(now)))
+		return
+	}
+	// The server has been silent for long enough.
+	f.server.readOver = true
+	if now.Before(f.drainBy) {
+		// What the client hasn't taken yet has until then.
+		f.drainer.Reset(f.drainBy.Sub(now))
+	} else {
+		f.give(&f.client)
+	}
+	f.settle()
+}
+
+// Detach stops the flow between two bytes and hands its sockets back: what was read and isn't written yet is in the Pair.
+// end isn't called. It is false, and nothing has changed, if the flow is ending.
+func (f *Flow) Detach() (Pair, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.over || f.aborted || f.cause != nil {
+		return Pair{}, false
+	}
+	f.over = true
+	f.leave()
+	p := Pair{
+		Client: f.client.fd, Server: f.server.fd, ClientEnded: f.client.readOver, ServerEnded: f.server.readOver,
+		ToServer: append([]byte(nil), f.server.pending...), ToClient: append([]byte(nil), f.client.pending...),
+		SentToServer: f.server.moved, SentToClient: f.client.moved,
+	}
+	f.give(&f.client)
+	f.give(&f.server)
+	close(f.done)
+	return p, true
+}
+
+// leave takes both sockets out of the loop.
+func (f *Flow) leave() {
+	if f.loop != nil {
+		f.client.unwatch()
+		f.server.unwatch()
+		f.loop.left()
+	}
+}
+
+// conclude ends the flow: both streams are over. Closing may have to wait, so it is no step of the loop's.
+func (f *Flow) conclude() {
+	if f.over {
+		return
+	}
+	f.over = true
+	if f.drainer != nil {
+		f.drainer.Stop()
+	}
+	f.give(&f.client)
+	f.give(&f.server)
+	f.leave()
+	go f.close()
+}
+
+// close closes both sockets as the flow's end demands, and tells of the end. Nobody else touches a flow that is over.
+func (f *Flow) close() {
+	client, server := f.client.fd, f.server.fd
+	switch {
+	case f.aborted:
+		reset(server, 0)
+		finish(client, time.Until(f.drainBy))
+	case f.client.broke:
+		reset(client, 0)
+		reset(server, DrainLimit)
+	case f.server.broke:
+		reset(server, 0)
+		reset(client, DrainLimit)
+	case f.cause != nil:
+		finish(client, DrainLimit)
+		finish(server, DrainLimit)
+	default:
+		_ = unix.Close(client)
+		_ = unix.Close(server)
+	}
+	if f.end != nil {
+		f.end(End{Cause: f.cause, ToServer: f.server.moved, ToClient: f.client.moved})
+	}
+	close(f.done)
+}
