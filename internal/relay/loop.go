@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Relay carries flows, by a loop for each processor. The zero Relay is ready: its loops begin with its first flow. Close
+// Relay carries flows, by a loop for each processor but one (and at least one). The zero Relay is ready: its loops begin with its first flow. Close
 // ends them.
 type Relay struct {
 	ids  atomic.Uint32
@@ -34,7 +34,9 @@ func (r *Relay) join() (*loop, error) {
 	if r.closed {
 		return nil, ErrClosed
 	}
-	for len(r.loops) < runtime.GOMAXPROCS(0) {
+	// While every processor of the runtime's waits in a system call, its monitor wakes up every 20 microseconds to take one
+	// back: with one left over there is nothing to take.
+	for len(r.loops) < max(1, runtime.GOMAXPROCS(0)-1) {
 		l, err := newLoop()
 		if err != nil && len(r.loops) > 0 {
 			break
