@@ -1,0 +1,154 @@
+//go:build linux && !portable
+
+package relay
+
+import (
+	"crypto/sha256"
+	"errors"
+	"hash"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestDetachLosesNothing takes a flow from relay to relay while both sides write and read in odd pieces.
+func TestDetachLosesNothing(t *testing.T) {
+	client, ours := connected(t)
+	theirs, server := connected(t)
+	const total = 8 << 20
+	var all sync.WaitGroup
+	exchange := func(from, to *net.TCPConn, seed uint64) (sent, got hash.Hash) {
+		sent, got = sha256.New(), sha256.New()
+		all.Go(func() {
+			if err := pour(from, rand.New(rand.NewPCG(seed, 1)), total, 100_000, sent); err != nil {
+				t.Errorf("write: %v", err)
+			}
+			_ = from.CloseWrite()
+		})
+		all.Go(func() {
+			if n, err := drink(to, rand.New(rand.NewPCG(seed, 2)), 9000, got); err != nil || n != total {
+				t.Errorf("read %d bytes (%v), want %d", n, err, total)
+			}
+		})
+		return sent, got
+	}
+	for _, peer := range []*net.TCPConn{client, server} {
+		must(t, peer.SetDeadline(time.Now().Add(patience)))
+	}
+	sentToServer, gotByServer := exchange(client, server, 1)
+	sentToClient, gotByClient := exchange(server, client, 2)
+
+	pair := Pair{Client: descriptor(t, ours), Server: descriptor(t, theirs)}
+	ends := make(chan End, 1)
+	detached := 0
+	for {
+		var r Relay
+		flow := r.Start(pair, func(end End) { ends <- end })
+		// Until something has moved, so that each relay has its part; a stream that is over moves no more.
+		before, beforeToo := pair.SentToServer, pair.SentToClient
+		for s, c := flow.Bytes(); s == before && c == beforeToo; s, c = flow.Bytes() {
+			select {
+			case <-flow.Done():
+			case <-time.After(50 * time.Microsecond):
+				continue
+			}
+			break
+		}
+		next, ok := flow.Detach()
+		r.Close()
+		if !ok {
+			break
+		}
+		detached++
+		pair = next
+	}
+	all.Wait()
+	if end := <-ends; end != (End{ToServer: total, ToClient: total}) {
+		t.Errorf("ended as %+v", end)
+	}
+	if string(sentToServer.Sum(nil)) != string(gotByServer.Sum(nil)) || string(sentToClient.Sum(nil)) != string(gotByClient.Sum(nil)) {
+		t.Error("what was read differs from what was written")
+	}
+	if detached < 10 {
+		t.Errorf("detached %d times: that shows too little", detached)
+	}
+}
+
+// TestDetachTakesWhatIsPending detaches a flow whose client doesn't read.
+func TestDetachTakesWhatIsPending(t *testing.T) {
+	client, ours := connected(t)
+	theirs, server := connected(t)
+	fd, otherFd := descriptor(t, ours), descriptor(t, theirs)
+	var first Relay
+	flow := first.Start(Pair{Client: fd, Server: otherFd}, nil)
+	must(t, server.SetWriteDeadline(time.Now().Add(500*time.Millisecond)))
+	must(t, client.SetReadDeadline(time.Now().Add(patience)))
+	written, err := io.Copy(server, neverEnding{})
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
+	must(t, server.CloseWrite())
+	pair, ok := flow.Detach()
+	first.Close()
+	if !ok || len(pair.ToClient) == 0 || pair.Client != fd || pair.Server != otherFd {
+		t.Fatalf("detached: %t, with %d bytes for the client", ok, len(pair.ToClient))
+	}
+	var second Relay
+	defer second.Close()
+	flow = second.Start(pair, nil)
+	got, err := io.Copy(io.Discard, client)
+	if err != nil || got != written {
+		t.Errorf("read %d bytes (%v), want %d", got, err, written)
+	}
+	must(t, client.Close())
+	flow.Wait()
+}
+
+func TestDetachRefusesWhatEnds(t *testing.T) {
+	s := set(t, nil, nil)
+	s.flow.Abort(errors.New("enough"))
+	if _, ok := s.flow.Detach(); ok {
+		t.Error("an aborted flow was detached")
+	}
+	s.ended(t)
+	if _, ok := s.flow.Detach(); ok {
+		t.Error("a flow that has ended was detached")
+	}
+}
+
+// TestStreamThatHasEnded goes on with a pair whose client had ended its stream before, with bytes that are still to be
+// delivered.
+func TestStreamThatHasEnded(t *testing.T) {
+	client, ours := connected(t)
+	theirs, server := connected(t)
+	must(t, client.CloseWrite())
+	flow := relay.Start(Pair{Client: descriptor(t, ours), Server: descriptor(t, theirs), ToServer: []byte("the rest"), ClientEnded: true, SentToServer: 100}, nil)
+	expect(t, server, "the rest")
+	if n, err := server.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Errorf("after the end: %d, %v", n, err)
+	}
+	say(t, server, "answer")
+	expect(t, client, "answer")
+	must(t, server.Close())
+	flow.Wait()
+	if s, c := flow.Bytes(); s != 108 || c != 6 {
+		t.Errorf("counted %d and %d bytes", s, c)
+	}
+	_ = client.Close()
+}
+
+func TestClosedRelay(t *testing.T) {
+	var r Relay
+	r.Close()
+	_, ours := connected(t)
+	theirs, _ := connected(t)
+	ends := make(chan End, 1)
+	r.Start(Pair{Client: descriptor(t, ours), Server: descriptor(t, theirs)}, func(end End) { ends <- end }).Wait()
+	if end := <-ends; !errors.Is(end.Cause, ErrClosed) {
+		t.Errorf("ended with %v", end.Cause)
+	}
+}
