@@ -53,6 +53,7 @@ var rooms = map[string]room{
 	"render":    {may: "connstr diag dns haproxy inventory plan resolve service stamp vip", pure: true, because: "it joins the formats; reading inventories and writing files have rooms of their own"},
 	"outdir":    {may: "stamp", because: "keeping a directory up to date must not know what the files are for"},
 	"relay":     {because: "moving bytes must not know of services, so that it can be read, tested and handed over alone"},
+	"handover":  {because: "passing sockets to another process must not know what they are for, so that any release can take over from another"},
 	"proxy":     {may: "service state balance relay", because: "the engine follows the Board; it must not check health or read configuration itself"},
 	"api":       {because: "the JSON types are a contract with scripts: they must not follow our own types"},
 	"web":       {may: "api", because: "pages and routes show what the API says and nothing more"},
