@@ -257,7 +257,7 @@ func (r *definitionReader) readOptions(v inventory.Value) {
 	for _, o := range wrong {
 		r.fail(v.At(o.Offset), o.Want, "option %s %s", o.Word, o.What)
 	}
-	for _, o := range options.Foreign {
+	for _, o := range options.Refused() {
 		if r.p.haproxy {
 			break
 		}
