@@ -145,7 +145,7 @@ func ParseOptions(text string) (Options, []OptionProblem) {
 	}
 	for _, u := range unfitWords {
 		if w, said := last[u.word]; said && u.holds(o) {
-			o.Unfit = append(o.Unfit, OptionProblem{w.offset, u.word, u.what, orHAProxy(u.want)})
+			o.Unfit = append(o.Unfit, OptionProblem{w.offset, u.word, u.what, u.want})
 		}
 	}
 	return o, problems
