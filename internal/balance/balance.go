@@ -146,7 +146,7 @@ func (p *Picker) candidates(svc *state.Service, c Client) []candidate {
 	shares := make([]int, len(usable))
 	whole := false
 	for n, i := range usable {
-		shares[n] = share(svc.Options.SlowStart, c.Now.Sub(svc.Health[i].Since))
+		shares[n] = share(svc.Options.SlowStart, c.Now.Sub(svc.Health[i].Recovered))
 		whole = whole || shares[n] == wholeShare
 	}
 	all := make([]candidate, 0, len(usable))

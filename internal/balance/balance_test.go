@@ -299,7 +299,7 @@ func TestSlowStart(t *testing.T) {
 		svc := made(b, options)
 		for i, d := range up {
 			svc.Servers = append(svc.Servers, service.Server{Member: string(rune('a' + i)), Weight: 10})
-			svc.Health = append(svc.Health, state.Health{Up: true, Since: now.Add(-d)})
+			svc.Health = append(svc.Health, state.Health{Up: true, Since: now, Recovered: now.Add(-d)})
 		}
 		return svc
 	}

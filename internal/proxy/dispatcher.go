@@ -139,7 +139,10 @@ func objection(svc *state.Service, s *session) string {
 			continue
 		}
 		health := svc.Health[i]
-		if health.Epoch != s.epoch || s.flow == nil && !health.Up {
+		switch {
+		case health.Epoch != s.epoch && health.Ended != "":
+			return health.Ended
+		case health.Epoch != s.epoch || s.flow == nil && !health.Up:
 			return health.Reason
 		}
 		return ""
