@@ -293,6 +293,9 @@ func (s *State) depose() {
 // observe notes what a result says of its member, and asks for more where it says something new.
 func (s *State) observe(e Checked, a *Actions) {
 	name := e.Target.Member
+	if !s.asksItself(e.Target) || e.Outcome.Silence != "" && s.answersOtherwise(e.Target) {
+		return
+	}
 	m := s.members[name]
 	if was := m.last.Silence != ""; m.checked && was != (e.Outcome.Silence != "") || !m.checked && e.Outcome.Silence != "" {
 		if was {
@@ -426,6 +429,7 @@ func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
 	for _, old := range s.set.Services {
 		lasting[old.FullName] = slices.ContainsFunc(set.Services, func(svc service.Service) bool { return svc.FullName == old.FullName })
 	}
+	set = appoint(set)
 	s.set = set
 	s.generation++
 	ttl := s.ttl()
@@ -433,7 +437,7 @@ func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
 	for _, svc := range set.Services {
 		for _, carrier := range svc.Servers {
 			key := serverKey{svc.FullName, carrier.Member}
-			target := s.target(carrier.Member, svc.Check)
+			target := targetOf(s.member(carrier.Member), svc.Definition)
 			old, there := s.servers[key]
 			switch {
 			case there && old.host == carrier.Host && old.target == target:
