@@ -365,9 +365,14 @@ func (d *dispatcher) register(c *client) (*session, shortage) {
 		return nil, shortage{outcome: balance.None}
 	}
 	now := time.Now()
-	i, outcome := d.picker.Pick(svc, balance.Client{Addr: c.from.Addr(), Avoid: d.avoid(c, now), Now: now})
+	who := balance.Client{Addr: c.from.Addr(), Avoid: d.avoid(c, now), Now: now}
+	i, outcome := d.picker.Pick(svc, who)
 	if outcome != balance.Picked {
-		return nil, shortage{svc: svc, outcome: outcome}
+		short := shortage{svc: svc, outcome: outcome}
+		if outcome == balance.Full {
+			short.home = d.picker.Home(svc, who)
+		}
+		return nil, short
 	}
 	s := &session{member: svc.Servers[i].Member, address: svc.Servers[i].Address(), epoch: svc.Health[i].Epoch,
 		client: c.from.String(), began: now, header: proxyVersionOf(svc.Options)}
