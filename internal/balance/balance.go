@@ -125,6 +125,19 @@ func Alike(svc *state.Service) bool {
 	return algorithm != service.Source
 }
 
+// Home gives the member that a client has to wait for when it finds its server Full: with balance source the one that its
+// address belongs to, otherwise none in particular, which is empty.
+func (p *Picker) Home(svc *state.Service, c Client) string {
+	if Alike(svc) {
+		return ""
+	}
+	all := p.candidates(svc, c)
+	if len(all) == 0 {
+		return ""
+	}
+	return home(all, c.Addr).member
+}
+
 // Release takes back a session that Pick counted for a member.
 func (p *Picker) Release(member string) {
 	if s := p.servers[member]; s != nil && s.sessions > 0 {
@@ -146,7 +159,7 @@ func (p *Picker) candidates(svc *state.Service, c Client) []candidate {
 	shares := make([]int, len(usable))
 	whole := false
 	for n, i := range usable {
-		shares[n] = share(svc.Options.SlowStart, c.Now.Sub(svc.Health[i].Since))
+		shares[n] = share(svc.Options.SlowStart, c.Now.Sub(svc.Health[i].Recovered))
 		whole = whole || shares[n] == wholeShare
 	}
 	all := make([]candidate, 0, len(usable))

@@ -74,6 +74,9 @@ func TestPickSequence(t *testing.T) {
 		{"a failed regular server doesn't call the backup", made(service.RoundRobin, "", server{"a", 1, ""}, server{"b", 1, "backup"}), map[string]bool{"a": true}, "-"},
 		{"all tried", made(service.LeastConn, "", server{"a", 1, ""}, server{"b", 1, ""}), map[string]bool{"a": true, "b": true}, "-"},
 		{"maxconn of a server", made(service.RoundRobin, "maxconn 2", server{"a", 5, ""}, server{"b", 1, ""}), nil, "aabb!"},
+		{"maxconn 0 is no limit", made(service.RoundRobin, "maxconn 0 maxqueue 0", server{"a", 1, ""}), nil, "aaaaaa"},
+		{"a backup with weight 0 is passed over", made(service.RoundRobin, "", server{"a", 1, "down"}, server{"b", 0, "backup"}, server{"c", 1, "backup"}), nil, "cc"},
+		{"slowstart 0 is none", made(service.RoundRobin, "slowstart 0", server{"a", 1, ""}, server{"b", 1, ""}), nil, "abab"},
 		{"full doesn't call the backup", made(service.RoundRobin, "maxconn 1", server{"a", 1, ""}, server{"b", 1, "backup"}), nil, "a!"},
 		{"full and tried", made(service.LeastConn, "maxconn 1", server{"a", 1, ""}, server{"b", 1, ""}), map[string]bool{"b": true}, "a!"},
 		{"leastconn among equals in turn", made(service.LeastConn, "", server{"a", 100, ""}, server{"b", 100, ""}, server{"c", 100, ""}), nil, "abcabc"},
@@ -299,7 +302,7 @@ func TestSlowStart(t *testing.T) {
 		svc := made(b, options)
 		for i, d := range up {
 			svc.Servers = append(svc.Servers, service.Server{Member: string(rune('a' + i)), Weight: 10})
-			svc.Health = append(svc.Health, state.Health{Up: true, Since: now.Add(-d)})
+			svc.Health = append(svc.Health, state.Health{Up: true, Since: now, Recovered: now.Add(-d)})
 		}
 		return svc
 	}

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -21,10 +23,61 @@ const roleInter = 2 * time.Second
 // base is where a member's API is.
 func base(m service.Member) string { return patroni.BaseURL(m.Host, m.PatroniPort, m.PatroniTLS) }
 
-// target is the check of a member by a path.
+// target is the check of a member by a path where no options say more.
 func (s *State) target(name, path string) health.Target {
-	i := slices.IndexFunc(s.cluster.Members, func(m service.Member) bool { return m.Name == name })
-	return health.Target{Member: name, Base: base(s.cluster.Members[i]), Path: path}
+	return targetOf(s.member(name), service.Definition{Check: path})
+}
+
+// member is a declared one.
+func (s *State) member(name string) service.Member {
+	return s.cluster.Members[slices.IndexFunc(s.cluster.Members, func(m service.Member) bool { return m.Name == name })]
+}
+
+// targetOf is the check of a member for a service, whose options may say that it goes elsewhere, and how it speaks TLS.
+func targetOf(m service.Member, d service.Definition) health.Target {
+	words := d.Options.CheckTLS
+	host := m.Host
+	if d.Options.CheckAddr.IsValid() {
+		host = d.Options.CheckAddr.String()
+	}
+	t := health.Target{Member: m.Name, Base: patroni.BaseURL(host, m.PatroniPort, m.PatroniTLS || words.On), Path: d.Check}
+	if m.PatroniTLS || words.On {
+		t.TLS = patroni.TLS{CAFile: words.CAFile, NoVerify: words.NoVerify, CertFile: words.CertFile, SNI: words.SNI, VerifyHost: words.VerifyHost}
+	}
+	return t
+}
+
+// asksItself says that a check asks the member that it is of. An address of its own (option addr) may be anybody's: what is
+// said there is about the server in that service, and tells nothing of the member.
+func (s *State) asksItself(t health.Target) bool {
+	m := s.member(t.Member)
+	return t.Base == patroni.BaseURL(m.Host, m.PatroniPort, false) || t.Base == patroni.BaseURL(m.Host, m.PatroniPort, true)
+}
+
+// answersOtherwise says that a member has answered last to a check that speaks TLS in another way than this one, or not at
+// all: a silence is about that then, and not about the member.
+func (s *State) answersOtherwise(t health.Target) bool {
+	for other, last := range s.known {
+		if other.Member == t.Member && (other.Base != t.Base || other.TLS != t.TLS) && last.Silence == "" && s.asksItself(other) {
+			return true
+		}
+	}
+	return false
+}
+
+// Readable says what is wrong with the files that the checks of a cluster's services are told to use; nil if nothing is. It
+// reads them.
+func Readable(c service.Cluster) error {
+	var problems []error
+	for _, d := range c.Definitions {
+		for _, m := range c.Members {
+			if err := targetOf(m, d).TLS.Check(); err != nil {
+				problems = append(problems, fmt.Errorf("service %s: options: %w", d.FullName, err))
+				break
+			}
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // targets are the checks that the servers need, each with the smallest `inter` of its services, and one more for each
@@ -36,7 +89,7 @@ func (s *State) targets() map[health.Target]time.Duration {
 		if had, there := targets[t]; !there || inter < had {
 			targets[t] = inter
 		}
-		asked[t.Member] = asked[t.Member] || health.CarriesRole(t.Path)
+		asked[t.Member] = asked[t.Member] || health.CarriesRole(t.Path) && s.asksItself(t)
 	}
 	roles := roleInter
 	for i, svc := range s.set.Services {
@@ -44,7 +97,7 @@ func (s *State) targets() map[health.Target]time.Duration {
 			roles = svc.Options.Inter
 		}
 		for _, carrier := range svc.Servers {
-			want(s.target(carrier.Member, svc.Check), svc.Options.Inter)
+			want(targetOf(s.member(carrier.Member), svc.Definition), svc.Options.Inter)
 		}
 	}
 	for _, m := range s.cluster.Members {

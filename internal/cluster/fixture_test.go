@@ -46,7 +46,7 @@ func declared(name string) (service.Cluster, bool) {
 		c.Members = []service.Member{instance(1, service.Primary, false)}
 	case "pair": // one primary, one replica with pg_offline_query
 		c.Members = []service.Member{instance(1, service.Primary, false), instance(2, service.Replica, true)}
-	case "trio", "trio-static", "trio-options", "trio-moved", "trio-paths", "trio-few": // 3 has pg_offline_query
+	case "trio", "trio-static", "trio-options", "trio-moved", "trio-paths", "trio-few", "trio-back", "trio-backups": // 3 has pg_offline_query
 		c.Members = []service.Member{instance(1, service.Primary, false), instance(2, service.Replica, false), instance(3, service.Replica, true)}
 	case "dedicated": // 3 is pg_role: offline
 		c.Members = []service.Member{instance(1, service.Primary, false), instance(2, service.Replica, false), instance(3, service.Offline, false)}
@@ -65,6 +65,15 @@ func declared(name string) (service.Cluster, bool) {
 	case "trio-options": // other options, the same servers
 		for i := range c.Definitions {
 			c.Definitions[i].Options, _ = service.ParseOptions("inter 5s fall 5 on-marked-down shutdown-sessions")
+		}
+	case "trio-back": // a regular server that comes up takes the sessions of backups away; 2 has no weight
+		for i := range c.Definitions {
+			c.Definitions[i].Options, _ = service.ParseOptions(norm + " on-marked-up shutdown-backup-sessions slowstart 30s")
+		}
+		c.Members[1].Weight = 0
+	case "trio-backups": // every server is a backup
+		for i := range c.Definitions {
+			c.Definitions[i].Options, _ = service.ParseOptions(norm + " backup")
 		}
 	case "trio-moved": // 2 has another address
 		c.Members[1].Host = "10.10.10.99"

@@ -88,8 +88,15 @@ type server struct {
 	target  health.Target
 	host    string
 	epoch   uint64
-	up      bool
-	since   time.Time
+	// ended says why the epoch rose last.
+	ended string
+	up    bool
+	since time.Time
+	// failed says that it has been down since it was up last, recovered when it was up again after that.
+	failed    bool
+	recovered time.Time
+	// leading says that it was up as a regular server with a weight at the last step.
+	leading bool
 	// standing is what was last said of it.
 	standing standing
 }
@@ -286,6 +293,9 @@ func (s *State) depose() {
 // observe notes what a result says of its member, and asks for more where it says something new.
 func (s *State) observe(e Checked, a *Actions) {
 	name := e.Target.Member
+	if !s.asksItself(e.Target) || e.Outcome.Silence != "" && s.answersOtherwise(e.Target) {
+		return
+	}
 	m := s.members[name]
 	if was := m.last.Silence != ""; m.checked && was != (e.Outcome.Silence != "") || !m.checked && e.Outcome.Silence != "" {
 		if was {
@@ -346,9 +356,15 @@ func tellsRole(role string) bool {
 // settle gives a server a new epoch where its sessions ended.
 func (s *State) settle(v server, ended bool) server {
 	if ended {
-		s.epoch++
-		v.epoch = s.epoch
+		v = s.expire(v, v.machine.Verdict().Reason)
 	}
+	return v
+}
+
+// expire gives a server a new epoch, for a reason.
+func (s *State) expire(v server, why string) server {
+	s.epoch++
+	v.epoch, v.ended = s.epoch, why
 	return v
 }
 
@@ -413,6 +429,7 @@ func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
 	for _, old := range s.set.Services {
 		lasting[old.FullName] = slices.ContainsFunc(set.Services, func(svc service.Service) bool { return svc.FullName == old.FullName })
 	}
+	set = appoint(set)
 	s.set = set
 	s.generation++
 	ttl := s.ttl()
@@ -420,7 +437,7 @@ func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
 	for _, svc := range set.Services {
 		for _, carrier := range svc.Servers {
 			key := serverKey{svc.FullName, carrier.Member}
-			target := s.target(carrier.Member, svc.Check)
+			target := targetOf(s.member(carrier.Member), svc.Definition)
 			old, there := s.servers[key]
 			switch {
 			case there && old.host == carrier.Host && old.target == target:
@@ -431,8 +448,11 @@ func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
 				old.machine = health.NewMachine(svc.Check, svc.Options, ttl).Adopt(old.machine, now)
 				old.target = target
 			default:
-				s.epoch++
-				old = server{machine: health.NewMachine(svc.Check, svc.Options, ttl), target: target, host: carrier.Host, epoch: s.epoch, since: now}
+				why := "it was no server of the service for a time"
+				if there {
+					why = "its address is " + carrier.Host + " now"
+				}
+				old = s.expire(server{machine: health.NewMachine(svc.Check, svc.Options, ttl), target: target, host: carrier.Host, since: now}, why)
 			}
 			if last, known := s.known[target]; known {
 				var ended bool

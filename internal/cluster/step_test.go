@@ -34,7 +34,8 @@ var update = flag.Bool("update", false, "rewrite what follows from each line of 
 //	TIME etcd lost REASON           and back
 //	TIME tick
 //
-// What follows: the log, `sessions end` (servers with a higher epoch), `recheck`, `read etcd again`, the checks if they
+// What follows: the log, `sessions end` (servers with a higher epoch), `start slowly` (servers that were down, where options
+// say slowstart), `recheck`, `read etcd again`, the checks if they
 // changed, those that run more often than fastinter if that changed, and who serves if that changed: the members that take
 // new clients of each service, as primary 1, replica 2 3, …; – is nobody.
 func TestTranscripts(t *testing.T) {
@@ -186,7 +187,7 @@ func follows(before, after *State, all []Actions) []string {
 		checks = checks || a.Checks != nil
 		confirm = confirm || a.Confirm
 	}
-	var ended []string
+	var ended, slow []string
 	for _, svc := range after.view.Services {
 		for i, carrier := range svc.Servers {
 			if before == nil {
@@ -199,12 +200,21 @@ func follows(before, after *State, all []Actions) []string {
 			for j, was := range old.Servers {
 				if was.Member == carrier.Member && svc.Health[i].Epoch > old.Health[j].Epoch {
 					ended = append(ended, svc.Name+" "+short(carrier.Member))
+					if svc.Health[i].Ended == "" {
+						add("%s of %s end without a reason", svc.Name, carrier.Member)
+					}
+				}
+				if was.Member == carrier.Member && svc.Options.SlowStart > 0 && svc.Health[i].Recovered != old.Health[j].Recovered {
+					slow = append(slow, svc.Name+" "+short(carrier.Member))
 				}
 			}
 		}
 	}
 	if len(ended) > 0 {
 		add("sessions end: %s", strings.Join(ended, ", "))
+	}
+	if len(slow) > 0 {
+		add("start slowly: %s", strings.Join(slow, ", "))
 	}
 	if len(recheck) > 0 {
 		slices.Sort(recheck)

@@ -32,13 +32,15 @@ func (s *State) conclude(a *Actions, now time.Time) {
 			if isUp := stands == up; isUp != v.up {
 				v.up, v.since = isUp, now
 			}
+			v = v.recover(stands, now)
 			if stands != v.standing {
 				s.tell(a, key, v.standing, stands, reason)
 				v.standing = stands
 			}
 			s.servers[key] = v
-			out.Health = append(out.Health, state.Health{Up: v.up, Reason: reason, Since: v.since, Epoch: v.epoch})
+			out.Health = append(out.Health, state.Health{Up: v.up, Reason: reason, Since: v.since, Recovered: v.recovered, Epoch: v.epoch, Ended: v.ended})
 		}
+		s.takeBack(&out)
 		services = append(services, out)
 		serving[svc.FullName] = len(out.Usable()) > 0
 		if s.serving[svc.FullName] && !serving[svc.FullName] {

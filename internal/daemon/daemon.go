@@ -270,6 +270,12 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 	if err != nil {
 		return err
 	}
+	for _, c := range l.Plan.Clusters {
+		err = errors.Join(err, cluster.Readable(c))
+	}
+	if err != nil {
+		return err
+	}
 	if l.Unattended {
 		if unchanged(current, generics, l.Plan) {
 			d.log.Debug("the inventory was looked at, nothing changed for this node")

@@ -5,6 +5,8 @@ import (
 	"hash/fnv"
 	"sync"
 	"time"
+
+	"github.com/pgporter/pgporter/internal/patroni"
 )
 
 // Target is what a check asks: a member's API at a base address, and a path. Two checks with equal targets are one.
@@ -13,6 +15,8 @@ type Target struct {
 	// Base is scheme, host and port: http://10.10.10.11:8008.
 	Base string
 	Path string
+	// TLS says how it is spoken if Base is https.
+	TLS patroni.TLS
 }
 
 // Check is a target with its schedule.

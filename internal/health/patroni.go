@@ -9,7 +9,7 @@ import (
 // AskPatroni is the CheckFunc that asks with a Client.
 func AskPatroni(c *patroni.Client) CheckFunc {
 	return func(ctx context.Context, t Target) Outcome {
-		answer, err := c.Get(ctx, t.Base, t.Path)
+		answer, err := c.With(t.TLS).Get(ctx, t.Base, t.Path)
 		if err != nil {
 			return Outcome{Silence: err.Error()}
 		}

@@ -131,7 +131,7 @@ func Native(p service.Plan) error {
 		for _, d := range one.Definitions {
 			what := "service " + d.FullName
 			c.that(d.Balance.Native(), "%s: balance %s is not supported by the native engine", what, d.Balance)
-			for _, o := range d.Options.Foreign {
+			for _, o := range d.Options.Refused() {
 				c.that(false, "%s: option %s %s", what, o.Word, o.What)
 			}
 		}

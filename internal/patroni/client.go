@@ -17,15 +17,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // DefaultCAFile is where Pigsty puts the private CA of a PostgreSQL node.
@@ -41,14 +38,17 @@ type Options struct {
 	//
 	// With the file, certificates are verified against it alone and the name in them isn't compared, as in the
 	// `check-ssl ca-file` that Pigsty renders for HAProxy: a private authority signs nobody else's. If CAFile is empty and
-	// the default file doesn't exist, the system's authorities are used and the name is compared with the address. There
-	// is no way to turn verification off.
+	// the default file doesn't exist, the system's authorities are used and the name is compared with the address. Only
+	// TLS.NoVerify turns verification off.
 	CAFile string
+	// TLS says more of how to speak TLS; see Client.With.
+	TLS TLS
 }
 
 // Client asks Patroni's REST API. It is safe for concurrent use and holds no connection between requests.
 type Client struct {
-	http *http.Client
+	options Options
+	http    *http.Client
 }
 
 // NewClient makes a Client. It reads no proxy from the environment and follows no redirect: a check is about the very
@@ -66,22 +66,26 @@ func NewClient(o Options) *Client {
 			if err != nil {
 				return nil, err
 			}
-			secure := &tls.Dialer{NetDialer: dialer, Config: &tls.Config{
-				MinVersion: tls.VersionTLS12,
-				ServerName: host,
-				// Verification is verifier's: the roots are read afresh, and whether a name counts depends on them.
-				InsecureSkipVerify: true,
-				VerifyConnection:   verifier(o.CAFile, host),
-			}}
+			secure := &tls.Dialer{NetDialer: dialer, Config: o.TLS.config(o.CAFile, host)}
 			return secure.DialContext(ctx, network, address)
 		},
 		// A non-nil empty map keeps HTTP/2 away; Patroni speaks HTTP/1 only.
 		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
 	}
-	return &Client{http: &http.Client{
+	return &Client{options: o, http: &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+}
+
+// With gives a Client that speaks TLS in another way. It costs next to nothing.
+func (c *Client) With(t TLS) *Client {
+	if t == c.options.TLS {
+		return c
+	}
+	o := c.options
+	o.TLS = t
+	return NewClient(o)
 }
 
 // BaseURL is the address of a member's API, as Get and Cluster take it.
@@ -182,35 +186,3 @@ type worded struct {
 
 func (w worded) Error() string { return w.text }
 func (w worded) Unwrap() error { return w.cause }
-
-// verifier checks a server's certificate against the private authority of file, as Options.CAFile says. host is whom the
-// connection is for: an address of IP isn't in the state of a connection.
-func verifier(file, host string) func(tls.ConnectionState) error {
-	return func(s tls.ConnectionState) error {
-		name := file
-		if name == "" {
-			name = DefaultCAFile
-		}
-		want := x509.VerifyOptions{Intermediates: x509.NewCertPool(), CurrentTime: time.Now()}
-		pem, err := os.ReadFile(name)
-		switch {
-		case err == nil:
-			want.Roots = x509.NewCertPool()
-			if !want.Roots.AppendCertsFromPEM(pem) {
-				return fmt.Errorf("CA file %s holds no certificate", name)
-			}
-		case file == "" && errors.Is(err, fs.ErrNotExist):
-			want.DNSName = host
-		default:
-			return fmt.Errorf("CA file of Patroni's API: %w", err)
-		}
-		if len(s.PeerCertificates) == 0 {
-			return errors.New("the server sent no certificate")
-		}
-		for _, intermediate := range s.PeerCertificates[1:] {
-			want.Intermediates.AddCert(intermediate)
-		}
-		_, err = s.PeerCertificates[0].Verify(want)
-		return err
-	}
-}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/pgporter/pgporter/internal/inventory"
+	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/spelling"
 )
 
@@ -36,4 +37,14 @@ func (p *planner) warnOfCheck(v inventory.Value, label, check string) {
 		}
 		p.problems.Warnf(v.Pos(), want, "%s: check %s never passes: Patroni doesn't know the path", label, path)
 	}
+}
+
+// warnOfTLS tells of options that say how checks speak TLS where none does.
+func (p *planner) warnOfTLS(members []member, d *definition) {
+	said := d.Options.CheckTLS
+	if said.On || said == (service.CheckTLS{}) || slices.ContainsFunc(members, func(m member) bool { return m.PatroniTLS }) {
+		return
+	}
+	p.problems.Warnf(d.optionsPos, "check-ssl among them, or patroni_ssl_enabled: true of the members",
+		"service %q: its options say how checks speak TLS, but none does", d.Name)
 }

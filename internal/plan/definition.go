@@ -27,6 +27,7 @@ type definition struct {
 	builtIn bool
 	// namePos, portPos, selectorValue and backupValue are places; a service that is built in has none.
 	namePos, portPos           diag.Position
+	optionsPos                 diag.Position
 	selectorValue, backupValue inventory.Value
 }
 
@@ -257,13 +258,13 @@ func (r *definitionReader) readOptions(v inventory.Value) {
 	for _, o := range wrong {
 		r.fail(v.At(o.Offset), o.Want, "option %s %s", o.Word, o.What)
 	}
-	for _, o := range options.Foreign {
+	for _, o := range options.Refused() {
 		if r.p.haproxy {
 			break
 		}
 		r.fail(v.At(o.Offset), o.Want, "option %s %s", o.Word, o.What)
 	}
-	r.d.Options, r.d.ownOptions = options, true
+	r.d.Options, r.d.ownOptions, r.d.optionsPos = options, true, v.Pos()
 }
 
 // nearestHost suggests what host may have been meant.

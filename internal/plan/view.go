@@ -75,6 +75,7 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 		if !d.ownOptions {
 			d.Options, _ = service.ParseOptions(t.options())
 		}
+		p.warnOfTLS(members, d)
 	}
 	vars, refused := p.selectorVars(members, definitions)
 	for i, m := range members {

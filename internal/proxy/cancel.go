@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -29,11 +30,17 @@ func (d *dispatcher) cancel(c *client) {
 	if svc == nil {
 		return
 	}
+	preface, err := c.preface(proxyVersionOf(svc.Options))
+	if err != nil {
+		d.engine.log.Warn("cannot pass on a cancel request", "service", d.name, "error", err)
+		return
+	}
+	request := slices.Concat(preface, c.packet)
 	d.engine.log.Debug("passing on a cancel request", "service", d.name, "client", c.from.String(), "servers", len(svc.Servers))
 	var passing sync.WaitGroup
 	for _, server := range svc.Servers {
 		passing.Go(func() {
-			if err := passCancel(ctx, server.Address(), c.packet); err != nil {
+			if err := passCancel(ctx, server.Address(), request); err != nil {
 				d.engine.log.Debug("cannot pass on a cancel request", "service", d.name, "server", server.Member, "error", plain(err))
 			}
 		})
@@ -41,8 +48,8 @@ func (d *dispatcher) cancel(c *client) {
 	passing.Wait()
 }
 
-// passCancel sends a CancelRequest to one server and waits until the server has closed the connection.
-func passCancel(ctx context.Context, address string, packet []byte) error {
+// passCancel sends a CancelRequest, with what goes before it, to one server and waits until the server has closed the connection.
+func passCancel(ctx context.Context, address string, request []byte) error {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -50,7 +57,7 @@ func passCancel(ctx context.Context, address string, packet []byte) error {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past) })()
-	if _, err := conn.Write(packet); err != nil {
+	if _, err := conn.Write(request); err != nil {
 		return err
 	}
 	_, err = io.Copy(io.Discard, conn)

@@ -65,6 +65,8 @@ type session struct {
 	epoch  uint64
 	client string
 	began  time.Time
+	// header is the version of the PROXY protocol that the server expects.
+	header proxyVersion
 	// connecting ends when the server may not take new clients any more; nil once the flow has started.
 	connecting context.Context
 	stop       context.CancelCauseFunc
@@ -137,7 +139,10 @@ func objection(svc *state.Service, s *session) string {
 			continue
 		}
 		health := svc.Health[i]
-		if health.Epoch != s.epoch || s.flow == nil && !health.Up {
+		switch {
+		case health.Epoch != s.epoch && health.Ended != "":
+			return health.Ended
+		case health.Epoch != s.epoch || s.flow == nil && !health.Up:
 			return health.Reason
 		}
 		return ""
@@ -283,7 +288,7 @@ func (d *dispatcher) attempt(c *client, s *session) error {
 	dialer := net.Dialer{Timeout: d.engine.cfg.ConnectTimeout, KeepAlive: -1}
 	server, err := dialer.DialContext(s.connecting, "tcp", s.address)
 	if err == nil {
-		if err = d.introduce(c, s, server.(*net.TCPConn)); err == nil {
+		if err = d.open(c, s, server.(*net.TCPConn)); err == nil {
 			return nil
 		}
 		_ = server.Close()
@@ -299,6 +304,21 @@ func (d *dispatcher) attempt(c *client, s *session) error {
 	}
 	d.letIn()
 	return err
+}
+
+// open uses a connection to a server for a client: what the service's options have it begin with, then what the client says.
+func (d *dispatcher) open(c *client, s *session, server *net.TCPConn) error {
+	preface, err := c.preface(s.header)
+	if err != nil {
+		return err
+	}
+	if len(preface) > 0 {
+		// A new connection's buffer takes it at once.
+		if _, err := server.Write(preface); err != nil {
+			return d.closedEarly(s, err)
+		}
+	}
+	return d.introduce(c, s, server)
 }
 
 // isFailure tells whether an attempt's error is the server's.
@@ -345,12 +365,17 @@ func (d *dispatcher) register(c *client) (*session, shortage) {
 		return nil, shortage{outcome: balance.None}
 	}
 	now := time.Now()
-	i, outcome := d.picker.Pick(svc, balance.Client{Addr: c.from.Addr(), Avoid: d.avoid(c, now), Now: now})
+	who := balance.Client{Addr: c.from.Addr(), Avoid: d.avoid(c, now), Now: now}
+	i, outcome := d.picker.Pick(svc, who)
 	if outcome != balance.Picked {
-		return nil, shortage{svc: svc, outcome: outcome}
+		short := shortage{svc: svc, outcome: outcome}
+		if outcome == balance.Full {
+			short.home = d.picker.Home(svc, who)
+		}
+		return nil, short
 	}
 	s := &session{member: svc.Servers[i].Member, address: svc.Servers[i].Address(), epoch: svc.Health[i].Epoch,
-		client: c.from.String(), began: now}
+		client: c.from.String(), began: now, header: proxyVersionOf(svc.Options)}
 	s.connecting, s.stop = context.WithCancelCause(d.here)
 	d.sessions[s] = struct{}{}
 	if suspected := d.suspects[s.member]; suspected != nil {

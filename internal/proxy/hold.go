@@ -25,6 +25,8 @@ const (
 // waiter is a client that waits for a server. The dispatcher's lock guards it.
 type waiter struct {
 	*client
+	// home is the member that it waits for; empty if any will do.
+	home string
 	// session is set when its turn has come.
 	session *session
 }
@@ -50,7 +52,7 @@ func (d *dispatcher) claim(c *client) (*session, error) {
 		d.mu.Unlock()
 		return nil, d.refusal(c, short)
 	}
-	h := d.enqueue(c)
+	h := d.enqueue(c, short)
 	d.mu.Unlock()
 
 	left := c.awaitTurn()
@@ -96,15 +98,34 @@ func (d *dispatcher) mayWait(c *client, short shortage) bool {
 		}
 		c.holdUntil = now.Add(hold)
 	}
-	if short.outcome == balance.Full && short.svc.Options.MaxQueue > 0 && len(d.held) >= short.svc.Options.MaxQueue*usable {
+	if short.outcome == balance.Full && d.crowded(short) {
 		return false
 	}
 	return now.Before(c.holdUntil)
 }
 
+// crowded tells whether as many clients wait as maxqueue allows: for each usable server, or, of a client that may be led to
+// one server only, for that one. d.mu is held.
+func (d *dispatcher) crowded(short shortage) bool {
+	limit := short.svc.Options.MaxQueue
+	if limit == 0 {
+		return false
+	}
+	if short.home == "" {
+		return len(d.held) >= limit*short.usable()
+	}
+	waiting := 0
+	for _, h := range d.held {
+		if h.home == short.home {
+			waiting++
+		}
+	}
+	return waiting >= limit
+}
+
 // enqueue has a client wait at its place among those that do. d.mu is held.
-func (d *dispatcher) enqueue(c *client) *waiter {
-	h := &waiter{client: c}
+func (d *dispatcher) enqueue(c *client, short shortage) *waiter {
+	h := &waiter{client: c, home: short.home}
 	_ = c.conn.SetReadDeadline(c.holdUntil)
 	at, _ := slices.BinarySearchFunc(d.held, c.ticket, func(o *waiter, ticket uint64) int { return cmp.Compare(o.ticket, ticket) })
 	d.held = slices.Insert(d.held, at, h)
@@ -125,11 +146,13 @@ func (d *dispatcher) letIn() {
 	alike := svc == nil || balance.Alike(svc)
 	waiting := d.held[:0]
 	for i, h := range d.held {
-		if s, _ := d.register(h.client); s != nil {
+		s, short := d.register(h.client)
+		if s != nil {
 			h.session = s
 			_ = h.conn.SetReadDeadline(past)
 			continue
 		}
+		h.home = short.home
 		if alike {
 			// What no server takes of one it takes of nobody who comes after.
 			waiting = append(waiting, d.held[i:]...)

@@ -290,7 +290,7 @@ func TestFullServersHaveClientsWait(t *testing.T) {
 func TestWhoWaitsForItsOwnServerHoldsUpNobody(t *testing.T) {
 	a, b := startBackend(t, "a", "127.0.42.1"), startBackend(t, "b", "127.0.42.2")
 	def := definition(t, "replica", "127.0.46.7")
-	def.Balance, def.Options = service.Source, options(t, "maxconn 1")
+	def.Balance, def.Options = service.Source, options(t, "maxconn 1 maxqueue 1")
 	r := run(t, longHold, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a), up(b)))), 0})
 	from := func(ip string) *net.TCPConn {
 		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
@@ -322,6 +322,15 @@ func TestWhoWaitsForItsOwnServerHoldsUpNobody(t *testing.T) {
 		t.Errorf("reached %s and %s, %v", on, other, err)
 	}
 	quiet(t, waits)
+	// maxqueue is of each server: one more of a's clients is turned away at once, one of b's may wait.
+	refused, err := io.ReadAll(from(homes["a"]))
+	if err != nil || !strings.Contains(string(refused), "53300") || !strings.Contains(string(refused), "service pg-test-replica is full: a, to which clients from this address belong, has no room (maxconn 1)\x00") {
+		t.Errorf("told %q, %v", refused, err)
+	}
+	patient := from(homes["b"])
+	holding(t, r, def, 2)
+	quiet(t, waits)
+	quiet(t, patient)
 }
 
 // A server that refuses connections is tried again after a short pause, by one client at a time.

@@ -38,6 +38,8 @@ type shortage struct {
 	// svc is nil if the cluster doesn't have the service, or nobody knows yet.
 	svc     *state.Service
 	outcome balance.Outcome
+	// home is the only member that the client may be led to (balance source); empty if it may be any.
+	home string
 }
 
 // usable counts the servers that are up for new clients, whether they have room or not.
@@ -61,6 +63,9 @@ func (s shortage) refusal(service string, failures map[string]error) *refusal {
 	if s.outcome == balance.Full {
 		no.code = codeTooManyConnections
 		no.message = fmt.Sprintf("service %s is full: its usable servers have %d sessions each", service, svc.Options.MaxConn)
+		if s.home != "" {
+			no.message = fmt.Sprintf("service %s is full: %s, to which clients from this address belong, has no room (maxconn %d)", service, s.home, svc.Options.MaxConn)
+		}
 	}
 	lines := make([]string, 0, len(svc.Servers))
 	for i, server := range svc.Servers {

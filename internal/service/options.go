@@ -1,14 +1,13 @@
 package service
 
 import (
+	"errors"
 	"fmt"
-	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/pgporter/pgporter/internal/spelling"
 )
 
 // Options are the `default-server` words of a service, with HAProxy's names and meaning. Fields that the text doesn't set
@@ -26,6 +25,9 @@ type Options struct {
 	Fall int
 	// ShutdownSessions (on-marked-down shutdown-sessions) ends a server's sessions when it goes down.
 	ShutdownSessions bool
+	// ShutdownBackupSessions (on-marked-up shutdown-backup-sessions) ends the sessions on backups when a regular server
+	// whose weight isn't 0 comes up.
+	ShutdownBackupSessions bool
 	// SlowStart is how long a server that came back is given less than its share.
 	SlowStart time.Duration
 	// MaxConn and MaxQueue limit a server's sessions and the clients that wait for it; 0 is no limit.
@@ -33,9 +35,45 @@ type Options struct {
 	MaxQueue int
 	// Weight is for servers whose member has none of its own.
 	Weight int
-	// Foreign are words that HAProxy knows and the native engine doesn't.
+	// Backup makes every server a backup: the first usable one takes all.
+	Backup bool
+	// SendProxy and SendProxyV2 open each connection to a server with a header of the PROXY protocol that names the client.
+	// The second goes before the first where both are set.
+	SendProxy, SendProxyV2 bool
+	// Check says that servers are checked, Disabled that they are in maintenance: nobody is led to one.
+	Check, Disabled bool
+	// CheckAddr is where checks go instead of the server's address; the zero Addr is there. CheckPort is likewise for the
+	// port, with 0.
+	CheckAddr netip.Addr
+	CheckPort int
+	// CheckTLS is how checks speak TLS.
+	CheckTLS CheckTLS
+	// Foreign are words that HAProxy knows and the native engine doesn't, or with values that it can't use.
 	Foreign []OptionProblem
+	// Unfit are words that the native engine refuses on the servers of a PostgreSQL service, though they mean something
+	// elsewhere.
+	Unfit []OptionProblem
 }
+
+// CheckTLS are the words about TLS of checks. HAProxy has them for all connections to a server; those of a service's clients
+// are passed on as they are.
+type CheckTLS struct {
+	// On (check-ssl) has checks speak TLS also where nothing else says so.
+	On bool
+	// CAFile is the PEM file, or the directory of such files, of the authorities that a certificate is verified against;
+	// SystemCA stands for the machine's. Empty is whatever is used where nothing is said.
+	CAFile string
+	// NoVerify (verify none) takes any certificate.
+	NoVerify bool
+	// CertFile (crt) is a PEM file with a certificate to show and its key, which may also be in a file of that name and .key.
+	CertFile string
+	// SNI (check-sni) is the name to ask for. The certificate has to carry it, or VerifyHost where it is empty; with neither
+	// the certificate's names aren't looked at.
+	SNI, VerifyHost string
+}
+
+// SystemCA is the CAFile that stands for the authorities that the machine trusts.
+const SystemCA = "@system-ca"
 
 // OptionProblem is a word of an options text that can't be used.
 type OptionProblem struct {
@@ -57,70 +95,47 @@ const (
 // maxTime is HAProxy's upper bound of a time: 2^31-1 milliseconds.
 const maxTime = (1<<31 - 1) * time.Millisecond
 
-// foreignWords are server options of HAProxy 2.6 that the native engine refuses by name, with the number of arguments
-// each takes.
-var foreignWords = map[string]int{
-	"addr": 1, "agent-addr": 1, "agent-check": 0, "agent-inter": 1, "agent-port": 1, "agent-send": 1, "allow-0rtt": 0,
-	"alpn": 1, "backup": 0, "ca-file": 1, "check": 0, "check-alpn": 1, "check-proto": 1, "check-send-proxy": 0,
-	"check-sni": 1, "check-ssl": 0, "check-via-socks4": 0, "ciphers": 1, "ciphersuites": 1, "cookie": 1, "crl-file": 1,
-	"crt": 1, "disabled": 0, "enabled": 0, "error-limit": 1, "force-sslv3": 0, "force-tlsv10": 0, "force-tlsv11": 0,
-	"force-tlsv12": 0, "force-tlsv13": 0, "id": 1, "init-addr": 1, "log-proto": 1, "max-reuse": 1, "minconn": 1,
-	"namespace": 1, "no-agent-check": 0, "no-backup": 0, "no-check": 0, "no-check-ssl": 0, "no-send-proxy": 0,
-	"no-send-proxy-v2": 0, "no-ssl": 0, "no-sslv3": 0, "no-tls-tickets": 0, "no-tlsv10": 0, "no-tlsv11": 0,
-	"no-tlsv12": 0, "no-tlsv13": 0, "no-verifyhost": 0, "non-stick": 0, "npn": 1, "observe": 1, "on-error": 1,
-	"on-marked-up": 1, "pool-low-conn": 1, "pool-max-conn": 1, "pool-purge-delay": 1, "port": 1, "proto": 1,
-	"proxy-v2-options": 1, "redir": 1, "resolve-net": 1, "resolve-opts": 1, "resolve-prefer": 1, "resolvers": 1,
-	"send-proxy": 0, "send-proxy-v2": 0, "send-proxy-v2-ssl": 0, "send-proxy-v2-ssl-cn": 0, "shard": 1, "sni": 1,
-	"socks4": 1, "source": 1, "ssl": 0, "ssl-max-ver": 1, "ssl-min-ver": 1, "ssl-reuse": 0, "stick": 0, "tcp-ut": 1,
-	"tfo": 0, "tls-tickets": 0, "track": 1, "usesrc": 1, "verify": 1, "verifyhost": 1, "ws": 1,
-}
-
-// optionWords set one field each from the word's argument.
-var optionWords = map[string]func(o *Options, arg string) error{
-	"inter":     func(o *Options, arg string) (err error) { o.Inter, err = parsePositiveTime(arg); return },
-	"fastinter": func(o *Options, arg string) (err error) { o.FastInter, err = parsePositiveTime(arg); return },
-	"downinter": func(o *Options, arg string) (err error) { o.DownInter, err = parsePositiveTime(arg); return },
-	"slowstart": func(o *Options, arg string) (err error) { o.SlowStart, err = ParseTime(arg); return },
-	"rise":      func(o *Options, arg string) (err error) { o.Rise, err = parseCount(arg, 1, 1<<31-1); return },
-	"fall":      func(o *Options, arg string) (err error) { o.Fall, err = parseCount(arg, 1, 1<<31-1); return },
-	"maxconn":   func(o *Options, arg string) (err error) { o.MaxConn, err = parseCount(arg, 0, 1<<31-1); return },
-	"maxqueue":  func(o *Options, arg string) (err error) { o.MaxQueue, err = parseCount(arg, 0, 1<<31-1); return },
-	"weight":    func(o *Options, arg string) (err error) { o.Weight, err = parseCount(arg, 0, 256); return },
-	"on-marked-down": func(o *Options, arg string) error {
-		if arg != "shutdown-sessions" {
-			return fmt.Errorf("is %q; the word shutdown-sessions", arg)
-		}
-		o.ShutdownSessions = true
-		return nil
-	},
-}
-
-// ParseOptions reads the words of a `default-server` line. All problems are returned at once; words that HAProxy knows and
-// the native engine doesn't are no problem here but listed in Foreign, since only the engine can refuse them.
+// ParseOptions reads the words of a `default-server` line. All problems are returned at once; words that only HAProxy can
+// follow are no problem here but listed in Foreign and Unfit, since only the engine can refuse them.
 func ParseOptions(text string) (Options, []OptionProblem) {
 	o := Options{Text: text, Inter: defaultInter, Rise: defaultRise, Fall: defaultFall, Weight: 1}
 	var problems []OptionProblem
 	words := fields(text)
+	last := map[string]word{}
 	for i := 0; i < len(words); i++ {
 		w := words[i]
+		last[w.text] = w
+		if set, known := optionFlags[w.text]; known {
+			set(&o)
+			continue
+		}
 		if set, known := optionWords[w.text]; known {
 			if i+1 == len(words) {
 				problems = append(problems, OptionProblem{w.offset, w.text, "has no value", "a value after the word"})
 				break
 			}
 			i++
-			if err := set(&o, words[i].text); err != nil {
+			err := set(&o, words[i].text)
+			var unusable *nativeError
+			switch {
+			case errors.As(err, &unusable):
+				o.Foreign = append(o.Foreign, OptionProblem{words[i].offset, w.text, unusable.what, orHAProxy(unusable.want)})
+			case err != nil:
 				what, want, _ := strings.Cut(err.Error(), "; ")
 				problems = append(problems, OptionProblem{words[i].offset, w.text, what, want})
 			}
 			continue
 		}
-		if args, known := foreignWords[w.text]; known {
-			o.Foreign = append(o.Foreign, OptionProblem{w.offset, w.text, "isn't supported by the native engine", "leave it out"})
-			i += args
+		if f, known := foreignWords[w.text]; known {
+			o.Foreign = append(o.Foreign, OptionProblem{w.offset, w.text, "isn't supported by the native engine", orHAProxy(f.want)})
+			i += f.args
 			continue
 		}
-		problems = append(problems, OptionProblem{w.offset, w.text, "isn't an option of HAProxy's servers", nearestOption(w.text)})
+		want, elsewhere := linesOfServices[w.text]
+		if !elsewhere {
+			want = nearestOption(w.text)
+		}
+		problems = append(problems, OptionProblem{w.offset, w.text, "isn't an option of HAProxy's servers", want})
 	}
 	if o.FastInter == 0 {
 		o.FastInter = o.Inter
@@ -128,7 +143,35 @@ func ParseOptions(text string) (Options, []OptionProblem) {
 	if o.DownInter == 0 {
 		o.DownInter = o.Inter
 	}
+	for _, u := range unfitWords {
+		if w, said := last[u.word]; said && u.holds(o) {
+			o.Unfit = append(o.Unfit, OptionProblem{w.offset, u.word, u.what, u.want})
+		}
+	}
 	return o, problems
+}
+
+// ParseServerOptions reads the words of a `server` line that has own after the service's `default-server` words defaults.
+// What is wrong with those is theirs and isn't told again: offsets are into own.
+func ParseServerOptions(defaults, own string) (Options, []OptionProblem) {
+	o, problems := ParseOptions(defaults + "\n" + own)
+	o.Text = own
+	ofOwn := func(all []OptionProblem) []OptionProblem {
+		var kept []OptionProblem
+		for _, p := range all {
+			if p.Offset -= len(defaults) + 1; p.Offset >= 0 {
+				kept = append(kept, p)
+			}
+		}
+		return kept
+	}
+	o.Foreign, o.Unfit = ofOwn(o.Foreign), ofOwn(o.Unfit)
+	return o, ofOwn(problems)
+}
+
+// Refused are the words that the native engine can't follow in a PostgreSQL service, in the order of the text.
+func (o Options) Refused() []OptionProblem {
+	return slices.SortedStableFunc(slices.Values(slices.Concat(o.Foreign, o.Unfit)), func(a, b OptionProblem) int { return a.Offset - b.Offset })
 }
 
 // MarshalText gives the words as they were written.
@@ -195,14 +238,4 @@ func parseCount(text string, least, most int) (int, error) {
 		return 0, fmt.Errorf("is %q; a whole number from %d to %d", text, least, most)
 	}
 	return n, nil
-}
-
-// nearestOption says which option a misspelt word most probably means; empty if none is near.
-func nearestOption(misspelt string) string {
-	known := slices.AppendSeq(slices.Collect(maps.Keys(optionWords)), maps.Keys(foreignWords))
-	slices.Sort(known)
-	if near := spelling.Nearest(misspelt, known); near != "" {
-		return "did you mean " + near
-	}
-	return ""
 }

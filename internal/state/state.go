@@ -77,10 +77,14 @@ type Health struct {
 	Reason string
 	// Since is when Up last changed (or the server joined).
 	Since time.Time
+	// Recovered is when it last came up after it had been down; zero if it never was. Slowstart counts from it.
+	Recovered time.Time
 	// Epoch rises each time the sessions that the server has in this service must end. A session that was registered under
 	// a lower epoch is over, even if the server is up again by the time anybody looks. A server that leaves the service and
 	// comes back comes with a higher one.
 	Epoch uint64
+	// Ended says in words why Epoch rose last: what sessions under a lower one are told to have ended for.
+	Ended string
 }
 
 // Usable gives the indices of the servers that take new clients now: the regular ones that are up with a weight above 0;
