@@ -30,6 +30,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/dcs"
@@ -48,6 +49,8 @@ type Config struct {
 	CAFile string
 	// Check runs the checks; nil asks Patroni.
 	Check health.CheckFunc
+	// Knock asks the ports that services lead to; nil is health.Knock.
+	Knock health.CheckFunc
 	// Keys makes what follows a cluster's keys in etcd; nil, or a nil result, leaves etcd out. It is called again when the
 	// cluster's KeyPath has changed.
 	Keys func(c service.Cluster) Keys
@@ -67,6 +70,7 @@ type Loop struct {
 	log     *slog.Logger
 	board   *state.Board
 	checker *health.Checker
+	knocker *health.Checker
 	state   State
 	watch   func(c service.Cluster) Keys
 	// keys is what runs now; nil without etcd. stopKeys ends it and waits for that.
@@ -74,6 +78,7 @@ type Loop struct {
 	stopKeys func()
 
 	results  chan health.Result
+	knocks   chan health.Result
 	readings chan dcs.Reading
 	plans    chan planned
 	// ended is closed when Run returns.
@@ -108,16 +113,26 @@ func New(c service.Cluster, cfg Config) (*Loop, error) {
 	}
 	l := &Loop{
 		name: c.Name, log: cfg.Logger, board: state.NewBoard(a.View), state: first, watch: cfg.Keys, stopKeys: func() {},
-		results: make(chan health.Result), readings: make(chan dcs.Reading), plans: make(chan planned), ended: make(chan struct{}),
+		results: make(chan health.Result), knocks: make(chan health.Result), readings: make(chan dcs.Reading), plans: make(chan planned), ended: make(chan struct{}),
 	}
-	l.checker = health.NewChecker(cfg.Check, func(ctx context.Context, r health.Result) {
+	if cfg.Knock == nil {
+		cfg.Knock = health.Knock
+	}
+	l.checker = health.NewChecker(cfg.Check, into(l.results))
+	l.checker.Set(a.Checks)
+	l.knocker = health.NewChecker(cfg.Knock, into(l.knocks))
+	l.knocker.Set(a.Knocks)
+	return l, nil
+}
+
+// into brings results to the loop.
+func into(results chan<- health.Result) func(context.Context, health.Result) {
+	return func(ctx context.Context, r health.Result) {
 		select {
-		case l.results <- r:
+		case results <- r:
 		case <-ctx.Done():
 		}
-	})
-	l.checker.Set(a.Checks)
-	return l, nil
+	}
 }
 
 // Board is where the loop publishes.
@@ -126,12 +141,10 @@ func (l *Loop) Board() *state.Board { return l.board }
 // Run checks and publishes until ctx ends, and returns nil when all that it started has ended. It may be called once.
 func (l *Loop) Run(ctx context.Context) error {
 	defer close(l.ended)
-	checking := make(chan struct{})
-	go func() {
-		defer close(checking)
-		l.checker.Run(ctx)
-	}()
-	defer func() { <-checking }()
+	var checking sync.WaitGroup
+	checking.Go(func() { l.checker.Run(ctx) })
+	checking.Go(func() { l.knocker.Run(ctx) })
+	defer checking.Wait()
 	l.startKeys(ctx)
 	defer func() { l.stopKeys() }()
 	timer := time.NewTimer(time.Hour)
@@ -147,6 +160,8 @@ func (l *Loop) Run(ctx context.Context) error {
 			return nil
 		case r := <-l.results:
 			l.step(Checked{r})
+		case r := <-l.knocks:
+			l.step(Knocked{r})
 		case r := <-l.readings:
 			l.step(Keyed{r})
 		case p := <-l.plans:
@@ -207,8 +222,14 @@ func (l *Loop) step(e Event) error {
 	for target, interval := range a.Intervals {
 		l.checker.SetInterval(target, interval)
 	}
+	if a.Knocks != nil {
+		l.knocker.Set(a.Knocks)
+	}
+	for target, interval := range a.KnockIntervals {
+		l.knocker.SetInterval(target, interval)
+	}
 	for _, member := range a.Recheck {
-		l.checker.Trigger(member)
+		l.Recheck(member)
 	}
 	if a.Confirm && l.keys != nil {
 		l.keys.Confirm()
@@ -244,6 +265,9 @@ func (l *Loop) Replace(ctx context.Context, c service.Cluster) error {
 	return nil
 }
 
-// Recheck has a member checked by all its paths at once: something was seen that its last results don't explain. Calls
-// within 100 ms are one. It never blocks.
-func (l *Loop) Recheck(member string) { l.checker.Trigger(member) }
+// Recheck has a member checked by all its paths at once, and its ports: something was seen that its last results don't
+// explain. Calls within 100 ms are one. It never blocks.
+func (l *Loop) Recheck(member string) {
+	l.checker.Trigger(member)
+	l.knocker.Trigger(member)
+}

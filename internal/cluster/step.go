@@ -46,6 +46,8 @@ type State struct {
 	// known holds the last outcome of every check that is running now.
 	known   map[health.Target]outcome
 	servers map[serverKey]server
+	// doors are the ports that the servers' services lead to.
+	doors map[health.Target]door
 	// serving are the services that had a usable server at the last step.
 	serving map[string]bool
 	// epoch is the highest one given to a server.
@@ -86,10 +88,12 @@ type serverKey struct{ service, member string }
 type server struct {
 	machine health.Machine
 	target  health.Target
-	host    string
-	epoch   uint64
-	up      bool
-	since   time.Time
+	// door is the destination.
+	door  health.Target
+	host  string
+	epoch uint64
+	up    bool
+	since time.Time
 	// standing is what was last said of it.
 	standing standing
 }
@@ -102,10 +106,12 @@ const (
 	up
 	paused
 	contested
+	// shut out: the check passes, the port lets nobody in.
+	shut
 	down
 )
 
-// Event is what a State is stepped with: Checked, Keyed, Planned or Ticked.
+// Event is what a State is stepped with: Checked, Knocked, Keyed, Planned or Ticked.
 type Event interface{ event() }
 
 // Checked is a check's result. One that isn't asked for any more is ignored.
@@ -132,6 +138,9 @@ type Actions struct {
 	Checks []health.Check
 	// Intervals are those of running checks.
 	Intervals map[health.Target]time.Duration
+	// Knocks and KnockIntervals are the same for the ports that services lead to.
+	Knocks         []health.Check
+	KnockIntervals map[health.Target]time.Duration
 	// Recheck are members to run a round of checks for at once.
 	Recheck []string
 	// Confirm asks for etcd's keys to be read at once: a member contradicts them.
@@ -167,7 +176,7 @@ const answeredGap = 5 * time.Second
 func Begin(p Planned, now time.Time) (State, Actions) {
 	s := State{
 		members: map[string]member{}, known: map[health.Target]outcome{}, servers: map[serverKey]server{},
-		serving: map[string]bool{},
+		doors: map[health.Target]door{}, serving: map[string]bool{},
 	}
 	var a Actions
 	s.plan(p, &a, now)
@@ -184,6 +193,10 @@ func Step(s State, e Event, now time.Time) (State, Actions) {
 	switch e := e.(type) {
 	case Checked:
 		if !next.checked(e, &a) {
+			return s, Actions{}
+		}
+	case Knocked:
+		if !next.knocked(e) {
 			return s, Actions{}
 		}
 	case Keyed:
@@ -227,6 +240,7 @@ func (s State) clone() State {
 	s.members = maps.Clone(s.members)
 	s.known = maps.Clone(s.known)
 	s.servers = maps.Clone(s.servers)
+	s.doors = maps.Clone(s.doors)
 	s.serving = maps.Clone(s.serving)
 	return s
 }
@@ -425,6 +439,7 @@ func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
 			switch {
 			case there && old.host == carrier.Host && old.target == target:
 				old.machine = old.machine.Reconfigure(svc.Options, ttl)
+				old.door = destination(carrier)
 				servers[key] = old
 				continue
 			case there && old.host == carrier.Host:
@@ -434,6 +449,7 @@ func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
 				s.epoch++
 				old = server{machine: health.NewMachine(svc.Check, svc.Options, ttl), target: target, host: carrier.Host, epoch: s.epoch, since: now}
 			}
+			old.door = destination(carrier)
 			if last, known := s.known[target]; known {
 				var ended bool
 				old.machine, ended = s.feed(carrier.Member, old.machine, last.Outcome, last.at)
@@ -456,6 +472,7 @@ func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
 	if !maps.Equal(before, s.wanted) {
 		a.Checks = s.checks()
 	}
+	s.adoptDoors(a)
 }
 
 func asBackup(s service.Server) string {

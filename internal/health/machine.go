@@ -1,5 +1,6 @@
 // Package health judges servers: what the results of a check mean for a service's new clients and sessions (machine.go,
-// pure: results and time in, verdicts out), and when checks run (checker.go, the only part with a clock and goroutines).
+// pure: results and time in, verdicts out), whether the port behind the service lets anybody in (door.go, pure, and knock.go,
+// the question), and when both are asked (checker.go, the only part with a clock and goroutines).
 //
 // It knows neither clusters nor roles as selectors see them, and publishes nothing. There is a Machine per service and
 // server, since options differ between services, and one running check per member and path, which all machines of that
@@ -49,6 +50,8 @@ type Outcome struct {
 	Answer patroni.Answer
 	// Silence says in words why there is no answer; empty if there is one.
 	Silence string
+	// Accepted says of a silent destination (see Knock) that it has taken the connection.
+	Accepted bool
 }
 
 // Words are the outcome in short: `200 primary running`, `silent: connection refused`.
