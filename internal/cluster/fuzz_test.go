@@ -58,7 +58,7 @@ func variants(t testing.TB) []Planned {
 		if err != nil {
 			t.Fatal(err)
 		}
-		plans = append(plans, Planned{c, r})
+		plans = append(plans, Planned{Cluster: c, Resolver: r})
 	}
 	return plans
 }
@@ -179,7 +179,7 @@ func BenchmarkStep(b *testing.B) {
 		b.Fatal(err)
 	}
 	start := time.Unix(0, 0)
-	s, _ := Begin(Planned{c, r}, start)
+	s, _ := Begin(Planned{Cluster: c, Resolver: r}, start)
 	says := script([]string{"replica", "running"})
 	e := Checked{health.Result{Target: s.target("pg-test-2", "/read-only"), Outcome: says.on("/read-only"), Ended: start}}
 	for b.Loop() {

@@ -51,8 +51,8 @@ type Config struct {
 	Check health.CheckFunc
 	// Knock asks the ports that services lead to; nil is health.Knock.
 	Knock health.CheckFunc
-	// Keys makes what follows a cluster's keys in etcd; nil, or a nil result, leaves etcd out. It is called again when the
-	// cluster's KeyPath has changed.
+	// Keys gives what follows a cluster's keys in etcd; nil, or a nil result, leaves etcd out. It is called again with each new
+	// declaration: Keys that are the same as before go on.
 	Keys func(c service.Cluster) Keys
 }
 
@@ -101,7 +101,7 @@ func New(c service.Cluster, cfg Config) (*Loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
 	}
-	first, a := Begin(Planned{c, resolver}, time.Now())
+	first, a := Begin(Planned{Cluster: c, Resolver: resolver}, time.Now())
 	if a.Refused != nil {
 		return nil, fmt.Errorf("cluster %s: %w", c.Name, a.Refused)
 	}
@@ -145,7 +145,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	checking.Go(func() { l.checker.Run(ctx) })
 	checking.Go(func() { l.knocker.Run(ctx) })
 	defer checking.Wait()
-	l.startKeys(ctx)
+	l.startKeys(ctx, l.keysOf(l.state.cluster))
 	defer func() { l.stopKeys() }()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -165,11 +165,12 @@ func (l *Loop) Run(ctx context.Context) error {
 		case r := <-l.readings:
 			l.step(Keyed{r})
 		case p := <-l.plans:
-			before := l.state.cluster.KeyPath
+			keys := l.keysOf(p.Cluster)
+			p.Rewatched = keys != l.keys
 			err := l.step(p.Planned)
-			if l.state.cluster.KeyPath != before {
+			if err == nil && p.Rewatched {
 				l.stopKeys()
-				l.startKeys(ctx)
+				l.startKeys(ctx, keys)
 			}
 			p.verdict <- err
 		case <-due:
@@ -178,13 +179,17 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
-// startKeys follows the cluster's keys in etcd, if it is to be asked.
-func (l *Loop) startKeys(ctx context.Context) {
-	l.keys, l.stopKeys = nil, func() {}
+// keysOf gives what is to follow a cluster's keys; nil if etcd isn't to be asked.
+func (l *Loop) keysOf(c service.Cluster) Keys {
 	if l.watch == nil {
-		return
+		return nil
 	}
-	keys := l.watch(l.state.cluster)
+	return l.watch(c)
+}
+
+// startKeys follows the cluster's keys in etcd.
+func (l *Loop) startKeys(ctx context.Context, keys Keys) {
+	l.keys, l.stopKeys = nil, func() {}
 	if keys == nil {
 		return
 	}
@@ -251,7 +256,7 @@ func (l *Loop) Replace(ctx context.Context, c service.Cluster) error {
 	if err != nil {
 		return fmt.Errorf("cluster %s: %w", c.Name, err)
 	}
-	p := planned{Planned{c, resolver}, make(chan error, 1)}
+	p := planned{Planned{Cluster: c, Resolver: resolver}, make(chan error, 1)}
 	select {
 	case l.plans <- p:
 	case <-l.ended:

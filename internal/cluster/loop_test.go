@@ -407,7 +407,7 @@ func TestIntervals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, a := Begin(Planned{c, r}, time.Unix(0, 0))
+	s, a := Begin(Planned{Cluster: c, Resolver: r}, time.Unix(0, 0))
 	for _, check := range a.Checks {
 		w := map[string]time.Duration{"/primary": time.Second, "/read-only": 2 * time.Second}[check.Path]
 		if check.Timeout != w {

@@ -121,6 +121,8 @@ type Checked struct{ health.Result }
 type Planned struct {
 	Cluster  service.Cluster
 	Resolver *resolve.Resolver
+	// Rewatched says that its keys are read elsewhere, or not at all, from now on: what was read before is void.
+	Rewatched bool
 }
 
 // Ticked is the passing of time: due at State.Deadline.
@@ -378,7 +380,7 @@ func (s *State) plan(p Planned, a *Actions, now time.Time) {
 		}
 	}
 	maps.DeleteFunc(s.members, func(name string, _ member) bool { return !present[name] })
-	if old.KeyPath != p.Cluster.KeyPath {
+	if p.Rewatched {
 		s.key = keys{}
 	}
 	s.believeKey()

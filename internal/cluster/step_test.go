@@ -184,7 +184,7 @@ func planning(t *testing.T, name string) Planned {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Planned{c, r}
+	return Planned{Cluster: c, Resolver: r}
 }
 
 // follows writes what came of a line's events.
