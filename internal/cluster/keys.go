@@ -149,9 +149,13 @@ func (s *State) barred(name string) string {
 }
 
 // feed gives a server's machine a result. One that is barred can't rise by it, not even for a moment.
-func (s *State) feed(member string, m health.Machine, o health.Outcome, at time.Time) (next health.Machine, ended bool) {
+func (s *State) feed(member string, door health.Target, m health.Machine, o health.Outcome, at time.Time) (next health.Machine, ended bool) {
 	before := m.Verdict().Phase
-	next, verdict := m.Feed(o, at)
+	take := m.Feed
+	if o.Silence != "" && s.maintained(member) && s.doors[door].Shut() == "" {
+		take = m.Excuse
+	}
+	next, verdict := take(o, at)
 	if !next.Kind().OfLeader() {
 		return next, verdict.EndSessions
 	}
@@ -160,6 +164,17 @@ func (s *State) feed(member string, m health.Machine, o health.Outcome, at time.
 		return deposed, before != health.Down && (verdict.EndSessions || also.EndSessions)
 	}
 	return next, verdict.EndSessions
+}
+
+// maintained says that a member that is silent now was in maintenance (Patroni's `pause`) when it was heard last, and that
+// nobody who answers knows of its end. Nobody is promoted by Patroni then.
+func (s *State) maintained(name string) bool {
+	for other, m := range s.members {
+		if other != name && m.answering() && !m.paused {
+			return false
+		}
+	}
+	return s.members[name].paused
 }
 
 // settleSystem finds out which database the cluster's is, as the members' and etcd's system identifiers tell. etcd's counts

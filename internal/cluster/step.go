@@ -72,9 +72,14 @@ type member struct {
 	// timeline that it was on.
 	successor string
 	lostAt    int
+	// paused says that it answered last that the cluster is in maintenance.
+	paused bool
 	// heir says that etcd has named it as the holder of the leader key, and it hasn't said yet that it leads.
 	heir bool
 }
+
+// answering says that its last check brought an answer.
+func (m member) answering() bool { return m.checked && m.last.Silence == "" }
 
 // outcome is a check's result and when it was there.
 type outcome struct {
@@ -258,7 +263,7 @@ func (s *State) checked(e Checked, a *Actions) bool {
 		if s.servers[key].target != e.Target {
 			return m, false
 		}
-		return s.feed(key.member, m, e.Outcome, e.Ended)
+		return s.feed(key.member, s.servers[key].door, m, e.Outcome, e.Ended)
 	})
 	return true
 }
@@ -319,6 +324,9 @@ func (s *State) observe(e Checked, a *Actions) {
 				a.recheck(name)
 			}
 			m.state = answer.State
+		}
+		if answer.Role != "" {
+			m.paused = answer.Pause
 		}
 		if answer.Timeline != 0 {
 			m.timeline = answer.Timeline
@@ -454,7 +462,7 @@ func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
 			old.door = destination(carrier)
 			if last, known := s.known[target]; known {
 				var ended bool
-				old.machine, ended = s.feed(carrier.Member, old.machine, last.Outcome, last.at)
+				old.machine, ended = s.feed(carrier.Member, old.door, old.machine, last.Outcome, last.at)
 				old = s.settle(old, ended)
 			}
 			servers[key] = old
