@@ -40,6 +40,8 @@ type State struct {
 	// switchover and searching are until when a primary is watched closely because it was told to stop, and a new one is
 	// looked for closely; zero in peace.
 	switchover, searching time.Time
+	// leaving is until when the primary gets no new clients because it is about to stop.
+	leaving time.Time
 	// claimants are the members that were last reported to claim the leader key together, or against it.
 	claimants []string
 	members   map[string]member
@@ -113,6 +115,8 @@ const (
 	contested
 	// shut out: the check passes, the port lets nobody in.
 	shut
+	// leaving: it was told to stop.
+	leaving
 	down
 )
 
@@ -234,7 +238,7 @@ func (s *State) Deadline() (time.Time, bool) {
 			first = at
 		}
 	}
-	for _, at := range []time.Time{s.switchover, s.searching} {
+	for _, at := range []time.Time{s.switchover, s.searching, s.leaving} {
 		if !at.IsZero() && (first.IsZero() || at.Before(first)) {
 			first = at
 		}

@@ -30,7 +30,7 @@ var update = flag.Bool("update", false, "rewrite what follows from each line of 
 //	TIME rounds                     they do so every two seconds until then
 //	TIME port N PORT answers        what comes of knocking at a port of the N-th member: also hangs, or refuses
 //	TIME etcd leader N              the leader key names the N-th member (or whoever), or nobody
-//	TIME etcd switchover N M        the failover key asks for a switchover; or that is done
+//	TIME etcd switchover N M        the failover key asks for a switchover, with `later` for a scheduled one; or that is done
 //	TIME etcd system ID             the initialize key has a system identifier
 //	TIME etcd lost REASON           and back
 //	TIME tick
@@ -294,6 +294,8 @@ func (p *picture) says(words []string) bool {
 		p.now.Failover, p.now.FailoverRevision = "", 0
 	case words[0] == "switchover" && len(rest) == 2:
 		p.now.Failover, p.now.FailoverRevision = fmt.Sprintf(`{"leader":"%s","member":"%s"}`, member(rest[0]), member(rest[1])), p.revision
+	case words[0] == "switchover" && len(rest) == 3 && rest[2] == "later":
+		p.now.Failover, p.now.FailoverRevision = fmt.Sprintf(`{"leader":"%s","member":"%s","scheduled_at":"2026-11-22T03:00:00+00:00"}`, member(rest[0]), member(rest[1])), p.revision
 	case words[0] == "system" && len(rest) == 1:
 		p.now.System = rest[0]
 	case words[0] == "lost" && len(rest) > 0:

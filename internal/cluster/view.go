@@ -28,6 +28,8 @@ func (s *State) conclude(a *Actions, now time.Time) {
 			if stands == up {
 				if why := s.contest(v.machine.Kind(), carrier.Member, accepting); why != "" {
 					stands, reason = contested, verdict.Reason+"; "+why
+				} else if v.machine.Kind().OfLeader() && carrier.Member == s.holder() && !s.leaving.IsZero() {
+					stands, reason = leaving, verdict.Reason+"; it is asked to leave"
 				} else if why := s.doors[v.door].Shut(); why != "" {
 					stands, reason = shut, fmt.Sprintf("%s; port %d: %s", verdict.Reason, carrier.Port, why)
 				}
@@ -110,6 +112,8 @@ func (s *State) tell(a *Actions, key serverKey, was, is standing, reason string)
 		a.logf(slog.LevelInfo, "%s: server %s is up: %s", key.service, key.member, reason)
 	case paused:
 		a.logf(slog.LevelWarn, "%s: server %s takes no new clients, sessions stay: %s", key.service, key.member, reason)
+	case leaving:
+		a.logf(slog.LevelInfo, "%s: server %s gets no new clients, sessions stay: %s", key.service, key.member, reason)
 	case shut:
 		a.logf(slog.LevelWarn, "%s: server %s gets no new clients, sessions stay: %s", key.service, key.member, reason)
 	case contested:
