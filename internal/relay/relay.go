@@ -49,6 +49,8 @@ type End struct {
 	// Cause is nil if both streams came to their ends in order, what Abort was given if that ended the flow, and
 	// otherwise an error that says which side broke and how.
 	Cause error
+	// ServerBroke says that the server's stream was cut (reset, timed out), by the server or on the way.
+	ServerBroke bool
 	// ToServer and ToClient are the bytes that were written to each side.
 	ToServer, ToClient int64
 }
@@ -271,7 +273,7 @@ func (f *Flow) close() {
 		_ = server.Close()
 	}
 	if f.end != nil {
-		f.end(End{Cause: cause, ToServer: f.toServer.Load(), ToClient: f.toClient.Load()})
+		f.end(End{Cause: cause, ServerBroke: !aborted && f.server.broke.Load(), ToServer: f.toServer.Load(), ToClient: f.toClient.Load()})
 	}
 	close(f.done)
 }
