@@ -50,8 +50,9 @@ With --engine haproxy a real HAProxy carries the services: pgporter renders its 
 it, and keeps it at what it finds out about the members. It starts one of its own below --haproxy-dir, or with
 --haproxy-system takes over the machine's.
 
-With --etcd the leader key that Patroni keeps there is watched too: a switchover is then seen when it is asked for, and a
-new primary when it is elected, instead of with the next check. Losing etcd changes nothing for healthy services.
+Where the inventory has a group etcd, or --etcd says where etcd is, the leader key that Patroni keeps there is watched too: a
+switchover is then seen when it is asked for, and a new primary when it is elected, instead of with the next check. Losing
+etcd changes nothing for healthy services.
 
 SIGHUP reads the inventory again; see pgporter help signals.`,
 		Example: `  pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
@@ -117,7 +118,7 @@ func run(c *cobra.Command, f runFlags) error {
 	if err != nil {
 		return err
 	}
-	keys, err := newLeaderKeys(f.etcd)
+	keys, err := newLeaderKeys(f.etcd, f.inventory != "")
 	if err != nil {
 		return err
 	}
@@ -131,6 +132,9 @@ func run(c *cobra.Command, f runFlags) error {
 	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys, Logger: logger}
 	if file, isFile := source.(*daemon.InventoryFile); isFile && engine != nil {
 		file.HAProxy, engine.Node, cfg.HAProxy = true, file.Node, engine
+	}
+	if file, isFile := source.(*daemon.InventoryFile); isFile {
+		file.Etcd = keys != nil
 	}
 	if bind.IsValid() {
 		cfg.Bind = bind.String()

@@ -29,7 +29,7 @@ func begun(t *testing.T, options string, tls bool) (State, time.Time) {
 		t.Fatal(err)
 	}
 	start := time.Unix(0, 0)
-	s, a := Begin(Planned{c, resolver}, start)
+	s, a := Begin(Planned{Cluster: c, Resolver: resolver}, start)
 	if a.Refused != nil {
 		t.Fatal(a.Refused)
 	}

@@ -46,7 +46,7 @@ func declared(name string) (service.Cluster, bool) {
 		c.Members = []service.Member{instance(1, service.Primary, false)}
 	case "pair": // one primary, one replica with pg_offline_query
 		c.Members = []service.Member{instance(1, service.Primary, false), instance(2, service.Replica, true)}
-	case "trio", "trio-static", "trio-options", "trio-moved", "trio-paths", "trio-few", "trio-back", "trio-backups": // 3 has pg_offline_query
+	case "trio", "trio-static", "trio-options", "trio-moved", "trio-paths", "trio-few", "trio-back", "trio-backups", "trio-pooled": // 3 has pg_offline_query
 		c.Members = []service.Member{instance(1, service.Primary, false), instance(2, service.Replica, false), instance(3, service.Replica, true)}
 	case "dedicated": // 3 is pg_role: offline
 		c.Members = []service.Member{instance(1, service.Primary, false), instance(2, service.Replica, false), instance(3, service.Offline, false)}
@@ -79,6 +79,8 @@ func declared(name string) (service.Cluster, bool) {
 		c.Members[1].Host = "10.10.10.99"
 	case "trio-paths": // the default service is checked by another path
 		c.Definitions[2].Check = "/read-write"
+	case "trio-pooled": // the primary and the replica service lead to PgBouncer
+		c.Definitions[0].Dest.Kind, c.Definitions[1].Dest.Kind = service.ToPgBouncer, service.ToPgBouncer
 	case "trio-few": // no offline service, one more of the same check
 		c.Definitions = append(c.Definitions[:3], definition("more", 5441, "/primary", "[]", ""))
 	}

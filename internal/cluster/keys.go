@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -38,6 +39,10 @@ const (
 	// switchoverSoon is how long after a switchover was asked for the primary is watched closely: it begins to stop 0.2 s
 	// after that and has released the key 1.3 s after it (measured with Patroni 3.0.2).
 	switchoverSoon = 3 * time.Second
+	// leavingSoon is how long at most a primary that was told to leave gets no new clients before it stops. Who is still being
+	// authenticated when it does is cut off, and nobody else can go on with that; it begins to stop 0.2 s after it was told, or
+	// later if its checkpoint takes longer, for which nobody is to wait.
+	leavingSoon = 500 * time.Millisecond
 	// searchSlack is how much longer than the leader key lives a new primary is looked for closely.
 	searchSlack = 10 * time.Second
 	// closeHolder is how often a member is checked that holds the leader key and isn't up yet, closeAny how often all
@@ -83,11 +88,31 @@ func (s *State) hear(r dcs.Reading, a *Actions, now time.Time) {
 			a.logf(slog.LevelError, "%s: the leader key names %s, which isn't declared as a member%s", s.cluster.Name, r.Leader, s.disbelief())
 		}
 	}
+	if r.Failover == "" {
+		s.leaving = time.Time{}
+	}
 	if r.FailoverRevision != was.heard.FailoverRevision && r.Failover != "" {
 		a.logf(slog.LevelInfo, "%s: a switchover is asked for: %s", s.cluster.Name, r.Failover)
 		a.recheck(s.names()...)
 		s.switchover = now.Add(switchoverSoon)
+		if s.key.known() && s.holder() != "" && leavesNow(r.Failover, s.holder()) {
+			s.leaving = now.Add(leavingSoon)
+		}
 	}
+}
+
+// leavesNow tells whether a failover key has a leader step down at once: Patroni writes a JSON object with the leader that is to
+// leave (empty in a failover by hand), the member that is to lead (empty for anyone), and scheduled_at for later.
+func leavesNow(failover, leader string) bool {
+	var told struct {
+		Leader    string `json:"leader"`
+		Member    string `json:"member"`
+		Scheduled string `json:"scheduled_at"`
+	}
+	if err := json.Unmarshal([]byte(failover), &told); err != nil {
+		return false
+	}
+	return told.Scheduled == "" && told.Member != leader && (told.Leader == leader || told.Leader == "")
 }
 
 // keyWords are a reading in short.
@@ -149,9 +174,13 @@ func (s *State) barred(name string) string {
 }
 
 // feed gives a server's machine a result. One that is barred can't rise by it, not even for a moment.
-func (s *State) feed(member string, m health.Machine, o health.Outcome, at time.Time) (next health.Machine, ended bool) {
+func (s *State) feed(member string, door health.Target, m health.Machine, o health.Outcome, at time.Time) (next health.Machine, ended bool) {
 	before := m.Verdict().Phase
-	next, verdict := m.Feed(o, at)
+	take := m.Feed
+	if o.Silence != "" && s.maintained(member) && s.doors[door].Shut() == "" {
+		take = m.Excuse
+	}
+	next, verdict := take(o, at)
 	if !next.Kind().OfLeader() {
 		return next, verdict.EndSessions
 	}
@@ -160,6 +189,17 @@ func (s *State) feed(member string, m health.Machine, o health.Outcome, at time.
 		return deposed, before != health.Down && (verdict.EndSessions || also.EndSessions)
 	}
 	return next, verdict.EndSessions
+}
+
+// maintained says that a member that is silent now was in maintenance (Patroni's `pause`) when it was heard last, and that
+// nobody who answers knows of its end. Nobody is promoted by Patroni then.
+func (s *State) maintained(name string) bool {
+	for other, m := range s.members {
+		if other != name && m.answering() && !m.paused {
+			return false
+		}
+	}
+	return s.members[name].paused
 }
 
 // settleSystem finds out which database the cluster's is, as the members' and etcd's system identifiers tell. etcd's counts
@@ -233,7 +273,7 @@ func (s *State) ttl() time.Duration { return time.Duration(s.cluster.TTL) * time
 
 // calm ends what is over.
 func (s *State) calm(now time.Time) {
-	for _, until := range []*time.Time{&s.switchover, &s.searching} {
+	for _, until := range []*time.Time{&s.switchover, &s.searching, &s.leaving} {
 		if !until.IsZero() && !now.Before(*until) {
 			*until = time.Time{}
 		}

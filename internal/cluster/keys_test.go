@@ -48,7 +48,7 @@ func TestLoopLeaderKey(t *testing.T) {
 		g.set(2, "replica running")
 		g.set(3, "replica running")
 		keys := &scriptedKeys{says: make(chan dcs.Reading)}
-		l, err := New(c, Config{Logger: slog.New(log), Check: g.check, Keys: func(service.Cluster) Keys { return keys }})
+		l, err := New(c, Config{Logger: slog.New(log), Check: g.check, Knock: g.knock, Keys: func(service.Cluster) Keys { return keys }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,7 +143,7 @@ func TestLoopKeyPath(t *testing.T) {
 		g.set(2, "replica running")
 		g.set(3, "replica running")
 		made := make(chan *scriptedKeys, 2)
-		l, err := New(c, Config{Logger: slog.New(&logbook{}), Check: g.check, Keys: func(c service.Cluster) Keys {
+		l, err := New(c, Config{Logger: slog.New(&logbook{}), Check: g.check, Knock: g.knock, Keys: func(c service.Cluster) Keys {
 			if c.KeyPath == "/none" {
 				return nil
 			}

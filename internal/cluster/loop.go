@@ -30,6 +30,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/dcs"
@@ -48,8 +49,10 @@ type Config struct {
 	CAFile string
 	// Check runs the checks; nil asks Patroni.
 	Check health.CheckFunc
-	// Keys makes what follows a cluster's keys in etcd; nil, or a nil result, leaves etcd out. It is called again when the
-	// cluster's KeyPath has changed.
+	// Knock asks the ports that services lead to; nil is health.Knock.
+	Knock health.CheckFunc
+	// Keys gives what follows a cluster's keys in etcd; nil, or a nil result, leaves etcd out. It is called again with each new
+	// declaration: Keys that are the same as before go on.
 	Keys func(c service.Cluster) Keys
 }
 
@@ -67,6 +70,7 @@ type Loop struct {
 	log     *slog.Logger
 	board   *state.Board
 	checker *health.Checker
+	knocker *health.Checker
 	state   State
 	watch   func(c service.Cluster) Keys
 	// keys is what runs now; nil without etcd. stopKeys ends it and waits for that.
@@ -74,6 +78,7 @@ type Loop struct {
 	stopKeys func()
 
 	results  chan health.Result
+	knocks   chan health.Result
 	readings chan dcs.Reading
 	plans    chan planned
 	// ended is closed when Run returns.
@@ -96,7 +101,7 @@ func New(c service.Cluster, cfg Config) (*Loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
 	}
-	first, a := Begin(Planned{c, resolver}, time.Now())
+	first, a := Begin(Planned{Cluster: c, Resolver: resolver}, time.Now())
 	if a.Refused != nil {
 		return nil, fmt.Errorf("cluster %s: %w", c.Name, a.Refused)
 	}
@@ -108,16 +113,26 @@ func New(c service.Cluster, cfg Config) (*Loop, error) {
 	}
 	l := &Loop{
 		name: c.Name, log: cfg.Logger, board: state.NewBoard(a.View), state: first, watch: cfg.Keys, stopKeys: func() {},
-		results: make(chan health.Result), readings: make(chan dcs.Reading), plans: make(chan planned), ended: make(chan struct{}),
+		results: make(chan health.Result), knocks: make(chan health.Result), readings: make(chan dcs.Reading), plans: make(chan planned), ended: make(chan struct{}),
 	}
-	l.checker = health.NewChecker(cfg.Check, func(ctx context.Context, r health.Result) {
+	if cfg.Knock == nil {
+		cfg.Knock = health.Knock
+	}
+	l.checker = health.NewChecker(cfg.Check, into(l.results))
+	l.checker.Set(a.Checks)
+	l.knocker = health.NewChecker(cfg.Knock, into(l.knocks))
+	l.knocker.Set(a.Knocks)
+	return l, nil
+}
+
+// into brings results to the loop.
+func into(results chan<- health.Result) func(context.Context, health.Result) {
+	return func(ctx context.Context, r health.Result) {
 		select {
-		case l.results <- r:
+		case results <- r:
 		case <-ctx.Done():
 		}
-	})
-	l.checker.Set(a.Checks)
-	return l, nil
+	}
 }
 
 // Board is where the loop publishes.
@@ -126,13 +141,11 @@ func (l *Loop) Board() *state.Board { return l.board }
 // Run checks and publishes until ctx ends, and returns nil when all that it started has ended. It may be called once.
 func (l *Loop) Run(ctx context.Context) error {
 	defer close(l.ended)
-	checking := make(chan struct{})
-	go func() {
-		defer close(checking)
-		l.checker.Run(ctx)
-	}()
-	defer func() { <-checking }()
-	l.startKeys(ctx)
+	var checking sync.WaitGroup
+	checking.Go(func() { l.checker.Run(ctx) })
+	checking.Go(func() { l.knocker.Run(ctx) })
+	defer checking.Wait()
+	l.startKeys(ctx, l.keysOf(l.state.cluster))
 	defer func() { l.stopKeys() }()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -147,14 +160,17 @@ func (l *Loop) Run(ctx context.Context) error {
 			return nil
 		case r := <-l.results:
 			l.step(Checked{r})
+		case r := <-l.knocks:
+			l.step(Knocked{r})
 		case r := <-l.readings:
 			l.step(Keyed{r})
 		case p := <-l.plans:
-			before := l.state.cluster.KeyPath
+			keys := l.keysOf(p.Cluster)
+			p.Rewatched = keys != l.keys
 			err := l.step(p.Planned)
-			if l.state.cluster.KeyPath != before {
+			if err == nil && p.Rewatched {
 				l.stopKeys()
-				l.startKeys(ctx)
+				l.startKeys(ctx, keys)
 			}
 			p.verdict <- err
 		case <-due:
@@ -163,13 +179,17 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
-// startKeys follows the cluster's keys in etcd, if it is to be asked.
-func (l *Loop) startKeys(ctx context.Context) {
-	l.keys, l.stopKeys = nil, func() {}
+// keysOf gives what is to follow a cluster's keys; nil if etcd isn't to be asked.
+func (l *Loop) keysOf(c service.Cluster) Keys {
 	if l.watch == nil {
-		return
+		return nil
 	}
-	keys := l.watch(l.state.cluster)
+	return l.watch(c)
+}
+
+// startKeys follows the cluster's keys in etcd.
+func (l *Loop) startKeys(ctx context.Context, keys Keys) {
+	l.keys, l.stopKeys = nil, func() {}
 	if keys == nil {
 		return
 	}
@@ -207,8 +227,14 @@ func (l *Loop) step(e Event) error {
 	for target, interval := range a.Intervals {
 		l.checker.SetInterval(target, interval)
 	}
+	if a.Knocks != nil {
+		l.knocker.Set(a.Knocks)
+	}
+	for target, interval := range a.KnockIntervals {
+		l.knocker.SetInterval(target, interval)
+	}
 	for _, member := range a.Recheck {
-		l.checker.Trigger(member)
+		l.Recheck(member)
 	}
 	if a.Confirm && l.keys != nil {
 		l.keys.Confirm()
@@ -230,7 +256,7 @@ func (l *Loop) Replace(ctx context.Context, c service.Cluster) error {
 	if err != nil {
 		return fmt.Errorf("cluster %s: %w", c.Name, err)
 	}
-	p := planned{Planned{c, resolver}, make(chan error, 1)}
+	p := planned{Planned{Cluster: c, Resolver: resolver}, make(chan error, 1)}
 	select {
 	case l.plans <- p:
 	case <-l.ended:
@@ -244,6 +270,9 @@ func (l *Loop) Replace(ctx context.Context, c service.Cluster) error {
 	return nil
 }
 
-// Recheck has a member checked by all its paths at once: something was seen that its last results don't explain. Calls
-// within 100 ms are one. It never blocks.
-func (l *Loop) Recheck(member string) { l.checker.Trigger(member) }
+// Recheck has a member checked by all its paths at once, and its ports: something was seen that its last results don't
+// explain. Calls within 100 ms are one. It never blocks.
+func (l *Loop) Recheck(member string) {
+	l.checker.Trigger(member)
+	l.knocker.Trigger(member)
+}

@@ -27,9 +27,39 @@ type stage struct {
 	mu    sync.Mutex
 	says  map[string]scripted
 	asked map[string]int
+	// ports are what keeps ports from answering, and knocked how often each was asked, by host:port.
+	ports   map[string]health.Outcome
+	knocked map[string]int
 }
 
-func newStage() *stage { return &stage{says: map[string]scripted{}, asked: map[string]int{}} }
+func newStage() *stage {
+	return &stage{says: map[string]scripted{}, asked: map[string]int{}, ports: map[string]health.Outcome{}, knocked: map[string]int{}}
+}
+
+// port says what comes of knocking at a port.
+func (g *stage) port(address string, o health.Outcome) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ports[address] = o
+}
+
+// knock is the loop's CheckFunc of ports. Those that hang make it wait for the timeout.
+func (g *stage) knock(ctx context.Context, t health.Target) health.Outcome {
+	g.mu.Lock()
+	o := g.ports[t.Base]
+	g.knocked[t.Base]++
+	g.mu.Unlock()
+	if o.Accepted {
+		<-ctx.Done()
+	}
+	return o
+}
+
+func (g *stage) knockedAt(address string) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.knocked[address]
+}
 
 func (g *stage) set(member int, words string) {
 	g.mu.Lock()
@@ -95,7 +125,7 @@ func inBubble(t *testing.T, name string, test func(t *testing.T, l *Loop, g *sta
 		g.set(1, "lock primary running")
 		g.set(2, "replica running")
 		g.set(3, "replica running")
-		l, err := New(c, Config{Logger: slog.New(log), Check: g.check})
+		l, err := New(c, Config{Logger: slog.New(log), Check: g.check, Knock: g.knock})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -277,7 +307,7 @@ func TestReplace(t *testing.T) {
 func TestReplaceWithoutRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := declared("trio")
-		l, err := New(c, Config{Logger: slog.New(&logbook{}), Check: newStage().check})
+		l, err := New(c, Config{Logger: slog.New(&logbook{}), Check: newStage().check, Knock: newStage().knock})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -377,7 +407,7 @@ func TestIntervals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, a := Begin(Planned{c, r}, time.Unix(0, 0))
+	s, a := Begin(Planned{Cluster: c, Resolver: r}, time.Unix(0, 0))
 	for _, check := range a.Checks {
 		w := map[string]time.Duration{"/primary": time.Second, "/read-only": 2 * time.Second}[check.Path]
 		if check.Timeout != w {
@@ -442,7 +472,7 @@ func TestRealPatroniAPI(t *testing.T) {
 		m.PatroniPort, _ = strconv.Atoi(port)
 		c.Members = append(c.Members, m)
 	}
-	l, err := New(c, Config{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	l, err := New(c, Config{Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Knock: g.knock})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,12 +40,16 @@ type State struct {
 	// switchover and searching are until when a primary is watched closely because it was told to stop, and a new one is
 	// looked for closely; zero in peace.
 	switchover, searching time.Time
+	// leaving is until when the primary gets no new clients because it is about to stop.
+	leaving time.Time
 	// claimants are the members that were last reported to claim the leader key together, or against it.
 	claimants []string
 	members   map[string]member
 	// known holds the last outcome of every check that is running now.
 	known   map[health.Target]outcome
 	servers map[serverKey]server
+	// doors are the ports that the servers' services lead to.
+	doors map[health.Target]door
 	// serving are the services that had a usable server at the last step.
 	serving map[string]bool
 	// epoch is the highest one given to a server.
@@ -70,9 +74,14 @@ type member struct {
 	// timeline that it was on.
 	successor string
 	lostAt    int
+	// paused says that it answered last that the cluster is in maintenance.
+	paused bool
 	// heir says that etcd has named it as the holder of the leader key, and it hasn't said yet that it leads.
 	heir bool
 }
+
+// answering says that its last check brought an answer.
+func (m member) answering() bool { return m.checked && m.last.Silence == "" }
 
 // outcome is a check's result and when it was there.
 type outcome struct {
@@ -86,8 +95,10 @@ type serverKey struct{ service, member string }
 type server struct {
 	machine health.Machine
 	target  health.Target
-	host    string
-	epoch   uint64
+	// door is the destination.
+	door  health.Target
+	host  string
+	epoch uint64
 	// ended says why the epoch rose last.
 	ended string
 	up    bool
@@ -109,10 +120,14 @@ const (
 	up
 	paused
 	contested
+	// shut out: the check passes, the port lets nobody in.
+	shut
+	// leaving: it was told to stop.
+	leaving
 	down
 )
 
-// Event is what a State is stepped with: Checked, Keyed, Planned or Ticked.
+// Event is what a State is stepped with: Checked, Knocked, Keyed, Planned or Ticked.
 type Event interface{ event() }
 
 // Checked is a check's result. One that isn't asked for any more is ignored.
@@ -122,6 +137,8 @@ type Checked struct{ health.Result }
 type Planned struct {
 	Cluster  service.Cluster
 	Resolver *resolve.Resolver
+	// Rewatched says that its keys are read elsewhere, or not at all, from now on: what was read before is void.
+	Rewatched bool
 }
 
 // Ticked is the passing of time: due at State.Deadline.
@@ -139,6 +156,9 @@ type Actions struct {
 	Checks []health.Check
 	// Intervals are those of running checks.
 	Intervals map[health.Target]time.Duration
+	// Knocks and KnockIntervals are the same for the ports that services lead to.
+	Knocks         []health.Check
+	KnockIntervals map[health.Target]time.Duration
 	// Recheck are members to run a round of checks for at once.
 	Recheck []string
 	// Confirm asks for etcd's keys to be read at once: a member contradicts them.
@@ -174,7 +194,7 @@ const answeredGap = 5 * time.Second
 func Begin(p Planned, now time.Time) (State, Actions) {
 	s := State{
 		members: map[string]member{}, known: map[health.Target]outcome{}, servers: map[serverKey]server{},
-		serving: map[string]bool{},
+		doors: map[health.Target]door{}, serving: map[string]bool{},
 	}
 	var a Actions
 	s.plan(p, &a, now)
@@ -191,6 +211,10 @@ func Step(s State, e Event, now time.Time) (State, Actions) {
 	switch e := e.(type) {
 	case Checked:
 		if !next.checked(e, &a) {
+			return s, Actions{}
+		}
+	case Knocked:
+		if !next.knocked(e) {
 			return s, Actions{}
 		}
 	case Keyed:
@@ -221,7 +245,7 @@ func (s *State) Deadline() (time.Time, bool) {
 			first = at
 		}
 	}
-	for _, at := range []time.Time{s.switchover, s.searching} {
+	for _, at := range []time.Time{s.switchover, s.searching, s.leaving} {
 		if !at.IsZero() && (first.IsZero() || at.Before(first)) {
 			first = at
 		}
@@ -234,6 +258,7 @@ func (s State) clone() State {
 	s.members = maps.Clone(s.members)
 	s.known = maps.Clone(s.known)
 	s.servers = maps.Clone(s.servers)
+	s.doors = maps.Clone(s.doors)
 	s.serving = maps.Clone(s.serving)
 	return s
 }
@@ -249,7 +274,7 @@ func (s *State) checked(e Checked, a *Actions) bool {
 		if s.servers[key].target != e.Target {
 			return m, false
 		}
-		return s.feed(key.member, m, e.Outcome, e.Ended)
+		return s.feed(key.member, s.servers[key].door, m, e.Outcome, e.Ended)
 	})
 	return true
 }
@@ -313,6 +338,9 @@ func (s *State) observe(e Checked, a *Actions) {
 				a.recheck(name)
 			}
 			m.state = answer.State
+		}
+		if answer.Role != "" {
+			m.paused = answer.Pause
 		}
 		if answer.Timeline != 0 {
 			m.timeline = answer.Timeline
@@ -380,7 +408,7 @@ func (s *State) plan(p Planned, a *Actions, now time.Time) {
 		}
 	}
 	maps.DeleteFunc(s.members, func(name string, _ member) bool { return !present[name] })
-	if old.KeyPath != p.Cluster.KeyPath {
+	if p.Rewatched {
 		s.key = keys{}
 	}
 	s.believeKey()
@@ -442,6 +470,7 @@ func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
 			switch {
 			case there && old.host == carrier.Host && old.target == target:
 				old.machine = old.machine.Reconfigure(svc.Options, ttl)
+				old.door = destination(carrier)
 				servers[key] = old
 				continue
 			case there && old.host == carrier.Host:
@@ -454,9 +483,10 @@ func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
 				}
 				old = s.expire(server{machine: health.NewMachine(svc.Check, svc.Options, ttl), target: target, host: carrier.Host, since: now}, why)
 			}
+			old.door = destination(carrier)
 			if last, known := s.known[target]; known {
 				var ended bool
-				old.machine, ended = s.feed(carrier.Member, old.machine, last.Outcome, last.at)
+				old.machine, ended = s.feed(carrier.Member, old.door, old.machine, last.Outcome, last.at)
 				old = s.settle(old, ended)
 			}
 			servers[key] = old
@@ -476,6 +506,7 @@ func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
 	if !maps.Equal(before, s.wanted) {
 		a.Checks = s.checks()
 	}
+	s.adoptDoors(a)
 }
 
 func asBackup(s service.Server) string {

@@ -28,8 +28,9 @@ var update = flag.Bool("update", false, "rewrite what follows from each line of 
 //	TIME N [/PATH] silent REASON    what keeps it from answering
 //	TIME round                      all members say again what they said last
 //	TIME rounds                     they do so every two seconds until then
+//	TIME port N PORT answers        what comes of knocking at a port of the N-th member: also hangs, or refuses
 //	TIME etcd leader N              the leader key names the N-th member (or whoever), or nobody
-//	TIME etcd switchover N M        the failover key asks for a switchover; or that is done
+//	TIME etcd switchover N M        the failover key asks for a switchover, with `later` for a scheduled one; or that is done
 //	TIME etcd system ID             the initialize key has a system identifier
 //	TIME etcd lost REASON           and back
 //	TIME tick
@@ -117,6 +118,18 @@ func play(t *testing.T, file, text string) string {
 			if etcd.lost == "" || words[2] == "lost" {
 				events = []Event{Keyed{etcd.reading()}}
 			}
+		case "port":
+			if len(words) != 5 || outcomesOfKnocks[words[4]] == nil {
+				fail("want port N PORT answers, hangs or refuses")
+			}
+			for at := range s.doors {
+				if at.Member == "pg-test-"+words[2] && strings.HasSuffix(at.Base, ":"+words[3]) {
+					events = append(events, Knocked{health.Result{Target: at, Outcome: *outcomesOfKnocks[words[4]], Ended: now}})
+				}
+			}
+			if len(events) != 1 {
+				fail("no service leads to port %s of %s", words[3], words[2])
+			}
 		case "replace":
 			events = []Event{planning(t, words[2])}
 		case "round":
@@ -158,6 +171,11 @@ func play(t *testing.T, file, text string) string {
 	return strings.Join(out, "\n") + "\n"
 }
 
+// outcomesOfKnocks are what may come of one.
+var outcomesOfKnocks = map[string]*health.Outcome{
+	"answers": {}, "hangs": {Silence: "timed out after 1s", Accepted: true}, "refuses": {Silence: "connection refused"},
+}
+
 func planning(t *testing.T, name string) Planned {
 	c, known := declared(name)
 	if !known {
@@ -167,7 +185,7 @@ func planning(t *testing.T, name string) Planned {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Planned{c, r}
+	return Planned{Cluster: c, Resolver: r}
 }
 
 // follows writes what came of a line's events.
@@ -286,6 +304,8 @@ func (p *picture) says(words []string) bool {
 		p.now.Failover, p.now.FailoverRevision = "", 0
 	case words[0] == "switchover" && len(rest) == 2:
 		p.now.Failover, p.now.FailoverRevision = fmt.Sprintf(`{"leader":"%s","member":"%s"}`, member(rest[0]), member(rest[1])), p.revision
+	case words[0] == "switchover" && len(rest) == 3 && rest[2] == "later":
+		p.now.Failover, p.now.FailoverRevision = fmt.Sprintf(`{"leader":"%s","member":"%s","scheduled_at":"2026-11-22T03:00:00+00:00"}`, member(rest[0]), member(rest[1])), p.revision
 	case words[0] == "system" && len(rest) == 1:
 		p.now.System = rest[0]
 	case words[0] == "lost" && len(rest) > 0:

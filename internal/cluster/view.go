@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -27,6 +28,10 @@ func (s *State) conclude(a *Actions, now time.Time) {
 			if stands == up {
 				if why := s.contest(v.machine.Kind(), carrier.Member, accepting); why != "" {
 					stands, reason = contested, verdict.Reason+"; "+why
+				} else if v.machine.Kind().OfLeader() && carrier.Member == s.holder() && !s.leaving.IsZero() {
+					stands, reason = leaving, verdict.Reason+"; it is asked to leave"
+				} else if why := s.doors[v.door].Shut(); why != "" {
+					stands, reason = shut, fmt.Sprintf("%s; port %d: %s", verdict.Reason, carrier.Port, why)
 				}
 			}
 			if isUp := stands == up; isUp != v.up {
@@ -35,6 +40,10 @@ func (s *State) conclude(a *Actions, now time.Time) {
 			v = v.recover(stands, now)
 			if stands != v.standing {
 				s.tell(a, key, v.standing, stands, reason)
+				if stands == shut {
+					// It may have been opened since anybody knocked.
+					a.recheck(carrier.Member)
+				}
 				v.standing = stands
 			}
 			s.servers[key] = v
@@ -44,14 +53,14 @@ func (s *State) conclude(a *Actions, now time.Time) {
 		services = append(services, out)
 		serving[svc.FullName] = len(out.Usable()) > 0
 		if s.serving[svc.FullName] && !serving[svc.FullName] {
-			if health.KindOf(svc.Check).OfLeader() {
+			if health.KindOf(svc.Check).OfLeader() && len(accepting) == 0 {
 				s.search(now)
 			}
 			a.logf(slog.LevelError, "%s: no server is left: %s", svc.FullName, reasons(out))
 		}
 	}
 	s.serving = serving
-	a.Intervals = s.intervals()
+	a.Intervals, a.KnockIntervals = s.intervals(), s.knockIntervals()
 	s.post(a, services, now)
 }
 
@@ -105,6 +114,10 @@ func (s *State) tell(a *Actions, key serverKey, was, is standing, reason string)
 		a.logf(slog.LevelInfo, "%s: server %s is up: %s", key.service, key.member, reason)
 	case paused:
 		a.logf(slog.LevelWarn, "%s: server %s takes no new clients, sessions stay: %s", key.service, key.member, reason)
+	case leaving:
+		a.logf(slog.LevelInfo, "%s: server %s gets no new clients, sessions stay: %s", key.service, key.member, reason)
+	case shut:
+		a.logf(slog.LevelWarn, "%s: server %s gets no new clients, sessions stay: %s", key.service, key.member, reason)
 	case contested:
 		a.logf(slog.LevelWarn, "%s: server %s gets no new clients: %s", key.service, key.member, reason)
 	case down:

@@ -50,7 +50,7 @@ type Config struct {
 	Reload <-chan os.Signal
 	// Parts follow the configuration beside the engine.
 	Parts []Part
-	// LeaderKeys watches the clusters' leader keys in etcd; nil leaves that to the checks.
+	// LeaderKeys says how the clusters' leader keys in etcd are watched; nil leaves etcd out.
 	LeaderKeys *LeaderKeys
 	Logger     *slog.Logger
 	// Ready is called once every port is open; may be nil.
@@ -73,6 +73,8 @@ type Loaded struct {
 	Plan service.Plan
 	// Base is what a HAProxy stands on; nil where none is run, or it isn't known to change.
 	Base *service.Base
+	// Etcd says how the leader keys of clusters are read, by their names. It stands beside the Plan since it holds passwords.
+	Etcd map[string]service.Etcd
 	// Warnings are for the log, Assumed for the log and the status: what was decided where nothing was said.
 	Warnings []string
 	Assumed  []string
@@ -105,6 +107,8 @@ type Daemon struct {
 	assumed  []string
 	refused  string
 	accepted int
+	// etcd is what the running configuration says of it, by clusters.
+	etcd map[string]service.Etcd
 	// loops joins the cluster loops, which live and end with their clusters.
 	loops   sync.WaitGroup
 	loopCtx context.Context
@@ -267,7 +271,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 
 	// All that can fail comes first.
 	sets, err := resolved(l.Plan, current)
-	if err != nil {
+	if err = errors.Join(err, d.cfg.LeaderKeys.fits(l)); err != nil {
 		return err
 	}
 	for _, c := range l.Plan.Clusters {
@@ -317,6 +321,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		change.Abort()
 		return nil
 	}
+	undoEtcd := d.declareEtcd(l)
 	for name, r := range next {
 		if current[name] == nil {
 			d.start(name, r)
@@ -325,12 +330,14 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		if err := r.loop.Replace(ctx, r.plan); err != nil {
 			// Only a role change since validate, or the end of ctx, brings us here.
 			change.Abort()
+			undoEtcd()
 			d.rollBack(next, current)
 			return fmt.Errorf("cluster %s: %w", name, err)
 		}
 	}
 	d.awaitFirstChecks(ctx, next)
 	if err := change.Commit(ctx); err != nil {
+		undoEtcd()
 		d.rollBack(next, current)
 		return err
 	}

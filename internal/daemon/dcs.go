@@ -1,9 +1,13 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
+	"path"
+	"reflect"
 	"strings"
 
 	"github.com/pgporter/pgporter/internal/cluster"
@@ -14,7 +18,7 @@ import (
 // DefaultNamespace is where Pigsty has Patroni keep its keys in etcd.
 const DefaultNamespace = "/pg"
 
-// Etcd says where Patroni's keys are and how to read them.
+// Etcd says where Patroni's keys are and how to read them. What is empty is as the configuration says.
 type Etcd struct {
 	// Endpoints, CAFile, CertFile, KeyFile and User are as in dcs.Config.
 	Endpoints                 []string
@@ -22,51 +26,133 @@ type Etcd struct {
 	User                      string
 	// PasswordFile holds the user's password in its first line. It is read for each connection.
 	PasswordFile string
-	// Namespace is the path below which clusters have their keys; DefaultNamespace if empty.
+	// Namespace is the path below which clusters have their keys.
 	Namespace string
 }
 
-// LeaderKeys watches the leader keys of the clusters that are served.
-type LeaderKeys struct {
-	etcd      *dcs.Etcd
-	namespace string
+// silent tells whether nothing is said.
+func (e Etcd) silent() bool {
+	return len(e.Endpoints) == 0 && e.CAFile+e.CertFile+e.KeyFile+e.User+e.PasswordFile+e.Namespace == ""
 }
 
-// NewLeaderKeys checks where etcd is said to be and connects to nobody. The error lists every problem.
-func NewLeaderKeys(e Etcd) (*LeaderKeys, error) {
-	cfg := dcs.Config{Endpoints: e.Endpoints, CAFile: e.CAFile, CertFile: e.CertFile, KeyFile: e.KeyFile, User: e.User}
-	if e.PasswordFile != "" {
-		cfg.Password = func() (string, error) { return firstLine(e.PasswordFile) }
+// LeaderKeys says how the leader keys of the clusters that are served are watched: as the configuration declares it
+// (Loaded.Etcd), unless something else was said at the start, which then holds for every cluster.
+type LeaderKeys struct{ said Etcd }
+
+// NewLeaderKeys checks what was said and connects to nobody. The error lists every problem.
+func NewLeaderKeys(said Etcd) (*LeaderKeys, error) {
+	var err error
+	if len(said.Endpoints) > 0 {
+		_, err = dcs.New(said.config(service.Etcd{}))
 	}
-	namespace := e.Namespace
-	if namespace == "" {
-		namespace = DefaultNamespace
-	}
-	etcd, err := dcs.New(cfg)
-	if !strings.HasPrefix(namespace, "/") {
-		err = errors.Join(err, fmt.Errorf("namespace %q: a path that begins with /, such as %s", namespace, DefaultNamespace))
+	if said.Namespace != "" && !strings.HasPrefix(said.Namespace, "/") {
+		err = errors.Join(err, fmt.Errorf("namespace %q: a path that begins with /, such as %s", said.Namespace, DefaultNamespace))
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &LeaderKeys{etcd, strings.TrimRight(namespace, "/")}, nil
+	return &LeaderKeys{said}, nil
 }
 
-// pathOf is where a cluster has its keys.
-func (k *LeaderKeys) pathOf(c service.Cluster) string {
-	if c.KeyPath != "" {
-		return c.KeyPath
+// config is what was said, and declared where nothing was. Endpoints that were said are another etcd than the declared one:
+// nothing of that holds for it.
+func (e Etcd) config(declared service.Etcd) dcs.Config {
+	if len(e.Endpoints) > 0 {
+		declared = service.Etcd{Endpoints: e.Endpoints}
 	}
-	return k.namespace + "/" + c.Name
-}
-
-// loopConfig is what every cluster's loop is made with.
-func (d *Daemon) loopConfig() cluster.Config {
-	cfg := cluster.Config{Logger: d.log}
-	if k := d.cfg.LeaderKeys; k != nil {
-		cfg.Keys = func(c service.Cluster) cluster.Keys { return k.etcd.Watch(k.pathOf(c)) }
+	cfg := dcs.Config{
+		Endpoints: declared.Endpoints, User: cmp.Or(e.User, declared.User),
+		CAFile: cmp.Or(e.CAFile, declared.CAFile), CertFile: cmp.Or(e.CertFile, declared.CertFile), KeyFile: cmp.Or(e.KeyFile, declared.KeyFile),
+	}
+	switch {
+	case e.PasswordFile != "":
+		cfg.Password = func() (string, error) { return firstLine(e.PasswordFile) }
+	case declared.Password != "":
+		cfg.Password = func() (string, error) { return declared.Password.Reveal(), nil }
 	}
 	return cfg
+}
+
+// fits refuses a configuration without etcd where it was said how its etcd is to be read.
+func (k *LeaderKeys) fits(l Loaded) error {
+	if k == nil || k.said.silent() || len(k.said.Endpoints) > 0 || l.Sent != nil || len(l.Etcd) > 0 {
+		return nil
+	}
+	return errors.New("it was said how etcd is to be read, but neither where it is nor is there a group etcd in the inventory")
+}
+
+// pathOf is where a cluster has its keys. A namespace that was said goes before the declared one.
+func (k *LeaderKeys) pathOf(c service.Cluster) string {
+	if c.KeyPath == "" {
+		return strings.TrimRight(cmp.Or(k.said.Namespace, DefaultNamespace), "/") + "/" + c.Name
+	}
+	if k.said.Namespace == "" {
+		return c.KeyPath
+	}
+	scope := path.Base(c.KeyPath)
+	if scope != c.Name {
+		// A group of a Citus cluster: its shard and its number.
+		scope = path.Base(path.Dir(c.KeyPath)) + "/" + scope
+	}
+	return strings.TrimRight(k.said.Namespace, "/") + "/" + scope
+}
+
+// watcher gives what follows a cluster's keys; it is called whenever that might have become another one.
+type watcher func(c service.Cluster) cluster.Keys
+
+// watcherFor makes the watcher of one cluster's loop. As long as nothing has changed it gives the same Keys again. Keys that
+// can't be watched are no reason not to serve: the checks decide as they do without etcd.
+func (d *Daemon) watcherFor() watcher {
+	k := d.cfg.LeaderKeys
+	if k == nil {
+		return nil
+	}
+	var path string
+	var declared service.Etcd
+	var had cluster.Keys
+	return func(c service.Cluster) cluster.Keys {
+		d.mu.Lock()
+		now, known := d.etcd[c.Name]
+		d.mu.Unlock()
+		at := k.pathOf(c)
+		switch {
+		case len(k.said.Endpoints) == 0 && !known:
+			had = nil
+			return nil
+		case had != nil && at == path && reflect.DeepEqual(now, declared):
+			return had
+		}
+		path, declared, had = at, now, nil
+		etcd, err := dcs.New(k.said.config(declared))
+		if err != nil {
+			d.log.Warn("the leader key isn't watched, the checks decide alone; reload when this is mended", "cluster", c.Name, "error", err)
+			return nil
+		}
+		d.log.Log(d.loopCtx, slog.LevelDebug, "the leader key is watched", "cluster", c.Name, "key", at+"/leader")
+		had = etcd.Watch(at)
+		return had
+	}
+}
+
+// declareEtcd makes what a configuration says of etcd known to the loops, which look when they start or are given a new
+// plan. A plan that was sent says nothing of it. It returns what takes it back.
+func (d *Daemon) declareEtcd(l Loaded) (undo func()) {
+	if l.Sent != nil {
+		return func() {}
+	}
+	set := func(etcd map[string]service.Etcd) (before map[string]service.Etcd) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		before, d.etcd = d.etcd, etcd
+		return before
+	}
+	before := set(l.Etcd)
+	return func() { set(before) }
+}
+
+// loopConfig is what a cluster's loop is made with.
+func (d *Daemon) loopConfig() cluster.Config {
+	return cluster.Config{Logger: d.log, Keys: d.watcherFor()}
 }
 
 func firstLine(file string) (string, error) {

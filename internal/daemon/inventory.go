@@ -33,7 +33,9 @@ type InventoryFile struct {
 	Watch bool
 	// HAProxy says that HAProxy carries the services: it knows options that the native engine hasn't, and stands on a Base.
 	HAProxy bool
-	Logger  *slog.Logger
+	// Etcd says that the leader keys are watched: what the inventory says of etcd is read, too.
+	Etcd   bool
+	Logger *slog.Logger
 	// Assumed is passed on to what was loaded.
 	Assumed []string
 	// loaded says that Given has been.
@@ -73,6 +75,10 @@ func (f *InventoryFile) Load(context.Context) (Loaded, error) {
 		l.Plan, found = plan.ForNode(inv, f.Node)
 	}
 	problems = append(problems, found...)
+	if f.Etcd {
+		l.Etcd, found = plan.EtcdOf(inv, f.Node)
+		problems = append(problems, found...)
+	}
 	if err := problems.Err(); err != nil {
 		return Loaded{}, err
 	}

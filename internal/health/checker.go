@@ -9,10 +9,11 @@ import (
 	"github.com/pgporter/pgporter/internal/patroni"
 )
 
-// Target is what a check asks: a member's API at a base address, and a path. Two checks with equal targets are one.
+// Target is what a check asks: a member's API at a base address, and a path; or a port that services lead to (see
+// DestinationOf). Two checks with equal targets are one.
 type Target struct {
 	Member string
-	// Base is scheme, host and port: http://10.10.10.11:8008.
+	// Base is scheme, host and port: http://10.10.10.11:8008; for a destination host and port.
 	Base string
 	Path string
 	// TLS says how it is spoken if Base is https.
@@ -196,7 +197,7 @@ func (c *Checker) once(ctx context.Context, p *probe) Outcome {
 	defer cancel()
 	outcome := c.check(ctx, p.target)
 	if ctx.Err() != nil {
-		return Outcome{Silence: "timed out after " + timeout.String()}
+		return Outcome{Silence: "timed out after " + timeout.String(), Accepted: outcome.Accepted}
 	}
 	return outcome
 }

@@ -1,5 +1,6 @@
 // Package health judges servers: what the results of a check mean for a service's new clients and sessions (machine.go,
-// pure: results and time in, verdicts out), and when checks run (checker.go, the only part with a clock and goroutines).
+// pure: results and time in, verdicts out), whether the port behind the service lets anybody in (door.go, pure, and knock.go,
+// the question), and when both are asked (checker.go, the only part with a clock and goroutines).
 //
 // It knows neither clusters nor roles as selectors see them, and publishes nothing. There is a Machine per service and
 // server, since options differ between services, and one running check per member and path, which all machines of that
@@ -22,9 +23,14 @@
 // says `replica` for a moment), or finishes its promotion. Nobody else may take writes meanwhile, so sessions (those that
 // wait in a PgBouncer, say) stay for as long as it lasts: it pauses the server and doesn't count. A switchover ends such a
 // phase itself: the next role is `demoted` (certain, even with the 200 that Patroni gives until PostgreSQL has stopped) or
-// `replica` without the 200. The other is `503 primary running`, which a Patroni started over a running primary says (also to
-// /read-only) until it has read the leader key: after silence it begins the count anew, so that a restart of Patroni doesn't end
-// anybody's session.
+// `replica` without the 200. The other is `503 primary running`, which a Patroni that can't reach the DCS says (also to
+// /read-only): one that was started over a running primary until it has read the leader key, and one in maintenance as long as
+// etcd hangs. PostgreSQL itself was asked and is a running primary, so nobody's session is wrong by that: it pauses the server,
+// and doesn't count. If another member was promoted meanwhile, its answer or the leader key says so (Depose); what neither
+// shows is bounded by the TTL. In maintenance (`pause`) nobody is promoted but by hand, and the answer is a confirmation. On
+// /read-only, which has no TTL, it counts if it isn't maintenance, and begins anew after silence.
+//
+// In maintenance Patroni may be stopped, too: see Excuse.
 //
 // On /read-only Patroni vouches for the leader without a look at its PostgreSQL, so there a 200 with another state than
 // `running` pauses the server too.
@@ -49,6 +55,8 @@ type Outcome struct {
 	Answer patroni.Answer
 	// Silence says in words why there is no answer; empty if there is one.
 	Silence string
+	// Accepted says of a silent destination (see Knock) that it has taken the connection.
+	Accepted bool
 }
 
 // Words are the outcome in short: `200 primary running`, `silent: connection refused`.
@@ -188,10 +196,18 @@ func (m Machine) Feed(o Outcome, now time.Time) (Machine, Verdict) {
 		m = m.pause()
 	case wrong:
 		m, ended = m.fall(m.last)
-	case failed, unready:
-		if wasSilent && j == unready {
+	case unready:
+		if wasSilent || m.kind.OfLeader() || o.Answer.Pause {
 			m.failures = 0
 		}
+		m = m.pause()
+		switch {
+		case o.Answer.Pause:
+			m.confirmed = now
+		case !m.kind.OfLeader():
+			m, ended = m.fail(now)
+		}
+	case failed:
 		m, ended = m.pause().fail(now)
 	case silence:
 		m, ended = m.fail(now)
@@ -199,6 +215,21 @@ func (m Machine) Feed(o Outcome, now time.Time) (Machine, Verdict) {
 	v := m.Verdict()
 	v.EndSessions = ended || expired.EndSessions
 	return m, v
+}
+
+// Excuse takes notice of silence that says nothing: the cluster is in maintenance, for which Patroni is stopped as often as not,
+// and PostgreSQL is seen to be there. What was true stays true.
+func (m Machine) Excuse(o Outcome, now time.Time) (Machine, Verdict) {
+	m, v := m.Tick(now)
+	if m.phase == Up || m.phase == Paused {
+		m.confirmed = now
+		m.last = o.Words() + ", in maintenance"
+		ended := v.EndSessions
+		v = m.Verdict()
+		v.EndSessions = ended
+		return m, v
+	}
+	return m.Feed(o, now)
 }
 
 // Depose puts a server of a leader's path down at once, because it is certain from elsewhere that it is no leader; why says

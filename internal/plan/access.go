@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/pgporter/pgporter/internal/diag"
@@ -14,7 +13,7 @@ import (
 	"github.com/pgporter/pgporter/internal/service"
 )
 
-// Where Pigsty's nodes have what vip-manager needs to speak to etcd.
+// Where Pigsty's nodes have what it takes to speak to etcd.
 const (
 	etcdCAFile   = "/pg/cert/ca.crt"
 	etcdCertFile = "/pg/cert/server.crt"
@@ -204,19 +203,11 @@ func (p *planner) vip(c *cluster, m member) (service.VIP, bool) {
 		p.problems.Warnf(pos, "a group etcd with hosts", "there is no group etcd, whose leader key decides who has the address: no vip-manager.yml for cluster %q", c.name)
 		return service.VIP{}, false
 	}
-	namespace := strings.TrimSuffix(p.text(h, "pg_namespace", "/pg", "a path in etcd, as in /pg", etcdForm), "/")
-	scope, user := c.name, c.name
-	if mode, set := p.variable(h, "pg_mode"); set {
-		if text, _ := mode.Text(); text == "citus" {
-			user = p.text(h, "pg_shard", c.name, "letters, digits and dashes", clusterForm)
-			scope = user + "/" + strconv.Itoa(p.number(h, "pg_group", 0, 0, 1<<31-1))
-		}
-	}
-	password := p.etcdPassword(h, user)
+	keys := p.keys(c, h)
 	return service.VIP{
 		Address: address.Addr().String(), Bits: address.Bits(), Interface: device,
-		TriggerKey: namespace + "/" + scope + "/leader", TriggerValue: m.Name,
-		Endpoints: endpoints, CAFile: etcdCAFile, CertFile: etcdCertFile, KeyFile: etcdKeyFile, User: user, Password: password,
+		TriggerKey: keys.path() + "/leader", TriggerValue: m.Name,
+		Endpoints: endpoints, CAFile: etcdCAFile, CertFile: etcdCertFile, KeyFile: etcdKeyFile, User: keys.user, Password: p.etcdPassword(h, keys.user),
 	}, true
 }
 

@@ -75,7 +75,9 @@ func Check(inv *inventory.Inventory) diag.Problems {
 type planner struct {
 	inv *inventory.Inventory
 	// haproxy says that HAProxy carries the services, not the native engine.
-	haproxy  bool
+	haproxy bool
+	// keyless leaves out where clusters have their keys in etcd: files don't say it.
+	keyless  bool
 	problems diag.Problems
 	// clusters are in the order of their first members.
 	clusters  []*cluster

@@ -52,7 +52,7 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 	t := p.timing(h)
 	timed := p.problems[before:].Err() == nil
 	seen := service.Cluster{
-		Name: c.name, TTL: t.ttl, StaticRoles: p.staticRoles(h),
+		Name: c.name, TTL: t.ttl, StaticRoles: p.staticRoles(h), KeyPath: p.keyPath(c),
 		Members: make([]service.Member, 0, len(members)), Definitions: []service.Definition{},
 	}
 	var definitions []definition

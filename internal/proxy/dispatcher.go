@@ -402,6 +402,9 @@ func (d *dispatcher) ended(s *session, end relay.End) {
 	d.letIn()
 	d.leave()
 	d.mu.Unlock()
+	if end.ServerBroke {
+		d.engine.cfg.Recheck(d.endpoint().Cluster, s.member)
+	}
 	d.engine.log.Debug("session ended", "service", d.name, "server", s.member, "client", s.client,
 		"duration", time.Since(s.began).Round(time.Millisecond), "to_server", end.ToServer, "to_client", end.ToClient, "cause", end.Cause)
 }

@@ -313,6 +313,42 @@ func TestConnectFailureTriesTheNextServer(t *testing.T) {
 	}
 }
 
+// TestServerThatResetsASession is looked at out of turn; one whose session ends in order isn't.
+func TestServerThatResetsASession(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		close func(conn *net.TCPConn)
+		want  int64
+	}{
+		{"in order", func(*net.TCPConn) {}, 0},
+		{"reset", func(conn *net.TCPConn) { _ = conn.SetLinger(0) }, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			told := make(chan struct{})
+			a := startScript(t, "a", "127.0.42.1", func(conn net.Conn) {
+				if _, err := readOpening(conn); err != nil {
+					return
+				}
+				_, _ = io.WriteString(conn, "a\n")
+				<-told
+				test.close(conn.(*net.TCPConn))
+			})
+			def := definition(t, "replica", "127.0.43.5")
+			var rechecked atomic.Int64
+			r := run(t, Config{Recheck: func(string, string) { rechecked.Add(1) }}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a)))), 0})
+			conn, _ := reach(t, addressOf(def))
+			if rechecked.Load() != 0 {
+				t.Error("rechecked before anything happened")
+			}
+			close(told)
+			_, _ = io.Copy(io.Discard, conn)
+			_ = conn.Close()
+			eventually(t, "the session is over", func() bool { return r.service(t, def.FullName).Clients == 0 })
+			eventually(t, "the member is rechecked as often as it has to be", func() bool { return rechecked.Load() == test.want })
+		})
+	}
+}
+
 // TestMarkDownDuringConnect has a server that never completes a connection: once it is marked down the client goes on.
 func TestMarkDownDuringConnect(t *testing.T) {
 	stuck, b := startBackend(t, "stuck", "127.0.42.1"), startBackend(t, "b", "127.0.42.2")

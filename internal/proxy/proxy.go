@@ -38,7 +38,7 @@ type Config struct {
 	Bind string
 	// Logger gets what an operator should know; nil drops it.
 	Logger *slog.Logger
-	// Recheck is called when a server refused a client or let it time out, and for every server of a service while clients
+	// Recheck is called when a server refused a client or let it time out, or reset a session, and for every server of a service while clients
 	// wait for one to be up, so that its health is looked at out of turn. It must not block, and has to bear a call for every
 	// client. May be nil.
 	Recheck func(cluster, member string)

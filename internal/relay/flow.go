@@ -363,7 +363,7 @@ func (f *Flow) close() {
 		_ = unix.Close(server)
 	}
 	if f.end != nil {
-		f.end(End{Cause: f.cause, ToServer: f.server.moved, ToClient: f.client.moved})
+		f.end(End{Cause: f.cause, ServerBroke: !f.aborted && f.server.broke, ToServer: f.server.moved, ToClient: f.client.moved})
 	}
 	close(f.done)
 }

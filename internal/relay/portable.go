@@ -266,7 +266,7 @@ func (f *Flow) close() {
 		_ = server.Close()
 	}
 	if f.end != nil {
-		f.end(End{Cause: cause, ToServer: f.toServer.Load(), ToClient: f.toClient.Load()})
+		f.end(End{Cause: cause, ServerBroke: !aborted && f.server.broke.Load(), ToServer: f.toServer.Load(), ToClient: f.toClient.Load()})
 	}
 }
 

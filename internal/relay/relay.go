@@ -54,6 +54,8 @@ type End struct {
 	// Cause is nil if both streams came to their ends in order, what Abort was given if that ended the flow, and
 	// otherwise an error that says which side broke and how.
 	Cause error
+	// ServerBroke says that the server's stream was cut (reset, timed out), by the server or on the way.
+	ServerBroke bool
 	// ToServer and ToClient are the bytes that were written to each side.
 	ToServer, ToClient int64
 }

@@ -50,6 +50,15 @@ type Base struct {
 	AdminPassword Secret
 }
 
+// Etcd is where a cluster's keys are read, and as whom. It is no part of a Plan, since it holds a password.
+type Etcd struct {
+	// Endpoints are etcd's URLs, CAFile, CertFile and KeyFile what its TLS takes.
+	Endpoints                 []string
+	CAFile, CertFile, KeyFile string
+	User                      string
+	Password                  Secret
+}
+
 // Record is a name with the address that it stands for.
 type Record struct {
 	Name    string

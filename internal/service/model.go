@@ -74,7 +74,7 @@ type Cluster struct {
 	// StaticRoles keeps the declared roles in selectors, as Pigsty's rendered files do, whatever the members are now.
 	StaticRoles bool `json:"static_roles,omitempty"`
 	// KeyPath is where Patroni keeps the cluster's keys in etcd: <namespace>/<scope>, or <namespace>/<scope>/<group> for a group
-	// of a Citus cluster. Empty is the namespace that pgporter was told and Name.
+	// of a Citus cluster. Empty is Name in the namespace that pgporter was told, /pg as a rule.
 	KeyPath string `json:"key_path,omitempty"`
 	// TTL is how long Patroni's leader key outlives its holder, in seconds: a primary's last passed check is void after it.
 	TTL int `json:"ttl"`
