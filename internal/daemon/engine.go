@@ -64,7 +64,7 @@ type Offer struct {
 	// Names and Elsewhere are as in service.Plan.
 	Names     []service.Naming
 	Elsewhere []OfferedCluster
-	Generics []service.Generic
+	Generics  []service.Generic
 	// Base is what a HAProxy of our own stands on; nil for the one that it stands on already.
 	Base *service.Base
 }
