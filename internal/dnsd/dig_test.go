@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
@@ -75,8 +74,7 @@ func TestDig(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Between two events questions are independent of each other: dig takes its time to start.
-	var mu sync.Mutex
-	said := make([]string, 0, strings.Count(string(text), "\n"))
+	var said []*string
 	var asking errgroup.Group
 	asking.SetLimit(4)
 	asked := 0
@@ -87,7 +85,7 @@ func TestDig(t *testing.T) {
 			if err := asking.Wait(); err != nil {
 				t.Fatal(err)
 			}
-			said = append(said, line)
+			said = append(said, &line)
 			event := line[3:]
 			if events[event] == nil {
 				t.Fatalf("no event %q", event)
@@ -96,16 +94,14 @@ func TestDig(t *testing.T) {
 			events[event]()
 			until(t, event, func() bool { return r.current.Load().live[0].Load().Serial != serial })
 		case strings.HasPrefix(line, "# "):
-			said = append(said, line)
+			said = append(said, &line)
 		case strings.HasPrefix(line, "$ dig "):
-			i := len(said)
-			said = append(said, "")
+			answer := new(string)
+			said = append(said, answer)
 			asked++
 			asking.Go(func() error {
 				output, err := dig(t, host, port, strings.Fields(line[len("$ dig "):]))
-				mu.Lock()
-				defer mu.Unlock()
-				said[i] = line + "\n" + output
+				*answer = line + "\n" + output
 				return err
 			})
 		}
@@ -116,7 +112,11 @@ func TestDig(t *testing.T) {
 	if asked < 30 {
 		t.Errorf("only %d questions were asked", asked)
 	}
-	got := strings.Join(said, "\n\n") + "\n"
+	var all []string
+	for _, one := range said {
+		all = append(all, *one)
+	}
+	got := strings.Join(all, "\n\n") + "\n"
 	if *update {
 		if err := os.WriteFile("testdata/dig.txt", []byte(got), 0o644); err != nil {
 			t.Fatal(err)
