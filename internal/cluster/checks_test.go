@@ -81,7 +81,7 @@ func TestAnswersFromElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _ = Begin(Planned{c, resolver}, now)
+	s, _ = Begin(Planned{Cluster: c, Resolver: resolver}, now)
 	own, elsewhere := health.Target{}, health.Target{}
 	for _, check := range s.checks() {
 		if check.Path == rolePath {
