@@ -29,6 +29,7 @@ type runFlags struct {
 	hold, stopTimeout                                 time.Duration
 	haproxy                                           haproxyFlags
 	etcd                                              daemon.Etcd
+	dns                                               dnsFlags
 }
 
 func newRunCommand() *cobra.Command {
@@ -53,13 +54,17 @@ it, and keeps it at what it finds out about the members. It starts one of its ow
 With --etcd the leader key that Patroni keeps there is watched too: a switchover is then seen when it is asked for, and a
 new primary when it is elected, instead of with the next check. Losing etcd changes nothing for healthy services.
 
+With --dns the clusters' names are told: pg-test, pg-test-1, primary.pg-test and so on, of all clusters of the inventory,
+wherever their services are carried. They follow a switchover at once.
+
 SIGHUP reads the inventory again; see pgporter help signals.`,
 		Example: `  pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --bind 127.0.0.1      # only for this machine
   pgporter run --patroni 10.10.10.11:8008,10.10.10.12:8008
+  pgporter run --inventory pigsty.yml --node 10.10.10.10 --dns=10.10.10.10                     # and tell names
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --engine haproxy                     # a HAProxy of its own
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --engine haproxy --haproxy-system    # /etc/haproxy`,
-		Args: cobra.NoArgs,
+		Args: f.dns.noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return run(c, f) },
 	}
 	inventoryFlag(c, &f.inventory)
@@ -73,6 +78,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	etcdFlags(c, &f.etcd)
 	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
 	f.haproxy.add(c)
+	f.dns.add(c)
 	c.Flags().StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text, json")
 	c.Flags().StringVar(&f.logLevel, "log-level", "info", "least `LEVEL` that is logged: debug, info, warn, error")
 	return c
@@ -136,6 +142,20 @@ func run(c *cobra.Command, f runFlags) error {
 		cfg.Bind = bind.String()
 	}
 	cfg.Control = door
+	names, err := f.dns.settle(ctx, c, bind, logger)
+	if err != nil {
+		return err
+	}
+	if names != nil {
+		defer names.Close()
+		cfg.Parts = append(cfg.Parts, names)
+		switch source := source.(type) {
+		case *daemon.InventoryFile:
+			source.Names = true
+		case *daemon.Discovered:
+			source.Names = true
+		}
+	}
 	return daemon.Run(ctx, cfg)
 }
 

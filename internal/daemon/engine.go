@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/haproxyd"
@@ -20,6 +21,34 @@ type Engine interface {
 	Traffic(ctx context.Context) map[string]Traffic
 }
 
+// Part is something besides the engine that follows the running configuration: names, virtual addresses.
+type Part interface {
+	// Prepare finds out whether o can be followed and touches nothing. What it gives makes o the one that is followed, and
+	// can't fail; it isn't called where anything else refuses the configuration.
+	Prepare(ctx context.Context, o Offer) (commit func(), err error)
+	// Run follows what is committed until ctx ends, and then stops in order.
+	Run(ctx context.Context) error
+}
+
+// prepareParts asks every part before any is told.
+func prepareParts(ctx context.Context, parts []Part, o Offer) (commit func(), err error) {
+	var commits []func()
+	var problems []error
+	for _, p := range parts {
+		c, err := p.Prepare(ctx, o)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		commits = append(commits, c)
+	}
+	return func() {
+		for _, c := range commits {
+			c()
+		}
+	}, errors.Join(problems...)
+}
+
 // Change is an Offer that is ready to be carried.
 type Change interface {
 	// Commit carries it. On an error what was carried before goes on.
@@ -27,10 +56,15 @@ type Change interface {
 	Abort()
 }
 
-// Offer is what an Engine is to carry.
+// Offer is what an Engine is to carry, and what a Part is to follow.
 type Offer struct {
+	// Node is the inventory host that this is; empty without an inventory.
+	Node     string
 	Clusters []OfferedCluster
-	Generics []service.Generic
+	// Names and Elsewhere are as in service.Plan.
+	Names     []service.Naming
+	Elsewhere []OfferedCluster
+	Generics  []service.Generic
 	// Base is what a HAProxy of our own stands on; nil for the one that it stands on already.
 	Base *service.Base
 }

@@ -1,0 +1,64 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/pgporter/pgporter/internal/api"
+)
+
+// follower is a Part that notes what it is told, and refuses a configuration with more services than it can follow.
+type follower struct {
+	most int
+	mu   sync.Mutex
+	told []int
+	ran  bool
+}
+
+func (f *follower) Prepare(_ context.Context, o Offer) (func(), error) {
+	services := len(o.Clusters[0].Definitions)
+	if services > f.most {
+		return nil, errors.New("the follower can't follow")
+	}
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.told = append(f.told, services)
+	}, nil
+}
+
+func (f *follower) Run(ctx context.Context) error {
+	<-ctx.Done()
+	f.ran = true
+	return nil
+}
+
+func TestPartsFollowWhatIsTaken(t *testing.T) {
+	f := newFixture(t, address(71))
+	part, other := &follower{most: 2}, &follower{most: 9}
+	r := start(t, f, address(72), f.inventory("primary:5433"), false, func(c *Config) { c.Parts = []Part{other, part} })
+	r.write(f.inventory("primary:5433", "more:5440", "third:5441"))
+	r.reload <- syscall.SIGHUP
+	r.until("refused", func(s *api.Status) bool { return s.Config.Refused == "the follower can't follow" })
+	r.write(f.inventory("primary:5433", "more:99999"))
+	r.reload <- syscall.SIGHUP
+	r.until("refused", func(s *api.Status) bool { return s.Config.Refused != "the follower can't follow" })
+	r.write(f.inventory("primary:5433", "more:5440"))
+	r.reload <- syscall.SIGHUP
+	r.until("taken", func(s *api.Status) bool { return s.Config.Generation == 2 })
+	r.stop()
+	if err := <-r.ended; err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []*follower{part, other} {
+		if len(p.told) != 2 || p.told[0] != 1 || p.told[1] != 2 {
+			t.Errorf("told of configurations with %v services, want [1 2]", p.told)
+		}
+		if !p.ran {
+			t.Error("the stop came before the part had ended")
+		}
+	}
+}
