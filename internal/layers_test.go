@@ -60,7 +60,8 @@ var rooms = map[string]room{
 	"web":       {may: "api", because: "pages and routes show what the API says and nothing more"},
 	"haproxyd":  {may: "haproxy outdir service stamp state", because: "HAProxy is run by what the Boards show and what is rendered; who checks members and who reads configuration is not its business"},
 	"daemon":    {may: "api cluster control dcs diag diff discover dnsd haproxyd intake inventory plan proxy resolve service state web", because: "the wiring knows the rooms that it wires, and no command line"},
-	"sandbox":   {because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
+	"lan":       {because: "a network of namespaces is of use to any program: what runs on its nodes is others' business"},
+	"sandbox":   {may: "lan", because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
 	"cli":       {may: "api control daemon diag dnsd haproxyd intake inventory outdir plan render resolve sandbox service stamp", because: "commands ask the rooms that do the work; they don't reach below them"},
 	"e2e":       {may: "api sandbox", because: "end-to-end tests use what users use"},
 }
