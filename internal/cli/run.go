@@ -29,6 +29,7 @@ type runFlags struct {
 	hold, stopTimeout                                 time.Duration
 	haproxy                                           haproxyFlags
 	etcd                                              daemon.Etcd
+	vip                                               vipFlags
 }
 
 func newRunCommand() *cobra.Command {
@@ -53,6 +54,10 @@ it, and keeps it at what it finds out about the members. It starts one of its ow
 With --etcd the leader key that Patroni keeps there is watched too: a switchover is then seen when it is asked for, and a
 new primary when it is elected, instead of with the next check. Losing etcd changes nothing for healthy services.
 
+With --vip the node keeps the cluster's virtual address (pg_vip_enabled, pg_vip_address, pg_vip_interface) while its member
+leads. That is vip-manager's work as a rule: let one of the two do it. It takes CAP_NET_ADMIN and CAP_NET_RAW; whatever keeps
+the address away, the services go on.
+
 SIGHUP reads the inventory again; see pgporter help signals.`,
 		Example: `  pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --bind 127.0.0.1      # only for this machine
@@ -71,6 +76,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
 	c.Flags().DurationVar(&f.hold, "hold", 5*time.Second, "how long a client waits for a server while none takes it, as `TIME`; 0 refuses it at once")
 	etcdFlags(c, &f.etcd)
+	f.vip.add(c)
 	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
 	f.haproxy.add(c)
 	c.Flags().StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text, json")
@@ -136,6 +142,9 @@ func run(c *cobra.Command, f runFlags) error {
 		cfg.Bind = bind.String()
 	}
 	cfg.Control = door
+	if cfg.VIP, err = f.vip.config(c, len(f.patroni) > 0); err != nil {
+		return err
+	}
 	return daemon.Run(ctx, cfg)
 }
 
