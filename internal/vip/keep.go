@@ -32,6 +32,9 @@ const (
 	roundGap      = 5 * time.Second
 	// probeGap is from one question whether somebody else has the address to the next.
 	probeGap = 10 * time.Second
+	// doubtGap is how long after somebody else was heard first he is asked again: he may just be giving the address up, or this
+	// node may be about to.
+	doubtGap = time.Second
 	// defendGap is the least time between two answers to another's announcement.
 	defendGap = 2 * time.Second
 	// othersLast is how long another holder that was heard counts as one, and how often it is complained of.
@@ -113,15 +116,20 @@ type State struct {
 	// up says that frames could be sent at the last step.
 	up              bool
 	probed, defends time.Time
-	// others are who else said to have the address while this node did, and when last; complained is when that was logged.
-	others     map[MAC]time.Time
-	complained map[MAC]time.Time
+	// others are who else said to have the address while this node did.
+	others map[MAC]other
 	// problem is what was last said to be wrong, and trouble of which kind that is; retry is when to try again what failed.
 	problem string
 	trouble trouble
 	retry   time.Time
 	link    string
 }
+
+// other is somebody else who said to have the address: when first, when last, and when that was complained of.
+type other struct{ first, last, complained time.Time }
+
+// lasting says that it wasn't for the moment in which an address moves.
+func (o other) lasting() bool { return o.last.Sub(o.first) >= doubtGap }
 
 // trouble is the kind of a problem.
 type trouble int
@@ -168,14 +176,18 @@ type Status struct {
 
 // Status tells how things stand.
 func (s State) Status() Status {
-	t := Status{Holds: s.holds, Why: s.why, Problem: s.problem, Interface: s.link, Others: slices.SortedFunc(maps.Keys(s.others), compareMACs)}
+	t := Status{Holds: s.holds, Why: s.why, Problem: s.problem, Interface: s.link}
+	for mac, o := range s.others {
+		if o.lasting() {
+			t.Others = append(t.Others, mac)
+		}
+	}
+	slices.SortFunc(t.Others, func(a, b MAC) int { return slices.Compare(a[:], b[:]) })
 	if s.holds {
 		t.Since, t.Until = s.since, s.until
 	}
 	return t
 }
-
-func compareMACs(a, b MAC) int { return slices.Compare(a[:], b[:]) }
 
 // Deadline is when a step is due though nothing was seen to change; false if there is no such time. Beside that the
 // interface is to be looked at every second.
@@ -190,7 +202,7 @@ func (s State) Deadline() (time.Time, bool) {
 func Step(s State, seen Sight, now time.Time) (State, Actions) {
 	var a Actions
 	s.rounds = slices.Clone(s.rounds)
-	s.others, s.complained = copied(s.others), copied(s.complained)
+	s.others = maps.Clone(s.others)
 	if s.link = seen.Link.Name; seen.Link.Problem != "" {
 		s.unusable(seen.Link.Problem, &a)
 		return s, a
@@ -214,21 +226,13 @@ func Step(s State, seen Sight, now time.Time) (State, Actions) {
 	}
 	s.why = may.why
 	if !s.holds {
-		s.rounds, s.others, s.complained = nil, nil, nil
+		s.rounds, s.others = nil, nil
 		s.up = seen.Link.Up
 		return s, a
 	}
 	s.listen(seen.Claimants, held, now, &a)
 	s.speak(seen.Link.Up, now, &a)
 	return s, a
-}
-
-// copied is a map that may be written to.
-func copied(m map[MAC]time.Time) map[MAC]time.Time {
-	if m == nil {
-		return map[MAC]time.Time{}
-	}
-	return maps.Clone(m)
 }
 
 // unusable notes an interface on which nothing can be had.
@@ -238,7 +242,7 @@ func (s *State) unusable(problem string, a *Actions) {
 	} else if s.problem != problem {
 		a.logf(slog.LevelError, "%s: the virtual address %s can't be kept here, everything else goes on: %s", s.want.Cluster, s.want.Address, problem)
 	}
-	s.holds, s.until, s.rounds, s.others, s.complained = false, time.Time{}, nil, nil, nil
+	s.holds, s.until, s.rounds, s.others = false, time.Time{}, nil, nil
 	s.problem, s.trouble, s.why = problem, noLink, problem
 }
 
@@ -307,14 +311,26 @@ func (s *State) yield(link Link, may claim, a *Actions) {
 
 // listen takes in who else says to have the address. That somebody had it before this node is no news.
 func (s *State) listen(claimants []MAC, held bool, now time.Time, a *Actions) {
-	maps.DeleteFunc(s.others, func(_ MAC, last time.Time) bool { return now.Sub(last) >= othersLast })
+	maps.DeleteFunc(s.others, func(_ MAC, o other) bool { return now.Sub(o.last) >= othersLast })
 	for _, mac := range claimants {
 		if !held {
 			continue
 		}
-		s.others[mac] = now
-		if last, told := s.complained[mac]; !told || now.Sub(last) >= othersLast {
-			s.complained[mac] = now
+		o, known := s.others[mac]
+		if !known {
+			if s.others == nil {
+				s.others = map[MAC]other{}
+			}
+			o.first, s.probed = now, now.Add(doubtGap-probeGap)
+		}
+		o.last = now
+		s.others[mac] = o
+		if !o.lasting() {
+			continue
+		}
+		if o.complained.IsZero() || now.Sub(o.complained) >= othersLast {
+			o.complained = now
+			s.others[mac] = o
 			a.logf(slog.LevelError, "%s: %s has the virtual address %s too, which belongs here: %s", s.want.Cluster, mac, s.want.Address, s.why)
 		}
 		if now.Sub(s.defends) >= defendGap {

@@ -156,9 +156,9 @@ func (d *device) enter(found netlink.Link) error {
 		d.found = found
 		return nil
 	}
-	kind, program := vip.EtherTypeARP, arpFrom(d.want.Address.Addr())
-	if d.want.Address.Addr().Is6() {
-		kind, program = vip.EtherTypeIPv6, advertisements
+	kind, program := vip.EtherTypeIPv6, advertisements
+	if own := d.want.Address.Addr(); own.Is4() {
+		kind, program = vip.EtherTypeARP, arpFrom(own)
 	}
 	filter, err := bpf.Assemble(program)
 	if err != nil {
