@@ -38,7 +38,7 @@ func (p *planner) virtualIP(c *cluster, h *inventory.Host) *service.VirtualIP {
 		return nil
 	}
 	device := p.text(h, "pg_vip_interface", "auto", "the name of a network interface, as in eth0", deviceForm)
-	if device == "" || onLoss == "" || !p.ownAddress(c, h, address.Addr()) {
+	if device == "" || onLoss == "" || !p.ownAddress(c, h, address) {
 		return nil
 	}
 	if strings.EqualFold(device, "auto") {
@@ -67,11 +67,12 @@ func (p *planner) onLoss(h *inventory.Host) service.OnLoss {
 }
 
 // ownAddress tells whether a virtual address is one that a node may take: nobody else's, as far as the inventory says.
-func (p *planner) ownAddress(c *cluster, h *inventory.Host, address netip.Addr) bool {
+func (p *planner) ownAddress(c *cluster, h *inventory.Host, prefix netip.Prefix) bool {
+	address := prefix.Addr()
 	const want = "an address of its own"
 	v, _ := p.variable(h, "pg_vip_address")
-	if address.IsUnspecified() || address.IsLoopback() && !isLoopback(h.Name) || address.IsMulticast() || address.Zone() != "" {
-		p.problems.Errorf(v.Pos(), "an address that a network interface can have", "pg_vip_address is %s", v.Describe())
+	if prefix.Bits() == 0 || address.IsUnspecified() || address.IsLoopback() && !isLoopback(h.Name) || address.IsMulticast() || address.Zone() != "" {
+		p.problems.Errorf(v.Pos(), "an address that a network interface can have, with the length of its network", "pg_vip_address is %s", v.Describe())
 		return false
 	}
 	if p.virtuals == nil {
