@@ -115,6 +115,10 @@ func run(c *cobra.Command, f runFlags) error {
 	if err != nil {
 		return err
 	}
+	virtual, err := f.vip.config(c, len(f.patroni) > 0)
+	if err != nil {
+		return err
+	}
 	source, err := newSource(f, c.InOrStdin(), logger)
 	if err != nil {
 		return err
@@ -142,9 +146,7 @@ func run(c *cobra.Command, f runFlags) error {
 		cfg.Bind = bind.String()
 	}
 	cfg.Control = door
-	if cfg.VIP, err = f.vip.config(c, len(f.patroni) > 0); err != nil {
-		return err
-	}
+	cfg.VIP = virtual
 	return daemon.Run(ctx, cfg)
 }
 
