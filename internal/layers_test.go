@@ -49,7 +49,8 @@ var rooms = map[string]room{
 	"haproxy":   {may: "service stamp", pure: true, because: "rendering is text from values: what is read, written or run is others' business"},
 	"dns":       {may: "service stamp state", pure: true, because: "answers are a function of a configuration, Views and a question: who asks and who listens is others' business"},
 	"dnsd":      {may: "dns outdir service stamp state", because: "telling names is sockets and files: what is told is decided in dns, and who checks members shows it on Boards"},
-	"vip":       {may: "service stamp", pure: true, because: "rendering is text from values: who has the address is decided by the program that reads it"},
+	"vip":       {may: "service stamp state", pure: true, because: "who has an address is decided from Views and the time alone, and frames are bytes: nothing is sent or changed here"},
+	"vipd":      {may: "state vip", because: "it does on the machine what vip decides; it must not check members or read configuration itself"},
 	"connstr":   {may: "service stamp", pure: true, because: "rendering is text from values: who carries a service is decided by its plan"},
 	"render":    {may: "connstr diag dns haproxy inventory plan resolve service stamp vip", pure: true, because: "it joins the formats; reading inventories and writing files have rooms of their own"},
 	"outdir":    {may: "stamp", because: "keeping a directory up to date must not know what the files are for"},
@@ -59,10 +60,10 @@ var rooms = map[string]room{
 	"api":       {because: "the JSON types are a contract with scripts: they must not follow our own types"},
 	"web":       {may: "api", because: "pages and routes show what the API says and nothing more"},
 	"haproxyd":  {may: "haproxy outdir service stamp state", because: "HAProxy is run by what the Boards show and what is rendered; who checks members and who reads configuration is not its business"},
-	"daemon":    {may: "api cluster control dcs diag diff discover dnsd haproxyd intake inventory plan proxy resolve service state web", because: "the wiring knows the rooms that it wires, and no command line"},
+	"daemon":    {may: "api cluster control dcs diag diff discover dnsd haproxyd intake inventory plan proxy resolve service state vip vipd web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"lan":       {because: "a network of namespaces is of use to any program: what runs on its nodes is others' business"},
 	"sandbox":   {may: "lan", because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
-	"cli":       {may: "api control daemon diag dnsd haproxyd intake inventory outdir plan render resolve sandbox service stamp", because: "commands ask the rooms that do the work; they don't reach below them"},
+	"cli":       {may: "api control daemon diag dnsd haproxyd intake inventory outdir plan render resolve sandbox service stamp vip vipd", because: "commands ask the rooms that do the work; they don't reach below them"},
 	"e2e":       {may: "api sandbox", because: "end-to-end tests use what users use"},
 }
 

@@ -30,6 +30,7 @@ type runFlags struct {
 	haproxy                                           haproxyFlags
 	etcd                                              daemon.Etcd
 	dns                                               dnsFlags
+	vip                                               vipFlags
 }
 
 func newRunCommand() *cobra.Command {
@@ -58,6 +59,10 @@ etcd changes nothing for healthy services.
 With --dns the clusters' names are told: pg-test, pg-test-1, primary.pg-test and so on, of all clusters of the inventory,
 wherever their services are carried. They follow a switchover at once.
 
+With --vip the node keeps the cluster's virtual address (pg_vip_enabled, pg_vip_address, pg_vip_interface) while its member
+leads. That is vip-manager's work as a rule: let one of the two do it. It takes CAP_NET_ADMIN and CAP_NET_RAW; whatever keeps
+the address away, the services go on.
+
 SIGHUP reads the inventory again; see pgporter help signals.`,
 		Example: `  pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --bind 127.0.0.1      # only for this machine
@@ -77,6 +82,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
 	c.Flags().DurationVar(&f.hold, "hold", 5*time.Second, "how long a client waits for a server while none takes it, as `TIME`; 0 refuses it at once")
 	etcdFlags(c, &f.etcd)
+	f.vip.add(c)
 	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
 	f.haproxy.add(c)
 	f.dns.add(c)
@@ -113,6 +119,10 @@ func run(c *cobra.Command, f runFlags) error {
 		return err
 	}
 	engine, err := f.haproxy.config(c, f)
+	if err != nil {
+		return err
+	}
+	virtual, err := f.vip.config(c, len(f.patroni) > 0)
 	if err != nil {
 		return err
 	}
@@ -160,6 +170,7 @@ func run(c *cobra.Command, f runFlags) error {
 			source.Names = true
 		}
 	}
+	cfg.VIP = virtual
 	return daemon.Run(ctx, cfg)
 }
 
