@@ -60,6 +60,7 @@ var rooms = map[string]room{
 	"daemon":    {may: "api cluster control dcs diag diff discover haproxyd intake inventory plan proxy resolve service state web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"sandbox":   {because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
 	"cli":       {may: "api control daemon diag haproxyd intake inventory outdir plan render resolve sandbox service stamp", because: "commands ask the rooms that do the work; they don't reach below them"},
+	"chaos":     {may: "api sandbox", because: "a test from outside judges by what clients, etcd and PostgreSQL say, not by pgporter's own rooms"},
 	"e2e":       {may: "api sandbox", because: "end-to-end tests use what users use"},
 }
 
