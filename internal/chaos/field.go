@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/sandbox"
@@ -37,7 +38,7 @@ type field struct {
 
 	// inventory guards the file that all pgporters read: whoever starts one has to find a sound one.
 	inventory sync.Mutex
-	original  []byte
+	sound     string
 	edits     int
 }
 
@@ -173,14 +174,67 @@ func (f *field) startPgporter(ctx context.Context, what string) error {
 	return f.Start(ctx, what)
 }
 
+// readers is a service that the sandbox has besides the default ones for this test: through PgBouncer, and never to the
+// primary. (The replica service may lead there, so that nobody's session has to leave when a replica is promoted.)
+const (
+	readersPort = 5437
+	readers     = "          - { name: readers, port: 5437, dest: pgbouncer, check: /replica, selector: '[]' }\n"
+)
+
+// excludesPrimary says whether a service never leads to the primary: those whose check is /replica.
+func excludesPrimary(port int) bool { return port == readersPort || port == offlinePort }
+
+// offlinePort is the default service that excludes the primary.
+const offlinePort = 5438
+
+// services are all of every node's.
+func (f *field) services() []sandbox.Access {
+	all := f.URLs()
+	for _, to := range f.URLs() {
+		if to.Port == replicaPort {
+			to.Name, to.Port = scope+"-readers", readersPort
+			all = append(all, to)
+		}
+	}
+	return slices.DeleteFunc(all, func(to sandbox.Access) bool { return !strings.HasPrefix(to.Name, scope+"-") })
+}
+
+const replicaPort = 5434
+
+// addReaders has every pgporter offer the readers service, and makes that the inventory that edits begin from.
+func (f *field) addReaders(ctx context.Context) error {
+	text, err := os.ReadFile(f.Inventory())
+	if err != nil {
+		return err
+	}
+	f.sound = strings.Replace(string(text), place, place+readers, 1)
+	if f.sound == string(text) {
+		return fmt.Errorf("no place for a service in %s", f.Inventory())
+	}
+	if err := f.changeInventory(f.sound); err != nil {
+		return err
+	}
+	for _, m := range f.members {
+		if err := f.Kill(ctx, syscall.SIGHUP, m.Name+"/pgporter"); err != nil {
+			return err
+		}
+	}
+	for _, to := range f.services() {
+		if err := answers(ctx, to, answersWithin); err != nil {
+			return fmt.Errorf("%s on %s: %w", to.Name, to.Node, err)
+		}
+	}
+	return nil
+}
+
 // changeInventory writes the file that all pgporters read, in one step.
-func (f *field) changeInventory(text []byte) error {
+func (f *field) changeInventory(text string) error {
 	path := f.Inventory()
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(path+".new", text, info.Mode().Perm()); err != nil {
+	if err := os.WriteFile(path+".new", []byte(text), info.Mode().Perm()); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)

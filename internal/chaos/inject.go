@@ -34,14 +34,14 @@ func (f *field) play(ctx context.Context, plan fault) {
 	began := time.Now()
 	err := f.inflict(ctx, plan, member)
 	if err != nil {
+		// As when it is a process that is being started anew. What was done of it by then is put right at the end.
 		f.say("%s: not done: %v", what, err)
+		return
 	}
 	if plan.lasts == 0 {
 		return
 	}
-	if err == nil {
-		f.say("%s for %.1fs", what, plan.lasts.Seconds())
-	}
+	f.say("%s for %.1fs", what, plan.lasts.Seconds())
 	rest := time.NewTimer(plan.lasts - time.Since(began))
 	defer rest.Stop()
 	select {
@@ -92,7 +92,12 @@ func (f *field) inflict(ctx context.Context, plan fault, member string) error {
 		}
 		f.say("%s of %s", plan.kind, member)
 		return nil
-	case killPatroni, crash, killPgBouncer, killPgporter, killEtcd:
+	case killPatroni, killPgBouncer, killPgporter, killEtcd:
+		return f.Kill(ctx, syscall.SIGKILL, parts...)
+	case crash:
+		if _, runs := f.PID(member + "/postgres"); !runs {
+			parts = parts[:1]
+		}
 		return f.Kill(ctx, syscall.SIGKILL, parts...)
 	case stopPatroni:
 		return f.Kill(ctx, syscall.SIGTERM, member+"/patroni")
@@ -100,12 +105,22 @@ func (f *field) inflict(ctx context.Context, plan fault, member string) error {
 		return f.Kill(ctx, syscall.SIGSTOP, parts...)
 	case haltPgporter:
 		f.freeze(member)
-		return f.Kill(ctx, syscall.SIGSTOP, parts...)
+		err := f.Kill(ctx, syscall.SIGSTOP, parts...)
+		if err != nil {
+			f.thaw(member)
+		}
+		return err
 	case haltPostgres:
 		return f.haltPostgres(ctx, member)
 	case haltMember, hang:
 		// Patroni first: it must not see its PostgreSQL stand still.
-		return errors.Join(f.Kill(ctx, syscall.SIGSTOP, member+"/patroni"), f.haltPostgres(ctx, member))
+		if err := f.Kill(ctx, syscall.SIGSTOP, member+"/patroni"); err != nil {
+			return err
+		}
+		if err := f.haltPostgres(ctx, member); err != nil {
+			return errors.Join(err, f.Kill(ctx, syscall.SIGCONT, member+"/patroni"))
+		}
+		return nil
 	case switchover:
 		return f.switchOver(ctx)
 	case reload, reloadEdit, reloadBroken:
@@ -238,10 +253,7 @@ func (f *field) reload(ctx context.Context, how kind) error {
 	if err != nil {
 		return err
 	}
-	text := string(f.original)
-	if !strings.Contains(text, place) {
-		return fmt.Errorf("no place for a service in %s", f.Inventory())
-	}
+	text := f.sound
 	switch how {
 	case reloadEdit:
 		// The service comes, changes, and goes.
@@ -251,13 +263,13 @@ func (f *field) reload(ctx context.Context, how kind) error {
 	case reloadBroken:
 		text = strings.Replace(text, place, place+strings.Replace(extra, "port: 5440", "port: 544000", 1), 1)
 		defer func() {
-			if err := f.changeInventory(current); err != nil {
+			if err := f.changeInventory(string(current)); err != nil {
 				f.say("%s: the inventory isn't what it was: %v", how, err)
 			}
 		}()
 	}
 	if how != reload {
-		if err := f.changeInventory([]byte(text)); err != nil {
+		if err := f.changeInventory(text); err != nil {
 			return err
 		}
 	}
@@ -306,7 +318,7 @@ func (f *field) restore(ctx context.Context) error {
 	}
 	f.inventory.Lock()
 	defer f.inventory.Unlock()
-	failed = append(failed, f.changeInventory(f.original))
+	failed = append(failed, f.changeInventory(f.sound))
 	for _, m := range f.members {
 		failed = append(failed, f.Kill(ctx, syscall.SIGHUP, m.Name+"/pgporter"))
 	}

@@ -37,7 +37,7 @@ func promises(f *field, revision int64) []promise {
 			concluded: f.unledWrites,
 		},
 		{
-			says:      fmt.Sprintf("offline sessions on a promoted member end within %s, and no new ones get there", sessionsEnd),
+			says:      fmt.Sprintf("sessions of services for replicas on a promoted member end within %s, and no new ones get there", sessionsEnd),
 			watch:     f.roles.run,
 			concluded: func(context.Context) []string { return f.roles.wrong },
 			figures:   f.roles.figures,
@@ -54,7 +54,7 @@ func promises(f *field, revision int64) []promise {
 	}
 }
 
-// lostWrites looks for the acknowledged writes on every member.
+// lostWrites looks for the acknowledged writes on the leader and, where they have found their way back, on the others.
 func (f *field) lostWrites(ctx context.Context) []string {
 	writes := f.ledger.acknowledged()
 	if len(writes) == 0 {
@@ -78,6 +78,10 @@ func (f *field) lostWrites(ctx context.Context) []string {
 	})
 	for _, m := range members {
 		rows, at, err := f.rows(ctx, m, position)
+		if err != nil && m != leader {
+			f.say("%s can't be asked what it has: %v", m.Name, err)
+			continue
+		}
 		if err != nil {
 			missing = append(missing, fmt.Sprintf("%s can't be asked what it has: %v", m.Name, err))
 			continue
@@ -178,8 +182,8 @@ func (r *roleWatcher) run(ctx context.Context) error {
 	for _, m := range r.field.members {
 		all.Go(func() { r.watch(ctx, m) })
 	}
-	for _, to := range r.field.URLs() {
-		if strings.HasSuffix(to.Name, "-offline") || strings.HasSuffix(to.Name, "-replica") {
+	for _, to := range r.field.services() {
+		if excludesPrimary(to.Port) || to.Port == replicaPort {
 			all.Go(func() { r.hold(ctx, to) })
 		}
 	}
@@ -194,8 +198,8 @@ func (r *roleWatcher) figures() []string {
 		longest = max(longest, d)
 	}
 	return []string{
-		fmt.Sprintf("%d promotions; %d idle offline sessions were on a promoted member, the longest ended after %.2fs", len(r.promotions), len(r.ended), longest.Seconds()),
-		fmt.Sprintf("%d idle replica sessions were on a promoted member and stay there, as the service allows", r.stayed),
+		fmt.Sprintf("%d promotions; %d idle sessions of services for replicas were on a promoted member, the longest ended after %.2fs", len(r.promotions), len(r.ended), longest.Seconds()),
+		fmt.Sprintf("%d idle sessions of the replica service were on a promoted member; it may lead to the primary", r.stayed),
 	}
 }
 
@@ -216,7 +220,7 @@ func (a *answering) await(ctx context.Context) []string {
 	var wrong []string
 	var all sync.WaitGroup
 	a.began = time.Now()
-	for _, to := range a.field.URLs() {
+	for _, to := range a.field.services() {
 		all.Go(func() {
 			err := answers(ctx, to, answersWithin)
 			a.mu.Lock()
@@ -274,7 +278,7 @@ func answers(ctx context.Context, to sandbox.Access, within time.Duration) error
 func (a *answering) idle(context.Context) []string {
 	var wrong []string
 	seen := map[int]bool{}
-	for _, to := range a.field.URLs() {
+	for _, to := range a.field.services() {
 		if !seen[to.Port] && !a.field.ledger.since(to.Port, a.began) {
 			wrong = append(wrong, fmt.Sprintf("none of the clients of %s got anything done since the last fault", to.Name))
 		}

@@ -37,7 +37,9 @@ func (f *field) report(o options, all []promise, broken map[string][]string) boo
 	fmt.Fprint(f.out, b.String())
 	if kept {
 		fmt.Fprintf(f.out, "seed %d: every promise was kept\n", o.seed)
-		return true
+		if !o.keep {
+			return true
+		}
 	}
 	f.mu.Lock()
 	journal := slices.Clone(f.journal)
@@ -50,12 +52,18 @@ func (f *field) report(o options, all []promise, broken map[string][]string) boo
 	for _, t := range f.keys.seen() {
 		fmt.Fprintf(&b, "  %s revision %d: %s\n", clock(t.from), t.revision, holder(t))
 	}
+	fmt.Fprint(&b, "\nwhat was acknowledged\n")
+	for _, w := range f.ledger.acknowledged() {
+		fmt.Fprintf(&b, "  %s\n", w)
+	}
 	path := filepath.Join(f.Dir(), "log", "chaos.txt")
 	if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
 		fmt.Fprintf(f.out, "the report can't be kept: %v\n", err)
 	}
-	fmt.Fprintf(f.out, "seed %d: PROMISES WERE BROKEN; the report with all faults is %s\n", o.seed, path)
-	return false
+	if !kept {
+		fmt.Fprintf(f.out, "seed %d: PROMISES WERE BROKEN; the report with all faults is %s\n", o.seed, path)
+	}
+	return kept
 }
 
 func holder(t tenure) string {

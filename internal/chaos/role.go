@@ -125,10 +125,6 @@ func (r *roleWatcher) readOn(to sandbox.Access, member string, at time.Time) {
 	r.wrong = append(r.wrong, fmt.Sprintf("%s %s:%d answered from %s, a primary since %s", clock(at), to.Host, to.Port, member, clock(p.seen)))
 }
 
-// excludesPrimary says whether a service never leads to the primary: offline, whose check is /replica. The replica service's
-// check is /read-only, which passes on the primary, and its definition names the primary as a backup.
-func excludesPrimary(port int) bool { return port == offlinePort }
-
 // idle is a session that says nothing: only its end is waited for.
 type idle struct {
 	to     sandbox.Access
@@ -206,6 +202,3 @@ func isTimeout(err error) bool {
 	netErr, is := err.(net.Error)
 	return is && netErr.Timeout()
 }
-
-// offlinePort is the service whose check excludes the primary.
-const offlinePort = 5438
