@@ -261,7 +261,7 @@ func (f *field) reload(ctx context.Context, how kind) error {
 			text = strings.Replace(text, place, place+fmt.Sprintf(extra, 100+f.edits), 1)
 		}
 	case reloadBroken:
-		text = strings.Replace(text, place, place+strings.Replace(extra, "port: 5440", "port: 544000", 1), 1)
+		text = strings.Replace(text, place, place+strings.Replace(fmt.Sprintf(extra, 100), "port: 5440", "port: 544000", 1), 1)
 		defer func() {
 			if err := f.changeInventory(string(current)); err != nil {
 				f.say("%s: the inventory isn't what it was: %v", how, err)
