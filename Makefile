@@ -48,8 +48,8 @@ lint: ## gofmt, go vet, staticcheck, govulncheck
 bench: ## Go benchmarks (BENCH=./internal/… for those of one package)
 	go test -run '^$$' -bench . -benchmem $(BENCH)
 
-chaos: prerequisites ## random faults on a real cluster under load (SEED=… TIME=…): docs/reliability.md
-	@go run ./internal/chaos -seed $(SEED) -time $(TIME)
+chaos: prerequisites ## random faults on a real cluster under load (SEED=… TIME=… NETNS=1): docs/reliability.md
+	@go run ./internal/chaos -seed $(SEED) -time $(TIME) $(if $(NETNS),-netns)
 
 prerequisites:
 	@scripts/prerequisites

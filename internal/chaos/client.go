@@ -22,13 +22,14 @@ const table = "chaos"
 // patience bounds one attempt of a client. It is longer than clients are held (5 s).
 const patience = 10 * time.Second
 
-// open connects without TLS (pgx would try with it first and connect twice) and without prepared statements, which a
-// PgBouncer in transaction mode doesn't keep. Of several hosts the one is taken that can be written to.
-func open(ctx context.Context, to sandbox.Access) (*pgx.Conn, error) {
+// open connects from a node without TLS (pgx would try with it first and connect twice) and without prepared statements,
+// which a PgBouncer in transaction mode doesn't keep. Of several hosts the one is taken that can be written to.
+func (f *field) open(ctx context.Context, from string, to sandbox.Access) (*pgx.Conn, error) {
 	config, err := pgx.ParseConfig(to.URL() + "?sslmode=disable")
 	if err != nil {
 		return nil, err
 	}
+	config.DialFunc = f.dialer(from)
 	config.DefaultQueryExecMode, config.ConnectTimeout = pgx.QueryExecModeSimpleProtocol, patience
 	if strings.Contains(to.Host, ",") {
 		config.ConnectTimeout, config.ValidateConnect = time.Second, pgconn.ValidateConnectTargetSessionAttrsReadWrite
@@ -39,7 +40,9 @@ func open(ctx context.Context, to sandbox.Access) (*pgx.Conn, error) {
 // client goes through one service of one node, again and again.
 type client struct {
 	field *field
-	to    sandbox.Access
+	// from is the node that it is on.
+	from string
+	to   sandbox.Access
 	// id is a writer's number; 0 for readers.
 	id int
 	// stays keeps the session as long as it lasts; otherwise each round connects anew.
@@ -84,7 +87,7 @@ func (c *client) round(parent context.Context) {
 	var err error
 	if !connected {
 		c.opened = time.Now()
-		c.conn, err = open(ctx, c.to)
+		c.conn, err = c.field.open(ctx, c.from, c.to)
 		connected = err == nil
 	}
 	if err == nil && c.id > 0 {

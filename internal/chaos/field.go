@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -30,9 +31,9 @@ type field struct {
 	mu sync.Mutex
 	// claimed are the processes that a fault has in hand.
 	claimed map[string]bool
-	// freezes are the times in which pgporters stood still.
-	freezes []freeze
-	journal []entry
+	// freezes are the times in which pgporters stood still, silences those in which nodes couldn't be heard by clients.
+	freezes, silences []freeze
+	journal           []entry
 	// died are pgporters that ended though no fault ended them.
 	died []string
 
@@ -42,7 +43,7 @@ type field struct {
 	edits     int
 }
 
-// freeze is a time in which a node's pgporter stood still; to is zero while it does.
+// freeze is a time in which a node's pgporter stood still, or its node was cut off; to is zero while it lasts.
 type freeze struct {
 	node     string
 	from, to time.Time
@@ -149,6 +150,32 @@ func (f *field) frozen(node string, from, to time.Time) time.Duration {
 	return overlap(f.freezes, node, from, to)
 }
 
+// silence notes that clients don't hear of a node for a while from now on: what it sends meanwhile is sent again after up to
+// as long a time again (TCP doubles its patience).
+func (f *field) silence(node string, lasts time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	f.silences = append(f.silences, freeze{node, now, now.Add(2*lasts + time.Second)})
+}
+
+// unheard is for how much of a time a node's pgporter stood still or couldn't be heard.
+func (f *field) unheard(node string, from, to time.Time) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return overlap(f.freezes, node, from, to) + overlap(f.silences, node, from, to)
+}
+
+// dialer connects from a node, where nodes are on a network of their own.
+func (f *field) dialer(from string) func(ctx context.Context, network, address string) (net.Conn, error) {
+	if f.Sandbox == nil || !f.HasNetwork() {
+		return new(net.Dialer).DialContext
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		return f.Dial(ctx, from, network, address)
+	}
+}
+
 func overlap(freezes []freeze, node string, from, to time.Time) time.Duration {
 	sum := time.Duration(0)
 	for _, z := range freezes {
@@ -220,7 +247,7 @@ func (f *field) addReaders(ctx context.Context) error {
 		}
 	}
 	for _, to := range f.services() {
-		if err := answers(ctx, to, answersWithin); err != nil {
+		if err := f.answers(ctx, to, answersWithin); err != nil {
 			return fmt.Errorf("%s on %s: %w", to.Name, to.Node, err)
 		}
 	}

@@ -78,9 +78,16 @@ func (k kind) parts(member string) []string {
 		return []string{member + "/pgporter"}
 	case killEtcd, haltEtcd:
 		return []string{"etcd"}
+	case cutFromEtcd, cutOff, cutOffOneWay, unplug:
+		return []string{network}
+	case losePower:
+		return []string{network, member + "/patroni", member + "/postgres", member + "/pgbouncer", member + "/pgporter"}
 	}
 	return nil
 }
+
+// network is claimed like a process.
+const network = "network"
 
 // inflict does a fault; what is over at once says what it has done.
 func (f *field) inflict(ctx context.Context, plan fault, member string) error {
@@ -121,6 +128,17 @@ func (f *field) inflict(ctx context.Context, plan fault, member string) error {
 			return errors.Join(err, f.Kill(ctx, syscall.SIGCONT, member+"/patroni"))
 		}
 		return nil
+	case cutFromEtcd:
+		return f.Cut(false, member, "etcd")
+	case cutOff, cutOffOneWay:
+		f.silence(member, plan.lasts)
+		return f.Cut(plan.kind == cutOffOneWay, member)
+	case unplug:
+		f.silence(member, plan.lasts)
+		return f.Unplug(member)
+	case losePower:
+		f.silence(member, plan.lasts)
+		return f.Lose(ctx, member)
 	case switchover:
 		return f.switchOver(ctx)
 	case reload, reloadEdit, reloadBroken:
@@ -161,6 +179,16 @@ func (f *field) mend(ctx context.Context, plan fault, member string) error {
 		return f.wakePostgres(ctx, member)
 	case haltMember:
 		return errors.Join(f.wakePostgres(ctx, member), f.Kill(ctx, syscall.SIGCONT, member+"/patroni"))
+	case cutFromEtcd, cutOff, cutOffOneWay, unplug:
+		return f.Heal()
+	case losePower:
+		if err := f.Heal(); err != nil {
+			return err
+		}
+		if err := f.Begin(ctx, member+"/patroni", member+"/pgbouncer"); err != nil {
+			return err
+		}
+		return f.startPgporter(ctx, member+"/pgporter")
 	case hang:
 		err := f.Kill(ctx, syscall.SIGKILL, member+"/patroni")
 		return errors.Join(err, f.endPostgres(ctx, member), f.Begin(ctx, member+"/patroni"))
@@ -292,6 +320,11 @@ func (f *field) reload(ctx context.Context, how kind) error {
 
 // restore starts and wakes whatever a fault has left behind, and gives every pgporter the inventory that it began with.
 func (f *field) restore(ctx context.Context) error {
+	if f.HasNetwork() {
+		if err := f.Heal(); err != nil {
+			return err
+		}
+	}
 	status, err := f.Status(ctx)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -57,13 +58,13 @@ type keyWatcher struct {
 	history string // Patroni's list of timelines, as JSON
 }
 
-func newKeyWatcher(address string) (*keyWatcher, error) {
+func newKeyWatcher(address string, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*keyWatcher, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: []string{address}, DialTimeout: 2 * time.Second, Logger: zap.NewNop(),
 		// etcd is killed and comes back: what it says then must not come late.
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, MaxDelay: 300 * time.Millisecond}, MinConnectTimeout: time.Second,
-		})},
+		}), grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, "tcp", address) })},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("etcd at %s: %w", address, err)

@@ -36,6 +36,7 @@ type options struct {
 	binary    string
 	faults    string
 	list      bool
+	netns     bool
 	keep      bool
 	unguarded bool
 }
@@ -44,10 +45,11 @@ func main() {
 	var o options
 	flag.DurationVar(&o.length, "time", time.Minute, "how long faults are done")
 	flag.Uint64Var(&o.seed, "seed", 0, "what faults are drawn; 0 takes one at random")
-	flag.StringVar(&o.prefix, "prefix", "127.0.70", "first three octets of the sandbox's addresses")
+	flag.StringVar(&o.prefix, "prefix", "", "first three octets of the sandbox's addresses (default: 127.0.70, with -netns 10.10.10)")
 	flag.StringVar(&o.dir, "dir", filepath.Join(os.TempDir(), "pgporter-chaos"), "directory of the sandbox; its logs stay there if a promise was broken")
 	flag.StringVar(&o.binary, "pgporter", "", "the pgporter to test; by default one is built with the race detector")
 	flag.StringVar(&o.faults, "faults", "", "only these kinds of faults, separated by semicolons")
+	flag.BoolVar(&o.netns, "netns", false, "nodes in network namespaces (root only): networks fail too")
 	flag.BoolVar(&o.list, "list", false, "print the faults of the seed and do nothing")
 	flag.BoolVar(&o.keep, "keep", false, "keep the logs though every promise was kept")
 	flag.BoolVar(&o.unguarded, "without-pgporter", false, "clients find the primary themselves: what Patroni alone does under the same faults")
@@ -79,9 +81,12 @@ func run(ctx context.Context, o options, out io.Writer) (kept bool, err error) {
 			names = append(names, strings.TrimSpace(name))
 		}
 	}
-	from, err := choose(names)
+	from, err := choose(names, o.netns)
 	if err != nil {
 		return false, err
+	}
+	if o.prefix == "" && !o.netns {
+		o.prefix = "127.0.70"
 	}
 	if o.seed == 0 {
 		o.seed = uint64(rand.Uint32()) + 1
@@ -106,7 +111,9 @@ func run(ctx context.Context, o options, out io.Writer) (kept bool, err error) {
 			return false, fmt.Errorf("building pgporter: %w\n%s", err, said)
 		}
 	}
-	s, err := sandbox.Up(ctx, sandbox.Config{Dir: o.dir, Prefix: o.prefix, Members: members, Sync: true, Binary: o.binary, WithoutPgporter: o.unguarded}, out)
+	s, err := sandbox.Up(ctx, sandbox.Config{
+		Dir: o.dir, Prefix: o.prefix, Netns: o.netns, Members: members, Sync: true, Binary: o.binary, WithoutPgporter: o.unguarded,
+	}, out)
 	if err != nil {
 		return false, err
 	}
@@ -128,7 +135,7 @@ func run(ctx context.Context, o options, out io.Writer) (kept bool, err error) {
 // hold plays the faults and says whether every promise was kept.
 func (f *field) hold(ctx context.Context, o options, faults []fault) (bool, error) {
 	var err error
-	if f.keys, err = newKeyWatcher(f.Etcd()); err != nil {
+	if f.keys, err = newKeyWatcher(f.Etcd(), f.dialer("etcd")); err != nil {
 		return false, err
 	}
 	defer f.keys.client.Close()
@@ -252,7 +259,7 @@ func (f *field) makeTable(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	conn, err := open(ctx, to)
+	conn, err := f.open(ctx, leader.Name, to)
 	if err != nil {
 		return err
 	}
@@ -265,7 +272,11 @@ func (f *field) makeTable(ctx context.Context) error {
 func (f *field) startClients(ctx context.Context, clients *sync.WaitGroup, unguarded bool) {
 	id := 0
 	start := func(to sandbox.Access, writes, stays bool, every time.Duration) {
-		c := &client{field: f, to: to, stays: stays, every: every}
+		c := &client{field: f, from: sandbox.Client, to: to, stays: stays, every: every}
+		if stays && !unguarded {
+			// Some of the applications are on the nodes themselves: they go on with theirs when it is cut off.
+			c.from = to.Node
+		}
 		if writes {
 			id++
 			c.id = id

@@ -54,6 +54,12 @@ const (
 	// awaken is what is left out unless asked for: Patroni takes the leader key back after it.
 	awaken kind = "halt Patroni beyond the TTL"
 
+	cutFromEtcd  kind = "cut off from etcd"
+	cutOff       kind = "cut off from all others"
+	cutOffOneWay kind = "unheard by all others"
+	unplug       kind = "pull the cable"
+	losePower    kind = "cut the power"
+
 	switchover   kind = "switchover"
 	reload       kind = "reload"
 	reloadEdit   kind = "reload an edited inventory"
@@ -74,6 +80,8 @@ type trait struct {
 	// stills and clocks exclude each other: a Patroni that stands still while etcd's clock jumps finds its key expired though
 	// it was away for less than the TTL, and that is the case that is left out.
 	stills, clocks bool
+	// network kinds need nodes with a network of their own. One of them at a time: healing is healing all.
+	network bool
 }
 
 const (
@@ -98,6 +106,11 @@ var traits = []trait{
 	{kind: haltEtcd, weight: 2, least: time.Second, most: 15 * time.Second, heavy: true, clocks: true},
 	{kind: hang, weight: 4, member: true, least: ttl + 2*time.Second, most: ttl + 8*time.Second, heavy: true, stills: true},
 	{kind: awaken, member: true, least: ttl + 2*time.Second, most: ttl + 8*time.Second, heavy: true, stills: true},
+	{kind: cutFromEtcd, weight: 10, member: true, least: time.Second, most: 30 * time.Second, heavy: true, clocks: true, network: true},
+	{kind: cutOff, weight: 10, member: true, least: time.Second, most: 30 * time.Second, heavy: true, clocks: true, network: true},
+	{kind: cutOffOneWay, weight: 4, member: true, least: time.Second, most: 30 * time.Second, heavy: true, clocks: true, network: true},
+	{kind: unplug, weight: 4, member: true, least: time.Second, most: 30 * time.Second, heavy: true, clocks: true, network: true},
+	{kind: losePower, weight: 5, member: true, least: time.Second, most: 30 * time.Second, heavy: true, network: true},
 	{kind: switchover, weight: 14},
 	{kind: reload, weight: 4},
 	{kind: reloadEdit, weight: 6},
@@ -105,9 +118,9 @@ var traits = []trait{
 }
 
 // choose gives the traits of the named kinds, or of those that are drawn by themselves if none is named.
-func choose(names []string) ([]trait, error) {
+func choose(names []string, network bool) ([]trait, error) {
 	if len(names) == 0 {
-		return slices.DeleteFunc(slices.Clone(traits), func(t trait) bool { return t.weight == 0 }), nil
+		return slices.DeleteFunc(slices.Clone(traits), func(t trait) bool { return t.weight == 0 || t.network && !network }), nil
 	}
 	var chosen []trait
 	for _, name := range names {
@@ -116,6 +129,9 @@ func choose(names []string) ([]trait, error) {
 			return nil, fmt.Errorf("no fault is called %q; there are: %s", name, strings.Join(kindNames(), ", "))
 		}
 		t := traits[i]
+		if t.network && !network {
+			return nil, fmt.Errorf("%q needs nodes in network namespaces", name)
+		}
 		t.weight = max(1, t.weight)
 		chosen = append(chosen, t)
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 func TestSameSeedSameFaults(t *testing.T) {
-	from, err := choose(nil)
+	from, err := choose(nil, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +23,7 @@ func TestSameSeedSameFaults(t *testing.T) {
 
 // TestDrawnFaults holds what every list of faults must be, over many seeds.
 func TestDrawnFaults(t *testing.T) {
-	from, err := choose(nil)
+	from, err := choose(nil, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,10 +69,13 @@ func TestDrawnFaults(t *testing.T) {
 }
 
 func TestChoose(t *testing.T) {
-	if _, err := choose([]string{"kill everything"}); err == nil || !strings.Contains(err.Error(), `"kill everything"`) || !strings.Contains(err.Error(), "switchover") {
+	if _, err := choose([]string{"kill everything"}, true); err == nil || !strings.Contains(err.Error(), `"kill everything"`) || !strings.Contains(err.Error(), "switchover") {
 		t.Errorf("an unknown kind: %v", err)
 	}
-	only, err := choose([]string{string(awaken)})
+	if _, err := choose([]string{string(unplug)}, false); err == nil || !strings.Contains(err.Error(), "network namespaces") {
+		t.Errorf("a network's fault without one: %v", err)
+	}
+	only, err := choose([]string{string(awaken)}, false)
 	if err != nil {
 		t.Fatal(err)
 	}

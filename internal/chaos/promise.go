@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -102,7 +104,7 @@ func (f *field) rows(ctx context.Context, m sandbox.Member, position string) (ro
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	conn, err := open(ctx, to)
+	conn, err := f.open(ctx, m.Name, to)
 	if err != nil {
 		return nil, "", err
 	}
@@ -222,7 +224,7 @@ func (a *answering) await(ctx context.Context) []string {
 	a.began = time.Now()
 	for _, to := range a.field.services() {
 		all.Go(func() {
-			err := answers(ctx, to, answersWithin)
+			err := a.field.answers(ctx, to, answersWithin)
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			if err != nil {
@@ -238,7 +240,7 @@ func (a *answering) await(ctx context.Context) []string {
 }
 
 // answers waits until a service does what it is for; the last failure is the error.
-func answers(ctx context.Context, to sandbox.Access, within time.Duration) error {
+func (f *field) answers(ctx context.Context, to sandbox.Access, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	writes := to.Port == 5433 || to.Port == 5436
@@ -247,7 +249,7 @@ func answers(ctx context.Context, to sandbox.Access, within time.Duration) error
 	defer again.Stop()
 	for {
 		asked, stop := context.WithTimeout(ctx, patience)
-		conn, err := open(asked, to)
+		conn, err := f.open(asked, sandbox.Client, to)
 		if err == nil {
 			var standby bool
 			err = conn.QueryRow(asked, "select pg_is_in_recovery()").Scan(&standby)
@@ -333,7 +335,7 @@ func (r *resources) begin(ctx context.Context) error {
 func (r *resources) of(ctx context.Context, m sandbox.Member) (holding, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	status, err := api.Client{Address: net.JoinHostPort(m.Address, api.DefaultPort)}.Status(ctx)
+	status, err := r.field.status(ctx, m)
 	if err != nil {
 		return holding{}, err
 	}
@@ -350,6 +352,29 @@ func (r *resources) of(ctx context.Context, m sandbox.Member) (holding, error) {
 	}
 	has.descriptors = len(open)
 	return has, nil
+}
+
+// status asks a node's pgporter, as one sits before it.
+func (f *field) status(ctx context.Context, m sandbox.Member) (api.Status, error) {
+	var status api.Status
+	host := m.Address
+	if f.HasNetwork() {
+		host = "127.0.0.1"
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, api.DefaultPort)+"/status", nil)
+	if err != nil {
+		return status, err
+	}
+	client := http.Client{Transport: &http.Transport{DialContext: f.dialer(m.Name), DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return status, fmt.Errorf("status of %s's pgporter: %w", m.Name, err)
+	}
+	defer response.Body.Close()
+	if err := json.NewDecoder(response.Body).Decode(&status); err != nil {
+		return status, fmt.Errorf("status of %s's pgporter: %w", m.Name, err)
+	}
+	return status, nil
 }
 
 // compare waits for what ends a little after the clients, for half a minute at most.

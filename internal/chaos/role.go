@@ -69,7 +69,7 @@ func (r *roleWatcher) watch(ctx context.Context, m sandbox.Member) {
 		asked, cancel := context.WithTimeout(ctx, 2*time.Second)
 		err := error(nil)
 		if conn == nil {
-			conn, err = open(asked, to)
+			conn, err = r.field.open(asked, m.Name, to)
 		}
 		var standby bool
 		if err == nil {
@@ -119,7 +119,7 @@ func (r *roleWatcher) readOn(to sandbox.Access, member string, at time.Time) {
 	defer r.mu.Unlock()
 	// The member's own word may come later than a client's.
 	p, known := r.last(member, at.Add(newsTravel))
-	if known && at.Sub(p.seen) <= sessionsEnd+r.field.frozen(to.Node, p.seen, at) {
+	if known && at.Sub(p.seen) <= sessionsEnd+r.field.unheard(to.Node, p.seen, at) {
 		return
 	}
 	r.wrong = append(r.wrong, fmt.Sprintf("%s %s:%d answered from %s, a primary since %s", clock(at), to.Host, to.Port, member, clock(p.seen)))
@@ -144,7 +144,7 @@ func (r *roleWatcher) hold(ctx context.Context, to sandbox.Access) {
 		case <-again.C:
 		}
 		asked, cancel := context.WithTimeout(ctx, patience)
-		conn, err := open(asked, to)
+		conn, err := r.field.open(asked, sandbox.Client, to)
 		var address string
 		var standby bool
 		if err == nil {
@@ -177,7 +177,7 @@ func (r *roleWatcher) sit(ctx context.Context, s idle) {
 		stays := now.Sub(p.seen)
 		excused := time.Duration(0)
 		if promoted {
-			excused = r.field.frozen(s.to.Node, p.seen, now)
+			excused = r.field.unheard(s.to.Node, p.seen, now)
 		}
 		switch {
 		case !promoted:
