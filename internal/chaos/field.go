@@ -216,14 +216,14 @@ const offlinePort = 5438
 
 // services are all of every node's.
 func (f *field) services() []sandbox.Access {
-	all := f.URLs()
-	for _, to := range f.URLs() {
+	all := slices.DeleteFunc(f.URLs(), func(to sandbox.Access) bool { return !strings.HasPrefix(to.Name, scope+"-") })
+	for _, to := range all {
 		if to.Port == replicaPort {
 			to.Name, to.Port = scope+"-readers", readersPort
 			all = append(all, to)
 		}
 	}
-	return slices.DeleteFunc(all, func(to sandbox.Access) bool { return !strings.HasPrefix(to.Name, scope+"-") })
+	return all
 }
 
 const replicaPort = 5434
