@@ -13,8 +13,12 @@ UNIT = $$(go list ./... | grep -v /internal/e2e)
 # Every benchmark, or those of one package: make bench BENCH=./internal/relay
 BENCH ?= ./...
 
+# How long `make chaos` does faults, and which: a SEED of 0 draws one.
+TIME ?= 60s
+SEED ?= 0
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit e2e build lint bench prerequisites
+.PHONY: help demo test unit e2e build lint bench chaos prerequisites
 
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
@@ -43,6 +47,9 @@ lint: ## gofmt, go vet, staticcheck, govulncheck
 
 bench: ## Go benchmarks (BENCH=./internal/… for those of one package)
 	go test -run '^$$' -bench . -benchmem $(BENCH)
+
+chaos: prerequisites ## random faults on a real cluster under load (SEED=… TIME=… NETNS=1): docs/reliability.md
+	@go run ./internal/chaos -seed $(SEED) -time $(TIME) $(if $(NETNS),-netns)
 
 prerequisites:
 	@scripts/prerequisites

@@ -64,6 +64,7 @@ var rooms = map[string]room{
 	"lan":       {because: "a network of namespaces is of use to any program: what runs on its nodes is others' business"},
 	"sandbox":   {may: "lan", because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
 	"cli":       {may: "api control daemon diag dnsd haproxyd intake inventory outdir plan render resolve sandbox service stamp vip vipd", because: "commands ask the rooms that do the work; they don't reach below them"},
+	"chaos":     {may: "api sandbox", because: "a test from outside judges by what clients, etcd and PostgreSQL say, not by pgporter's own rooms"},
 	"e2e":       {may: "api sandbox", because: "end-to-end tests use what users use"},
 }
 

@@ -14,7 +14,9 @@ type Status struct {
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
 	Now     time.Time `json:"now"`
-	Config  Config    `json:"config"`
+	// Goroutines is how many the process has: it grows with open sessions and returns when they have ended.
+	Goroutines int    `json:"goroutines"`
+	Config     Config `json:"config"`
 	// Clusters stand in the order of the inventory.
 	Clusters []Cluster `json:"clusters"`
 	// Generic are services that belong to no cluster (haproxy_services); HAProxy alone knows of their servers. Role, State and

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"time"
@@ -20,7 +21,7 @@ func (d *Daemon) Status() api.Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := api.Status{
-		Version: d.cfg.Version, Node: d.node, PID: os.Getpid(), Started: d.started, Now: time.Now(),
+		Version: d.cfg.Version, Node: d.node, PID: os.Getpid(), Goroutines: runtime.NumGoroutine(), Started: d.started, Now: time.Now(),
 		Config:   api.Config{Source: d.cfg.Source.Name(), Loaded: d.loaded, Generation: d.accepted, Refused: d.refused, Assumed: slices.Clone(d.assumed)},
 		Clusters: []api.Cluster{},
 	}
