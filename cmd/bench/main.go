@@ -24,6 +24,9 @@ Scenarios: %s
 
 `
 
+// limit bounds the whole; it takes half of that.
+const limit = 30 * time.Minute
+
 func main() {
 	flags := flag.NewFlagSet("bench", flag.ExitOnError)
 	c := bench.Config{Results: os.Stdout, Progress: os.Stderr}
@@ -45,7 +48,12 @@ func main() {
 	c.Scenarios = strings.FieldsFunc(*scenario, func(r rune) bool { return r == ',' || r == ' ' })
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %s", limit))
+	defer cancel()
 	err := bench.Failover(ctx, c)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, bench.ErrInput):

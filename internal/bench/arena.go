@@ -51,13 +51,6 @@ func (d *diary) writableSince(after time.Time) (load.Answer, bool) {
 	return d.answers[i], true
 }
 
-// writable says what the last answer was.
-func (d *diary) writable() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.answers) > 0 && d.answers[len(d.answers)-1].Writable
-}
-
 // How often a member, and its PgBouncer, is asked.
 const (
 	serverEvery = 5 * time.Millisecond

@@ -46,7 +46,9 @@ func (a *arena) play(ctx context.Context, s scenario, runs int) (results []resul
 			for key := range s.configure {
 				back[key] = nil
 			}
-			err = errors.Join(err, a.box.Configure(ctx, back))
+			if ctx.Err() == nil { // otherwise the sandbox goes anyway
+				err = errors.Join(err, a.box.Configure(ctx, back))
+			}
 		}()
 	}
 	runs = cmp.Or(runs, s.runs)
@@ -133,7 +135,7 @@ func (a *arena) run(ctx context.Context, s scenario) (result, error) {
 	}
 	if s.resume != nil {
 		// What a member does that believes to lead still is a part of it.
-		if _, err := a.box.AwaitFollowing(ctx, led.Cluster); err != nil {
+		if _, err := a.complete(ctx); err != nil {
 			return r, err
 		}
 	}
@@ -149,7 +151,7 @@ func (a *arena) run(ctx context.Context, s scenario) (result, error) {
 			return r, err
 		}
 	}
-	r.again, err = a.box.AwaitFollowing(ctx, led.Cluster)
+	r.again, err = a.complete(ctx)
 	return r, err
 }
 
@@ -170,10 +172,17 @@ func look(probes []load.Probe, until time.Time, leads string, took time.Time) se
 	return s
 }
 
+// complete waits until all members run and follow one, and gives that one.
+func (a *arena) complete(ctx context.Context) (sandbox.Member, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, untilSteady, fmt.Errorf("not within %s", untilSteady))
+	defer cancel()
+	return a.box.AwaitFollowing(ctx, a.box.Declared()[0].Cluster)
+}
+
 // peace waits until the cluster is complete and every prober has written for three seconds without a failure. How fast it does is
 // the machine's, and told beside the figures.
 func (a *arena) peace(ctx context.Context) (sandbox.Member, error) {
-	led, err := a.box.AwaitFollowing(ctx, a.box.Declared()[0].Cluster)
+	led, err := a.complete(ctx)
 	if err != nil {
 		return led, err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -85,38 +86,42 @@ func goOn(ctx context.Context, a *arena, leader sandbox.Member) error {
 // signalSessions signals the children of a halted member's PostgreSQL: while it is halted none comes, and an id whose
 // process has ended is kept until the parent has asked after it.
 func signalSessions(ctx context.Context, box *sandbox.Sandbox, m sandbox.Member, sig syscall.Signal) error {
-	status, err := box.Status(ctx)
-	if err != nil {
-		return err
-	}
-	for _, p := range status.Processes {
-		if p.What != m.Name+"/postgres" {
-			continue
-		}
-		if p.State != "stopped" {
-			return fmt.Errorf("%s is %s, not halted", p.What, p.State)
-		}
-		id := strconv.Itoa(p.PID)
-		children, err := os.ReadFile(filepath.Join("/proc", id, "task", id, "children"))
+	var parent string
+	// A busy machine takes its time to halt it.
+	if err := await(ctx, untilHalted, func() error {
+		status, err := box.Status(ctx)
 		if err != nil {
 			return err
 		}
-		for _, child := range strings.Fields(string(children)) {
-			pid, err := strconv.Atoi(child)
-			if err != nil {
-				return fmt.Errorf("children of process %s: %w", id, err)
-			}
-			if err := syscall.Kill(pid, sig); err != nil {
-				return fmt.Errorf("%s: process %d: %w", p.What, pid, err)
-			}
+		i := slices.IndexFunc(status.Processes, func(p sandbox.ProcessStatus) bool { return p.What == m.Name+"/postgres" })
+		if i < 0 || status.Processes[i].State != "stopped" {
+			return fmt.Errorf("the PostgreSQL of %s isn't halted", m.Name)
 		}
+		parent = strconv.Itoa(status.Processes[i].PID)
 		return nil
+	}); err != nil {
+		return err
 	}
-	return fmt.Errorf("the sandbox doesn't list the PostgreSQL of %s", m.Name)
+	children, err := os.ReadFile(filepath.Join("/proc", parent, "task", parent, "children"))
+	if err != nil {
+		return err
+	}
+	for _, child := range strings.Fields(string(children)) {
+		pid, err := strconv.Atoi(child)
+		if err != nil {
+			return fmt.Errorf("children of process %s: %w", parent, err)
+		}
+		if err := syscall.Kill(pid, sig); err != nil {
+			return fmt.Errorf("PostgreSQL of %s: process %d: %w", m.Name, pid, err)
+		}
+	}
+	return nil
 }
 
 // Bounds of what is waited for in a run.
 const (
+	// untilHalted bounds the time until a signal to halt has been obeyed.
+	untilHalted = 5 * time.Second
 	// untilSteady bounds the time until everybody writes undisturbed again: HAProxy's slowest server comes up 15 s after it
 	// is there, a member that was cloned anew takes longer than that.
 	untilSteady = 90 * time.Second
