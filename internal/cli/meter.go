@@ -25,7 +25,7 @@ type meter struct {
 }
 
 // pauseShown is the least gap that is an event by itself: a busy machine makes shorter ones.
-const pauseShown = 300 * time.Millisecond
+const pauseShown = 500 * time.Millisecond
 
 func newMeter(names map[string]string, now time.Time) *meter { return &meter{names: names, began: now} }
 
@@ -33,33 +33,29 @@ func newMeter(names map[string]string, now time.Time) *meter { return &meter{nam
 func (m *meter) see(now time.Time, probes []load.Probe) []string {
 	var events []string
 	for _, p := range probes {
-		switch p.Outcome {
-		case load.Written:
+		if p.Outcome == load.Written {
 			if event := m.written(p); event != "" {
 				events = append(events, event)
 			}
 			continue
-		case load.WriteCut, load.Misled:
-			m.writes++
-		default:
-			m.connects++
+		}
+		what, count := "connect", &m.connects
+		if onSession(p) {
+			what, count = "write", &m.writes
+		}
+		*count++
+		// The first of a gap says why; the others are counted.
+		if !slices.ContainsFunc(m.sinceLast, func(before load.Probe) bool { return onSession(before) == onSession(p) }) {
+			events = append(events, fmt.Sprintf("a %s failed after %.1f s: %v", what, p.Ended.Sub(p.Began).Seconds(), p.Err))
 		}
 		m.sinceLast = append(m.sinceLast, p)
-		if len(m.sinceLast) == 1 {
-			// The others of the same gap are counted.
-			events = append(events, fmt.Sprintf("%s failed after %.1f s: %v", m.what(p), p.Ended.Sub(p.Began).Seconds(), p.Err))
-		}
 	}
 	m.recent = slices.DeleteFunc(m.recent, func(at time.Time) bool { return now.Sub(at) > time.Second })
 	return events
 }
 
-func (m *meter) what(p load.Probe) string {
-	if p.Outcome == load.WriteCut || p.Outcome == load.Misled {
-		return "a write"
-	}
-	return "a connect"
-}
+// onSession says that a probe had come so far as to write when it failed.
+func onSession(p load.Probe) bool { return p.Outcome == load.WriteCut || p.Outcome == load.Misled }
 
 // written takes a write, which may end a gap.
 func (m *meter) written(p load.Probe) string {
@@ -86,7 +82,7 @@ func (m *meter) written(p load.Probe) string {
 func failures(failed []load.Probe) string {
 	connects, writes := 0, 0
 	for _, p := range failed {
-		if p.Outcome == load.WriteCut || p.Outcome == load.Misled {
+		if onSession(p) {
 			writes++
 		} else {
 			connects++

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -157,20 +158,19 @@ const keysHelp = `
 func (l *show) listen(ctx context.Context) {
 	var doing sync.WaitGroup
 	defer doing.Wait()
-	busy := make(chan struct{}, 1)
+	var doingNow atomic.Pointer[string]
 	err := readKeys(ctx, func(key byte) {
 		what, do := l.order(key)
 		if do == nil {
 			return
 		}
-		select {
-		case busy <- struct{}{}:
-		default:
-			fmt.Fprintln(l.screen, "one thing after the other: the last one is still being done")
+		if now := doingNow.Load(); now != nil {
+			fmt.Fprintf(l.screen, "first things first: the %s isn't done yet\n", *now)
 			return
 		}
+		doingNow.Store(&what)
 		doing.Go(func() {
-			defer func() { <-busy }()
+			defer doingNow.Store(nil)
 			l.box.SetProgress(l.screen) // its clock begins anew
 			if err := do(ctx); err != nil && ctx.Err() == nil {
 				fmt.Fprintf(l.screen, "%s: %v\n", what, err)
@@ -195,7 +195,7 @@ func (l *show) order(key byte) (string, func(context.Context) error) {
 	case 'k':
 		return "kill", func(ctx context.Context) error { return l.kill(ctx, "/patroni", "/postgres") }
 	case 'b':
-		return "bringing back", l.bringBack
+		return "return", l.bringBack
 	}
 	return "", nil
 }
