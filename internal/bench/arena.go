@@ -23,9 +23,12 @@ type arena struct {
 	recorders []*load.Recorder
 	// servers and pools are what each member and its PgBouncer said of themselves, by address.
 	servers, pools map[string]*diary
-	running        []*haproxy
-	stop           context.CancelFunc
-	joined         sync.WaitGroup
+	// names are the members' by address, key is who held the leader key.
+	names   map[string]string
+	key     history
+	running []*haproxy
+	stop    context.CancelFunc
+	joined  sync.WaitGroup
 }
 
 // diary keeps the answers of one server. Only changes are in it.
@@ -60,7 +63,7 @@ const (
 // newArena starts the HAProxies, the watchers and the probers.
 func newArena(ctx context.Context, c Config, box *sandbox.Sandbox, dir string) (*arena, error) {
 	ctx, stop := context.WithCancel(ctx)
-	a := &arena{config: c, box: box, stop: stop, servers: map[string]*diary{}, pools: map[string]*diary{}}
+	a := &arena{config: c, box: box, stop: stop, servers: map[string]*diary{}, pools: map[string]*diary{}, names: map[string]string{}}
 	if err := a.start(ctx, dir); err != nil {
 		a.close()
 		return nil, err
@@ -76,7 +79,13 @@ func (a *arena) start(ctx context.Context, dir string) error {
 	var members []string
 	for _, m := range a.box.Declared() {
 		members = append(members, m.Address)
+		a.names[m.Address] = m.Name
 	}
+	etcd, err := etcdAddress(ctx, a.box)
+	if err != nil {
+		return err
+	}
+	a.joined.Go(func() { a.key.watchKey(ctx, etcd, a.box.Declared()[0].Cluster) })
 	addresses := map[string]string{specified: a.config.Prefix + ".41", norm: a.config.Prefix + ".42"}
 	for options, address := range addresses {
 		h, err := startHAProxy(ctx, a.config.Binary, a.box.Inventory(), filepath.Join(dir, "haproxy-"+address), members[0], address, options)

@@ -3,6 +3,9 @@ package bench
 import (
 	"errors"
 	"flag"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,9 +43,9 @@ func TestSection(t *testing.T) {
 		{name: "pgporter, 5433", port: pooled, ours: true},
 	}
 	planned, crash := scenario{planned: true}, scenario{}
-	stale := saw(20, 0, 0, 0)
-	stale.stale = 40
-	back := made(20000, 0, saw(21000, 180, 4, 0), stale, saw(21500, 240, 4, 0))
+	astray := saw(20, 0, 0, 0)
+	astray.astray = 40
+	back := made(20000, 0, saw(21000, 180, 4, 0), astray, saw(21500, 240, 4, 0))
 	back.again = one
 	for name, c := range map[string]struct {
 		scenario scenario
@@ -81,23 +84,85 @@ func TestMedian(t *testing.T) {
 	}
 }
 
-// TestLook: only writes on the new primary after it took over count as its first, only writes that began elsewhere after
-// that as stale.
+// TestLook: only writes on the new primary after it took over count as its first, only writes on a member while the leader
+// key named another all the time as astray.
 func TestLook(t *testing.T) {
 	zero := time.Unix(1000, 0)
+	at := func(ms int) time.Time { return zero.Add(time.Duration(ms) * time.Millisecond) }
 	write := func(server string, began, ended int) load.Probe {
-		return load.Probe{Server: server, Began: zero.Add(time.Duration(began) * time.Millisecond), Ended: zero.Add(time.Duration(ended) * time.Millisecond)}
+		return load.Probe{Server: server, Began: at(began), Ended: at(ended)}
 	}
-	took := zero.Add(100 * time.Millisecond)
-	s := look([]load.Probe{
-		write("new", 10, 20), // it led before, too
-		write("old", 30, 90), write("old", 95, 105), write("old", 110, 120), write("new", 40, 160), write("old", 170, 180), write("new", 190, 200),
-	}, zero.Add(time.Second), "new", took)
-	if !s.through || s.first != 60*time.Millisecond || s.stale != 2 || s.Gap != 800*time.Millisecond {
+	a := &arena{names: map[string]string{"new": "pg-test-2", "old": "pg-test-1"}}
+	a.key.add("pg-test-1", at(0))
+	a.key.add("", at(60))
+	a.key.add("pg-test-2", at(80))
+	s := a.look([]load.Probe{
+		write("new", 10, 20), // before it led: the key names the other
+		write("old", 30, 65), write("old", 75, 85), write("old", 90, 95), write("old", 110, 120), write("new", 40, 160), write("new", 190, 200),
+	}, at(1000), "new", at(100))
+	if !s.through || s.first != 60*time.Millisecond || s.astray != 3 || s.Gap != 800*time.Millisecond {
 		t.Errorf("%+v", s)
 	}
-	if s := look([]load.Probe{write("old", 30, 90)}, zero.Add(time.Second), "new", took); s.through {
+	if s := a.look([]load.Probe{write("old", 30, 50)}, at(1000), "new", at(100)); s.through || s.astray != 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+func TestHistory(t *testing.T) {
+	at := func(s int64) time.Time { return time.Unix(s, 0) }
+	var h history
+	if h.against("a", at(0), at(1)) {
+		t.Error("nothing is known")
+	}
+	h.add("a", at(10))
+	h.add("a", at(11))
+	h.add("b", at(20))
+	h.add("c", at(30))
+	h.add("", at(40))
+	for _, c := range []struct {
+		member   string
+		from, to int64
+		want     bool
+	}{
+		{"b", 5, 12, false},  // who held it at 5 isn't known
+		{"b", 11, 12, true},  // a's term
+		{"a", 11, 12, false}, // its own
+		{"b", 15, 25, false}, // its own began meanwhile
+		{"a", 25, 35, true},  // b's and c's
+		{"a", 35, 45, false}, // nobody's in the end
+		{"a", 45, 46, false}, // nobody's
+	} {
+		if got := h.against(c.member, at(c.from), at(c.to)); got != c.want {
+			t.Errorf("against %s from %d to %d: %v", c.member, c.from, c.to, got)
+		}
+	}
+}
+
+func TestLeaderKey(t *testing.T) {
+	answer := `{"header":{},"kvs":[{"key":"L3BnL3BnLXRlc3QvbGVhZGVy","value":"cGctdGVzdC0y"}],"count":"1"}`
+	status := http.StatusOK
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked, _ := io.ReadAll(r.Body)
+		if r.URL.Path != "/v3/kv/range" || string(asked) != `{"key":"L3BnL3BnLXRlc3QvbGVhZGVy"}` {
+			t.Errorf("%s %s", r.URL.Path, asked)
+		}
+		w.WriteHeader(status)
+		io.WriteString(w, answer)
+	}))
+	defer server.Close()
+	ask := func() (string, error) {
+		return leaderKey(t.Context(), server.Client(), server.Listener.Addr().String(), "pg-test")
+	}
+	if holder, err := ask(); holder != "pg-test-2" || err != nil {
+		t.Errorf("%q, %v", holder, err)
+	}
+	answer = `{"header":{}}`
+	if holder, err := ask(); holder != "" || err != nil {
+		t.Errorf("no key: %q, %v", holder, err)
+	}
+	status = http.StatusServiceUnavailable
+	if _, err := ask(); err == nil {
+		t.Error("no error from one that says 503")
 	}
 }
 

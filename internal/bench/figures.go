@@ -28,7 +28,7 @@ func median[T cmp.Ordered](values []T) T {
 // section is a scenario's table and its goals.
 func section(s scenario, targets []target, results []result) string {
 	var b strings.Builder
-	b.WriteString("| Through | Longest write gap | Connects failed | of these in login | Writes cut | Led to a replica | First write on the new primary | Written elsewhere later |\n")
+	b.WriteString("| Through | Longest write gap | Connects failed | of these in login | Writes cut | Led to a replica | First write on the new primary | Written astray |\n")
 	b.WriteString("|---|---|---|---|---|---|---|---|\n")
 	for i, t := range targets {
 		count := func(of func(seen) int) string {
@@ -39,14 +39,14 @@ func section(s scenario, targets []target, results []result) string {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s |\n", t.name, gap,
 			count(func(s seen) int { return s.Connects() }), count(func(s seen) int { return len(s.LoginCut) }),
 			count(func(s seen) int { return len(s.WriteCut) }), count(func(s seen) int { return len(s.Misled) }),
-			first, count(func(s seen) int { return s.stale }))
+			first, count(func(s seen) int { return s.astray }))
 	}
 	fmt.Fprintf(&b, "\nMedian / maximum. %s took writes %s after it began; a probe took %.0f ms before.\n",
 		whoTook(results), durations(results, func(r result) (time.Duration, bool) { return r.tookOver, true }),
 		1000*median(pick(results, func(r result) time.Duration { return r.probe })).Seconds())
 	fmt.Fprintf(&b, "Its PgBouncer by itself let them through %s later.\n", durations(results, func(r result) (time.Duration, bool) { return r.pool, true }))
 	if back := slices.DeleteFunc(slices.Clone(results), func(r result) bool { return r.again == r.leads }); len(back) > 0 {
-		fmt.Fprintf(&b, "In %d of %d runs Patroni changed the primary a second time before all was over; gaps contain that.\n", len(back), len(results))
+		fmt.Fprintf(&b, "In %d of %d runs another member than the new primary led in the end (Patroni gave it the leader key), and what was written meanwhile is lost.\n", len(back), len(results))
 	}
 	b.WriteString("\n")
 	for _, g := range goals(s, targets, results) {

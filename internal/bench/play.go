@@ -31,8 +31,8 @@ type seen struct {
 	// first is the time from when the new primary took writes to the first write on it; through says that there was one.
 	first   time.Duration
 	through bool
-	// stale are the writes that another server took after the new primary had begun to.
-	stale int
+	// astray are the writes that a server acknowledged while the leader key named another.
+	astray int
 }
 
 // play runs a scenario several times; runs 0 is as often as it takes.
@@ -79,8 +79,8 @@ func (s seen) String() string {
 	if s.through {
 		first = fmt.Sprintf("after %.3f s", s.first.Seconds())
 	}
-	return fmt.Sprintf("gap %.3f s, connects failed %d (%d in login), writes cut %d, on a replica %d, first write on the new primary %s, on others later %d",
-		s.Gap.Seconds(), s.Connects(), len(s.LoginCut), len(s.WriteCut), len(s.Misled), first, s.stale)
+	return fmt.Sprintf("gap %.3f s, connects failed %d (%d in login), writes cut %d, on a replica %d, first write on the new primary %s, written astray %d",
+		s.Gap.Seconds(), s.Connects(), len(s.LoginCut), len(s.WriteCut), len(s.Misled), first, s.astray)
 }
 
 // run does it once, from peace to peace.
@@ -141,7 +141,7 @@ func (a *arena) run(ctx context.Context, s scenario) (result, error) {
 	}
 	until := time.Now()
 	for _, recorder := range a.recorders {
-		r.seen = append(r.seen, look(recorder.Take(), until, r.leads.Address, took.Sent))
+		r.seen = append(r.seen, a.look(recorder.Take(), until, r.leads.Address, took.Sent))
 	}
 	if pool, ok := a.pools[r.leads.Address].writableSince(began); ok {
 		r.pool = max(0, pool.Answered.Sub(took.Sent))
@@ -156,17 +156,17 @@ func (a *arena) run(ctx context.Context, s scenario) (result, error) {
 }
 
 // look makes of probes what is counted: leads is the address of the new primary, took when it began to take writes.
-func look(probes []load.Probe, until time.Time, leads string, took time.Time) seen {
+func (a *arena) look(probes []load.Probe, until time.Time, leads string, took time.Time) seen {
 	s := seen{Impression: load.Impress(time.Time{}, until, probes)}
 	for _, p := range probes {
-		switch {
-		case p.Outcome != load.Written:
-		case p.Server == leads && p.Ended.After(took):
-			if !s.through {
-				s.through, s.first = true, p.Ended.Sub(took)
-			}
-		case p.Server != leads && p.Began.After(took):
-			s.stale++
+		if p.Outcome != load.Written {
+			continue
+		}
+		if p.Server == leads && p.Ended.After(took) && !s.through {
+			s.through, s.first = true, p.Ended.Sub(took)
+		}
+		if a.key.against(a.names[p.Server], p.Began, p.Ended) {
+			s.astray++
 		}
 	}
 	return s

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -35,6 +36,7 @@ func TestFailoverUnderLoad(t *testing.T) {
 	t.Run("planned switchover", func(t *testing.T) {
 		c.t = t
 		probers := startProbers(t, c)
+		shown := showLoad(t, c)
 		for _, candidate := range []string{"pg-test-2", "pg-test-1"} {
 			probers.write(t)
 			if _, err := c.Switchover(t.Context(), candidate); err != nil {
@@ -47,6 +49,7 @@ func TestFailoverUnderLoad(t *testing.T) {
 				}
 			}
 		}
+		shown.tells("writes/s +[0-9]+ .* failed connects [0-9]+ ", "then pg-test-2 takes them instead of pg-test-1; ", "then pg-test-1 takes them instead of pg-test-2; ")
 	})
 
 	t.Run("kill -9 of Patroni and postgres", func(t *testing.T) {
@@ -63,6 +66,45 @@ func TestFailoverUnderLoad(t *testing.T) {
 		for _, p := range probers {
 			p.report(t, "kill -9")
 		}
+	})
+}
+
+// shownLoad is a `pgporter sandbox load` beside the test.
+type shownLoad struct{ *porter }
+
+func showLoad(t *testing.T, c *cluster) shownLoad {
+	t.Helper()
+	l := shownLoad{&porter{t: t}}
+	l.cmd = exec.Command(binary, "sandbox", "load", "--dir", c.Dir(), "--via", "2")
+	l.cmd.Stdout, l.cmd.Stderr = l.porter, l.porter
+	if err := l.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		l.cmd.Process.Signal(syscall.SIGTERM)
+		if err := l.cmd.Wait(); err != nil || strings.Contains(l.logged(), "DATA RACE") {
+			t.Errorf("sandbox load ended with %v:\n%s", err, l.logged())
+		}
+	})
+	eventually(t, 20*time.Second, func(context.Context) error {
+		if !strings.Contains(l.logged(), "Writing through pg-test-primary at "+c.member(2)+":5433") {
+			return fmt.Errorf("it says %q", l.logged())
+		}
+		return nil
+	})
+	return l
+}
+
+// tells asserts that there are lines like these.
+func (l shownLoad) tells(lines ...string) {
+	l.t.Helper()
+	eventually(l.t, 20*time.Second, func(context.Context) error {
+		for _, line := range lines {
+			if !matches(line, l.logged()) {
+				return fmt.Errorf("no line like %q in\n%s", line, l.logged())
+			}
+		}
+		return nil
 	})
 }
 
