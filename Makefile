@@ -12,21 +12,24 @@ LDFLAGS := -X github.com/pgporter/pgporter/internal/cli.Version=$(VERSION)
 UNIT = $$(go list ./... | grep -v /internal/e2e)
 # Every benchmark, or those of one package: make bench BENCH=./internal/relay
 BENCH ?= ./...
+# Of the comparison of failovers: scenarios, separated by commas (all if empty), and how often each (0: as often as it takes).
+SCENARIO ?=
+RUNS ?= 0
 
 # How long `make chaos` does faults, and which: a SEED of 0 draws one.
 TIME ?= 60s
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit e2e build lint bench chaos prerequisites
+.PHONY: help demo test unit e2e build lint bench bench-failover chaos prerequisites
 
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
-	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
 	@printf '\nGo 1.26 is the one prerequisite; the rest is installed (as root) or named (otherwise).\n'
 
-demo: prerequisites build ## a real cluster on this machine, with pgporter on every node; Ctrl-C takes it down
-	bin/pgporter sandbox up --members $(MEMBERS) --prefix $(PREFIX)
+demo: prerequisites build ## a real cluster on this machine, under load: switch over, kill, watch; Ctrl-C takes it down
+	bin/pgporter sandbox up --members $(MEMBERS) --prefix $(PREFIX) --load
 
 test: prerequisites ## every test with the race detector, those on a real cluster last
 	@$(MAKE) --no-print-directory unit
@@ -50,6 +53,9 @@ bench: ## Go benchmarks (BENCH=./internal/… for those of one package)
 
 chaos: prerequisites ## random faults on a real cluster under load (SEED=… TIME=… NETNS=1): docs/reliability.md
 	@go run ./internal/chaos -seed $(SEED) -time $(TIME) $(if $(NETNS),-netns)
+
+bench-failover: prerequisites build ## pgporter, HAProxy and a multi-host client in the same failovers (SCENARIO=… RUNS=…)
+	go run ./cmd/bench -pgporter bin/pgporter -doc docs/benchmarks.md -scenario '$(SCENARIO)' -runs $(RUNS) failover
 
 prerequisites:
 	@scripts/prerequisites

@@ -63,9 +63,11 @@ var rooms = map[string]room{
 	"daemon":    {may: "api cluster control dcs diag diff discover dnsd haproxyd intake inventory plan proxy resolve service state vip vipd web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"lan":       {because: "a network of namespaces is of use to any program: what runs on its nodes is others' business"},
 	"sandbox":   {may: "lan", because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
-	"cli":       {may: "api control daemon diag dnsd haproxyd intake inventory outdir plan render resolve sandbox service stamp vip vipd", because: "commands ask the rooms that do the work; they don't reach below them"},
+	"cli":       {may: "api control daemon diag dnsd haproxyd intake inventory load outdir plan render resolve sandbox service stamp vip vipd", because: "commands ask the rooms that do the work; they don't reach below them"},
 	"chaos":     {may: "api sandbox", because: "a test from outside judges by what clients, etcd and PostgreSQL say, not by pgporter's own rooms"},
-	"e2e":       {may: "api sandbox", because: "end-to-end tests use what users use"},
+	"e2e":       {may: "api load sandbox", because: "end-to-end tests use what users use"},
+	"load":      {because: "a prober sees what any client sees: it is told URLs and knows nothing of who ought to answer"},
+	"bench":     {may: "load sandbox", because: "what is compared must be used as its users use it: programs that are started, files that they render"},
 }
 
 // impure packages bring the clock, the machine or the network into a room.

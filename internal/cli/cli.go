@@ -160,6 +160,19 @@ func signalsTopic() *cobra.Command {
 	}
 }
 
+// columns is a terminal's width, 0 if it isn't known.
+func columns(w io.Writer) int {
+	file, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(int(file.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
+}
+
 // oneOf refuses a flag's value that isn't one of those listed.
 func oneOf(flag, value string, allowed ...string) error {
 	for _, a := range allowed {

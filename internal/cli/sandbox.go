@@ -33,6 +33,7 @@ which is a superuser's: use a machine of your own.`,
 		Example: `  pgporter sandbox up                          # three members on 127.0.1.11 to .13; Ctrl-C takes them down
   pgporter sandbox up --detach                 # … and come back to the prompt
   pgporter sandbox psql primary                # through the service, to whoever is primary
+  pgporter sandbox load                        # write, and watch what clients see of what follows
   pgporter sandbox switchover
   pgporter sandbox kill 1/patroni 1/postgres   # the first member crashes
   pgporter sandbox down`,
@@ -41,20 +42,21 @@ which is a superuser's: use a machine of your own.`,
 	}
 	c.PersistentFlags().StringVar(&dir, "dir", "", "`DIRECTORY` of the sandbox (default: "+sandbox.DefaultDir()+")")
 	c.AddCommand(sandboxUp(&dir), sandboxStatus(&dir), sandboxDown(&dir), sandboxPsql(&dir), sandboxExec(&dir),
-		sandboxSwitchover(&dir), sandboxKill(&dir), sandboxStart(&dir),
+		sandboxLoad(&dir), sandboxSwitchover(&dir), sandboxKill(&dir), sandboxStart(&dir),
 		sandboxCut(&dir), sandboxUnplug(&dir), sandboxLose(&dir), sandboxHeal(&dir))
 	return c
 }
 
 func sandboxUp(dir *string) *cobra.Command {
 	var config sandbox.Config
-	var detach bool
+	var detach, load bool
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Start a sandbox",
 		Long: `Starts etcd, the members and their pgporters, and returns when every service answers; then it prints how to reach them.
 It stays in the foreground until Ctrl-C or SIGTERM, which takes the sandbox down; with --detach the sandbox stays without
-it. Where one is running already, that is said and nothing is touched.
+it. Where one is running already, that is said and nothing is touched. With --load it writes through the service primary
+meanwhile and shows what clients see: see pgporter sandbox load.
 
 With --netns (root) it is on the documents' network instead of on loopback addresses: pg-meta, a single node with etcd, on
 10.10.10.10, pg-test on .11 to .13, the clusters' virtual addresses .2 and .3, and a client whose resolver is pgporter's own,
@@ -71,7 +73,10 @@ Member 1 is the primary. The last of several members answers offline queries: a 
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			config.Dir, config.Foreground = *dir, !detach
-			return runSandbox(c, config)
+			if load && (detach || config.WithoutPgporter) {
+				return inputError{errors.New("--load goes through a pgporter and stays in the foreground: leave --no-pgporter and --detach out")}
+			}
+			return runSandbox(c, config, load)
 		},
 	}
 	f := c.Flags()
@@ -83,14 +88,15 @@ Member 1 is the primary. The last of several members answers offline queries: a 
 	f.BoolVar(&config.Delayed, "delayed", false, "add a member that lags by a minute, and the service delayed on port 5439")
 	f.BoolVar(&config.Standby, "standby", false, "add pg-standby, a standby cluster of two members")
 	f.BoolVar(&detach, "detach", false, "leave the sandbox running and return")
+	f.BoolVar(&load, "load", false, "write through the service primary and show what clients see")
 	f.BoolVar(&config.WithoutPgporter, "no-pgporter", false, "run the bare cluster, without pgporters")
 	f.StringVar(&config.Binary, "pgporter", "", "the pgporter `PROGRAM` to run on the members (default: this one)")
 	f.DurationVar(&config.Timeout, "timeout", sandbox.DefaultTimeout, "how long starting may take, as `TIME`")
 	return c
 }
 
-// runSandbox brings a sandbox up and, in the foreground, stays with it until a signal.
-func runSandbox(c *cobra.Command, config sandbox.Config) error {
+// runSandbox brings a sandbox up and, in the foreground, stays with it until a signal, with a load if that is wanted.
+func runSandbox(c *cobra.Command, config sandbox.Config, load bool) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	s, err := sandbox.Up(ctx, config, c.ErrOrStderr())
@@ -101,14 +107,30 @@ func runSandbox(c *cobra.Command, config sandbox.Config) error {
 	if !config.Foreground {
 		return nil
 	}
-	fmt.Fprintln(c.ErrOrStderr(), "\nCtrl-C takes it down.")
-	s.SetProgress(c.ErrOrStderr())
+	progress := c.ErrOrStderr()
+	var shown *show
+	if load {
+		if shown, err = newShow(c, s, "primary", ""); err != nil {
+			return errors.Join(err, s.Down(context.Background(), false))
+		}
+		progress = shown.screen
+	}
 	s.OnExit(func(what, why string) {
 		if ctx.Err() == nil {
-			fmt.Fprintf(c.ErrOrStderr(), "%s ended: %s\n", what, why)
+			fmt.Fprintf(progress, "%s ended: %s\n", what, why)
 		}
 	})
-	<-ctx.Done()
+	const goodbye = "Ctrl-C takes it down"
+	if load {
+		if err := shown.run(ctx, goodbye); err != nil && ctx.Err() == nil {
+			fmt.Fprintln(c.ErrOrStderr(), err)
+			<-ctx.Done()
+		}
+	} else {
+		fmt.Fprintf(c.ErrOrStderr(), "\n%s.\n", goodbye)
+		<-ctx.Done()
+	}
+	s.SetProgress(c.ErrOrStderr())
 	fmt.Fprintln(c.ErrOrStderr(), "taking the sandbox down")
 	if err := s.Down(context.Background(), false); err != nil {
 		return err

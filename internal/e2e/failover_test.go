@@ -4,18 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgporter/pgporter/internal/load"
 	"github.com/pgporter/pgporter/internal/sandbox"
 )
 
@@ -37,6 +36,7 @@ func TestFailoverUnderLoad(t *testing.T) {
 	t.Run("planned switchover", func(t *testing.T) {
 		c.t = t
 		probers := startProbers(t, c)
+		shown := showLoad(t, c)
 		for _, candidate := range []string{"pg-test-2", "pg-test-1"} {
 			probers.write(t)
 			if _, err := c.Switchover(t.Context(), candidate); err != nil {
@@ -44,11 +44,12 @@ func TestFailoverUnderLoad(t *testing.T) {
 			}
 			probers.write(t)
 			for _, p := range probers {
-				if seen := p.report(t, "to "+candidate); p.name == "5436" && len(seen.refused) > 0 {
-					t.Errorf("connects failed: %v", seen.refused)
+				if seen := p.report(t, "to "+candidate); p.name == "5436" && len(seen.Refused) > 0 {
+					t.Errorf("%d connects failed", len(seen.Refused))
 				}
 			}
 		}
+		shown.tells("writes/s +[0-9]+ .* failed connects [0-9]+ ", "then pg-test-2 takes them instead of pg-test-1; ", "then pg-test-1 takes them instead of pg-test-2; ")
 	})
 
 	t.Run("kill -9 of Patroni and postgres", func(t *testing.T) {
@@ -65,6 +66,45 @@ func TestFailoverUnderLoad(t *testing.T) {
 		for _, p := range probers {
 			p.report(t, "kill -9")
 		}
+	})
+}
+
+// shownLoad is a `pgporter sandbox load` beside the test.
+type shownLoad struct{ *porter }
+
+func showLoad(t *testing.T, c *cluster) shownLoad {
+	t.Helper()
+	l := shownLoad{&porter{t: t}}
+	l.cmd = exec.Command(binary, "sandbox", "load", "--dir", c.Dir(), "--via", "2")
+	l.cmd.Stdout, l.cmd.Stderr = l.porter, l.porter
+	if err := l.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		l.cmd.Process.Signal(syscall.SIGTERM)
+		if err := l.cmd.Wait(); err != nil || strings.Contains(l.logged(), "DATA RACE") {
+			t.Errorf("sandbox load ended with %v:\n%s", err, l.logged())
+		}
+	})
+	eventually(t, 20*time.Second, func(context.Context) error {
+		if !strings.Contains(l.logged(), "Writing through pg-test-primary at "+c.member(2)+":5433") {
+			return fmt.Errorf("it says %q", l.logged())
+		}
+		return nil
+	})
+	return l
+}
+
+// tells asserts that there are lines like these.
+func (l shownLoad) tells(lines ...string) {
+	l.t.Helper()
+	eventually(l.t, 20*time.Second, func(context.Context) error {
+		for _, line := range lines {
+			if !matches(line, l.logged()) {
+				return fmt.Errorf("no line like %q in\n%s", line, l.logged())
+			}
+		}
+		return nil
 	})
 }
 
@@ -151,43 +191,26 @@ func cancels(t *testing.T, node string, s service) {
 	}
 }
 
-// prober connects, writes one row and leaves, again and again, 20 ms apart or as long as it takes.
+// prober is one way to the primary under load.
 type prober struct {
-	name    string
-	mu      sync.Mutex
-	written int
-	last    time.Time
-	seen    impression
-}
-
-// impression is what a prober has seen, each failure with its error.
-type impression struct {
-	// gap is the longest time between two writes that succeeded.
-	gap time.Duration
-	// refused are connects that failed before a server had taken them up, unready those that were cut while the server
-	// authenticated them (nobody else can go on with that), and cut the writes that failed on a session.
-	refused, unready, cut []string
+	name string
+	load.Recorder
+	// last is the write that ended last before the next report.
+	last time.Time
 }
 
 func startProber(t *testing.T, name, url string) *prober {
 	t.Helper()
 	p := &prober{name: name}
-	config, err := pgx.ParseConfig(url)
-	if err != nil {
-		t.Fatal(err)
+	running := load.Prober{
+		URL: url, SQL: "insert into probe default values returning host(inet_server_addr())",
+		Every: 20 * time.Millisecond, Connect: 30 * time.Second, Write: 30 * time.Second, Observe: p.Add,
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	var probing sync.WaitGroup
 	probing.Go(func() {
-		every := time.NewTicker(20 * time.Millisecond)
-		defer every.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-every.C:
-				p.probe(ctx, config.Copy())
-			}
+		if err := running.Run(ctx); err != nil {
+			t.Error(err)
 		}
 	})
 	t.Cleanup(func() {
@@ -197,73 +220,12 @@ func startProber(t *testing.T, name, url string) *prober {
 	return p
 }
 
-func (p *prober) probe(parent context.Context, config *pgx.ConnConfig) {
-	ctx, stop := context.WithTimeout(parent, 30*time.Second)
-	defer stop()
-	var taken atomic.Bool
-	dial := config.DialFunc
-	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return &firstByte{Conn: conn, taken: &taken}, nil
-	}
-	began := time.Now()
-	conn, err := pgx.ConnectConfig(ctx, config)
-	connected := err == nil
-	if connected {
-		_, err = conn.Exec(ctx, "insert into probe default values")
-		conn.Close(ctx)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := time.Now()
-	what := fmt.Sprintf("%s after %.1fs: %v", now.Format("05.000"), now.Sub(began).Seconds(), err)
-	switch {
-	case parent.Err() != nil:
-	case err == nil:
-		if !p.last.IsZero() {
-			p.seen.gap = max(p.seen.gap, now.Sub(p.last))
-		}
-		p.last = now
-		p.written++
-	case connected:
-		p.seen.cut = append(p.seen.cut, what)
-	case taken.Load():
-		p.seen.unready = append(p.seen.unready, what)
-	default:
-		p.seen.refused = append(p.seen.refused, what)
-	}
-}
-
-// firstByte notes whether the first message of a connection is a request for authentication: a server has taken it up then.
-type firstByte struct {
-	net.Conn
-	taken *atomic.Bool
-	begun bool
-}
-
-func (f *firstByte) Read(p []byte) (int, error) {
-	n, err := f.Conn.Read(p)
-	if n > 0 && !f.begun {
-		f.begun = true
-		f.taken.Store(p[0] == 'R')
-	}
-	return n, err
-}
-
 // writes waits until n more writes have succeeded.
 func (p *prober) writes(t *testing.T, n int) {
 	t.Helper()
-	count := func() int {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.written
-	}
-	before := count()
+	before := p.Written()
 	eventually(t, afterFailover, func(context.Context) error {
-		if now := count(); now < before+n {
+		if now := p.Written(); now < before+n {
 			return fmt.Errorf("%s: %d writes of %d", p.name, now-before, n)
 		}
 		return nil
@@ -271,21 +233,19 @@ func (p *prober) writes(t *testing.T, n int) {
 }
 
 // report prints what was seen since the last report, and gives it.
-func (p *prober) report(t *testing.T, what string) impression {
+func (p *prober) report(t *testing.T, what string) load.Impression {
 	t.Helper()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	seen := p.seen
-	p.seen = impression{}
+	seen := load.Impress(p.last, time.Time{}, p.Take())
+	p.last = seen.LastWrite
 	if p.name == members {
 		// Such a client is refused by members again and again: that is its way of finding the primary.
-		t.Logf("%s %s: longest write gap %.2f s", p.name, what, seen.gap.Seconds())
+		t.Logf("%s %s: longest write gap %.2f s", p.name, what, seen.Gap.Seconds())
 		return seen
 	}
-	t.Logf("%s %s: longest write gap %.2f s, %d connects failed, %d cut while authenticated, %d writes cut", p.name, what,
-		seen.gap.Seconds(), len(seen.refused), len(seen.unready), len(seen.cut))
-	for _, failure := range slices.Concat(seen.refused, seen.unready, seen.cut) {
-		t.Logf("  %.300s", failure)
+	t.Logf("%s %s: longest write gap %.2f s, %d connects failed, %d cut while authenticated, %d writes cut, %d led to a replica", p.name, what,
+		seen.Gap.Seconds(), len(seen.Refused), len(seen.LoginCut), len(seen.WriteCut), len(seen.Misled))
+	for _, failed := range slices.Concat(seen.Refused, seen.LoginCut, seen.WriteCut, seen.Misled) {
+		t.Logf("  %s after %.1fs: %.300v", failed.Ended.Format("05.000"), failed.Ended.Sub(failed.Began).Seconds(), failed.Err)
 	}
 	return seen
 }

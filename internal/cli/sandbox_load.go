@@ -1,0 +1,294 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"github.com/pgporter/pgporter/internal/load"
+	"github.com/pgporter/pgporter/internal/sandbox"
+)
+
+func sandboxLoad(dir *string) *cobra.Command {
+	var via string
+	c := &cobra.Command{
+		Use:   "load [SERVICE]",
+		Short: "Write through a service and watch what clients see of a failover",
+		Long: `Connects, writes a row and leaves, 50 times a second, and shows how many writes there are, who takes them, how many
+connects and writes failed, and how long the last gap between two writes was. It goes on until Ctrl-C.
+
+SERVICE is primary (through PgBouncer; the default) or default (straight to PostgreSQL). On a terminal keys switch over,
+kill and bring back; pgporter sandbox switchover, kill and start do the same from anywhere.`,
+		Example: `  pgporter sandbox load
+  pgporter sandbox load default --via 2`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := sandbox.Open(*dir)
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+			defer stop()
+			target := "primary"
+			if len(args) > 0 {
+				target = args[0]
+			}
+			l, err := newShow(c, s, target, via)
+			if err != nil {
+				return err
+			}
+			return l.run(ctx, "Ctrl-C ends it; the sandbox stays")
+		},
+	}
+	c.Flags().StringVar(&via, "via", "", "`MEMBER` whose pgporter to go through: name, number or address (default: the first)")
+	return c
+}
+
+// How the load is made.
+const (
+	loadEvery   = 20 * time.Millisecond
+	loadTimeout = 30 * time.Second
+	// loadTable has a hundred rows at most, however long the load goes on.
+	loadTable = `create table if not exists pgporter_load (id int primary key, at timestamptz);
+grant select, insert, update on pgporter_load to public`
+	loadWrite = `insert into pgporter_load values (floor(random() * 100), now()) on conflict (id) do update set at = now()
+returning host(inet_server_addr())`
+)
+
+// show is a load and what is shown of it.
+type show struct {
+	box    *sandbox.Sandbox
+	access sandbox.Access
+	names  map[string]string
+	screen *screen
+	keys   bool
+}
+
+// newShow prepares a load on a service that writes. Where it is shown is standard error, as with all progress.
+func newShow(c *cobra.Command, s *sandbox.Sandbox, target, via string) (*show, error) {
+	access, err := s.Access(target, via)
+	if err != nil {
+		return nil, inputError{err}
+	}
+	if main := s.Declared()[0].Cluster; access.Name != main+"-primary" && access.Name != main+"-default" {
+		return nil, inputError{fmt.Errorf("%s isn't a service that writes: primary or default", access.Name)}
+	}
+	w := c.ErrOrStderr()
+	live, _ := terminal(w)
+	l := &show{box: s, access: access, names: map[string]string{}, screen: newScreen(w, live), keys: live && foreground(c.InOrStdin())}
+	for _, m := range s.Declared() {
+		l.names[m.Address] = m.Name
+	}
+	return l, nil
+}
+
+// run writes and shows until ctx ends. What it started has ended when it returns.
+func (l *show) run(ctx context.Context, goodbye string) error {
+	if err := l.prepare(ctx); err != nil {
+		return fmt.Errorf("preparing the load: %w", err)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop()
+	l.box.SetProgress(l.screen)
+	var recorder load.Recorder
+	prober := load.Prober{URL: l.access.URL() + "?sslmode=disable", SQL: loadWrite, Every: loadEvery, Connect: loadTimeout, Write: loadTimeout, Observe: recorder.Add}
+	running.Go(func() { prober.Run(ctx) }) //nolint:errcheck // the URL is the sandbox's
+	fmt.Fprintf(l.screen, "\nWriting through %s at %s:%d, a connect for each row, %d a second.\n", l.access.Name, l.access.Host, l.access.Port, time.Second/loadEvery)
+	if l.keys {
+		fmt.Fprint(l.screen, keysHelp)
+		running.Go(func() { l.listen(ctx) })
+	}
+	fmt.Fprintf(l.screen, "%s.\n\n", goodbye)
+	defer l.screen.clear()
+
+	m := newMeter(l.names, time.Now())
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-look.C:
+			for _, event := range m.see(now, recorder.Take()) {
+				fmt.Fprintf(l.screen, "%s  %s\n", now.Format(time.TimeOnly), event)
+			}
+			l.screen.show(now, m.line(now))
+		}
+	}
+}
+
+// prepare makes the table, through the service that administrators use.
+func (l *show) prepare(ctx context.Context) error {
+	admin, err := l.box.Access("default", l.access.Node)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, admin.URL()+"?sslmode=disable")
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, loadTable)
+	return err
+}
+
+const keysHelp = `
+  s  switch over to another member
+  p  kill -9 the primary's PostgreSQL: its Patroni starts it again
+  k  kill -9 the primary's Patroni and PostgreSQL: the others elect a new primary once its leader key has expired
+  b  bring back what was killed
+`
+
+// listen does what keys say, one thing at a time, until ctx ends.
+func (l *show) listen(ctx context.Context) {
+	var doing sync.WaitGroup
+	defer doing.Wait()
+	var doingNow atomic.Pointer[string]
+	err := readKeys(ctx, func(key byte) {
+		what, do := l.order(key)
+		if do == nil {
+			return
+		}
+		if now := doingNow.Load(); now != nil {
+			fmt.Fprintf(l.screen, "first things first: the %s isn't done yet\n", *now)
+			return
+		}
+		doingNow.Store(&what)
+		doing.Go(func() {
+			defer doingNow.Store(nil)
+			l.box.SetProgress(l.screen) // its clock begins anew
+			if err := do(ctx); err != nil && ctx.Err() == nil {
+				fmt.Fprintf(l.screen, "%s: %v\n", what, err)
+			}
+		})
+	})
+	if err != nil {
+		fmt.Fprintf(l.screen, "no keys: %v\n", err)
+	}
+}
+
+// order gives what a key stands for.
+func (l *show) order(key byte) (string, func(context.Context) error) {
+	switch key {
+	case 's':
+		return "switchover", func(ctx context.Context) error {
+			_, err := l.box.Switchover(ctx, "")
+			return err
+		}
+	case 'p':
+		return "kill", func(ctx context.Context) error { return l.kill(ctx, "/postgres") }
+	case 'k':
+		return "kill", func(ctx context.Context) error { return l.kill(ctx, "/patroni", "/postgres") }
+	case 'b':
+		return "return", l.bringBack
+	}
+	return "", nil
+}
+
+func (l *show) kill(ctx context.Context, parts ...string) error {
+	leader, err := l.box.Leader(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range parts {
+		parts[i] = leader.Name + parts[i]
+	}
+	return l.box.Kill(ctx, syscall.SIGKILL, parts...)
+}
+
+// bringBack starts what has ended. PostgreSQL comes with its Patroni.
+func (l *show) bringBack(ctx context.Context) error {
+	status, err := l.box.Status(ctx)
+	if err != nil {
+		return err
+	}
+	var ended []string
+	for _, p := range status.Processes {
+		if p.State != "running" && !strings.HasSuffix(p.What, "/postgres") {
+			ended = append(ended, p.What)
+		}
+	}
+	if len(ended) == 0 {
+		return errors.New("nothing is missing")
+	}
+	fmt.Fprintf(l.screen, "bringing back %s\n", strings.Join(ended, ", "))
+	return l.box.Start(ctx, ended...)
+}
+
+// screen shows lines and, on a terminal, a last one that is renewed in place. It may be written to from anywhere.
+type screen struct {
+	mu sync.Mutex
+	w  io.Writer
+	// live is a terminal.
+	live bool
+	line string
+	// told is when the line was written last, where it can't be renewed.
+	told time.Time
+}
+
+// Intervals between two looks, and between two lines where none can be renewed.
+const (
+	lookEvery  = 200 * time.Millisecond
+	printEvery = 10 * time.Second
+)
+
+const eraseLine = "\r\x1b[K"
+
+func newScreen(w io.Writer, live bool) *screen { return &screen{w: w, live: live} }
+
+// Write puts whole lines above the last one.
+func (s *screen) Write(text []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.line != "" {
+		fmt.Fprint(s.w, eraseLine)
+	}
+	n, err := s.w.Write(text)
+	if s.line != "" {
+		fmt.Fprint(s.w, s.line)
+	}
+	return n, err
+}
+
+// show renews the last line.
+func (s *screen) show(now time.Time, line string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.live:
+		// A line that is broken in two can't be renewed.
+		if width := columns(s.w); width > 1 && len(line) >= width {
+			line = line[:width-1]
+		}
+		s.line = line
+		fmt.Fprint(s.w, eraseLine+line)
+	case now.Sub(s.told) >= printEvery:
+		s.told = now
+		fmt.Fprintln(s.w, line)
+	}
+}
+
+// clear ends the renewing: the last line stays, and others go below it.
+func (s *screen) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.line != "" {
+		fmt.Fprintln(s.w)
+	}
+	s.line = ""
+}
