@@ -52,13 +52,18 @@ func Scenarios() []string {
 // ErrInput marks an error of what was asked for: nothing was started.
 var ErrInput = errors.New("what was asked for can't be")
 
+// refused is an error that is ErrInput too.
+type refused struct{ error }
+
+func (refused) Is(target error) bool { return target == ErrInput }
+
 func (c Config) chosen() ([]scenario, error) {
 	chosen := slices.Clone(scenarios)
 	if len(c.Scenarios) > 0 {
 		chosen = slices.DeleteFunc(chosen, func(s scenario) bool { return !slices.Contains(c.Scenarios, s.name) })
 		for _, name := range c.Scenarios {
 			if !slices.Contains(Scenarios(), name) {
-				return nil, fmt.Errorf("%w: no scenario is called %q; there are: %s", ErrInput, name, strings.Join(Scenarios(), ", "))
+				return nil, refused{fmt.Errorf("no scenario is called %q; there are: %s", name, strings.Join(Scenarios(), ", "))}
 			}
 		}
 	}

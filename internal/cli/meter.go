@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgporter/pgporter/internal/load"
 )
@@ -46,7 +49,7 @@ func (m *meter) see(now time.Time, probes []load.Probe) []string {
 		*count++
 		// The first of a gap says why; the others are counted.
 		if !slices.ContainsFunc(m.sinceLast, func(before load.Probe) bool { return onSession(before) == onSession(p) }) {
-			events = append(events, fmt.Sprintf("a %s failed after %.1f s: %v", what, p.Ended.Sub(p.Began).Seconds(), p.Err))
+			events = append(events, fmt.Sprintf("a %s failed after %.1f s: %v", what, p.Ended.Sub(p.Began).Seconds(), why(p.Err)))
 		}
 		m.sinceLast = append(m.sinceLast, p)
 	}
@@ -56,6 +59,15 @@ func (m *meter) see(now time.Time, probes []load.Probe) []string {
 
 // onSession says that a probe had come so far as to write when it failed.
 func onSession(p load.Probe) bool { return p.Outcome == load.WriteCut || p.Outcome == load.Misled }
+
+// why is what a server said, where one said something.
+func why(err error) error {
+	var told *pgconn.PgError
+	if errors.As(err, &told) {
+		return told
+	}
+	return err
+}
 
 // written takes a write, which may end a gap.
 func (m *meter) written(p load.Probe) string {
