@@ -405,21 +405,6 @@ func tellsRole(role string) bool {
 	return false
 }
 
-// settle gives a server a new epoch where its sessions ended.
-func (s *State) settle(v server, ended bool) server {
-	if ended {
-		v = s.expire(v, v.machine.Verdict().Reason)
-	}
-	return v
-}
-
-// expire gives a server a new epoch, for a reason.
-func (s *State) expire(v server, why string) server {
-	s.epoch++
-	v.epoch, v.ended = s.epoch, why
-	return v
-}
-
 // plan takes a declaration: resolves it and fits the servers to it.
 func (s *State) plan(p Planned, a *Actions, now time.Time) {
 	old := s.cluster

@@ -135,7 +135,7 @@ func (c *checker) definition(cluster string, d service.Definition) {
 	default:
 		c.that(false, "%s: dest is %q: postgres, pgbouncer or port", what, d.Dest.Kind)
 	}
-	c.that(strings.HasPrefix(d.Check, "/") && !strings.ContainsFunc(d.Check, isNoURL), "%s: check is %q: a path of Patroni's REST API", what, d.Check)
+	c.that(service.IsCheckPath(d.Check), "%s: check is %q: a path of Patroni's REST API", what, d.Check)
 	c.maxConn(what, d.MaxConn)
 	c.balance(what, string(d.Balance))
 	// An order without options has none of the defaults of ParseOptions either.
@@ -197,21 +197,10 @@ func (c *checker) place(what, name, ip string, port int) {
 	if !valid {
 		return
 	}
-	if i := slices.IndexFunc(c.places[port], func(other placed) bool { return overlap(ip, other.ip) }); i >= 0 {
+	if i := slices.IndexFunc(c.places[port], func(other placed) bool { return service.Overlap(ip, other.ip) }); i >= 0 {
 		c.that(false, "%s: port %d is taken on the same node by service %s", what, port, c.places[port][i].service)
 	}
 	c.places[port] = append(c.places[port], placed{ip, name})
-}
-
-// overlap tells whether two listeners on one port can't be had together: "*" is every address, 0.0.0.0 every one of IPv4,
-// and :: both kinds.
-func overlap(a, b string) bool {
-	x, errX := netip.ParseAddr(a)
-	y, errY := netip.ParseAddr(b)
-	if errX != nil || errY != nil || x == y {
-		return true
-	}
-	return x.IsUnspecified() && (x.Is6() || y.Is4()) || y.IsUnspecified() && (y.Is6() || x.Is4())
 }
 
 func (c *checker) expression(what, text string) {
@@ -250,6 +239,3 @@ func isHost(text string) bool {
 	}
 	return hostForm.MatchString(text) && len(text) <= maxName
 }
-
-// isNoURL tells the characters that a request line can't hold as they are.
-func isNoURL(r rune) bool { return r <= ' ' || r >= 0x7f || r == '"' || r == '#' }

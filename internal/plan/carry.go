@@ -202,7 +202,7 @@ func (p *planner) settle(h *inventory.Host, generics []generic, carried []carrie
 	for i, l := range all {
 		told := 0
 		for _, other := range byPort[l.port] {
-			if told == maxTold || !overlap(l.ip, other.ip) {
+			if told == maxTold || !service.Overlap(l.ip, other.ip) {
 				continue
 			}
 			told++

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/pgporter/pgporter/internal/diag"
 	"github.com/pgporter/pgporter/internal/inventory"
@@ -228,16 +227,13 @@ func (p *planner) dest(v inventory.Value, what string) (service.Dest, bool) {
 
 func (r *definitionReader) readCheck(v inventory.Value) {
 	text, isText := v.Text()
-	if !isText || !strings.HasPrefix(text, "/") || strings.ContainsFunc(text, isNoURL) {
+	if !isText || !service.IsCheckPath(text) {
 		r.fail(v.Pos(), "a path of Patroni's REST API, as in /primary", "check is %s", v.Describe())
 		return
 	}
 	r.d.Check = text
 	r.p.warnOfCheck(v, r.label, text)
 }
-
-// isNoURL tells the characters that a request line can't hold as they are.
-func isNoURL(c rune) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '#' }
 
 func (r *definitionReader) readBalance(v inventory.Value) {
 	algorithm, ok := r.p.balance(v, r.label, "tcp")

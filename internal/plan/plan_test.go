@@ -311,20 +311,6 @@ func TestSecretNames(t *testing.T) {
 	}
 }
 
-func TestOverlap(t *testing.T) {
-	for _, tc := range []struct {
-		a, b string
-		want bool
-	}{
-		{"*", "10.0.0.1", true}, {"*", "*", true}, {"10.0.0.1", "10.0.0.1", true}, {"10.0.0.1", "10.0.0.2", false}, {"0.0.0.0", "10.0.0.1", true},
-		{"0.0.0.0", "::1", false}, {"::", "10.0.0.1", true}, {"::", "0.0.0.0", true}, {"::1", "0:0::1", true}, {"10.0.0.1", "a-name", true},
-	} {
-		if overlap(tc.a, tc.b) != tc.want || overlap(tc.b, tc.a) != tc.want {
-			t.Errorf("overlap(%s, %s) isn't %v both ways", tc.a, tc.b, tc.want)
-		}
-	}
-}
-
 // BenchmarkLarge reads and plans 1,000 clusters of three, as values and with most of them computed by templates.
 func BenchmarkLarge(b *testing.B) {
 	for _, tc := range []struct{ name, cluster, host string }{

@@ -57,6 +57,8 @@ func play(t *testing.T, conn net.Conn, steps []step, echo bool) {
 // refused in one way or another, the last one is taken up: the client must not see more than that one, every byte exact.
 func TestIntroduction(t *testing.T) {
 	long := packet(3<<16, "user\x00u\x00application_name\x00"+strings.Repeat("x", 8000)+"\x00\x00")
+	oversized, undersized := []byte("\x00\x7f\xff\xff\x00\x03\x00\x00"), []byte("\x00\x00\x00\x07\x00\x03\x00\x00")
+	longKey, oldest := packet(cancelRequestCode, "\x00\x00\x00\x07"+strings.Repeat("k", maxCancelKey+1)), packet(2<<16, "user\x00u\x00\x00")
 	wrongPassword := fatal("28P01", `password authentication failed for user "u"`)
 	for _, test := range []struct {
 		name string
@@ -93,6 +95,16 @@ func TestIntroduction(t *testing.T) {
 		{"refused instead of S or N", [][]step{{{sslAsked, starting}}, {{sslAsked, []byte("S")}}}, []step{{nil, sslAsked}, {[]byte("S"), nil}}, false, ""},
 		{"direct tls", [][]step{{{[]byte("\x16\x03\x01hello"), []byte("\x16\x03\x03")}}}, []step{{nil, []byte("\x16\x03\x01hello")}, {[]byte("\x16\x03\x03"), nil}}, false, ""},
 		{"garbage", [][]step{{{[]byte("GET / HTTP/1.1\r\n\r\n"), []byte("what?")}}}, []step{{nil, []byte("GET / HTTP/1.1\r\n\r\n")}, {[]byte("what?"), nil}}, true, ""},
+		{"a length that no packet has", [][]step{{{oversized, wrongPassword}}}, []step{{nil, oversized}, {wrongPassword, nil}}, true, ""},
+		{"a length below its own", [][]step{{{undersized, wrongPassword}}}, []step{{nil, undersized}, {wrongPassword, nil}}, true, ""},
+		{"a cancel request with a key that none has", [][]step{{{longKey, nil}}}, []step{{nil, longKey}}, true, ""},
+		{"protocol 2", [][]step{{{oldest, wrongPassword}}}, []step{{nil, oldest}, {wrongPassword, nil}}, true, ""},
+		{"declined, then tls all the same", [][]step{{{sslAsked, []byte("N")}, {[]byte("\x16\x03\x01hello"), []byte("what?")}}},
+			[]step{{nil, sslAsked}, {[]byte("N"), []byte("\x16\x03\x01hello")}, {[]byte("what?"), nil}}, true, ""},
+		{"declined, then garbage", [][]step{{{sslAsked, []byte("N")}, {oversized, []byte("what?")}}},
+			[]step{{nil, sslAsked}, {[]byte("N"), oversized}, {[]byte("what?"), nil}}, true, ""},
+		{"ssl declined, then gssapi", [][]step{{{sslAsked, []byte("N")}, {gssAsked, []byte("G")}}},
+			[]step{{nil, sslAsked}, {[]byte("N"), gssAsked}, {[]byte("G"), []byte("token")}}, false, "token"},
 		{"an answer that begins like an error", [][]step{{{startup, []byte("E\xff\xff\xff\xffnonsense")}}}, []step{{nil, startup}, {[]byte("E\xff\xff\xff\xffnonsense"), nil}}, true, ""},
 		{"an answer that breaks off", [][]step{{{startup, starting[:9]}}}, []step{{nil, startup}, {starting[:9], nil}}, true, ""},
 	} {

@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"testing"
 
@@ -145,5 +149,54 @@ func TestProxyHeaderOfCancelRequests(t *testing.T) {
 		if header := <-got; header != want {
 			t.Errorf("a server had %s, want %s", header, want)
 		}
+	}
+}
+
+// HAProxy takes the header for what it is: it passes on, in one of its own, whom ours named.
+func TestHAProxyReadsTheHeader(t *testing.T) {
+	headers := make(chan string, 1)
+	a := startScript(t, "a", "127.0.42.1", func(conn net.Conn) {
+		header, rest, err := readPreface(conn)
+		if err != nil {
+			// HAProxy is asked whether it listens.
+			return
+		}
+		headers <- header
+		play(t, rest, []step{{startup, askSASL}}, true)
+	})
+	port := freePort(t)
+	cfg := filepath.Join(t.TempDir(), "haproxy.cfg")
+	must(t, os.WriteFile(cfg, fmt.Appendf(nil, "defaults\n mode tcp\n timeout connect 5s\n timeout client 1m\n timeout server 1m\n"+
+		"listen a\n bind 127.0.42.9:%d accept-proxy\n server a %s send-proxy-v2\n", port, a.Addr()), 0o600))
+	haproxy := exec.Command("haproxy", "-db", "-f", cfg)
+	must(t, haproxy.Start())
+	t.Cleanup(func() {
+		_ = haproxy.Process.Kill()
+		_ = haproxy.Wait()
+	})
+	at := net.JoinHostPort("127.0.42.9", strconv.Itoa(port))
+	eventually(t, "HAProxy listens", func() bool {
+		conn, err := net.Dial("tcp", at)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+	for _, words := range []string{"send-proxy", "send-proxy-v2"} {
+		t.Run(words, func(t *testing.T) {
+			def := definition(t, "primary", "127.0.48.8")
+			def.Options = options(t, words)
+			svc := serviceOf(def, up(a))
+			svc.Servers[0].Host, svc.Servers[0].Port = "127.0.42.9", port
+			run(t, longHold, Endpoint{"pg-test", def, state.NewBoard(view(svc)), lately})
+			conn := dial(t, addressOf(def))
+			if _, err := io.ReadFull(conn, make([]byte, len(askSASL))); err != nil {
+				t.Fatal(err)
+			}
+			if want, got := fmt.Sprintf("v2 %s > %s", conn.LocalAddr(), addressOf(def)), <-headers; got != want {
+				t.Errorf("HAProxy was told %q, want %q", got, want)
+			}
+			echoes(t, conn)
+		})
 	}
 }

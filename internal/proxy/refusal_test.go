@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -208,6 +209,71 @@ func TestSilentClientIsClosed(t *testing.T) {
 	}
 }
 
+// A client that takes its time over a packet has no more of it than one that says nothing, and costs no server anything
+// before the packet is whole.
+func TestTricklingClientIsClosed(t *testing.T) {
+	const limit = 400 * time.Millisecond
+	for _, test := range []struct {
+		name string
+		// first is said at once, and answered with N; then trickled comes byte by byte.
+		first, trickled []byte
+		connections     int64
+	}{
+		{"the first packet", nil, packet(3<<16, strings.Repeat("x", 9000)), 0},
+		{"the packet after N", sslAsked, packet(3<<16, strings.Repeat("x", 9000)), 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var connections atomic.Int64
+			over := make(chan []byte, 1)
+			a := startScript(t, "a", "127.0.42.1", func(conn net.Conn) {
+				connections.Add(1)
+				asked := make([]byte, len(sslAsked))
+				_, _ = io.ReadFull(conn, asked)
+				_, _ = conn.Write([]byte("N"))
+				rest, _ := io.ReadAll(conn)
+				over <- rest
+			})
+			def := definition(t, "primary", "127.0.45.4")
+			cfg := longHold
+			cfg.OpeningTimeout = limit
+			r := run(t, cfg, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a)))), lately})
+			conn := dialSilent(t, addressOf(def))
+			if test.first != nil {
+				_, err := conn.Write(test.first)
+				must(t, err)
+				if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			began := time.Now()
+			tick := time.NewTicker(limit / 20)
+			defer tick.Stop()
+			for _, one := range test.trickled {
+				if _, err := conn.Write([]byte{one}); err != nil {
+					break
+				}
+				if time.Since(began) > limit+5*time.Second {
+					t.Fatal("it is still heard")
+				}
+				<-tick.C
+			}
+			if took := time.Since(began); took < limit*9/10 {
+				t.Errorf("closed after %v", took)
+			}
+			eventually(t, "it is gone", func() bool { return r.service(t, def.FullName).Clients == 0 && a.open() == 0 })
+			if n := connections.Load(); n != test.connections {
+				t.Errorf("%d connections to the server, want %d", n, test.connections)
+			}
+			if test.connections > 0 {
+				if rest := <-over; len(rest) > 0 {
+					t.Errorf("the server had %d bytes of a packet that isn't whole", len(rest))
+				}
+			}
+		})
+	}
+}
+
 func TestRefuseEndsWithItsContext(t *testing.T) {
 	ours, theirs := net.Pipe()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -221,6 +287,32 @@ func TestRefuseEndsWithItsContext(t *testing.T) {
 	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the client sees %v", err)
 	}
+}
+
+// FuzzOpeningOf looks for bytes of which more say something else than fewer did: they are looked at as they come.
+func FuzzOpeningOf(f *testing.F) {
+	for _, o := range openings {
+		f.Add(o.sent)
+	}
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		what, packet, whole := openingOf(sent)
+		switch {
+		case !whole && (what != 0 || packet != nil):
+			t.Fatalf("undecided, but %d with %d bytes", what, len(packet))
+		case !whole && len(sent) >= maxStartupPacket:
+			t.Fatalf("undecided after %d bytes", len(sent))
+		case whole && what != foreign && !bytes.HasPrefix(sent, packet):
+			t.Fatalf("%d with %q", what, packet)
+		}
+		decided := false
+		for n := range len(sent) + 1 {
+			now, part, early := openingOf(sent[:n])
+			if decided && !early || early && (now != what || !bytes.Equal(part, packet)) {
+				t.Fatalf("%d bytes: %d with %d bytes, decided %v; all %d: %d with %d bytes", n, now, len(part), early, len(sent), what, len(packet))
+			}
+			decided = early
+		}
+	})
 }
 
 func FuzzReadOpening(f *testing.F) {

@@ -13,3 +13,18 @@ func (v server) recover(stands standing, now time.Time) server {
 	}
 	return v
 }
+
+// settle gives a server a new epoch where its sessions ended.
+func (s *State) settle(v server, ended bool) server {
+	if ended {
+		v = s.expire(v, v.machine.Verdict().Reason)
+	}
+	return v
+}
+
+// expire gives a server a new epoch, for a reason.
+func (s *State) expire(v server, why string) server {
+	s.epoch++
+	v.epoch, v.ended = s.epoch, why
+	return v
+}
