@@ -48,7 +48,7 @@ type Config struct {
 	StopTimeout time.Duration
 	// Reload asks for the configuration to be read again; a nil channel never does.
 	Reload <-chan os.Signal
-	// LeaderKeys says how the clusters' leader keys in etcd are watched; nil leaves etcd out.
+	// LeaderKeys watches the clusters' leader keys in etcd; nil leaves that to the checks.
 	LeaderKeys *LeaderKeys
 	Logger     *slog.Logger
 	// Ready is called once every port is open; may be nil.
