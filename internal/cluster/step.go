@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/health"
-	"github.com/pgporter/pgporter/internal/patroni"
 	"github.com/pgporter/pgporter/internal/resolve"
 	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/state"
@@ -58,30 +57,6 @@ type State struct {
 	// posted is the set's generation in the view.
 	posted uint64
 }
-
-// member is what is known of a member whatever path it was asked by.
-type member struct {
-	// role is the last one that says something; empty before the first.
-	role     string
-	state    string
-	timeline int
-	last     health.Outcome
-	answered time.Time
-	checked  bool
-	// system is the last system identifier that it said.
-	system string
-	// successor has taken the leader key from it since it last said that it is no leader; empty otherwise. lostAt is the
-	// timeline that it was on.
-	successor string
-	lostAt    int
-	// paused says that it answered last that the cluster is in maintenance.
-	paused bool
-	// heir says that etcd has named it as the holder of the leader key, and it hasn't said yet that it leads.
-	heir bool
-}
-
-// answering says that its last check brought an answer.
-func (m member) answering() bool { return m.checked && m.last.Silence == "" }
 
 // outcome is a check's result and when it was there.
 type outcome struct {
@@ -306,69 +281,6 @@ func (s *State) depose() {
 		m, verdict := m.Depose(why)
 		return m, verdict.EndSessions
 	})
-}
-
-// observe notes what a result says of its member, and asks for more where it says something new.
-func (s *State) observe(e Checked, a *Actions) {
-	name := e.Target.Member
-	m := s.members[name]
-	if was := m.last.Silence != ""; m.checked && was != (e.Outcome.Silence != "") || !m.checked && e.Outcome.Silence != "" {
-		if was {
-			a.logf(slog.LevelInfo, "%s: Patroni of %s answers again: %s", s.cluster.Name, name, e.Outcome.Words())
-		} else {
-			a.logf(slog.LevelWarn, "%s: Patroni of %s doesn't answer: %s", s.cluster.Name, name, e.Outcome.Silence)
-		}
-	}
-	m.last, m.checked = e.Outcome, true
-	if e.Outcome.Silence == "" {
-		m.answered = e.Ended
-		answer := e.Outcome.Answer
-		if answer.State != "" {
-			if m.state != "" && m.state != answer.State {
-				a.recheck(name)
-			}
-			m.state = answer.State
-		}
-		if answer.Role != "" {
-			m.paused = answer.Pause
-		}
-		if answer.Timeline != 0 {
-			m.timeline = answer.Timeline
-		}
-		if answer.SystemID != "" {
-			if m.system != "" && m.system != answer.SystemID {
-				// What is known of its other paths is of another database.
-				a.recheck(name)
-			}
-			m.system = answer.SystemID
-		}
-		if tellsRole(answer.Role) {
-			if m.role != "" && m.role != answer.Role {
-				a.recheck(s.names()...)
-			}
-			m.role = answer.Role
-		}
-		// Whoever has been something else meanwhile, or was promoted again, may be believed again.
-		if tellsRole(answer.Role) && !leads(answer.Role) || m.timeline != m.lostAt {
-			m.successor = ""
-		}
-		if leads(answer.Role) {
-			m.heir = false
-		}
-		if answer.Status == 200 && answer.State == patroni.StateRunning && leads(answer.Role) && s.holder() != "" && s.holder() != name {
-			a.Confirm = true
-		}
-	}
-	s.members[name] = m
-}
-
-// tellsRole says that a role is one of a member that has a database.
-func tellsRole(role string) bool {
-	switch role {
-	case patroni.RolePrimary, patroni.RolePromoted, patroni.RoleStandbyLeader, patroni.RoleReplica, patroni.RoleDemoted:
-		return true
-	}
-	return false
 }
 
 // settle gives a server a new epoch where its sessions ended.
