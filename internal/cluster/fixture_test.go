@@ -90,13 +90,13 @@ func declared(name string) (service.Cluster, bool) {
 // scripted is what a member's Patroni is to say.
 type scripted struct {
 	// lock says that it holds the leader key.
-	lock, unlocked, failsafe, standbyCluster, lagging, paused bool
-	role, state, system                                       string
-	timeline                                                  int
-	silence                                                   string
+	lock, unlocked, failsafe, standbyCluster, lagging, noLoadBalance, paused bool
+	role, state, system                                                      string
+	timeline                                                                 int
+	silence                                                                  string
 }
 
-// script reads `[lock] [unlocked] [failsafe] [standby-cluster] [lagging] [paused] [system=ID] [timeline=N] ROLE STATE…` or
+// script reads `[lock] [unlocked] [failsafe] [standby-cluster] [lagging] [noloadbalance] [paused] [system=ID] [timeline=N] ROLE STATE…` or
 // `silent REASON…`.
 func script(words []string) scripted {
 	s := scripted{timeline: 1}
@@ -105,7 +105,7 @@ func script(words []string) scripted {
 		return s
 	}
 	flags := map[string]*bool{"lock": &s.lock, "unlocked": &s.unlocked, "failsafe": &s.failsafe, "standby-cluster": &s.standbyCluster,
-		"lagging": &s.lagging, "paused": &s.paused}
+		"lagging": &s.lagging, "noloadbalance": &s.noLoadBalance, "paused": &s.paused}
 	for len(words) > 0 {
 		name, value, valued := strings.Cut(words[0], "=")
 		switch {
@@ -129,7 +129,7 @@ func (s scripted) on(path string) health.Outcome {
 	if s.silence != "" {
 		return health.Outcome{Silence: s.silence}
 	}
-	replica := s.role == "replica" && s.state == "running" && !s.lagging && !(s.lock && s.standbyCluster)
+	replica := s.role == "replica" && s.state == "running" && !s.lagging && !s.noLoadBalance && !(s.lock && s.standbyCluster)
 	primary := s.lock && !s.standbyCluster
 	standbyLeader := s.lock && s.standbyCluster
 	ok := map[string]bool{

@@ -22,9 +22,10 @@ var sayings = []string{
 // FuzzStep plays events that the bytes choose (two for each: who or what, and what it says or how long it takes) and holds
 // what may never be otherwise:
 //
-//   - a leader's service has at most one server up, and only on a pass, or in silence within the TTL of one or in maintenance;
+//   - a leader's service has at most one server up, and only on a pass, or in silence within the TTL of one (silence in maintenance is as good);
 //   - while etcd says who holds the leader key nobody else is up in a leader's service;
 //   - nobody is up in the offline service who last said that it is a leader, or who is known to hold the leader key;
+//   - nobody is up whose port lets nobody in, and no session ends by that;
 //   - epochs never fall, also for servers that left and came back; versions rise by one;
 //   - at most one member is primary.
 func FuzzStep(f *testing.F) {
@@ -32,6 +33,7 @@ func FuzzStep(f *testing.F) {
 	f.Add([]byte{0, 0, 1, 0, 2, 1, 0, 2, 3, 40, 0, 2, 3, 255, 0, 2})
 	f.Add([]byte{4, 4, 0, 0, 1, 1, 4, 2, 2, 1, 4, 0, 4, 5, 2, 0})
 	f.Add([]byte{0, 0, 1, 1, 5, 0, 5, 6, 0, 4, 5, 3, 5, 1, 1, 0, 0, 0, 5, 4, 0, 0, 5, 5, 5, 7})
+	f.Add([]byte{0, 0, 1, 1, 6, 1, 3, 10, 6, 1, 3, 10, 6, 1, 6, 0, 6, 4, 6, 5, 1, 2})
 	f.Add([]byte{0, 7, 1, 7, 0, 11, 2, 5, 1, 15, 2, 0, 4, 1, 4, 0})
 	plans := variants(f)
 	f.Fuzz(func(t *testing.T, bytes []byte) { holdInvariants(t, plans, bytes) })
@@ -108,6 +110,9 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 					continue
 				}
 				ups++
+				if why := s.doors[destination(carrier)].Shut(); why != "" {
+					t.Fatalf("%v is up, and its port lets nobody in: %s", key, why)
+				}
 				said := last[s.target(carrier.Member, svc.Check)]
 				answer := said.outcome.Answer
 				if !strings.HasPrefix(svc.Check, "/primary") {
@@ -120,12 +125,11 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 					continue
 				}
 				passes := said.outcome.Silence == "" && answer.Status == 200 && answer.Role == "primary" && answer.State == "running"
-				maintained := said.outcome.Silence != "" && s.maintained(carrier.Member)
 				inTime := said.outcome.Silence != "" && !said.passed.IsZero() && now.Sub(said.passed) < 20*time.Second
 				if holder := etcd.reading().Leader; holder != "" && holder != carrier.Member && s.isMember(holder) {
 					t.Fatalf("%s leads to %s, while %s holds the leader key", svc.FullName, carrier.Member, holder)
 				}
-				if !passes && !inTime && !maintained {
+				if !passes && !inTime {
 					t.Fatalf("%s leads to %s, which says %s and passed at %v (now %v)", svc.FullName, carrier.Member, said.outcome.Words(), said.passed, now)
 				}
 			}
@@ -135,7 +139,7 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 		}
 	}
 	for len(bytes) >= 2 {
-		who, what := bytes[0]%6, bytes[1]
+		who, what := bytes[0]%7, bytes[1]
 		bytes = bytes[2:]
 		switch who {
 		case 3:
@@ -155,6 +159,16 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 				t.Fatal("etcd doesn't say this")
 			}
 			apply(Keyed{etcd.reading()})
+		case 6:
+			all := knocks(s.doors)
+			outcome := []string{"answers", "hangs", "refuses"}[int(what)%3]
+			before := s
+			apply(Knocked{health.Result{Target: all[int(what)/3%len(all)].Target, Outcome: *outcomesOfKnocks[outcome], Ended: now}})
+			for key, v := range s.servers {
+				if v.epoch != before.servers[key].epoch && !due(before, now) {
+					t.Fatalf("%v: sessions ended by a knock", key)
+				}
+			}
 		default:
 			says := script(strings.Fields(sayings[int(what)%len(sayings)]))
 			for _, c := range s.checks() {
@@ -163,7 +177,7 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 				}
 				o := says.on(c.Path)
 				note := told{o, last[c.Target].passed}
-				if o.Silence == "" && o.Answer.Status == 200 {
+				if o.Silence == "" && o.Answer.Status == 200 || o.Silence != "" && s.maintained(c.Member) {
 					note.passed = now
 				}
 				last[c.Target] = note
@@ -171,6 +185,12 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 			}
 		}
 	}
+}
+
+// due says that time alone changes a state.
+func due(s State, now time.Time) bool {
+	at, limited := s.Deadline()
+	return limited && !now.Before(at)
 }
 
 // BenchmarkStep is one check's result that says nothing new, on a cluster of three with the default services.

@@ -40,9 +40,9 @@ const (
 	// after that and has released the key 1.3 s after it (measured with Patroni 3.0.2).
 	switchoverSoon = 3 * time.Second
 	// leavingSoon is how long at most a primary that was told to leave gets no new clients before it stops. Who is still being
-	// authenticated when it does is cut off, and nobody else can go on with that; it begins to stop 0.2 s after it was told, or
-	// later if its checkpoint takes longer, for which nobody is to wait.
-	leavingSoon = 500 * time.Millisecond
+	// authenticated when it does is cut off, and nobody else can go on with that. It begins to stop 0.2 s after it was told, more
+	// than 0.5 s on a machine that is busy, and later if its checkpoint takes longer, for which nobody is to wait.
+	leavingSoon = time.Second
 	// searchSlack is how much longer than the leader key lives a new primary is looked for closely.
 	searchSlack = 10 * time.Second
 	// closeHolder is how often a member is checked that holds the leader key and isn't up yet, closeAny how often all

@@ -36,31 +36,6 @@ func newStage() *stage {
 	return &stage{says: map[string]scripted{}, asked: map[string]int{}, ports: map[string]health.Outcome{}, knocked: map[string]int{}}
 }
 
-// port says what comes of knocking at a port.
-func (g *stage) port(address string, o health.Outcome) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.ports[address] = o
-}
-
-// knock is the loop's CheckFunc of ports. Those that hang make it wait for the timeout.
-func (g *stage) knock(ctx context.Context, t health.Target) health.Outcome {
-	g.mu.Lock()
-	o := g.ports[t.Base]
-	g.knocked[t.Base]++
-	g.mu.Unlock()
-	if o.Accepted {
-		<-ctx.Done()
-	}
-	return o
-}
-
-func (g *stage) knockedAt(address string) int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.knocked[address]
-}
-
 func (g *stage) set(member int, words string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -77,6 +77,7 @@ func TestRefusals(t *testing.T) {
 		{"root", func(o *Order) { cluster(o).Name = "root" }, `cluster "root": its name`},
 		{"a cluster twice", func(o *Order) { o.Plan.Clusters = append(o.Plan.Clusters, o.Plan.Clusters[0]) }, "cluster pg-test is there twice"},
 		{"no ttl", func(o *Order) { cluster(o).TTL = 0 }, "cluster pg-test: ttl is 0"},
+		{"keys nowhere", func(o *Order) { cluster(o).KeyPath = "pg/pg test" }, `cluster pg-test: key_path is "pg/pg test": a path in etcd`},
 		{"a member twice", func(o *Order) { cluster(o).Members[1].Name = "pg-test-1" }, "cluster pg-test: member pg-test-1 is there twice"},
 		{"a member's name", func(o *Order) { cluster(o).Members[1].Name = "../x" }, `cluster pg-test: "../x" can't be a member's name`},
 		{"two primaries", func(o *Order) { cluster(o).Members[1].Role = service.Primary }, "cluster pg-test: pg-test-2 is a second primary beside pg-test-1"},

@@ -20,6 +20,9 @@ var (
 	hostForm = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`)
 )
 
+// keyForm is where a cluster has its keys in etcd.
+var keyForm = regexp.MustCompile(`^(/[A-Za-z0-9_.-]+)+$`)
+
 // maxName bounds names and hosts (RFC 1035, section 2.3.4: 255 octets with what frames them).
 const maxName = 253
 
@@ -72,6 +75,7 @@ func (c *checker) that(holds bool, format string, args ...any) {
 func (c *checker) cluster(one service.Cluster) {
 	within := "cluster " + one.Name
 	c.that(one.TTL >= 1, "%s: ttl is %d: 1 or more seconds", within, one.TTL)
+	c.that(one.KeyPath == "" || keyForm.MatchString(one.KeyPath) && len(one.KeyPath) <= 3*maxName, "%s: key_path is %q: a path in etcd, as in /pg/pg-test", within, one.KeyPath)
 	members := map[string]bool{}
 	primary := ""
 	for _, m := range one.Members {
