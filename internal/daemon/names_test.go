@@ -225,6 +225,10 @@ func TestNamesNeedTheirAddress(t *testing.T) {
 		!strings.Contains(err.Error(), fmt.Sprintf("address already in use: this pgporter (pid %d) listens on", os.Getpid())) || !strings.Contains(err.Error(), "--dns=ADDRESS:PORT") {
 		t.Errorf("a taken port: %v", err)
 	}
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	if _, err := NewNames(t.Context(), dnsd.Config{Address: ":" + port}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("this pgporter (pid %d) listens on %s", os.Getpid(), taken.Addr())) {
+		t.Errorf("a port that is taken on one of all addresses: %v", err)
+	}
 	names, edit := withNames(t, address(90)+":0", "")
 	edit(&Config{})
 	if _, err := names.Prepare(t.Context(), Offer{Clusters: []OfferedCluster{{}}}); err == nil || !strings.Contains(err.Error(), "this node tells names, and the configuration has none") {
