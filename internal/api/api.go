@@ -20,6 +20,23 @@ type Status struct {
 	// Generic are services that belong to no cluster (haproxy_services); HAProxy alone knows of their servers. Role, State and
 	// Since of those say nothing.
 	Generic []Service `json:"generic_services,omitempty"`
+	// Names is what tells the clusters' names; absent if the daemon tells none.
+	Names *Names `json:"names,omitempty"`
+}
+
+// Names counts what became of questions for names since the start.
+type Names struct {
+	// Listen is where questions are answered, over UDP and TCP; empty if names are only written to files.
+	Listen string `json:"listen,omitempty"`
+	// Names is how many names have an answer.
+	Names int `json:"names"`
+	// Questions were answered: Refused ones were for names that aren't of clusters, Unknown ones for names below those of
+	// clusters that don't exist. Malformed could not be read. TurnedAway are TCP connections that were too many.
+	Questions  uint64 `json:"questions"`
+	Refused    uint64 `json:"refused"`
+	Unknown    uint64 `json:"unknown"`
+	Malformed  uint64 `json:"malformed"`
+	TurnedAway uint64 `json:"turned_away"`
 }
 
 // Config says where the running configuration came from and how the last attempt to change it ended.

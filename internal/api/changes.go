@@ -7,6 +7,8 @@ type Node struct {
 	Node    string `json:"node"`
 	// Engine carries the services: EngineNative or EngineHAProxy. A plan is made for one of them.
 	Engine string `json:"engine"`
+	// Names says that the node tells the clusters' names: a plan for it has those of all.
+	Names bool `json:"names,omitempty"`
 	// Generation is the number of the configuration that runs.
 	Generation int `json:"generation"`
 }

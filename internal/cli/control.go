@@ -45,7 +45,7 @@ func (f *controlFlags) settle(bind netip.Addr, discovered bool) (*daemon.Control
 	case discovered:
 		return nil, inputError{errors.New("--control is for nodes of an inventory: it goes with --inventory, not with --patroni")}
 	}
-	address, err := f.where(bind)
+	address, err := listenAddress("control", f.address, control.DefaultPort, bind)
 	if err != nil {
 		return nil, err
 	}
@@ -56,16 +56,15 @@ func (f *controlFlags) settle(bind netip.Addr, discovered bool) (*daemon.Control
 	return &daemon.Control{Address: address, Credentials: credentials}, nil
 }
 
-// where completes the address: "*", or a port alone, means what it means for services.
-func (f *controlFlags) where(bind netip.Addr) (string, error) {
-	text := f.address
+// listenAddress completes a flag's address to listen on: "*", or a port alone, means what it means for services.
+func listenAddress(flag, text, defaultPort string, bind netip.Addr) (string, error) {
 	if rest, all := strings.CutPrefix(text, "*"); all && (rest == "" || rest[0] == ':') {
 		text = rest
 	}
 	if text == "" || strings.HasPrefix(text, ":") && strings.Count(text, ":") == 1 {
 		port := strings.TrimPrefix(text, ":")
 		if text == "" {
-			port = control.DefaultPort
+			port = defaultPort
 		}
 		host := ""
 		if bind.IsValid() {
@@ -73,5 +72,5 @@ func (f *controlFlags) where(bind netip.Addr) (string, error) {
 		}
 		text = net.JoinHostPort(host, port)
 	}
-	return hostPort("control", text, control.DefaultPort)
+	return hostPort(flag, text, defaultPort)
 }

@@ -193,8 +193,10 @@ type reloaded struct {
 	Error string     `json:"error,omitempty"`
 
 	engine string
-	order  intake.Order
-	err    error
+	// names says that the node tells the clusters' names.
+	names bool
+	order intake.Order
+	err   error
 }
 
 // failure says what became of a node that failed.
@@ -257,7 +259,7 @@ func (r *rollout) ask(ctx context.Context, nodes []*reloaded, done func(*reloade
 		case who.Node != n.Node:
 			return fmt.Errorf("the pgporter at %s serves as %s of its inventory, not as %s", address, who.Node, n.Node)
 		}
-		n.engine = who.Engine
+		n.engine, n.names = who.Engine, who.Names
 		return nil
 	}, done)
 }
@@ -283,6 +285,10 @@ func (r *rollout) plan(inv *inventory.Inventory, nodes []*reloaded, done func(*r
 		}
 		p, found := planned(inv, n.Node)
 		problems = append(problems, found...)
+		if n.names {
+			p, found = plan.WithNames(inv, p)
+			problems = append(problems, found...)
+		}
 		n.order = intake.Order{Plan: p, Source: r.source, Sender: r.sender}
 	}
 	return problems

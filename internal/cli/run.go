@@ -30,6 +30,7 @@ type runFlags struct {
 	haproxy                                           haproxyFlags
 	etcd                                              daemon.Etcd
 	vip                                               vipFlags
+	dns                                               dnsFlags
 }
 
 func newRunCommand() *cobra.Command {
@@ -58,13 +59,17 @@ With --vip the node keeps the cluster's virtual address (pg_vip_enabled, pg_vip_
 leads. That is vip-manager's work as a rule: let one of the two do it. It takes CAP_NET_ADMIN and CAP_NET_RAW; whatever keeps
 the address away, the services go on.
 
+With --dns the clusters' names are told: pg-test, pg-test-1, primary.pg-test and so on, of all clusters of the inventory,
+wherever their services are carried. They follow a switchover at once.
+
 SIGHUP reads the inventory again; see pgporter help signals.`,
 		Example: `  pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --bind 127.0.0.1      # only for this machine
   pgporter run --patroni 10.10.10.11:8008,10.10.10.12:8008
+  pgporter run --inventory pigsty.yml --node 10.10.10.10 --dns=10.10.10.10                     # and tell names
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --engine haproxy                     # a HAProxy of its own
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --engine haproxy --haproxy-system    # /etc/haproxy`,
-		Args: cobra.NoArgs,
+		Args: f.dns.noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return run(c, f) },
 	}
 	inventoryFlag(c, &f.inventory)
@@ -79,6 +84,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	f.vip.add(c)
 	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
 	f.haproxy.add(c)
+	f.dns.add(c)
 	c.Flags().StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text, json")
 	c.Flags().StringVar(&f.logLevel, "log-level", "info", "least `LEVEL` that is logged: debug, info, warn, error")
 	return c
@@ -147,6 +153,20 @@ func run(c *cobra.Command, f runFlags) error {
 	}
 	cfg.Control = door
 	cfg.VIP = virtual
+	names, err := f.dns.settle(ctx, c, bind, logger)
+	if err != nil {
+		return err
+	}
+	if names != nil {
+		defer names.Close()
+		cfg.Parts = append(cfg.Parts, names)
+		switch source := source.(type) {
+		case *daemon.InventoryFile:
+			source.Names = true
+		case *daemon.Discovered:
+			source.Names = true
+		}
+	}
 	return daemon.Run(ctx, cfg)
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -42,7 +41,8 @@ which is a superuser's: use a machine of your own.`,
 	}
 	c.PersistentFlags().StringVar(&dir, "dir", "", "`DIRECTORY` of the sandbox (default: "+sandbox.DefaultDir()+")")
 	c.AddCommand(sandboxUp(&dir), sandboxStatus(&dir), sandboxDown(&dir), sandboxPsql(&dir), sandboxExec(&dir),
-		sandboxSwitchover(&dir), sandboxKill(&dir), sandboxStart(&dir))
+		sandboxSwitchover(&dir), sandboxKill(&dir), sandboxStart(&dir),
+		sandboxCut(&dir), sandboxUnplug(&dir), sandboxLose(&dir), sandboxHeal(&dir))
 	return c
 }
 
@@ -56,13 +56,18 @@ func sandboxUp(dir *string) *cobra.Command {
 It stays in the foreground until Ctrl-C or SIGTERM, which takes the sandbox down; with --detach the sandbox stays without
 it. Where one is running already, that is said and nothing is touched.
 
+With --netns (root) it is on the documents' network instead of on loopback addresses: pg-meta, a single node with etcd, on
+10.10.10.10, pg-test on .11 to .13, the clusters' virtual addresses .2 and .3, and a client whose resolver is pgporter's own,
+each in a network namespace. Nothing of that network is seen outside of it: pgporter sandbox exec client -- bash leads in.
+
 Member 1 is the primary. The last of several members answers offline queries: a replica with pg_offline_query, or with
 --offline a dedicated instance. If starting fails, what was started is ended and the logs stay in DIRECTORY/log.`,
 		Example: `  pgporter sandbox up
   pgporter sandbox up --members 2 --detach
   pgporter sandbox up --sync --delayed --offline
   pgporter sandbox up --standby                               # and a second cluster that replicates from the first
-  pgporter sandbox up --prefix 127.0.2 --dir /var/tmp/second  # beside another one`,
+  pgporter sandbox up --prefix 127.0.2 --dir /var/tmp/second  # beside another one
+  pgporter sandbox up --netns                                 # root: the documents' own network`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			config.Dir, config.Foreground = *dir, !detach
@@ -71,7 +76,8 @@ Member 1 is the primary. The last of several members answers offline queries: a 
 	}
 	f := c.Flags()
 	f.IntVar(&config.Members, "members", sandbox.DefaultMembers, "`NUMBER` of members of pg-test, 1 to 9")
-	f.StringVar(&config.Prefix, "prefix", sandbox.DefaultPrefix, "first three octets of the loopback `ADDRESSES`; .10 is etcd, .11 and up the members, .21 and up the standby cluster's")
+	f.BoolVar(&config.Netns, "netns", false, "nodes in network namespaces with the documents' addresses, and pg-meta; needs root")
+	f.StringVar(&config.Prefix, "prefix", "", "first three octets of the `ADDRESSES`; .10 is etcd, .11 and up the members, .21 and up the standby cluster's (default: "+sandbox.DefaultPrefix+"; with --netns "+sandbox.NetnsPrefix+")")
 	f.BoolVar(&config.Sync, "sync", false, "synchronous mode, and the service standby on port 5435")
 	f.BoolVar(&config.Offline, "offline", false, "make the last member a dedicated offline instance")
 	f.BoolVar(&config.Delayed, "delayed", false, "add a member that lags by a minute, and the service delayed on port 5439")
@@ -124,6 +130,9 @@ func printGuide(w io.Writer, s *sandbox.Sandbox) {
 	me := os.Args[0]
 	at := s.DirFlag()
 	fmt.Fprintf(w, "\nThe sandbox is up. Its inventory: %s\n", s.Inventory())
+	if s.HasNetwork() {
+		fmt.Fprintf(w, "\nIt is on a network of its own. What follows works on its client:\n  %s sandbox exec%s client -- bash\n", me, at)
+	}
 	last := ""
 	for _, a := range s.URLs() {
 		if a.Name != last {
@@ -146,6 +155,10 @@ func printGuide(w io.Writer, s *sandbox.Sandbox) {
 		fmt.Fprintf(out, "  %s status --watch --admin %s\twho serves what now\n", me, s.Declared()[0].Address)
 	}
 	fmt.Fprintf(out, "  %s sandbox status%s\tprocesses and members\n", me, at)
+	if s.HasNetwork() {
+		fmt.Fprintf(out, "  %s sandbox cut%s 1\tnobody hears the first member any more\n", me, at)
+		fmt.Fprintf(out, "  %s sandbox heal%s\tand all hear each other again\n", me, at)
+	}
 	if len(s.Declared()) > 1 {
 		fmt.Fprintf(out, "  %s sandbox switchover%s\tanother member leads\n", me, at)
 	}
@@ -295,8 +308,8 @@ func (f *accessFlags) add(c *cobra.Command) {
 	c.Flags().StringVarP(&f.database, "database", "d", "", "`DATABASE`: test or meta (default: test)")
 }
 
-// resolve gives the access that the words before -- mean, and the words after it.
-func (f *accessFlags) resolve(c *cobra.Command, dir string, args []string) (sandbox.Access, []string, error) {
+// resolve gives where the words before -- lead, and the words after it.
+func (f *accessFlags) resolve(c *cobra.Command, dir string, args []string) (way, []string, error) {
 	target, rest := "primary", []string(nil)
 	before := args
 	if at := c.ArgsLenAtDash(); at >= 0 {
@@ -307,21 +320,17 @@ func (f *accessFlags) resolve(c *cobra.Command, dir string, args []string) (sand
 	case 1:
 		target = before[0]
 	default:
-		return sandbox.Access{}, nil, inputError{fmt.Errorf("%q: one target; what is for the program goes behind --", before[1])}
+		return way{}, nil, inputError{fmt.Errorf("%q: one target; what is for the program goes behind --", before[1])}
 	}
 	s, err := sandbox.Open(dir)
 	if err != nil {
-		return sandbox.Access{}, nil, err
+		return way{}, nil, err
 	}
-	access, err := s.Access(target, f.via)
+	w, err := f.way(s, target)
 	if err != nil {
-		return access, nil, inputError{err}
+		return way{}, nil, inputError{err}
 	}
-	access, err = access.As(f.user, f.database)
-	if err != nil {
-		return access, nil, inputError{err}
-	}
-	return access, rest, nil
+	return w, rest, nil
 }
 
 const targetHelp = `TARGET is a service (primary, replica, default, offline; pg-standby-replica in full for another cluster), a member
@@ -337,11 +346,11 @@ func sandboxPsql(dir *string) *cobra.Command {
   pgporter sandbox psql replica --via 3 -- -c 'select inet_server_addr()'
   pgporter sandbox psql pg-test-2 -U dbuser_dba -d meta`,
 		RunE: func(c *cobra.Command, args []string) error {
-			access, rest, err := f.resolve(c, *dir, args)
+			w, rest, err := f.resolve(c, *dir, args)
 			if err != nil {
 				return err
 			}
-			return become(append([]string{"psql"}, rest...), access)
+			return w.become(append([]string{"psql"}, rest...))
 		},
 	}
 	f.add(c)
@@ -353,39 +362,27 @@ func sandboxExec(dir *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "exec [TARGET] -- COMMAND [ARGUMENT...]",
 		Short: "Run a command that connects to a service or a member",
-		Long:  "Runs a command with PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE and DATABASE_URL set; it replaces this program.\n" + targetHelp,
+		Long: "Runs a command with PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE and DATABASE_URL set; it replaces this program.\n" + targetHelp + `
+
+In a sandbox with --netns it runs on the network's client, or on the member that TARGET names. The TARGET client leads to no
+service; only PGPASSFILE is set then, so that URLs without a password work.`,
 		Example: `  pgporter sandbox exec default -- pgbench -i -s 10
-  pgporter sandbox exec replica -- env`,
+  pgporter sandbox exec replica -- env
+  pgporter sandbox exec client -- psql postgres://test@pg-test:5433/test   # with --netns
+  pgporter sandbox exec pg-test-2 -- ip address                            # with --netns`,
 		RunE: func(c *cobra.Command, args []string) error {
-			access, rest, err := f.resolve(c, *dir, args)
+			w, rest, err := f.resolve(c, *dir, args)
 			if err != nil {
 				return err
 			}
 			if len(rest) == 0 {
 				return inputError{errors.New("which command? It goes behind --")}
 			}
-			return become(rest, access)
+			return w.become(rest)
 		},
 	}
 	f.add(c)
 	return c
-}
-
-// become replaces this program by another that connects where access leads.
-func become(command []string, access sandbox.Access) error {
-	path, err := exec.LookPath(command[0])
-	if err != nil {
-		return fmt.Errorf("%s: %w", command[0], err)
-	}
-	// Settings of the caller's would win over, or contradict, those that lead to the sandbox.
-	environment := []string{}
-	for _, v := range os.Environ() {
-		if name, _, _ := strings.Cut(v, "="); !strings.HasPrefix(name, "PG") || strings.HasPrefix(name, "PGPORTER_") {
-			environment = append(environment, v)
-		}
-	}
-	err = syscall.Exec(path, command, append(environment, access.Environment()...))
-	return fmt.Errorf("%s: %w", path, err)
 }
 
 func sandboxSwitchover(dir *string) *cobra.Command {

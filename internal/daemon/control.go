@@ -77,7 +77,7 @@ func (d *Daemon) who() api.Node {
 	if d.cfg.HAProxy != nil {
 		engine = api.EngineHAProxy
 	}
-	return api.Node{Version: d.cfg.Version, Node: d.node, Engine: engine, Generation: d.accepted}
+	return api.Node{Version: d.cfg.Version, Node: d.node, Engine: engine, Names: d.names() != nil, Generation: d.accepted}
 }
 
 // carryOut takes an order, or with dryRun says what it would change. Orders come one after the other, and each is compared

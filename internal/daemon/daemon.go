@@ -273,28 +273,25 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		d.log.Warn(w)
 	}
 	d.mu.Lock()
-	current, generics := d.running, d.plan.Generics
+	current, before := d.running, d.plan
 	d.mu.Unlock()
 
 	// All that can fail comes first.
-	sets, err := resolved(l.Plan, current)
+	sets, err := resolved(slices.Concat(l.Plan.Clusters, l.Plan.Elsewhere), current)
 	if err != nil {
 		return err
 	}
 	if l.Unattended {
-		if unchanged(current, generics, l.Plan) {
+		if unchanged(before, l.Plan) {
 			d.log.Debug("the inventory was looked at, nothing changed for this node")
 			return nil
 		}
-		if err := harmless(current, generics, l.Plan); err != nil {
+		if err := harmless(before, l.Plan); err != nil {
 			return err
 		}
 	}
-	next := make(map[string]*runningCluster, len(l.Plan.Clusters))
-	var order []string
-	offer := Offer{Generics: l.Plan.Generics, Base: l.Base}
-	services := len(l.Plan.Generics)
-	for i, c := range l.Plan.Clusters {
+	next := make(map[string]*runningCluster, len(l.Plan.Clusters)+len(l.Plan.Elsewhere))
+	for _, c := range watched(l.Plan) {
 		r := &runningCluster{plan: c}
 		if old := current[c.Name]; old != nil {
 			r.loop, r.stop = old.loop, old.stop
@@ -306,9 +303,19 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 			r.loop = loop
 		}
 		next[c.Name] = r
+	}
+	var order []string
+	carried := make(map[string]*runningCluster, len(l.Plan.Clusters))
+	offer := Offer{Node: l.Plan.Node, Names: l.Plan.Names, Generics: l.Plan.Generics, Base: l.Base}
+	services := len(l.Plan.Generics)
+	for i, c := range l.Plan.Clusters {
+		carried[c.Name] = next[c.Name]
 		order = append(order, c.Name)
-		offer.Clusters = append(offer.Clusters, OfferedCluster{Cluster: c, Set: sets[i], Board: r.loop.Board()})
+		offer.Clusters = append(offer.Clusters, OfferedCluster{Cluster: c, Set: sets[i], Board: next[c.Name].loop.Board()})
 		services += len(c.Definitions)
+	}
+	for i, c := range l.Plan.Elsewhere {
+		offer.Elsewhere = append(offer.Elsewhere, OfferedCluster{Cluster: c, Set: sets[len(l.Plan.Clusters)+i], Board: next[c.Name].loop.Board()})
 	}
 	tellParts, err := prepareParts(ctx, d.cfg.Parts, offer)
 	if err != nil {
@@ -334,7 +341,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 			return fmt.Errorf("cluster %s: %w", name, err)
 		}
 	}
-	d.awaitFirstChecks(ctx, next)
+	d.awaitFirstChecks(ctx, carried)
 	if err := change.Commit(ctx); err != nil {
 		d.rollBack(next, current)
 		return err
@@ -389,11 +396,11 @@ func (d *Daemon) rollBack(next, current map[string]*runningCluster) {
 	}
 }
 
-// resolved resolves every cluster of a plan against the roles that its members have now.
-func resolved(p service.Plan, running map[string]*runningCluster) ([]service.Set, error) {
+// resolved resolves clusters against the roles that their members have now.
+func resolved(clusters []service.Cluster, running map[string]*runningCluster) ([]service.Set, error) {
 	var problems []error
-	sets := make([]service.Set, len(p.Clusters))
-	for i, c := range p.Clusters {
+	sets := make([]service.Set, len(clusters))
+	for i, c := range clusters {
 		live := map[string]service.Role{}
 		if r := running[c.Name]; r != nil {
 			for _, m := range r.loop.Board().View().Members {

@@ -12,6 +12,8 @@ import (
 
 // Discovered is a Source without an inventory: members come from Patroni, the services are the four default ones.
 type Discovered struct {
+	// Names has the cluster's names told.
+	Names    bool
 	follower *discover.Follower
 }
 
@@ -21,7 +23,7 @@ func NewDiscovered(seeds []string, log *slog.Logger) (*Discovered, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Discovered{follower}, nil
+	return &Discovered{follower: follower}, nil
 }
 
 // Name lists the addresses it began with.
@@ -33,22 +35,26 @@ func (d *Discovered) Load(ctx context.Context) (Loaded, error) {
 	if err != nil {
 		return Loaded{}, err
 	}
-	return withDefaultServices(found), nil
+	return d.withDefaultServices(found), nil
 }
 
 // Follow takes members as they come and go.
 func (d *Discovered) Follow(ctx context.Context, changed func(Loaded, error)) error {
-	return d.follower.Follow(ctx, func(found discover.Finding) { changed(withDefaultServices(found), nil) })
+	return d.follower.Follow(ctx, func(found discover.Finding) { changed(d.withDefaultServices(found), nil) })
 }
 
-func withDefaultServices(found discover.Finding) Loaded {
+func (d *Discovered) withDefaultServices(found discover.Finding) Loaded {
 	c := found.Cluster
 	c.Definitions = plan.DefaultServices()
-	for i, d := range c.Definitions {
-		c.Definitions[i].FullName = c.Name + "-" + d.Name
-		if d.Dest.Kind == "" {
+	for i, one := range c.Definitions {
+		c.Definitions[i].FullName = c.Name + "-" + one.Name
+		if one.Dest.Kind == "" {
 			c.Definitions[i].Dest = service.Dest{Kind: service.ToPgBouncer}
 		}
 	}
-	return Loaded{Plan: service.Plan{Clusters: []service.Cluster{c}}, Assumed: found.Assumed}
+	p := service.Plan{Clusters: []service.Cluster{c}}
+	if d.Names {
+		p.Names = []service.Naming{{Cluster: c.Name, Target: service.TargetPrimary}}
+	}
+	return Loaded{Plan: p, Assumed: found.Assumed}
 }

@@ -56,10 +56,15 @@ type Change interface {
 	Abort()
 }
 
-// Offer is what an Engine is to carry.
+// Offer is what an Engine is to carry, and what a Part is to follow.
 type Offer struct {
+	// Node is the inventory host that this is; empty without an inventory.
+	Node     string
 	Clusters []OfferedCluster
-	Generics []service.Generic
+	// Names and Elsewhere are as in service.Plan.
+	Names     []service.Naming
+	Elsewhere []OfferedCluster
+	Generics  []service.Generic
 	// Base is what a HAProxy of our own stands on; nil for the one that it stands on already.
 	Base *service.Base
 }

@@ -36,6 +36,8 @@ type InventoryFile struct {
 	Logger  *slog.Logger
 	// Assumed is passed on to what was loaded.
 	Assumed []string
+	// Names has the clusters' names told, all of the inventory's.
+	Names bool
 	// loaded says that Given has been.
 	loaded bool
 }
@@ -71,6 +73,11 @@ func (f *InventoryFile) Load(context.Context) (Loaded, error) {
 		}
 	} else {
 		l.Plan, found = plan.ForNode(inv, f.Node)
+	}
+	if f.Names {
+		var named diag.Problems
+		l.Plan, named = plan.WithNames(inv, l.Plan)
+		found = append(found, named...)
 	}
 	problems = append(problems, found...)
 	if err := problems.Err(); err != nil {
@@ -130,35 +137,31 @@ func (f *InventoryFile) Follow(ctx context.Context, changed func(Loaded, error))
 }
 
 // unchanged tells whether a plan is the one that runs.
-func unchanged(running map[string]*runningCluster, generics []service.Generic, next service.Plan) bool {
-	same := len(running) == len(next.Clusters) && len(generics) == len(next.Generics)
-	for i := range next.Generics {
-		same = same && reflect.DeepEqual(generics[i], next.Generics[i])
-	}
-	for _, c := range next.Clusters {
-		same = same && running[c.Name] != nil && reflect.DeepEqual(running[c.Name].plan, c)
-	}
-	return same
+func unchanged(before, next service.Plan) bool {
+	return same(before.Clusters, next.Clusters) && same(before.Generics, next.Generics) && same(before.Names, next.Names) && same(before.Elsewhere, next.Elsewhere)
+}
+
+// same tells whether two lists hold the same; none is as good as an empty one.
+func same[T any](a, b []T) bool {
+	return slices.EqualFunc(a, b, func(x, y T) bool { return reflect.DeepEqual(x, y) })
 }
 
 // harmless refuses what nobody should do by saving a file: removing a service, or leaving one without servers.
-func harmless(running map[string]*runningCluster, generics []service.Generic, next service.Plan) error {
+func harmless(before, next service.Plan) error {
 	after := serverCounts(next.Clusters)
 	var problems []error
-	for _, g := range generics {
+	for _, g := range before.Generics {
 		if !slices.ContainsFunc(next.Generics, func(n service.Generic) bool { return n.Name == g.Name }) {
 			problems = append(problems, fmt.Errorf("service %s would be removed", g.Name))
 		}
 	}
-	for _, r := range running {
-		for name, before := range serverCounts([]service.Cluster{r.plan}) {
-			count, there := after[name]
-			switch {
-			case !there:
-				problems = append(problems, fmt.Errorf("service %s would be removed", name))
-			case count == 0 && before > 0:
-				problems = append(problems, fmt.Errorf("service %s would be left without servers", name))
-			}
+	for name, had := range serverCounts(before.Clusters) {
+		count, there := after[name]
+		switch {
+		case !there:
+			problems = append(problems, fmt.Errorf("service %s would be removed", name))
+		case count == 0 && had > 0:
+			problems = append(problems, fmt.Errorf("service %s would be left without servers", name))
 		}
 	}
 	if len(problems) == 0 {

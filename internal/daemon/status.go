@@ -31,6 +31,16 @@ func (d *Daemon) Status() api.Status {
 		s.Config.Source = d.sent.Source
 		s.Config.Sent = &api.Sent{Sender: d.sent.Sender, From: d.sent.From}
 	}
+	if n := d.names(); n != nil {
+		s.Names = n.status()
+	}
+	// A cluster that is watched for its names may have services that only other nodes carry.
+	carries := map[string]bool{}
+	for _, c := range d.plan.Clusters {
+		for _, definition := range c.Definitions {
+			carries[definition.FullName] = true
+		}
+	}
 	for _, name := range d.order {
 		view := d.running[name].loop.Board().View()
 		c := api.Cluster{Name: name, Members: []api.Member{}, Services: []api.Service{}}
@@ -47,7 +57,9 @@ func (d *Daemon) Status() api.Status {
 			c.Members = append(c.Members, memberStatus(m))
 		}
 		for i := range view.Services {
-			c.Services = append(c.Services, serviceStatus(&view.Services[i], live, traffic))
+			if carries[view.Services[i].FullName] {
+				c.Services = append(c.Services, serviceStatus(&view.Services[i], live, traffic))
+			}
 		}
 		s.Clusters = append(s.Clusters, c)
 	}

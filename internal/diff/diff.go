@@ -46,6 +46,7 @@ func Between(before, after service.Plan, live Roles) (api.Changes, error) {
 			changes.Clusters = append(changes.Clusters, api.ClusterChange{Cluster: c.Name, Kind: api.Removed})
 		}
 	}
+	changes.Clusters = append(changes.Clusters, nameChanges(before, after)...)
 	oldServices, err := services(before, live)
 	if err != nil {
 		return api.Changes{}, fmt.Errorf("the running configuration: %w", err)

@@ -126,6 +126,39 @@ func TestBetween(t *testing.T) {
 	}
 }
 
+// TestNames has names and the clusters that are watched for them come, differ and go.
+func TestNames(t *testing.T) {
+	far := sample().Clusters[0]
+	far.Name = "pg-far"
+	both := func(edit func(p *service.Plan)) service.Plan {
+		p := sample()
+		p.Names = []service.Naming{{Cluster: "pg-test", Target: service.TargetPrimary}, {Cluster: "pg-far", Target: service.TargetPrimary}}
+		p.Elsewhere = []service.Cluster{far}
+		p.Elsewhere[0].Definitions = slices.Clone(far.Definitions)
+		edit(&p)
+		return p
+	}
+	asIs := both(func(*service.Plan) {})
+	for _, test := range []struct {
+		name          string
+		before, after service.Plan
+		want          string
+	}{
+		{"the same", asIs, asIs, ""},
+		{"they come", sample(), asIs, "changed pg-test its names are told\nchanged pg-far its names are told; watched for its names: 3 members\n"},
+		{"they go", asIs, sample(), "changed pg-far not watched for its names alone any more; its names aren't told any more\nchanged pg-test its names aren't told any more\n"},
+		{"a suffix", asIs, both(func(p *service.Plan) { p.Names[1].Suffix = ".db" }), "changed pg-far names: suffix (none) → .db\n"},
+		{"another order", asIs, both(func(p *service.Plan) { slices.Reverse(p.Names) }), "changed pg-far the names are in another order\n"},
+		{"a port elsewhere", asIs, both(func(p *service.Plan) { p.Elsewhere[0].Definitions[0].Port = 6000 }), "changed pg-far service primary: port 5433 → 6000\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := between(t, test.before, test.after, nil); got != test.want {
+				t.Errorf("got\n%swant\n%s", got, test.want)
+			}
+		})
+	}
+}
+
 // TestLiveRoles has a switchover between the plans: it is nobody's change.
 func TestLiveRoles(t *testing.T) {
 	p := sample()
@@ -153,7 +186,12 @@ func TestSelectorsThatFail(t *testing.T) {
 
 // TestNothingIsOverlooked alters each single value that the JSON of a plan has and expects to be told.
 func TestNothingIsOverlooked(t *testing.T) {
-	text, err := json.Marshal(sample())
+	before := sample()
+	before.Names = []service.Naming{{Cluster: "pg-test", Target: service.TargetPrimary}, {Cluster: "pg-far", Suffix: ".db", Target: "10.10.10.3", Delegated: true}}
+	far := sample().Clusters[0]
+	far.Name = "pg-far"
+	before.Elsewhere = []service.Cluster{far}
+	text, err := json.Marshal(before)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,8 +201,8 @@ func TestNothingIsOverlooked(t *testing.T) {
 	}
 	// Whose plan it is doesn't matter to what it holds.
 	delete(tree, "node")
-	// The plan's own type must not gain a field that is neither of clusters nor of generics without this being looked at.
-	if fields := reflect.TypeFor[service.Plan]().NumField(); fields != 3 {
+	// The plan's own type must not gain a field without this being looked at.
+	if fields := reflect.TypeFor[service.Plan]().NumField(); fields != 5 {
 		t.Errorf("a plan has %d fields; does Between know them?", fields)
 	}
 	altered := 0
@@ -177,7 +215,7 @@ func TestNothingIsOverlooked(t *testing.T) {
 		if err := json.Unmarshal(changed, &after); err != nil {
 			t.Fatalf("%s: %v", path, err)
 		}
-		changes, err := Between(sample(), after, nil)
+		changes, err := Between(before, after, nil)
 		if err == nil && changes.None() {
 			t.Errorf("%s is another, and that isn't told", path)
 		}

@@ -1,5 +1,21 @@
-// Package dns renders names as files in the format of /etc/hosts, which dnsmasq reads from its `hostsdir` and follows
-// without being told. Rendering is pure; where the names come from is none of its business.
+// Package dns is what the clusters are called: which names there are (Catalog), what they stand for at a moment (Live, from
+// each View of a cluster), and what is answered to a question (Answers), byte for byte.
+//
+// It also renders names as files in the format of /etc/hosts, which dnsmasq reads from its `hostsdir` and follows without
+// being told. All of it is pure: sockets, files and clusters that change are the business of the room dnsd.
+//
+// The names of a cluster pg-test with pg_dns_suffix .db.example:
+//
+//	pg-test, pg-test.db.example            what pg_dns_target says: the live primary, a fixed address, or nothing
+//	pg-test-1, pg-test-1.db.example        an instance
+//	primary.pg-test[.db.example]           the members that take the service's clients now (any declared service)
+//	_postgresql._tcp.primary.pg-test[…]    the same as SRV: instances with the service's port
+//	11.10.10.10.in-addr.arpa               the instance at an address
+//	pgporter.pg-test                       the name server, as SOA and NS name it
+//
+// While nobody takes a service's clients its name goes on standing for who did last: a client that connects there is held
+// until somebody does. Each name of a cluster or an instance is a zone of its own, so that nothing besides is claimed:
+// questions for other names are refused, and there is no recursion.
 package dns
 
 import (
@@ -24,4 +40,32 @@ func Hosts(cluster, file string, r service.Record) (string, error) {
 		return "", fmt.Errorf("%q can't be a name of the DNS", r.Name)
 	}
 	return stamp.Stamp{Kind: stamp.DNSMasq, Cluster: cluster, File: file}.Line() + address.String() + " " + r.Name + "\n", nil
+}
+
+// HostsFile is the file of one name, as Hosts renders it.
+type HostsFile struct{ Name, Text string }
+
+// HostsFiles renders a cluster's names as `pgporter render` does from the inventory, but for the primary, which is the live
+// one: a file for each instance, and one for the cluster's own name if it stands for anything.
+func (c *Catalog) HostsFiles(cluster int, live *Live) ([]HostsFile, error) {
+	one := c.clusters[cluster]
+	var files []HostsFile
+	add := func(file string, r service.Record) error {
+		text, err := Hosts(one.Name, file, r)
+		files = append(files, HostsFile{file, text})
+		return err
+	}
+	for _, m := range one.Members {
+		if address, has := one.addresses[m.Name]; has {
+			if err := add(m.Name, service.Record{Name: m.Name, Address: address.String()}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, address := range one.own(live) {
+		if err := add(one.Name, service.Record{Name: one.Name + one.naming.Suffix, Address: address.String()}); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
 }

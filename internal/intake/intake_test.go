@@ -40,6 +40,10 @@ func sample() Order {
 			}},
 			Generics: []service.Generic{{Name: "etcd", IP: "*", Port: 2479, Protocol: "tcp", MaxConn: 10, Balance: "source", Options: []string{"option tcplog"}, Default: "inter 3s",
 				Servers: []service.GenericServer{{Name: "etcd-1", Host: "etcd.example", Port: 2379, Weight: &weight, Options: "check"}}}},
+			Names: []service.Naming{{Cluster: "pg-test", Suffix: ".db.example", Target: service.TargetPrimary}, {Cluster: "pg-far", Target: "10.10.10.3", Delegated: true}},
+			Elsewhere: []service.Cluster{{Name: "pg-far", TTL: 20, Members: []service.Member{member(3, service.Primary)}, Definitions: []service.Definition{
+				{Name: "primary", FullName: "pg-far-primary", IP: "*", Port: 5433, Selector: "[]", Dest: service.Dest{Kind: service.ToPostgres},
+					Check: "/primary", MaxConn: 5000, Balance: service.RoundRobin, Options: options}}}},
 		},
 	}
 }
@@ -103,6 +107,13 @@ func TestRefusals(t *testing.T) {
 		{"a generic's protocol", func(o *Order) { o.Plan.Generics[0].Protocol = "udp" }, `service etcd: protocol is "udp"`},
 		{"a generic's line", func(o *Order) { o.Plan.Generics[0].Options[0] = "option tcplog\nlisten x" }, "service etcd: options:"},
 		{"a generic's server", func(o *Order) { o.Plan.Generics[0].Servers[0].Port = 0 }, "service etcd: server etcd-1: port is 0"},
+		{"a cluster elsewhere", func(o *Order) { o.Plan.Elsewhere[0].Members[0].Host = "" }, "cluster pg-far: member pg-test-3: host is \"\""},
+		{"a cluster elsewhere, twice", func(o *Order) { o.Plan.Elsewhere = append(o.Plan.Elsewhere, o.Plan.Elsewhere[0]) }, "cluster pg-far elsewhere is there twice"},
+		{"a cluster elsewhere that can't be one", func(o *Order) { o.Plan.Elsewhere[0].Name = "a.b" }, "cluster \"a.b\" elsewhere: its name has to be"},
+		{"names of nobody", func(o *Order) { o.Plan.Names[1].Cluster = "pg-none" }, "names of cluster \"pg-none\", of which nothing else is known"},
+		{"names twice", func(o *Order) { o.Plan.Names[1].Cluster = "pg-test" }, "the names of cluster pg-test are there twice"},
+		{"a suffix that isn't any", func(o *Order) { o.Plan.Names[0].Suffix = ".db\n10.0.0.1" }, "names of cluster pg-test: suffix is \".db\\n10.0.0.1\": letters"},
+		{"a target that isn't any", func(o *Order) { o.Plan.Names[0].Target = "auto" }, "names of cluster pg-test: target is \"auto\": primary, none or an address"},
 		{"all at once", func(o *Order) { o.Plan.Node = "a b"; definition(o, 0).Port = 0; cluster(o).TTL = -1 },
 			"node is \"a b\": the inventory host that the plan is for\ncluster pg-test: ttl is -1: 1 or more seconds\nservice pg-test-primary: port is 0: 1 to 65535"},
 	} {

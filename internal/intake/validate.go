@@ -40,7 +40,7 @@ func validate(o Order) error {
 	c.that(isHost(o.Plan.Node), "node is %q: the inventory host that the plan is for", o.Plan.Node)
 	clusters := map[string]bool{}
 	for _, one := range o.Plan.Clusters {
-		c.that(clusterForm.MatchString(one.Name) && one.Name != "root" && len(one.Name) <= maxName, "cluster %q: its name has to be letters, digits and dashes, and not root", one.Name)
+		c.that(clusterName(one.Name), "cluster %q: its name has to be letters, digits and dashes, and not root", one.Name)
 		c.that(!clusters[one.Name], "cluster %s is there twice", one.Name)
 		clusters[one.Name] = true
 		c.cluster(one)
@@ -48,6 +48,7 @@ func validate(o Order) error {
 	for _, g := range o.Plan.Generics {
 		c.generic(g)
 	}
+	c.names(o.Plan, clusters)
 	return c.err()
 }
 

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/pgporter/pgporter/internal/lan"
 )
 
 // downTimeout bounds what Down waits for in all, so that it ends even where processes can't be ended.
@@ -76,7 +78,11 @@ func DownLost(ctx context.Context, dir string, progress io.Writer) (int, error) 
 	s := &Sandbox{layout: layout{config: Config{Dir: dir}}, progress: newSteps(progress), exits: map[Process]string{}}
 	ctx, cancel := context.WithTimeout(ctx, downTimeout)
 	defer cancel()
-	return len(found), s.killLeftovers(ctx, nil)
+	err = s.killLeftovers(ctx, nil)
+	if lan.Supported() == nil {
+		err = errors.Join(err, lan.Remove(s.layout.lan().Name))
+	}
+	return len(found), err
 }
 
 func (s *Sandbox) checkOwner() error {
@@ -233,8 +239,13 @@ func (s *Sandbox) remove(keepLogs bool) error {
 
 // clear removes data and files; the lock stays, and the state unless withState.
 func (s *Sandbox) clear(withState, keepLogs bool) error {
+	if s.layout.config.Netns {
+		if err := lan.Remove(s.layout.lan().Name); err != nil {
+			return fmt.Errorf("network of the sandbox: %w", err)
+		}
+	}
 	dir := s.layout.config.Dir
-	paths := []string{s.layout.etcdHome(), s.layout.inventory(), s.layout.bootstrapSQL(), filepath.Join(dir, "bin"), s.state.Sockets}
+	paths := []string{s.layout.etcdHome(), s.layout.inventory(), s.layout.bootstrapSQL(), s.layout.passwords(), filepath.Join(dir, "bin"), s.state.Sockets}
 	for _, m := range s.layout.members {
 		paths = append(paths, s.layout.home(m))
 	}

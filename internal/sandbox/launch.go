@@ -65,7 +65,10 @@ func (s *Sandbox) launch(p part, t tools) error {
 	cmd := exec.Command(c.path, c.args...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = c.dir, s.environment(p), log, log
 	cmd.SysProcAttr = s.runAs().attributes()
-	if err := cmd.Start(); err != nil {
+	if p.kind == pgporterKind && s.layout.config.Netns {
+		mayManageAddresses(cmd.SysProcAttr)
+	}
+	if err := s.on(p, cmd.Start); err != nil {
 		return fmt.Errorf("start of %s: %w", p, err)
 	}
 	started, err := identify(cmd.Process.Pid)

@@ -13,9 +13,13 @@ import (
 
 // Names of the clusters.
 const (
+	metaCluster    = "pg-meta"
 	mainCluster    = "pg-test"
 	standbyCluster = "pg-standby"
 )
+
+// metaHost is the last octet of where the documents have etcd, the names' server and, on their network, pg-meta.
+const metaHost = 10
 
 // Ports, the documents' own.
 const (
@@ -90,9 +94,15 @@ type layout struct {
 func (c Config) withDefaults() (Config, error) {
 	if c.Prefix == "" {
 		c.Prefix = DefaultPrefix
+		if c.Netns {
+			c.Prefix = NetnsPrefix
+		}
 	}
 	prefix, err := netip.ParseAddr(c.Prefix + ".0")
-	if err != nil || !prefix.Is4() || !prefix.IsLoopback() {
+	switch {
+	case c.Netns && (err != nil || !prefix.Is4() || !prefix.IsPrivate()):
+		return c, inputErrorf("prefix %q: the first three octets of private addresses, such as %s", c.Prefix, NetnsPrefix)
+	case !c.Netns && (err != nil || !prefix.Is4() || !prefix.IsLoopback()):
 		return c, inputErrorf("prefix %q: the first three octets of loopback addresses, such as %s", c.Prefix, DefaultPrefix)
 	}
 	if c.Members == 0 {
@@ -120,6 +130,9 @@ func (c Config) withDefaults() (Config, error) {
 func newLayout(c Config) layout {
 	l := layout{config: c}
 	l.sockets = l.ownSockets()
+	if c.Netns {
+		l.members = append(l.members, l.named(Member{Cluster: metaCluster, Seq: 1, Role: "primary"}, metaHost-1))
+	}
 	for seq := 1; seq <= c.Members; seq++ {
 		m := Member{Cluster: mainCluster, Seq: seq, Role: "replica"}
 		switch {
@@ -138,7 +151,7 @@ func newLayout(c Config) layout {
 	}
 	if c.Standby {
 		l.members = append(l.members,
-			l.named(Member{Cluster: standbyCluster, Seq: 1, Role: "primary", Upstream: l.members[0].Address}, 20),
+			l.named(Member{Cluster: standbyCluster, Seq: 1, Role: "primary", Upstream: l.of(mainCluster)[0].Address}, 20),
 			l.named(Member{Cluster: standbyCluster, Seq: 2, Role: "replica"}, 20))
 	}
 	return l
@@ -152,14 +165,18 @@ func (l layout) named(m Member, base int) Member {
 
 func (l layout) address(last int) string { return l.config.Prefix + "." + strconv.Itoa(last) }
 
-func (l layout) etcdAddress() string { return l.address(10) }
+func (l layout) etcdAddress() string { return l.address(metaHost) }
 
 // clusters are the names of the clusters in order.
 func (l layout) clusters() []string {
-	if l.config.Standby {
-		return []string{mainCluster, standbyCluster}
+	all := []string{mainCluster}
+	if l.config.Netns {
+		all = []string{metaCluster, mainCluster}
 	}
-	return []string{mainCluster}
+	if l.config.Standby {
+		all = append(all, standbyCluster)
+	}
+	return all
 }
 
 // of gives a cluster's members.
@@ -170,16 +187,20 @@ func (l layout) of(cluster string) []Member {
 // services are those that every node of a cluster offers, in the order of their ports, with the account and database that
 // the documents use each with.
 func (l layout) services(cluster string) []service {
+	user, database := "test", "test"
+	if cluster == metaCluster {
+		user, database = "dbuser_meta", "meta"
+	}
 	all := []service{
-		{Name: "primary", Port: 5433, User: "test", Database: "test", Writable: true},
-		{Name: "replica", Port: 5434, User: "test", Database: "test"},
+		{Name: "primary", Port: 5433, User: user, Database: database, Writable: true},
+		{Name: "replica", Port: 5434, User: user, Database: database},
 	}
 	if l.config.Sync && cluster == mainCluster {
 		all = append(all, service{Name: "standby", Port: 5435, User: "test", Database: "test"})
 	}
 	all = append(all,
-		service{Name: "default", Port: 5436, User: "dbuser_dba", Database: "test", Writable: true},
-		service{Name: "offline", Port: 5438, User: "dbuser_stats", Database: "test"})
+		service{Name: "default", Port: 5436, User: "dbuser_dba", Database: database, Writable: true},
+		service{Name: "offline", Port: 5438, User: "dbuser_stats", Database: database})
 	if l.config.Delayed && cluster == mainCluster {
 		all = append(all, service{Name: "delayed", Port: 5439, User: "dbuser_stats", Database: "test"})
 	}
@@ -273,6 +294,7 @@ func (l layout) data(m Member) string           { return filepath.Join(l.home(m)
 func (l layout) file(m Member, n string) string { return filepath.Join(l.home(m), n) }
 func (l layout) socketDir(m Member) string      { return filepath.Join(l.sockets, m.Name) }
 func (l layout) ownSockets() string             { return filepath.Join(l.config.Dir, "sockets") }
+func (l layout) passwords() string              { return filepath.Join(l.config.Dir, "pgpass") }
 func (l layout) bootstrapSQL() string           { return filepath.Join(l.config.Dir, "bootstrap.sql") }
 
 func (l layout) log(p part) string {

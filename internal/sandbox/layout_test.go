@@ -28,6 +28,8 @@ func TestConfigRefused(t *testing.T) {
 		want   string
 	}{
 		{"no loopback", Config{Prefix: "10.10.10"}, `prefix "10.10.10": the first three octets of loopback addresses, such as 127.0.1`},
+		{"public", Config{Netns: true, Prefix: "8.8.8"}, `prefix "8.8.8": the first three octets of private addresses, such as 10.10.10`},
+		{"loopback in namespaces", Config{Netns: true, Prefix: "127.0.1"}, `prefix "127.0.1": the first three octets of private addresses`},
 		{"no address", Config{Prefix: "127.0"}, `prefix "127.0": the first three octets`},
 		{"too many", Config{Members: 10}, "members 10: from 1 to 9"},
 		{"too few", Config{Members: -1}, "members -1: from 1 to 9"},
@@ -75,6 +77,10 @@ func TestMembers(t *testing.T) {
 			"pg-test-1 127.0.1.11 primary", "pg-test-2 127.0.1.12 replica offline_query", "pg-test-3 127.0.1.13 delayed",
 			"pg-standby-1 127.0.1.21 primary from 127.0.1.11", "pg-standby-2 127.0.1.22 replica",
 		}},
+		{"netns", Config{Netns: true, Standby: true}, []string{
+			"pg-meta-1 10.10.10.10 primary", "pg-test-1 10.10.10.11 primary", "pg-test-2 10.10.10.12 replica", "pg-test-3 10.10.10.13 replica offline_query",
+			"pg-standby-1 10.10.10.21 primary from 10.10.10.11", "pg-standby-2 10.10.10.22 replica",
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
@@ -114,6 +120,7 @@ func TestServices(t *testing.T) {
 		{"one", Config{Members: 1}, mainCluster, "primary replica default offline", "primary replica default"},
 		{"one and a delayed", Config{Members: 1, Delayed: true}, mainCluster, "primary replica default offline delayed", "primary replica default delayed"},
 		{"sync", Config{Sync: true}, mainCluster, "primary replica standby default offline", "primary replica standby default offline"},
+		{"single node", Config{Netns: true}, metaCluster, "primary replica default offline", "primary replica default"},
 		{"standby cluster", Config{Sync: true, Delayed: true, Standby: true}, standbyCluster, "primary replica default offline", "replica offline"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

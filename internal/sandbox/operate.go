@@ -99,7 +99,7 @@ func (s *Sandbox) Members(ctx context.Context) []MemberStatus {
 func (s *Sandbox) clusterView(ctx context.Context, cluster string) ([]clusterMember, error) {
 	var failed error
 	for _, m := range s.layout.of(cluster) {
-		listed, err := m.clusterView(ctx)
+		listed, err := s.viewOf(ctx, m)
 		if err == nil {
 			return listed, nil
 		}
@@ -178,7 +178,7 @@ func (s *Sandbox) Switchover(ctx context.Context, to string) (Switched, error) {
 		request["candidate"] = candidate.Name
 	}
 	started := time.Now()
-	status, said, err := from.order(ctx, "/switchover", request, switchTimeout)
+	status, said, err := s.order(ctx, from, "/switchover", request, switchTimeout)
 	if err != nil {
 		return Switched{}, fmt.Errorf("switchover of %s: %w", cluster, err)
 	}
@@ -196,7 +196,7 @@ func (s *Sandbox) Switchover(ctx context.Context, to string) (Switched, error) {
 		if now == from {
 			return fmt.Errorf("%s still leads", from.Name)
 		}
-		state, err := now.patroni(ctx)
+		state, err := s.patroni(ctx, now)
 		if err == nil && !state.leads() {
 			err = fmt.Errorf("%s is %s, %s", now.Name, state.Role, state.State)
 		}
@@ -321,10 +321,16 @@ func (s *Sandbox) startPart(ctx context.Context, p part, t tools) error {
 	if p.kind == postgresKind {
 		return s.restartPostgres(ctx, r, p)
 	}
-	for _, address := range s.layout.ports(p) {
-		if err := tryPort(address); err != nil {
-			return fmt.Errorf("%s can't be started: %w", p, err)
+	free := func() error {
+		for _, address := range s.layout.ports(p) {
+			if err := tryPort(address); err != nil {
+				return fmt.Errorf("%s can't be started: %w", p, err)
+			}
 		}
+		return nil
+	}
+	if err := s.on(p, free); err != nil {
+		return err
 	}
 	if err := s.launch(p, t); err != nil {
 		return err
@@ -337,29 +343,31 @@ func (s *Sandbox) startPart(ctx context.Context, p part, t tools) error {
 func (s *Sandbox) answers(p part) func(context.Context) error {
 	switch p.kind {
 	case etcdKind:
-		return s.layout.etcdHealthy
+		return s.etcdHealthy
 	case patroniKind:
 		return func(ctx context.Context) error {
-			status, err := p.member.patroni(ctx)
+			status, err := s.patroni(ctx, p.member)
 			if err == nil && status.State != "running" {
 				err = fmt.Errorf("PostgreSQL of %s is %s", p.member.Name, status.State)
 			}
 			return err
 		}
 	case pgbouncerKind:
-		return func(context.Context) error { return anybodyListens(s.layout.ports(p)) }
+		return func(context.Context) error { return s.anybodyListens(p) }
 	}
-	return func(context.Context) error { return anybodyListens(s.layout.ports(p)) }
+	return func(context.Context) error { return s.anybodyListens(p) }
 }
 
-// anybodyListens says which of the addresses nobody listens on yet.
-func anybodyListens(addresses []string) error {
-	for _, address := range addresses {
-		if err := tryPort(address); err == nil {
-			return fmt.Errorf("nobody listens on %s", address)
+// anybodyListens says which of a part's addresses nobody listens on yet.
+func (s *Sandbox) anybodyListens(p part) error {
+	return s.on(p, func() error {
+		for _, address := range s.layout.ports(p) {
+			if err := tryPort(address); err == nil {
+				return fmt.Errorf("nobody listens on %s", address)
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // restartPostgres has a member's Patroni start its PostgreSQL.
@@ -369,7 +377,7 @@ func (s *Sandbox) restartPostgres(ctx context.Context, r record, p part) error {
 		return fmt.Errorf("%s is started by its Patroni, which isn't running: pgporter sandbox start %s", p, patroni)
 	}
 	// Patroni does so by itself within a loop; asking it only makes that sooner. It refuses where it is at it already.
-	status, said, err := p.member.order(ctx, "/restart", map[string]any{}, startTimeout)
+	status, said, err := s.order(ctx, p.member, "/restart", map[string]any{}, startTimeout)
 	if err != nil {
 		s.say("Patroni of %s: %v", p.member.Name, err)
 	} else {

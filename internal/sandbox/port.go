@@ -51,7 +51,7 @@ func tryPort(address string) error {
 // listenerPID finds the process that listens on an address or on the wildcard with its port; 0 if that can't be seen.
 func listenerPID(want netip.AddrPort) int {
 	inodes := map[string]bool{}
-	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+	for _, name := range []string{"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"} {
 		table, err := os.Open(name)
 		if err != nil {
 			continue

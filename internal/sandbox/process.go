@@ -211,6 +211,18 @@ func runsPostgresIn(pid int, isOurs func(dir string) bool) bool {
 	return err == nil && isOurs(strings.TrimSuffix(cwd, " (deleted)"))
 }
 
+// postgresProcesses are the server of a data directory and its backends.
+func postgresProcesses(dataDir string) []Process {
+	var found []Process
+	for _, pid := range processIDs() {
+		p, err := identify(pid)
+		if err == nil && runsPostgresIn(pid, func(dir string) bool { return dir == dataDir }) {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
 // processIDs are all there are.
 func processIDs() []int {
 	entries, err := os.ReadDir("/proc")

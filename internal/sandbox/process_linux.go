@@ -21,6 +21,12 @@ func (h processHandle) signal(sig syscall.Signal) error {
 
 func (h processHandle) close() { unix.Close(int(h)) }
 
+// mayManageAddresses gives a program that isn't root's what a service unit gives pgporter for virtual addresses and the port of
+// names (AmbientCapabilities=, systemd.exec(5)); they count in the network namespace that it is started in.
+func mayManageAddresses(attr *syscall.SysProcAttr) {
+	attr.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_NET_BIND_SERVICE}
+}
+
 // supported says why a sandbox can't run here.
 func supported() error {
 	handle, err := openProcess(syscall.Getpid())

@@ -17,4 +17,6 @@ func (processHandle) signal(syscall.Signal) error { return errLinux }
 
 func (processHandle) close() {}
 
+func mayManageAddresses(*syscall.SysProcAttr) {}
+
 func supported() error { return errLinux }

@@ -87,7 +87,7 @@ func (s *Sandbox) await(ctx context.Context, what string, check func(context.Con
 
 // following says what is missing until a member leads its cluster and all others stream from it; nil is nothing.
 func (s *Sandbox) following(ctx context.Context, leader Member) error {
-	status, err := leader.patroni(ctx)
+	status, err := s.patroni(ctx, leader)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (s *Sandbox) following(ctx context.Context, leader Member) error {
 		if m == leader {
 			continue
 		}
-		replica, err := m.patroni(ctx)
+		replica, err := s.patroni(ctx, m)
 		switch {
 		case err != nil:
 			return err
@@ -114,7 +114,7 @@ func (s *Sandbox) following(ctx context.Context, leader Member) error {
 		}
 	}
 	// Patroni's list of members is what others look at; it follows each member's own loop.
-	seen, err := leader.clusterView(ctx)
+	seen, err := s.viewOf(ctx, leader)
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func (s *Sandbox) awaitClients(ctx context.Context) error {
 	for _, m := range s.layout.members {
 		pool := Access{Name: m.Name + "/pgbouncer", Host: m.Address, Port: pgbouncerPort, User: "test", Password: password("test"), Database: "test"}
 		check := func(ctx context.Context) error {
-			answer, err := query(ctx, pool)
+			answer, err := s.query(ctx, pool)
 			if err == nil && answer.address != m.Address {
 				err = fmt.Errorf("it leads to %s", answer.address)
 			}
@@ -175,7 +175,7 @@ func (s *Sandbox) awaitClients(ctx context.Context) error {
 		services := s.layout.servable(m.Cluster)
 		check := func(ctx context.Context) error {
 			for _, service := range services {
-				answer, err := query(ctx, service.access(m))
+				answer, err := s.query(ctx, service.access(m))
 				if err != nil {
 					return fmt.Errorf("%s on port %d: %w", service.Name, service.Port, err)
 				}
@@ -199,7 +199,7 @@ type answer struct {
 }
 
 // query asks the instance behind an address who it is.
-func query(ctx context.Context, a Access) (answer, error) {
+func (s *Sandbox) query(ctx context.Context, a Access) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	config, err := pgx.ParseConfig(a.URL() + "?sslmode=disable")
@@ -208,6 +208,7 @@ func query(ctx context.Context, a Access) (answer, error) {
 	}
 	// PgBouncer in transaction mode keeps no prepared statements.
 	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
+	config.DialFunc = s.dial
 	connection, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return answer{}, err

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"text/template"
+
+	"github.com/pgporter/pgporter/internal/lan"
 )
 
 //go:embed templates/*.tmpl
@@ -61,8 +63,12 @@ type memberView struct {
 	NoFailover, NoSync             bool
 	NoLoadBalance                  bool
 	Psql                           string
-	Databases                      []string
-	Accounts                       []Account
+	// Listen is the address that PostgreSQL and PgBouncer listen on, Network whose clients may log in.
+	Listen, Network string
+	// Tell has PostgreSQL tell its member's name: on a virtual address it can't be known by the address.
+	Tell      bool
+	Databases []string
+	Accounts  []Account
 }
 
 func (l layout) memberView(m Member, t tools) memberView {
@@ -91,7 +97,12 @@ func (l layout) memberView(m Member, t tools) memberView {
 		// The service replica takes every member that passes /read-only: reads of a minute ago would be among the answers.
 		NoLoadBalance: m.Role == "delayed",
 		Psql:          t.psql,
+		Listen:        m.Address,
+		Network:       "127.0.0.0/8",
 		Accounts:      append([]Account{superuser}, accounts...),
+	}
+	if l.config.Netns {
+		v.Listen, v.Network, v.Tell = "0.0.0.0", l.address(0)+"/24", true
 	}
 	if m.Role == "delayed" {
 		v.ApplyDelay = "1min"
@@ -121,12 +132,15 @@ type declaredService struct {
 
 type clusterView struct {
 	Name     string
+	VIP      string
 	Members  []Member
 	Services []declaredService
 }
 
 type inventoryView struct {
-	EtcdAddress              string
+	EtcdAddress string
+	// Infra is where the clusters' names are answered; empty on loopback addresses.
+	Infra, Interface         string
 	Clusters                 []clusterView
 	Users                    []Account
 	Databases                []database
@@ -135,6 +149,9 @@ type inventoryView struct {
 
 func (l layout) inventoryView() inventoryView {
 	v := inventoryView{EtcdAddress: l.etcdAddress(), Databases: databases, Replication: replication, Rest: restAccount}
+	if l.config.Netns {
+		v.Infra, v.Interface = l.address(metaHost), lan.Interface
+	}
 	for _, a := range accounts {
 		if a.Superuser {
 			v.Admin = a
@@ -143,7 +160,7 @@ func (l layout) inventoryView() inventoryView {
 		v.Users = append(v.Users, a)
 	}
 	for _, name := range l.clusters() {
-		c := clusterView{Name: name, Members: l.of(name)}
+		c := clusterView{Name: name, Members: l.of(name), VIP: l.vip(name)}
 		if name == mainCluster && l.config.Sync {
 			// The documents' example checks /sync, which the primary never passes; this one is what it means.
 			c.Services = append(c.Services, declaredService{Name: "standby", Port: 5435, Dest: "default", Check: "/read-only-sync", Selector: "[]", Backup: "[? pg_role == `primary`]"})
@@ -169,6 +186,9 @@ func (l layout) files(t tools) ([]file, error) {
 		all = append(all, file{path, b.String(), mode})
 	}
 	add(l.inventory(), 0o644, "inventory.yml.tmpl", l.inventoryView())
+	if l.config.Netns {
+		add(l.passwords(), 0o600, "pgpass.tmpl", accounts)
+	}
 	var creators []string
 	for _, a := range append([]Account{superuser, {User: "dbrole_admin"}}, accounts...) {
 		if a.User != "dbuser_view" && a.User != "dbuser_stats" {
@@ -217,8 +237,11 @@ func (l layout) command(p part, t tools, binary string) command {
 	case pgbouncerKind:
 		return command{t.pgbouncer, []string{"-q", l.file(p.member, "pgbouncer.ini")}, l.home(p.member)}
 	case pgporterKind:
-		args := []string{"run", "--inventory", l.inventory(), "--node", p.member.Address, "--bind", p.member.Address,
-			"--etcd", net.JoinHostPort(l.etcdAddress(), strconv.Itoa(etcdPort))}
+		args := []string{"run", "--inventory", l.inventory(), "--node", p.member.Address}
+		if !l.config.Netns {
+			args = append(args, "--bind", p.member.Address)
+		}
+		args = append(args, "--etcd", net.JoinHostPort(l.etcdAddress(), strconv.Itoa(etcdPort)))
 		return command{binary, append(args, l.config.BinaryArgs...), l.home(p.member)}
 	}
 	return command{}

@@ -23,6 +23,7 @@ func TestFiles(t *testing.T) {
 		"default": {Dir: "/srv/sandbox"},
 		"single":  {Dir: "/srv/sandbox", Members: 1, Prefix: "127.9.8"},
 		"all":     {Dir: "/srv/sandbox", Sync: true, Offline: true, Delayed: true, Standby: true},
+		"netns":   {Dir: "/srv/sandbox", Netns: true},
 		"spaces":  {Dir: "/srv/my sandbox", Members: 2},
 	}
 	for name, config := range cases {

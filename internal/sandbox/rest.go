@@ -14,12 +14,9 @@ import (
 	"time"
 )
 
-// httpClient keeps no connection: who is asked may be killed the next moment.
-var httpClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-
 // ask does one request and gives status and body. Nobody answering within the time is an error. The zero Account sends no
 // credentials (etcd takes those of another for its own and refuses).
-func ask(ctx context.Context, account Account, method, url string, body any, within time.Duration) (int, []byte, error) {
+func (s *Sandbox) ask(ctx context.Context, account Account, method, url string, body any, within time.Duration) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	var reader io.Reader
@@ -37,7 +34,9 @@ func ask(ctx context.Context, account Account, method, url string, body any, wit
 	if account != (Account{}) {
 		request.SetBasicAuth(account.User, account.Password)
 	}
-	response, err := httpClient.Do(request)
+	// No connection is kept: who is asked may be killed the next moment.
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: s.dial}}
+	response, err := client.Do(request)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -58,8 +57,8 @@ func (m Member) restURL(path string) string {
 }
 
 // etcdHealthy asks etcd's /health.
-func (l layout) etcdHealthy(ctx context.Context) error {
-	status, body, err := ask(ctx, Account{}, http.MethodGet, l.etcdURL("/health"), nil, restTimeout)
+func (s *Sandbox) etcdHealthy(ctx context.Context) error {
+	status, body, err := s.ask(ctx, Account{}, http.MethodGet, s.layout.etcdURL("/health"), nil, restTimeout)
 	if err != nil {
 		return err
 	}
@@ -71,9 +70,9 @@ func (l layout) etcdHealthy(ctx context.Context) error {
 }
 
 // etcdHas says whether a key exists (etcd's v3 API through its JSON gateway).
-func (l layout) etcdHas(ctx context.Context, key string) bool {
+func (s *Sandbox) etcdHas(ctx context.Context, key string) bool {
 	request := map[string]any{"key": base64.StdEncoding.EncodeToString([]byte(key)), "count_only": true}
-	status, body, err := ask(ctx, Account{}, http.MethodPost, l.etcdURL("/v3/kv/range"), request, restTimeout)
+	status, body, err := s.ask(ctx, Account{}, http.MethodPost, s.layout.etcdURL("/v3/kv/range"), request, restTimeout)
 	if err != nil || status != http.StatusOK {
 		return false
 	}
@@ -97,9 +96,9 @@ func (p patroniStatus) leads() bool {
 	return p.State == "running" && (p.Role == "master" || p.Role == "primary" || p.Role == "standby_leader")
 }
 
-func (m Member) patroni(ctx context.Context) (patroniStatus, error) {
+func (s *Sandbox) patroni(ctx context.Context, m Member) (patroniStatus, error) {
 	var answer patroniStatus
-	_, body, err := ask(ctx, Account{}, http.MethodGet, m.restURL("/patroni"), nil, restTimeout)
+	_, body, err := s.ask(ctx, Account{}, http.MethodGet, m.restURL("/patroni"), nil, restTimeout)
 	if err != nil {
 		return answer, err
 	}
@@ -119,8 +118,8 @@ type clusterMember struct {
 	Lag any `json:"lag"`
 }
 
-func (m Member) clusterView(ctx context.Context) ([]clusterMember, error) {
-	status, body, err := ask(ctx, Account{}, http.MethodGet, m.restURL("/cluster"), nil, restTimeout)
+func (s *Sandbox) viewOf(ctx context.Context, m Member) ([]clusterMember, error) {
+	status, body, err := s.ask(ctx, Account{}, http.MethodGet, m.restURL("/cluster"), nil, restTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -135,8 +134,8 @@ func (m Member) clusterView(ctx context.Context) ([]clusterMember, error) {
 }
 
 // order has the member's Patroni do something (its REST API's POST requests ask for the credentials).
-func (m Member) order(ctx context.Context, path string, body any, within time.Duration) (int, string, error) {
-	status, text, err := ask(ctx, restAccount, http.MethodPost, m.restURL(path), body, within)
+func (s *Sandbox) order(ctx context.Context, m Member, path string, body any, within time.Duration) (int, string, error) {
+	status, text, err := s.ask(ctx, restAccount, http.MethodPost, m.restURL(path), body, within)
 	return status, strings.TrimSpace(string(text)), err
 }
 

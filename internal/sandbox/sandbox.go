@@ -6,6 +6,10 @@
 // directory, with an ordinary Pigsty inventory (inventory.yml) that the pgporters are run from: to them it is a cluster like
 // any other.
 //
+// With Config.Netns the addresses are the documents' own: each node is in a network namespace (package lan), pg-meta on
+// 10.10.10.10 with etcd and the names' server, pg-test on .11 and up, and a client on .100 from which everything is reached by
+// cluster name, virtual address (.2 and .3), instance name and instance address. Nodes can be cut off and lost there.
+//
 // What the package owns: that directory, the processes it started, and those which these started in turn (Patroni starts
 // PostgreSQL). It recognises the first by process id and start time, the others by their data directory or by a variable in
 // their environment, so that an id that the kernel has given to another process is never signalled, and so that a sandbox
@@ -38,7 +42,10 @@ import (
 type Config struct {
 	// Dir is where everything is kept; empty takes DefaultDir.
 	Dir string `json:"dir"`
-	// Prefix is the first three octets of the loopback addresses; empty takes DefaultPrefix.
+	// Netns puts every node into a network namespace of its own, on a switch that can be cut, with the documents' own addresses,
+	// and adds pg-meta, the documents' single-node cluster. It needs root.
+	Netns bool `json:"netns,omitempty"`
+	// Prefix is the first three octets of the addresses; empty takes DefaultPrefix, with Netns NetnsPrefix.
 	Prefix string `json:"prefix"`
 	// Members is how many members pg-test has, 1 to 9; 0 takes DefaultMembers.
 	Members int `json:"members"`
@@ -68,6 +75,7 @@ type Config struct {
 // What an empty Config means.
 const (
 	DefaultPrefix  = "127.0.1"
+	NetnsPrefix    = "10.10.10"
 	DefaultMembers = 3
 	DefaultTimeout = 2 * time.Minute
 )
@@ -179,7 +187,7 @@ func (s *Sandbox) Inventory() string { return s.layout.inventory() }
 // Config is what the sandbox was started with, defaults filled in.
 func (s *Sandbox) Config() Config { return s.layout.config }
 
-// Declared are the members as the inventory declares them, in its order, pg-standby's last.
+// Declared are the members as the inventory declares them, in its order: pg-meta's, pg-test's, pg-standby's.
 func (s *Sandbox) Declared() []Member { return s.layout.members }
 
 // Log is the file that a process writes to: WHAT as in Kill.

@@ -11,6 +11,10 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgporter/pgporter/internal/lan"
 )
 
 // ErrRunning is what Up gives where a sandbox is running already; it isn't touched.
@@ -29,6 +33,11 @@ func Up(ctx context.Context, config Config, progress io.Writer) (*Sandbox, error
 	config, err := config.withDefaults()
 	if err != nil {
 		return nil, err
+	}
+	if config.Netns {
+		if err := lan.Supported(); err != nil {
+			return nil, inputErrorf("--netns: %w", err)
+		}
 	}
 	t, err := findTools()
 	if err != nil {
@@ -240,6 +249,9 @@ func describe(all []Process) string {
 
 // checkPorts makes sure that every port that will be listened on is free; all that aren't are named.
 func (s *Sandbox) checkPorts() error {
+	if s.layout.config.Netns {
+		return nil // nobody else is there
+	}
 	var taken []error
 	for _, p := range s.layout.parts() {
 		for _, address := range s.layout.ports(p) {
@@ -312,16 +324,32 @@ func (s *Sandbox) bringUp(ctx context.Context, t tools, user runUser) error {
 	if err := s.writeFiles(t, user); err != nil {
 		return fmt.Errorf("sandbox files: %w", err)
 	}
+	if s.layout.config.Netns {
+		if err := s.layout.lan().Up(); err != nil {
+			return fmt.Errorf("network of the sandbox: %w", err)
+		}
+		s.say("a network of %d nodes in namespaces, %s and so on", len(s.layout.lan().Nodes), s.layout.lan().Namespace(Client))
+	}
 	s.say("starting etcd and %d members as %s, in %s", len(s.layout.members), user.name, s.layout.config.Dir)
 	etcd := part{kind: etcdKind}
 	if err := s.launch(etcd, t); err != nil {
 		return err
 	}
-	if err := s.await(ctx, "etcd answers on "+s.layout.etcdAddress(), s.layout.etcdHealthy, etcd); err != nil {
+	if err := s.await(ctx, "etcd answers on "+s.layout.etcdAddress(), s.etcdHealthy, etcd); err != nil {
 		return err
 	}
+	// A standby cluster needs the one that it replicates from; all others have nothing to do with each other.
+	var starting errgroup.Group
 	for _, cluster := range s.layout.clusters() {
-		if err := s.bringUpCluster(ctx, t, cluster); err != nil {
+		if cluster != standbyCluster {
+			starting.Go(func() error { return s.bringUpCluster(ctx, t, cluster) })
+		}
+	}
+	if err := starting.Wait(); err != nil {
+		return err
+	}
+	if s.layout.config.Standby {
+		if err := s.bringUpCluster(ctx, t, standbyCluster); err != nil {
 			return err
 		}
 	}
@@ -347,7 +375,7 @@ func (s *Sandbox) bringUpCluster(ctx context.Context, t tools, cluster string) e
 		}
 	}
 	claimed := func(ctx context.Context) error {
-		if !s.layout.etcdHas(ctx, "/pg/"+cluster+"/initialize") {
+		if !s.etcdHas(ctx, "/pg/"+cluster+"/initialize") {
 			return fmt.Errorf("%s hasn't claimed the cluster in etcd", members[0].Name)
 		}
 		return nil
@@ -361,7 +389,7 @@ func (s *Sandbox) bringUpCluster(ctx context.Context, t tools, cluster string) e
 		}
 	}
 	leads := func(ctx context.Context) error {
-		status, err := members[0].patroni(ctx)
+		status, err := s.patroni(ctx, members[0])
 		if err == nil && !status.leads() {
 			err = fmt.Errorf("%s is %s, %s", members[0].Name, status.Role, status.State)
 		}

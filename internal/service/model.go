@@ -36,6 +36,10 @@ type Plan struct {
 	Clusters []Cluster `json:"clusters"`
 	// Generics are the node's services that belong to no cluster (haproxy_services), in the order of their list.
 	Generics []Generic `json:"generic_services,omitempty"`
+	// Names are what clusters are called in the DNS. Elsewhere are those of them whose services the node doesn't carry: their
+	// members are watched for the names alone. Both are only there for a node that tells names.
+	Names     []Naming  `json:"names,omitempty"`
+	Elsewhere []Cluster `json:"elsewhere,omitempty"`
 }
 
 // Generic is a service of a node for something else than PostgreSQL, in HAProxy's words.

@@ -1,0 +1,88 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+
+	"github.com/pgporter/pgporter/internal/api"
+	"github.com/pgporter/pgporter/internal/dnsd"
+	"github.com/pgporter/pgporter/internal/proxy"
+	"github.com/pgporter/pgporter/internal/service"
+)
+
+// Names is the Part that tells the clusters' names. Its Source has to give them.
+type Names struct{ server *dnsd.Server }
+
+// NewNames opens the sockets; if somebody has one of them, the error says who.
+func NewNames(ctx context.Context, cfg dnsd.Config) (*Names, error) {
+	server, err := dnsd.New(ctx, cfg)
+	var refused *net.OpError
+	if errors.As(err, &refused) && errors.Is(err, syscall.EADDRINUSE) {
+		if at, parseErr := netip.ParseAddrPort(refused.Addr.String()); parseErr == nil {
+			return nil, fmt.Errorf("%w: %s; another is chosen with --dns=ADDRESS:PORT", err, proxy.Holder(at))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Names{server}, nil
+}
+
+// Address is where questions are answered; empty for nowhere.
+func (n *Names) Address() string { return n.server.Address() }
+
+// Close closes the sockets of Names that are never run.
+func (n *Names) Close() { n.server.Close() }
+
+// Prepare finds out whether the names of an Offer can be told.
+func (n *Names) Prepare(_ context.Context, o Offer) (func(), error) {
+	if len(o.Names) == 0 && len(o.Clusters) > 0 {
+		return nil, errors.New("this node tells names, and the configuration has none")
+	}
+	offer := dnsd.Offer{Names: o.Names, Node: o.Node}
+	for _, c := range o.Elsewhere {
+		offer.Clusters = append(offer.Clusters, dnsd.Cluster{Cluster: c.Cluster, Board: c.Board})
+	}
+	for _, c := range o.Clusters {
+		if !slices.ContainsFunc(o.Elsewhere, func(e OfferedCluster) bool { return e.Name == c.Name }) {
+			offer.Clusters = append(offer.Clusters, dnsd.Cluster{Cluster: c.Cluster, Board: c.Board})
+		}
+	}
+	return n.server.Prepare(offer)
+}
+
+// Run tells names until ctx ends.
+func (n *Names) Run(ctx context.Context) error { return n.server.Run(ctx) }
+
+func (n *Names) status() *api.Names {
+	counts, names := n.server.Counts()
+	return &api.Names{Listen: n.server.Address(), Names: names, Questions: counts.Questions, Refused: counts.Refused, Unknown: counts.Unknown,
+		Malformed: counts.Malformed, TurnedAway: counts.TurnedAway}
+}
+
+// names is the Part that tells names; nil if none does.
+func (d *Daemon) names() *Names {
+	for _, p := range d.cfg.Parts {
+		if n, is := p.(*Names); is {
+			return n
+		}
+	}
+	return nil
+}
+
+// watched are the clusters that a plan has somebody look at: those that are carried, and those whose names are told. One that
+// is both, since other nodes carry its services, is watched as the names need it.
+func watched(p service.Plan) []service.Cluster {
+	all := slices.Clone(p.Elsewhere)
+	for _, c := range p.Clusters {
+		if !slices.ContainsFunc(p.Elsewhere, func(e service.Cluster) bool { return e.Name == c.Name }) {
+			all = append(all, c)
+		}
+	}
+	return all
+}
