@@ -70,8 +70,26 @@ type Cluster struct {
 	Name string `json:"name"`
 	// LeaderKey is what etcd says of the leader key; absent where etcd isn't asked.
 	LeaderKey *LeaderKey `json:"leader_key,omitempty"`
-	Members   []Member   `json:"members"`
-	Services  []Service  `json:"services"`
+	// VIP is the cluster's virtual address; absent where this daemon doesn't keep one.
+	VIP      *VirtualIP `json:"vip,omitempty"`
+	Members  []Member   `json:"members"`
+	Services []Service  `json:"services"`
+}
+
+// VirtualIP is the address that follows a cluster's leader, as this node sees it.
+type VirtualIP struct {
+	// Address has the length of its network's prefix behind it. Interface is empty while there is none to be used.
+	Address   string `json:"address"`
+	Interface string `json:"interface,omitempty"`
+	// Here says that this node has the address: since Since, and unless that is renewed until Until.
+	Here  bool       `json:"here"`
+	Since *time.Time `json:"since,omitempty"`
+	Until *time.Time `json:"until,omitempty"`
+	// Why says why this node has the address, or hasn't; Problem what should be mended, absent if nothing should.
+	Why     string `json:"why"`
+	Problem string `json:"problem,omitempty"`
+	// Others are the Ethernet addresses of those who have the address too, as far as was heard in the last 30 s.
+	Others []string `json:"others,omitempty"`
 }
 
 // LeaderKey is the key by which Patroni has one leader.

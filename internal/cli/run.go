@@ -29,6 +29,7 @@ type runFlags struct {
 	hold, stopTimeout                                 time.Duration
 	haproxy                                           haproxyFlags
 	etcd                                              daemon.Etcd
+	vip                                               vipFlags
 	dns                                               dnsFlags
 }
 
@@ -54,6 +55,10 @@ it, and keeps it at what it finds out about the members. It starts one of its ow
 With --etcd the leader key that Patroni keeps there is watched too: a switchover is then seen when it is asked for, and a
 new primary when it is elected, instead of with the next check. Losing etcd changes nothing for healthy services.
 
+With --vip the node keeps the cluster's virtual address (pg_vip_enabled, pg_vip_address, pg_vip_interface) while its member
+leads. That is vip-manager's work as a rule: let one of the two do it. It takes CAP_NET_ADMIN and CAP_NET_RAW; whatever keeps
+the address away, the services go on.
+
 With --dns the clusters' names are told: pg-test, pg-test-1, primary.pg-test and so on, of all clusters of the inventory,
 wherever their services are carried. They follow a switchover at once.
 
@@ -76,6 +81,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
 	c.Flags().DurationVar(&f.hold, "hold", 5*time.Second, "how long a client waits for a server while none takes it, as `TIME`; 0 refuses it at once")
 	etcdFlags(c, &f.etcd)
+	f.vip.add(c)
 	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
 	f.haproxy.add(c)
 	f.dns.add(c)
@@ -115,6 +121,10 @@ func run(c *cobra.Command, f runFlags) error {
 	if err != nil {
 		return err
 	}
+	virtual, err := f.vip.config(c, len(f.patroni) > 0)
+	if err != nil {
+		return err
+	}
 	source, err := newSource(f, c.InOrStdin(), logger)
 	if err != nil {
 		return err
@@ -142,6 +152,7 @@ func run(c *cobra.Command, f runFlags) error {
 		cfg.Bind = bind.String()
 	}
 	cfg.Control = door
+	cfg.VIP = virtual
 	names, err := f.dns.settle(ctx, c, bind, logger)
 	if err != nil {
 		return err

@@ -150,6 +150,10 @@ func digest(s *api.Status, frame string) string {
 		if c.LeaderKey != nil {
 			fmt.Fprintln(&b, c.Name, *c.LeaderKey)
 		}
+		if c.VIP != nil {
+			words, _ := virtualState(*c.VIP)
+			fmt.Fprintln(&b, c.Name, c.VIP.Address, words)
+		}
 		for _, v := range c.Services {
 			for _, r := range v.Servers {
 				fmt.Fprintln(&b, v.FullName, v.Listen, r.Member, r.Role, r.Up, r.Serving, r.Reason)
@@ -193,6 +197,12 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 	for _, c := range s.Clusters {
 		if c.LeaderKey != nil && c.LeaderKey.Lost != "" {
 			fmt.Fprintf(w, "%s %s\n", paint(c.Name+": etcd is lost, the checks decide alone:", red), c.LeaderKey.Lost)
+		}
+	}
+	for _, c := range s.Clusters {
+		if c.VIP != nil {
+			words, code := virtualState(*c.VIP)
+			fmt.Fprintln(w, paint(fmt.Sprintf("%s: virtual address %s %s", c.Name, c.VIP.Address, words), code))
 		}
 	}
 	// Colours have no width but tabwriter would count them: the state's cell is padded by hand and goes in painted afterwards.
@@ -245,6 +255,26 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 		}
 	}
 	return nil
+}
+
+// virtualState says where a virtual address is. What should be mended is red.
+func virtualState(v api.VirtualIP) (string, colourCode) {
+	words, code := "is elsewhere: "+v.Why, none
+	if v.Here {
+		words, code = fmt.Sprintf("is here, on %s: %s", v.Interface, v.Why), green
+	}
+	if v.Problem != "" {
+		code = red
+		if v.Problem == v.Why {
+			words = "can't be kept here: " + v.Why
+		} else {
+			words += "; " + v.Problem
+		}
+	}
+	if len(v.Others) > 0 {
+		words, code = words+"; "+strings.Join(v.Others, ", ")+" has it too", red
+	}
+	return words, code
 }
 
 // serverState is a server's word and colour. One that is down is red only where that is alarming: nobody serves, or its

@@ -182,3 +182,73 @@ func TestLoopKeyPath(t *testing.T) {
 		joined.Wait()
 	})
 }
+
+// TestViewTellsWhoLeads: a View says when the key was confirmed, and when each member's Patroni last said that it leads.
+func TestViewTellsWhoLeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := declared("trio")
+		g := newStage()
+		g.set(1, "lock primary running")
+		g.set(2, "replica running")
+		g.set(3, "replica running")
+		keys := &scriptedKeys{says: make(chan dcs.Reading)}
+		l, err := New(c, Config{Logger: slog.New(&logbook{}), Check: g.check, Keys: func(service.Cluster) Keys { return keys }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var joined sync.WaitGroup
+		joined.Go(func() { l.Run(ctx) })
+		// leads gives how long ago a member said that it leads; -1 if it says otherwise.
+		leads := func(member int) time.Duration {
+			if led := l.Board().View().Members[member-1].Led; !led.IsZero() {
+				return time.Since(led)
+			}
+			return -1
+		}
+		keys.says <- dcs.Reading{Leader: "pg-test-1", LeaderRevision: 1, Read: time.Now()}
+		time.Sleep(10 * time.Second)
+		if ago := leads(1); ago < 0 || ago > 8*time.Second {
+			t.Errorf("the leader said %v ago that it leads", ago)
+		}
+		if leads(2) >= 0 || leads(3) >= 0 {
+			t.Error("a replica leads")
+		}
+		// A reading that only confirms the one before is in the View at once.
+		read := time.Now()
+		keys.says <- dcs.Reading{Leader: "pg-test-1", LeaderRevision: 1, Read: read}
+		synctest.Wait()
+		if key := l.Board().View().Key; !key.Confirmed.Equal(read) || key.Holder != "pg-test-1" {
+			t.Errorf("key %+v", key)
+		}
+		// Silence says nothing; a running primary without the key says that it doesn't lead.
+		g.set(1, "silent refused")
+		time.Sleep(5 * time.Second)
+		if ago := leads(1); ago < 4*time.Second {
+			t.Errorf("in silence the leader said %v ago that it leads", ago)
+		}
+		g.set(1, "primary running")
+		time.Sleep(5 * time.Second)
+		if ago := leads(1); ago >= 0 {
+			t.Errorf("a primary without the key said %v ago that it leads", ago)
+		}
+		g.set(1, "lock unlocked failsafe paused primary running")
+		keys.says <- dcs.Reading{Lost: "10.10.10.10:2379: timed out after 2s"}
+		time.Sleep(5 * time.Second)
+		if m := l.Board().View().Members[0]; !m.Unlocked || !m.Failsafe || !m.Pause || m.Led.IsZero() {
+			t.Errorf("unlocked %v, failsafe %v, pause %v, led %v", m.Unlocked, m.Failsafe, m.Pause, m.Led)
+		}
+		if key := l.Board().View().Key; !key.Confirmed.IsZero() {
+			t.Errorf("key %+v", key)
+		}
+		// A standby cluster's leader gets 503 from /primary, and leads all the same.
+		g.set(1, "replica running")
+		g.set(2, "lock standby-cluster standby_leader running")
+		time.Sleep(8 * time.Second)
+		if leads(1) >= 0 || leads(2) < 0 {
+			t.Errorf("after the standby leader came: %v and %v", leads(1), leads(2))
+		}
+		cancel()
+		joined.Wait()
+	})
+}

@@ -70,6 +70,10 @@ type member struct {
 	// timeline that it was on.
 	successor string
 	lostAt    int
+	// led is when it last said that it runs as the leader; zero if its last answer that knows says otherwise. unlocked, failsafe
+	// and pause are of that answer.
+	led                       time.Time
+	unlocked, failsafe, pause bool
 	// heir says that etcd has named it as the holder of the leader key, and it hasn't said yet that it leads.
 	heir bool
 }
@@ -327,11 +331,31 @@ func (s *State) observe(e Checked, a *Actions) {
 		if leads(answer.Role) {
 			m.heir = false
 		}
+		s.noteLead(&m, e)
 		if answer.Status == 200 && answer.State == patroni.StateRunning && leads(answer.Role) && s.holder() != "" && s.holder() != name {
 			a.Confirm = true
 		}
 	}
 	s.members[name] = m
+}
+
+// noteLead takes in what an answer says of its member as the running leader. Where members are asked by a path of leaders, the
+// answers to that tell, since they know whether it holds the leader key; others know the role alone.
+func (s *State) noteLead(m *member, e Checked) {
+	ofLeader := health.KindOf(e.Target.Path).OfLeader()
+	if !ofLeader {
+		for t := range s.wanted {
+			if t.Member == e.Target.Member && health.KindOf(t.Path).OfLeader() {
+				return
+			}
+		}
+	}
+	answer := e.Outcome.Answer
+	m.led, m.unlocked, m.failsafe, m.pause = time.Time{}, answer.ClusterUnlocked, answer.Failsafe, answer.Pause
+	// The leader of a standby cluster says so in its role, and 503 to /primary.
+	if answer.State == patroni.StateRunning && leads(answer.Role) && (answer.Status == 200 || !ofLeader || answer.Role == patroni.RoleStandbyLeader) {
+		m.led = e.Ended
+	}
 }
 
 // tellsRole says that a role is one of a member that has a database.

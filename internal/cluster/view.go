@@ -131,13 +131,13 @@ func reasons(svc state.Service) string {
 func (s *State) post(a *Actions, services []state.Service, now time.Time) {
 	v := &state.View{Cluster: s.cluster.Name, Version: 1, At: now, Services: services}
 	if v.Key = (state.Key{Watched: s.key.asked, Lost: s.key.now.Lost}); s.key.known() {
-		v.Key.Holder = s.key.now.Leader
+		v.Key.Holder, v.Key.Confirmed, v.Key.Doubted = s.key.now.Leader, s.key.now.Read, s.key.alien
 	}
 	for _, m := range s.cluster.Members {
 		seen := s.members[m.Name]
 		out := state.Member{
 			Member: m, Live: s.live[m.Name], State: seen.state, Timeline: seen.timeline,
-			Answer: "not checked yet", Answered: seen.answered,
+			Answer: "not checked yet", Answered: seen.answered, Led: seen.led, Unlocked: seen.unlocked, Failsafe: seen.failsafe, Pause: seen.pause,
 		}
 		if seen.checked {
 			out.Answer = seen.last.Words()
@@ -161,7 +161,8 @@ func alike(a, b *state.View) bool {
 	}
 	for i, m := range a.Members {
 		n := b.Members[i]
-		if m.Live != n.Live || m.State != n.State || m.Timeline != n.Timeline || m.Answer != n.Answer {
+		if m.Live != n.Live || m.State != n.State || m.Timeline != n.Timeline || m.Answer != n.Answer ||
+			m.Led.IsZero() != n.Led.IsZero() || m.Unlocked != n.Unlocked || m.Failsafe != n.Failsafe || m.Pause != n.Pause {
 			return false
 		}
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/pgporter/pgporter/internal/resolve"
 	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/state"
+	"github.com/pgporter/pgporter/internal/vipd"
 	"github.com/pgporter/pgporter/internal/web"
 )
 
@@ -50,6 +51,8 @@ type Config struct {
 	Reload <-chan os.Signal
 	// Parts follow the configuration beside the engine.
 	Parts []Part
+	// VIP has this node keep its cluster's virtual address; nil leaves that to others. Its Logger is ours.
+	VIP *vipd.Config
 	// LeaderKeys watches the clusters' leader keys in etcd; nil leaves that to the checks.
 	LeaderKeys *LeaderKeys
 	Logger     *slog.Logger
@@ -86,9 +89,11 @@ type Loaded struct {
 
 // Daemon is a running pgporter.
 type Daemon struct {
-	cfg     Config
-	log     *slog.Logger
-	engine  Engine
+	cfg    Config
+	log    *slog.Logger
+	engine Engine
+	// vips keeps the virtual addresses; nil if it isn't to.
+	vips    *vipd.Keeper
 	started time.Time
 
 	// taking serialises configuration changes. It guards closed, after which no order from elsewhere is taken.
@@ -133,6 +138,9 @@ func Run(ctx context.Context, cfg Config) error {
 		d.engine = balancer{engine}
 	}
 
+	carried := make(chan struct{})
+	d.keepVirtual(carried)
+
 	// Loops outlive ctx: while sessions finish after the stop was asked for, their servers stay under watch.
 	loopCtx, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
 	d.loopCtx = loopCtx
@@ -160,7 +168,10 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.engine.Run(ctx) })
+	group.Go(func() error {
+		defer close(carried)
+		return d.engine.Run(ctx)
+	})
 	for _, p := range d.cfg.Parts {
 		group.Go(func() error { return p.Run(ctx) })
 	}
@@ -349,6 +360,11 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 	d.accepted++
 	for _, a := range l.Assumed {
 		d.log.Info("assumed", "what", a)
+	}
+	for _, c := range l.Plan.Clusters {
+		if c.VIP != nil && d.vips == nil {
+			d.log.Info("the virtual address is left to another program: with --vip this one keeps it", "cluster", c.Name, "address", c.VIP.Address.String())
+		}
 	}
 	d.log.Info("the configuration is taken", "generation", d.accepted, "clusters", len(order), "services", services)
 	return nil

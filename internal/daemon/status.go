@@ -16,6 +16,7 @@ import (
 // Status is what the daemon does now, from each cluster's current View and the engine's counters.
 func (d *Daemon) Status() api.Status {
 	traffic := d.engine.Traffic(context.Background())
+	vips := d.virtualStatus()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := api.Status{
@@ -45,6 +46,10 @@ func (d *Daemon) Status() api.Status {
 		c := api.Cluster{Name: name, Members: []api.Member{}, Services: []api.Service{}}
 		if view.Key.Watched {
 			c.LeaderKey = &api.LeaderKey{Holder: view.Key.Holder, Lost: view.Key.Lost}
+		}
+		if declared := d.running[name].plan.VIP; declared != nil && vips[name] != nil {
+			c.VIP = vips[name]
+			c.VIP.Address = declared.Address.String()
 		}
 		live := make(map[string]state.Member, len(view.Members))
 		for _, m := range view.Members {

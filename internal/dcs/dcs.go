@@ -32,6 +32,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // DefaultPort is etcd's port for clients.
@@ -188,6 +189,9 @@ type Reading struct {
 	FailoverRevision int64
 	// System is the database system identifier that the cluster was initialised with; empty before that.
 	System string
+	// Read is when the last read through the quorum was asked for that this is true of: at some moment since then the keys
+	// said it. Each such read is delivered, every 5 s as a rule, also if nothing else has changed.
+	Read time.Time
 }
 
 // Deliver takes a Reading. It may block until its ctx ends; the Watcher gives the newest Reading after that and may leave

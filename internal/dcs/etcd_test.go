@@ -98,6 +98,14 @@ func (e *etcd) signal(s syscall.Signal) {
 	if err := e.process.Process.Signal(s); err != nil {
 		e.t.Fatal(err)
 	}
+	if s != syscall.SIGSTOP {
+		return
+	}
+	// It may answer until each of its threads has stopped.
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(e.process.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		e.t.Fatalf("etcd hasn't stopped: %v, status %x", err, status)
+	}
 }
 
 // connect makes the admin client and waits until the server answers it.
@@ -157,8 +165,23 @@ func run(t *testing.T, w *Watcher, change func(*Watcher)) *following {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var joined sync.WaitGroup
+	var last *Reading
 	joined.Go(func() {
 		w.Run(ctx, func(ctx context.Context, r Reading) {
+			if r.Lost == "" && (r.Read.IsZero() || last != nil && r.Read.Before(last.Read)) {
+				t.Errorf("%q was read at %v, the one before at %v", short(r), r.Read, last)
+			}
+			// One that only confirms the one before is no news.
+			confirms := last != nil
+			if confirms {
+				again := *last
+				again.Read = r.Read
+				confirms = again == r
+			}
+			last = &r
+			if confirms {
+				return
+			}
 			select {
 			case f.readings <- r:
 			case <-ctx.Done():

@@ -52,11 +52,12 @@ func (w *Watcher) session(ctx context.Context, hostPort string, deliver Deliver)
 	s := &session{Watcher: w, client: client}
 	defer client.Close()
 	for {
+		asked := time.Now()
 		answer, err := s.readAll(ctx)
 		if err != nil {
 			return read, words(err)
 		}
-		s.take(answer)
+		s.take(answer, asked)
 		read = true
 		late.Stop()
 		w.tell(ctx, s.now, deliver)
@@ -130,12 +131,12 @@ func (s *session) readAll(ctx context.Context) (*clientv3.GetResponse, error) {
 	return answer, err
 }
 
-// take makes an answer the picture, unless the watch has told more already.
-func (s *session) take(answer *clientv3.GetResponse) {
-	if answer.Header.Revision < s.revision {
+// take makes an answer the picture, unless the watch has told more already; what that told happened after the answer.
+func (s *session) take(answer *clientv3.GetResponse, asked time.Time) {
+	if s.now.Read = asked; answer.Header.Revision < s.revision {
 		return
 	}
-	s.now, s.revision = Reading{}, answer.Header.Revision
+	s.now, s.revision = Reading{Read: asked}, answer.Header.Revision
 	for _, kv := range answer.Kvs {
 		s.put(kv)
 	}
@@ -212,6 +213,7 @@ func (s *session) follow(ctx context.Context, deliver Deliver) error {
 	defer beat.Stop()
 	type result struct {
 		answer *clientv3.GetResponse
+		asked  time.Time
 		err    error
 	}
 	results := make(chan result, 1)
@@ -222,8 +224,9 @@ func (s *session) follow(ctx context.Context, deliver Deliver) error {
 		}
 		busy = true
 		joined.Go(func() {
+			asked := time.Now()
 			answer, err := s.readAll(ctx)
-			results <- result{answer, err}
+			results <- result{answer, asked, err}
 		})
 	}
 	for {
@@ -247,7 +250,7 @@ func (s *session) follow(ctx context.Context, deliver Deliver) error {
 			if r.err != nil {
 				return r.err
 			}
-			s.take(r.answer)
+			s.take(r.answer, r.asked)
 			s.tell(ctx, s.now, deliver)
 			if busy = false; again {
 				read()

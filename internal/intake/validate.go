@@ -88,6 +88,23 @@ func (c *checker) cluster(one service.Cluster) {
 	for _, d := range one.Definitions {
 		c.definition(one.Name, d)
 	}
+	if one.VIP != nil {
+		c.virtual(within+": vip", *one.VIP, one.TTL)
+		c.that(members[one.VIP.Member], "%s: vip: %q isn't a member", within, one.VIP.Member)
+	}
+}
+
+// deviceForm is what Linux takes for the name of a network interface.
+var deviceForm = regexp.MustCompile(`^[^\s/:\x00-\x1f]{1,15}$`)
+
+func (c *checker) virtual(what string, v service.VirtualIP, ttl int) {
+	address := v.Address.Addr()
+	c.that(v.Address.IsValid() && address.Zone() == "" && v.Address.Bits() > 0 && !address.IsUnspecified() && !address.IsMulticast(),
+		"%s: address is %q: one with the length of its network, as in 10.10.10.2/24", what, v.Address)
+	c.that(v.Interface == "" || deviceForm.MatchString(v.Interface), "%s: interface is %q: a name as in eth0", what, v.Interface)
+	c.that(isHost(v.Host), "%s: host is %q: an address or a host name", what, v.Host)
+	c.that(slices.Contains(service.LossPolicies, v.OnLoss), "%s: on_dcs_loss is %q: one of %v", what, v.OnLoss, service.LossPolicies)
+	c.that(ttl >= service.LeastVIPTTL, "%s: the ttl of %d s is too short: at least %d", what, ttl, service.LeastVIPTTL)
 }
 
 func (c *checker) member(what string, m service.Member) {

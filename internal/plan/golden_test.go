@@ -157,6 +157,9 @@ func TestWhatNodesCarry(t *testing.T) {
 					fmt.Fprintf(&text, "  %s\n", h.Name)
 					for _, c := range p.Clusters {
 						fmt.Fprintf(&text, "    %s, ttl %d\n", c.Name, c.TTL)
+						if v := c.VIP; v != nil {
+							fmt.Fprintf(&text, "      %s on %q, or where %s is, for %s, %s on loss\n", v.Address, v.Interface, v.Host, v.Member, v.OnLoss)
+						}
 						for _, d := range c.Definitions {
 							fmt.Fprintf(&text, "      %s\n", describe(t, c, d))
 						}

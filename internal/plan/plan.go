@@ -3,7 +3,8 @@
 //
 // A cluster is all hosts with the same pg_cluster, in the inventory's order. What a service is comes from the variables of
 // the host that looks at it (pg_default_services, pg_services, pg_default_service_dest, pg_rto, pg_rto_plan,
-// pg_service_provider, pgporter_roles), so two nodes may see one cluster's services differently, as in Pigsty; what a member
+// pg_service_provider, pgporter_roles), so two nodes may see one cluster's services differently, as in Pigsty; the virtual
+// address (pg_vip_enabled, pg_vip_address, pg_vip_interface, pgporter_vip_on_dcs_loss) is the host's own; what a member
 // is (ports, weight, TLS) comes from each member. Parameters and their defaults are Pigsty's.
 //
 // Every function returns all problems that it finds at once, each with its place. With an error among them the Plan still
@@ -12,6 +13,8 @@
 package plan
 
 import (
+	"net/netip"
+
 	"github.com/pgporter/pgporter/internal/diag"
 	"github.com/pgporter/pgporter/internal/inventory"
 	"github.com/pgporter/pgporter/internal/selector"
@@ -41,6 +44,7 @@ func (p *planner) forNode(host string) (service.Plan, diag.Problems) {
 		return plan, p.problems.Sorted()
 	}
 	plan.Clusters, plan.Generics = p.node(h)
+	plan.Clusters = p.withVIP(h, plan.Clusters)
 	if !p.haproxy && len(plan.Clusters) == 0 {
 		p.problems.Warnf(h.Pos, "pg_cluster, pg_seq and pg_role", "the host %q is a member of no cluster and carries no services", host)
 	}
@@ -65,7 +69,8 @@ func All(inv *inventory.Inventory) (service.Plan, diag.Problems) {
 func Check(inv *inventory.Inventory) diag.Problems {
 	p := newPlanner(inv)
 	for _, h := range inv.Hosts() {
-		p.node(h)
+		clusters, _ := p.node(h)
+		p.withVIP(h, clusters)
 	}
 	p.warnOfNone()
 	return p.problems.Sorted()
@@ -86,6 +91,8 @@ type planner struct {
 	delegations map[*inventory.Host][]*cluster
 	// endpoints are etcd's URLs, once they were asked for.
 	endpoints []string
+	// virtuals are the clusters by their virtual addresses, once they were asked for.
+	virtuals map[netip.Addr][]*cluster
 	// infra are the hosts of the group of that name, once they were asked for.
 	infra []*inventory.Host
 }

@@ -82,6 +82,8 @@ type Cluster struct {
 	KeyPath string `json:"key_path,omitempty"`
 	// TTL is how long Patroni's leader key outlives its holder, in seconds: a primary's last passed check is void after it.
 	TTL int `json:"ttl"`
+	// VIP is the cluster's virtual address as this node is to keep it; nil where the node isn't a member, or there is none.
+	VIP *VirtualIP `json:"vip,omitempty"`
 }
 
 // Member is one instance of a cluster as declared.

@@ -31,6 +31,11 @@ type Key struct {
 	Holder string
 	// Lost says in words why nothing is known; empty while the DCS answers.
 	Lost string
+	// Confirmed is when the DCS was last asked, through its quorum, with an answer that Holder is true of; zero while it is
+	// lost. It is not older than 7 s then.
+	Confirmed time.Time
+	// Doubted says that the DCS isn't believed: it is another cluster's.
+	Doubted bool
 }
 
 // Service finds a service by its full name; nil if the cluster has none of that name.
@@ -60,6 +65,12 @@ type Member struct {
 	Answer string
 	// Answered is when Patroni answered last; zero if never.
 	Answered time.Time
+	// Led is when its Patroni last said that it runs as the leader; zero if its last answer says otherwise, or there never was
+	// one. Silence leaves it.
+	Led time.Time
+	// Unlocked, Failsafe and Pause are of that answer: that it sees no leader key or no DCS, that it leads without a DCS
+	// because all other members agreed, and that Patroni is told to keep its hands off.
+	Unlocked, Failsafe, Pause bool
 }
 
 // Service is a resolved service with the health of its servers, in the same order.

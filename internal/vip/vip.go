@@ -1,68 +1,19 @@
-// Package vip renders the configuration of vip-manager, which puts a cluster's virtual address on the node whose member
-// holds the leader key in etcd. The keys are those that vip-manager documents since its version 2. Rendering is pure.
+// Package vip is about a cluster's virtual address, which is on the node whose member leads: it decides when a node may have
+// it, makes and reads the frames that tell others, and renders the configuration of vip-manager for those who leave it to
+// that. All of it is pure; vipd does what is decided here.
+//
+// # Who has it, and for how long
+//
+// Step is given what is to be seen at a moment (the cluster's View, the network interface, who else says to have the address)
+// and says what to do. An address is never given, but lent: until a moment before which nobody else can have become the
+// leader for longer than the TTL allows. That is reckoned from the last proof that the member leads. The proof is that the
+// DCS was asked, through its quorum, and named the member; while the DCS is lost, or where there is none, it is the answer of
+// the member's own Patroni, which counts for less, as it may speak of what was true up to a TTL ago.
+//
+// The kernel ends the loan; nothing that happens to this program prolongs it. What this guarantees: two nodes never both
+// have the address for longer than the TTL, unless service.KeepOnLoss was chosen.
+//
+// # vip-manager
+//
+// Manager renders its configuration. The keys are those that vip-manager documents since its version 2.
 package vip
-
-import (
-	"bytes"
-	"encoding/json"
-	"fmt"
-	"net/netip"
-	"strings"
-
-	"github.com/pgporter/pgporter/internal/service"
-	"github.com/pgporter/pgporter/internal/stamp"
-)
-
-// File is the configuration's name.
-const File = "vip-manager.yml"
-
-// Paces of vip-manager in milliseconds, and how often it tries again; Pigsty's.
-const (
-	interval   = 1000
-	retryAfter = 250
-	retryNum   = 2
-)
-
-// Manager renders the configuration for one member of a cluster. It holds a password.
-func Manager(cluster string, v service.VIP) (string, error) {
-	address, err := netip.ParseAddr(v.Address)
-	if err != nil || v.Bits < 1 || v.Bits > address.BitLen() {
-		return "", fmt.Errorf("virtual address %s/%d: an address with the length of its network", v.Address, v.Bits)
-	}
-	if v.Interface == "" || v.TriggerKey == "" || v.TriggerValue == "" || len(v.Endpoints) == 0 {
-		return "", fmt.Errorf("vip-manager needs an interface, a key with its value and etcd's addresses")
-	}
-	b := &strings.Builder{}
-	b.WriteString(stamp.Stamp{Kind: stamp.VIPManager, Cluster: cluster, File: File}.Line())
-	fmt.Fprintf(b, "interval: %d\n", interval)
-	fmt.Fprintf(b, "trigger-key: %s\n", quote(v.TriggerKey))
-	fmt.Fprintf(b, "trigger-value: %s\n", quote(v.TriggerValue))
-	fmt.Fprintf(b, "ip: %s\n", quote(address.String()))
-	fmt.Fprintf(b, "netmask: %d\n", v.Bits)
-	fmt.Fprintf(b, "interface: %s\n", quote(v.Interface))
-	b.WriteString("manager-type: basic\ndcs-type: etcd\ndcs-endpoints:\n")
-	for _, e := range v.Endpoints {
-		fmt.Fprintf(b, "  - %s\n", quote(e))
-	}
-	for _, f := range []struct{ key, value string }{
-		{"etcd-ca-file", v.CAFile}, {"etcd-cert-file", v.CertFile}, {"etcd-key-file", v.KeyFile},
-		{"etcd-user", v.User}, {"etcd-password", v.Password.Reveal()},
-	} {
-		if f.value != "" {
-			fmt.Fprintf(b, "%s: %s\n", f.key, quote(f.value))
-		}
-	}
-	fmt.Fprintf(b, "retry-num: %d\nretry-after: %d\nverbose: false\n", retryNum, retryAfter)
-	return b.String(), nil
-}
-
-// quote writes a text as YAML's double-quoted scalar, of which JSON's strings are a part (YAML 1.2, section 1.3).
-func quote(text string) string {
-	var b bytes.Buffer
-	encoder := json.NewEncoder(&b)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(text); err != nil {
-		panic(err) // a string always encodes
-	}
-	return strings.TrimSuffix(b.String(), "\n")
-}

@@ -1,0 +1,37 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgporter/pgporter/internal/vip"
+	"github.com/pgporter/pgporter/internal/vipd"
+)
+
+// vipFlags say whether virtual addresses are kept, and how they are announced.
+type vipFlags struct {
+	keep   bool
+	repeat int
+}
+
+func (f *vipFlags) add(c *cobra.Command) {
+	c.Flags().BoolVar(&f.keep, "vip", false, "keep the cluster's virtual address while this node's member leads, instead of vip-manager")
+	c.Flags().IntVar(&f.repeat, "vip-announce", vip.DefaultRepeat, "how often, `N` times, the address is announced when it came here, and again 5 s later")
+}
+
+// config is what the daemon is told; nil without --vip.
+func (f *vipFlags) config(c *cobra.Command, discovered bool) (*vipd.Config, error) {
+	switch {
+	case !f.keep && c.Flags().Changed("vip-announce"):
+		return nil, inputError{errors.New("--vip-announce goes with --vip")}
+	case !f.keep:
+		return nil, nil
+	case discovered:
+		return nil, inputError{errors.New("--vip keeps what an inventory declares (pg_vip_enabled): it goes with --inventory")}
+	case f.repeat < 1 || f.repeat > 100:
+		return nil, inputError{fmt.Errorf("--vip-announce %d: 1 to 100", f.repeat)}
+	}
+	return &vipd.Config{Repeat: f.repeat}, nil
+}

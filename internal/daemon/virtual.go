@@ -1,0 +1,85 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/api"
+	"github.com/pgporter/pgporter/internal/vip"
+	"github.com/pgporter/pgporter/internal/vipd"
+)
+
+// virtual is the Part that keeps virtual addresses.
+type virtual struct {
+	*vipd.Keeper
+	// keyed says that leader keys are watched in etcd.
+	keyed bool
+	// carried is closed when the engine has ended: sessions that come by an address end with it, so it stays until then.
+	carried <-chan struct{}
+	none    func()
+}
+
+// Prepare can't fail: what keeps an address from its interface is told, and everything else goes on.
+func (v virtual) Prepare(_ context.Context, o Offer) (func(), error) {
+	var addresses []vipd.Address
+	for _, c := range o.Clusters {
+		if c.VIP == nil {
+			continue
+		}
+		want := vip.Want{VirtualIP: *c.VIP, Cluster: c.Name, TTL: time.Duration(c.TTL) * time.Second, Keyed: v.keyed}
+		addresses = append(addresses, vipd.Address{Want: want, Board: c.Board})
+	}
+	return func() {
+		if len(addresses) == 0 {
+			v.none()
+		}
+		v.Keep(addresses)
+	}, nil
+}
+
+// Run keeps the addresses until the engine has ended after ctx has.
+func (v virtual) Run(ctx context.Context) error {
+	own, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		<-ctx.Done()
+		<-v.carried
+		stop()
+	}()
+	err := v.Keeper.Run(own)
+	<-ended
+	return err
+}
+
+// keepVirtual makes the Part that keeps virtual addresses, if they are to be kept. carried is closed when the engine has ended.
+func (d *Daemon) keepVirtual(carried <-chan struct{}) {
+	if d.cfg.VIP == nil {
+		return
+	}
+	cfg := *d.cfg.VIP
+	cfg.Logger = d.log
+	d.vips = vipd.New(cfg)
+	none := func() { d.log.Warn("this node has no virtual address to keep: pg_vip_enabled isn't set for it") }
+	d.cfg.Parts = append(d.cfg.Parts[:len(d.cfg.Parts):len(d.cfg.Parts)], virtual{d.vips, d.cfg.LeaderKeys != nil, carried, none})
+}
+
+// virtualStatus tells of the virtual addresses, by cluster; nil where none is kept.
+func (d *Daemon) virtualStatus() map[string]*api.VirtualIP {
+	if d.vips == nil {
+		return nil
+	}
+	all := map[string]*api.VirtualIP{}
+	for name, s := range d.vips.Status() {
+		told := &api.VirtualIP{Interface: s.Interface, Here: s.Holds, Why: s.Why, Problem: s.Problem}
+		if s.Holds {
+			told.Since, told.Until = &s.Since, &s.Until
+		}
+		for _, mac := range s.Others {
+			told.Others = append(told.Others, mac.String())
+		}
+		all[name] = told
+	}
+	return all
+}
