@@ -242,6 +242,9 @@ func (l layout) command(p part, t tools, binary string) command {
 			args = append(args, "--bind", p.member.Address)
 		}
 		args = append(args, "--etcd", net.JoinHostPort(l.etcdAddress(), strconv.Itoa(etcdPort)))
+		if l.config.Netns {
+			args = append(args, "--vip")
+		}
 		if l.config.Netns && p.member.Cluster == metaCluster {
 			args = append(args, "--dns="+p.member.Address)
 		}
