@@ -238,7 +238,9 @@ func (l layout) command(p part, t tools, binary string) command {
 		return command{t.pgbouncer, []string{"-q", l.file(p.member, "pgbouncer.ini")}, l.home(p.member)}
 	case pgporterKind:
 		args := []string{"run", "--inventory", l.inventory(), "--node", p.member.Address}
-		if !l.config.Netns {
+		if l.config.Netns {
+			args = append(args, "--admin", p.member.Address)
+		} else {
 			args = append(args, "--bind", p.member.Address)
 		}
 		args = append(args, "--etcd", net.JoinHostPort(l.etcdAddress(), strconv.Itoa(etcdPort)))

@@ -92,8 +92,8 @@ func TestCommands(t *testing.T) {
 	// On the documents' network a service's port is open on every address, and the first node tells the names.
 	network := mustLayout(t, Config{Netns: true})
 	for what, want := range map[string]string{
-		"pg-meta-1/pgporter": "/bin/pgporter run --inventory /srv/sandbox/inventory.yml --node 10.10.10.10 --etcd 10.10.10.10:2379 --vip --dns=10.10.10.10",
-		"3/pgporter":         "/bin/pgporter run --inventory /srv/sandbox/inventory.yml --node 10.10.10.13 --etcd 10.10.10.10:2379 --vip",
+		"pg-meta-1/pgporter": "/bin/pgporter run --inventory /srv/sandbox/inventory.yml --node 10.10.10.10 --admin 10.10.10.10 --etcd 10.10.10.10:2379 --vip --dns=10.10.10.10",
+		"3/pgporter":         "/bin/pgporter run --inventory /srv/sandbox/inventory.yml --node 10.10.10.13 --admin 10.10.10.13 --etcd 10.10.10.10:2379 --vip",
 	} {
 		p, err := network.part(what)
 		if err != nil {
