@@ -141,6 +141,7 @@ func TestDocumentedAccess(t *testing.T) {
 		}
 		conn.Close(t.Context())
 	}
+	t.Run("commands", func(t *testing.T) { c.networkCommands(t) })
 	t.Run("a lost node", func(t *testing.T) { c.loseNode(t) })
 }
 
@@ -323,6 +324,46 @@ func (c *cluster) vipIsAt(t *testing.T, leader string) {
 	})
 	if err != nil || known[vip] == "" || known[vip] != known[own] {
 		t.Errorf("the client has %s at %s and %s at %s (%v)", vip, known[vip], own, known[own], err)
+	}
+}
+
+// networkCommands uses the network as a person does.
+func (c *cluster) networkCommands(t *testing.T) {
+	do := func(args ...string) string {
+		t.Helper()
+		args = append([]string{"sandbox", args[0], "--dir", c.Dir()}, args[1:]...)
+		cmd := exec.CommandContext(t.Context(), binary, args...)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Errorf("pgporter %s: %v: %s", strings.Join(args, " "), err, &stderr)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	const who = "select current_setting('sandbox.instance')"
+	for _, step := range []struct {
+		want string
+		args []string
+	}{
+		{"pg-test-2", []string{"exec", "client", "--", "psql", "postgres://test@pg-test:5433/test", "-Atc", who}},
+		{"pg-test-2", []string{"psql", "primary", "--", "-Atc", who}},
+		{"pg-test-3", []string{"exec", "3", "--", "psql", "-Atc", who}},
+		{"lost: pg-test-1 > pg-test-3\nlost: pg-test-3 > pg-test-1", []string{"cut", "1", "3"}},
+		{"pg-test-2", []string{"exec", "3", "--", "psql", "-h", "10.10.10.12", "-Atc", who}},
+		// 124 is timeout(1)'s word for a command that it had to end.
+		{"124", []string{"exec", "3", "--", "sh", "-c", "timeout 0.5 psql -h 10.10.10.11 -Atc '" + who + "'; echo $?"}},
+		{"the network is whole", []string{"heal"}},
+		{"pg-test-1", []string{"exec", "3", "--", "psql", "-h", "10.10.10.11", "-Atc", who}},
+		{"unplugged: pg-test-3", []string{"unplug", "3"}},
+		{"the network is whole", []string{"heal"}},
+	} {
+		if got := do(step.args...); got != step.want {
+			t.Errorf("pgporter sandbox %s prints\n%s\nwant\n%s", strings.Join(step.args, " "), got, step.want)
+		}
+	}
+	if status := do("status"); !strings.HasSuffix(status, "\nthe network is whole") {
+		t.Errorf("the status doesn't tell of the network:\n%s", status)
 	}
 }
 
