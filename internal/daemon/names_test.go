@@ -19,6 +19,8 @@ import (
 
 	"github.com/pgporter/pgporter/internal/api"
 	"github.com/pgporter/pgporter/internal/dnsd"
+	"github.com/pgporter/pgporter/internal/inventory"
+	"github.com/pgporter/pgporter/internal/plan"
 )
 
 // scripted is a member whose Patroni says what the test has it say; empty is silence.
@@ -225,9 +227,47 @@ func TestNamesNeedTheirAddress(t *testing.T) {
 		!strings.Contains(err.Error(), fmt.Sprintf("address already in use: this pgporter (pid %d) listens on", os.Getpid())) || !strings.Contains(err.Error(), "--dns=ADDRESS:PORT") {
 		t.Errorf("a taken port: %v", err)
 	}
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	if _, err := NewNames(t.Context(), dnsd.Config{Address: ":" + port}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("this pgporter (pid %d) listens on %s", os.Getpid(), taken.Addr())) {
+		t.Errorf("a port that is taken on one of all addresses: %v", err)
+	}
 	names, edit := withNames(t, address(90)+":0", "")
 	edit(&Config{})
 	if _, err := names.Prepare(t.Context(), Offer{Clusters: []OfferedCluster{{}}}); err == nil || !strings.Contains(err.Error(), "this node tells names, and the configuration has none") {
 		t.Errorf("a configuration without names: %v", err)
+	}
+}
+
+// An order brings names to a node that tells them, and one without any is refused there.
+func TestNamesInOrders(t *testing.T) {
+	f := newFixture(t, address(91))
+	names, edit := withNames(t, address(92)+":0", "")
+	c := startControlled(t, f, address(92), f.inventory("primary:5433"), edit)
+	if who, err := c.client.Ask(t.Context(), c.door); err != nil || !who.Names {
+		t.Errorf("it says it is %+v, %v", who, err)
+	}
+	text := f.inventory("primary:5433") + "pg-far: { hosts: { " + address(93) + ": { pg_seq: 1, pg_role: primary } }, vars: { pg_cluster: pg-far } }\n"
+	without := order(t, f.host, text)
+	if _, err := c.send(without, false); err == nil || !strings.Contains(err.Error(), "this node tells names, and the configuration has none") {
+		t.Errorf("an order without names: %v", err)
+	}
+	inv, problems := inventory.Parse("sent.yml", []byte(text))
+	if problems.Err() != nil {
+		t.Fatal(problems)
+	}
+	with := without
+	with.Plan, _ = plan.WithNames(inv, without.Plan)
+	taken, err := c.send(with, true)
+	if err != nil || len(taken.Changes.Clusters) != 1 || taken.Changes.Clusters[0].Cluster != "pg-far" {
+		t.Errorf("the dry run: %+v, %v", taken, err)
+	}
+	if got := asked(t, names.Address(), "pg-far"); got != "REFUSED" {
+		t.Errorf("after a dry run pg-far is %s", got)
+	}
+	if _, err := c.send(with, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := asked(t, names.Address(), "pg-far"); got != address(93) {
+		t.Errorf("pg-far is %s", got)
 	}
 }

@@ -130,7 +130,7 @@ func TestDig(t *testing.T) {
 
 // dig asks the server and gives what is worth reading of the output.
 func dig(t *testing.T, host, port string, question []string) (string, error) {
-	args := append([]string{"-r", "@" + host, "-p", port, "+nocmd", "+nostats", "+tries=1", "+time=5", "+qid=0"}, question...)
+	args := append([]string{"-r", "@" + host, "-p", port, "+nocmd", "+nostats", "+tries=1", "+time=20", "+qid=0"}, question...)
 	output, err := exec.CommandContext(t.Context(), "dig", args...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("dig %s: %w\n%s", strings.Join(question, " "), err, output)
