@@ -371,3 +371,25 @@ func TestPrintable(t *testing.T) {
 		}
 	}
 }
+
+// TestReloadSendsNamesToThoseWhoTellThem has one node that tells names: its plan has those of every cluster.
+func TestReloadSendsNamesToThoseWhoTellThem(t *testing.T) {
+	n := startNodes(t, map[string]answerer{"127.0.62.91": takesAll, "127.0.62.92": takesAll, "127.0.62.93": takesAll}, map[string]api.Node{
+		"127.0.62.92": {Node: "127.0.62.92", Engine: api.EngineNative, Names: true},
+	})
+	inventory := strings.ReplaceAll(trio, "127.0.62.5", "127.0.62.9") + "pg-far:\n  hosts: { 127.0.62.99: { pg_seq: 1, pg_role: primary } }\n  vars: { pg_cluster: pg-far, pg_dns_suffix: .db }\n"
+	if status, out, problems := n.reload(inventory, "pg-test"); status != 0 {
+		t.Fatalf("status %d\n%s%s", status, out, problems)
+	}
+	for host, want := range map[string]string{"127.0.62.91": "0 0", "127.0.62.92": "2 1", "127.0.62.93": "0 0"} {
+		p := n.orders[host][0].Plan
+		if got := fmt.Sprint(len(p.Names), len(p.Elsewhere)); got != want {
+			t.Errorf("%s got names and clusters elsewhere: %s, want %s", host, got, want)
+		}
+	}
+	n.orders = map[string][]intake.Order{}
+	status, _, problems := n.reload(strings.Replace(inventory, "pg_dns_suffix: .db", "pg_dns_suffix: ..db", 1), "pg-test")
+	if status != 2 || !strings.Contains(problems, `"pg-far..db" can't be a name of the DNS`) || len(n.orders) != 0 {
+		t.Errorf("status %d\n%s", status, problems)
+	}
+}

@@ -258,6 +258,12 @@ func printSandbox(w io.Writer, status sandbox.Status) {
 		fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\n", p.What, p.State, id, age, strings.Join(p.Listens, " "))
 	}
 	out.Flush()
+	switch {
+	case status.NetworkProblem != "":
+		fmt.Fprintf(w, "\nthe network isn't known: %s\n", status.NetworkProblem)
+	case status.Network != nil:
+		fmt.Fprintf(w, "\n%s", status.Network)
+	}
 }
 
 func since(t time.Time) string { return max(0, time.Since(t)).Round(time.Second).String() }

@@ -148,15 +148,7 @@ func onNetwork(dir *string, do func(context.Context, *sandbox.Sandbox, []string)
 		if err != nil {
 			return err
 		}
-		for _, cut := range faults.Cuts {
-			fmt.Fprintf(c.OutOrStdout(), "lost: %s\n", cut)
-		}
-		for _, node := range faults.Unplugged {
-			fmt.Fprintf(c.OutOrStdout(), "unplugged: %s\n", node)
-		}
-		if len(faults.Cuts)+len(faults.Unplugged) == 0 {
-			fmt.Fprintln(c.OutOrStdout(), "the network is whole")
-		}
+		fmt.Fprint(c.OutOrStdout(), faults)
 		return nil
 	}
 }

@@ -29,7 +29,7 @@ type controlled struct {
 	client *control.Client
 }
 
-func startControlled(t *testing.T, f fixture, bind, text string) *controlled {
+func startControlled(t *testing.T, f fixture, bind, text string, edit ...func(*Config)) *controlled {
 	t.Helper()
 	c := &controlled{node: f.host}
 	var err error
@@ -43,7 +43,7 @@ func startControlled(t *testing.T, f fixture, bind, text string) *controlled {
 	free := listen(t, bind)
 	c.door = free.Addr().String()
 	free.Close()
-	c.running = start(t, f, bind, text, false, func(cfg *Config) { cfg.Control = &Control{Address: c.door, Credentials: credentials} })
+	c.running = start(t, f, bind, text, false, append(edit, func(cfg *Config) { cfg.Control = &Control{Address: c.door, Credentials: credentials} })...)
 	c.renewClient()
 	return c
 }

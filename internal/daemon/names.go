@@ -23,9 +23,16 @@ func NewNames(ctx context.Context, cfg dnsd.Config) (*Names, error) {
 	server, err := dnsd.New(ctx, cfg)
 	var refused *net.OpError
 	if errors.As(err, &refused) && errors.Is(err, syscall.EADDRINUSE) {
-		if at, parseErr := netip.ParseAddrPort(refused.Addr.String()); parseErr == nil {
-			return nil, fmt.Errorf("%w: %s; another is chosen with --dns=ADDRESS:PORT", err, proxy.Holder(at))
+		const instead = "another is chosen with --dns=ADDRESS:PORT"
+		tcp, is := refused.Addr.(*net.TCPAddr)
+		if !is {
+			return nil, fmt.Errorf("%w by another UDP socket; %s", err, instead)
 		}
+		at := tcp.AddrPort()
+		if !at.Addr().IsValid() { // every address
+			at = netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port())
+		}
+		return nil, fmt.Errorf("%w: %s; %s", err, proxy.Holder(at), instead)
 	}
 	if err != nil {
 		return nil, err

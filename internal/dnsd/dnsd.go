@@ -41,6 +41,8 @@ type Config struct {
 	// HostsDir is the directory that a dnsmasq has as its hostsdir; empty for none. It has to exist.
 	HostsDir string
 	Logger   *slog.Logger
+	// retry is how long after a failure the files are tried again; 0 is retryFiles.
+	retry time.Duration
 }
 
 // Offer is whose names are to be told.
@@ -86,6 +88,9 @@ type told struct {
 func New(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.TTL == 0 {
 		cfg.TTL = DefaultTTL
+	}
+	if cfg.retry == 0 {
+		cfg.retry = retryFiles
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, replaced: make(chan struct{}, 1), clients: clients{open: map[netip.Addr]int{}}}
 	if cfg.HostsDir != "" {

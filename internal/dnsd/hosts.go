@@ -17,8 +17,8 @@ import (
 	"github.com/pgporter/pgporter/internal/stamp"
 )
 
-// retry is how long after a failure the files are tried again.
-const retry = 5 * time.Second
+// retryFiles is how long after a failure the files are tried again.
+const retryFiles = 5 * time.Second
 
 // usable tells whether a directory is there and may be written to.
 func usable(dir string) error {
@@ -113,11 +113,11 @@ func (s *Server) keepHosts(ctx context.Context, t *told) {
 		if err != nil {
 			// Said once, and again when it is another: the reason may stay for days.
 			if said := err.Error(); said != failed {
-				s.log.Error("dnsmasq's names can't be brought up to date, those that are there stay", "dir", s.cfg.HostsDir, "problems", said, "again_in", retry)
+				s.log.Error("dnsmasq's names can't be brought up to date, those that are there stay", "dir", s.cfg.HostsDir, "problems", said, "again_in", s.cfg.retry)
 				failed = said
 			}
 			written = nil
-			timer = time.NewTimer(retry)
+			timer = time.NewTimer(s.cfg.retry)
 			tryAgain = timer.C
 		} else {
 			if failed != "" {

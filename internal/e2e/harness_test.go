@@ -56,7 +56,7 @@ type cluster struct {
 	prefix string
 }
 
-// up brings a sandbox up on 127.0.<octet> and takes it down with the test.
+// up brings a sandbox up on 127.0.<octet>, or in namespaces if it is to be there, and takes it down with the test.
 func up(t *testing.T, octet int, config sandbox.Config) *cluster {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pgporter-sandbox-")
@@ -67,14 +67,17 @@ func up(t *testing.T, octet int, config sandbox.Config) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	config.Dir, config.Prefix, config.Binary = filepath.Join(dir, "s"), fmt.Sprintf("127.0.%d", octet), binary
+	config.Dir, config.Binary = filepath.Join(dir, "s"), binary
+	if !config.Netns {
+		config.Prefix = fmt.Sprintf("127.0.%d", octet)
+	}
 	began := time.Now()
 	s, err := sandbox.Up(t.Context(), config, io.Discard)
 	if err != nil {
 		t.Fatalf("sandbox: %v", err)
 	}
 	t.Logf("the sandbox is up after %.1fs", time.Since(began).Seconds())
-	c := &cluster{s, t, config.Prefix}
+	c := &cluster{s, t, s.Config().Prefix}
 	t.Cleanup(func() {
 		c.checkRaces()
 		if t.Failed() {

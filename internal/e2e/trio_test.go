@@ -60,6 +60,11 @@ func TestTrio(t *testing.T) {
 		writeAndRead(t, c)
 	})
 
+	names := tellNames(t, c)
+	names.are(t, 10*time.Second, map[string][]string{
+		"pg-test": {one}, "primary.pg-test": {one}, "replica.pg-test": {two, three}, "offline.pg-test": {three}, "pg-test-2": {two},
+	})
+
 	t.Run("switchover", func(t *testing.T) {
 		c.t = t
 		onPrimary := []*held{c.hold(two, direct).watch(t), c.hold(three, primary).watch(t), c.hold(one, direct).watch(t)}
@@ -69,6 +74,9 @@ func TestTrio(t *testing.T) {
 			t.Fatal(err)
 		}
 		leads(t, afterSwitchover, two, one, three)
+		names.are(t, sessionsEnd, map[string][]string{
+			"pg-test": {two}, "primary.pg-test": {two}, "replica.pg-test": {one, three}, "offline.pg-test": {three}, "pg-test-2": {two},
+		})
 		for _, h := range onPrimary {
 			h.hasEnded(t, sessionsEnd)
 		}

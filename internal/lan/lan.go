@@ -61,6 +61,21 @@ type Faults struct {
 	Unplugged []string `json:"unplugged,omitempty"`
 }
 
+// String tells each fault in a line of its own.
+func (f Faults) String() string {
+	if len(f.Cuts)+len(f.Unplugged) == 0 {
+		return "the network is whole\n"
+	}
+	var b strings.Builder
+	for _, c := range f.Cuts {
+		fmt.Fprintf(&b, "lost: %s\n", c)
+	}
+	for _, node := range f.Unplugged {
+		fmt.Fprintf(&b, "unplugged: %s\n", node)
+	}
+	return b.String()
+}
+
 // Namespace is the name of a node's namespace, for `ip netns exec`.
 func (l LAN) Namespace(node string) string { return l.Name + "-" + node }
 

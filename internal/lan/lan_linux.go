@@ -50,7 +50,9 @@ func (l LAN) Up() (err error) {
 		}
 	}()
 	for _, name := range l.namespaces() {
-		if err := create(name); err != nil {
+		if err := create(name); errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("network namespace %s: %w (it takes CAP_SYS_ADMIN and CAP_NET_ADMIN)", name, err)
+		} else if err != nil {
 			return fmt.Errorf("network namespace %s: %w", name, err)
 		}
 		if err := l.giveFiles(name); err != nil {

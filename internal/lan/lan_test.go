@@ -58,6 +58,10 @@ func TestCutsBetween(t *testing.T) {
 	if _, err := l.cutsBetween("a", []string{"a"}, false); err == nil {
 		t.Error("a node was cut off from itself")
 	}
+	faults := Faults{Cuts: []Cut{{"a", "b"}}, Unplugged: []string{"c"}}
+	if got := faults.String(); got != "lost: a > b\nunplugged: c\n" {
+		t.Errorf("faults: %q", got)
+	}
 	if got := merged([]Cut{{"a", "b"}}, []Cut{{"a", "b"}, {"b", "a"}}); !slices.Equal(got, []Cut{{"a", "b"}, {"b", "a"}}) {
 		t.Errorf("merged: %v", got)
 	}

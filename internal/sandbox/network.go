@@ -91,6 +91,14 @@ func (s *Sandbox) dial(ctx context.Context, network, address string) (net.Conn, 
 	return s.layout.lan().Dial(ctx, node, network, address)
 }
 
+// resolver asks what the client's programs ask.
+func (s *Sandbox) resolver() *net.Resolver {
+	network := s.layout.lan()
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, protocol, _ string) (net.Conn, error) {
+		return network.Dial(ctx, Client, protocol, net.JoinHostPort(network.Resolver.String(), "53"))
+	}}
+}
+
 // errNoNetwork is what operations on the network give where there is none.
 var errNoNetwork = refused{errors.New("this sandbox is on loopback addresses: only one that was started with --netns has nodes and a network")}
 
@@ -156,6 +164,17 @@ func (s *Sandbox) Dial(ctx context.Context, node, network, address string) (net.
 		return nil, err
 	}
 	return s.layout.lan().Dial(ctx, name, network, address)
+}
+
+// Resolve asks the names' server for the addresses of a name, from the client. An address stands for itself.
+func (s *Sandbox) Resolve(ctx context.Context, name string) ([]string, error) {
+	if !s.layout.config.Netns {
+		return nil, errNoNetwork
+	}
+	if _, err := netip.ParseAddr(name); err == nil {
+		return []string{name}, nil
+	}
+	return s.resolver().LookupHost(ctx, strings.TrimSuffix(name, ".")+".")
 }
 
 // StartOn starts a program on a node, with the node's resolver.

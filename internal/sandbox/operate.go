@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"syscall"
 	"time"
+
+	"github.com/pgporter/pgporter/internal/lan"
 )
 
 // SetProgress has the operations that follow tell what they do, a line at a time.
@@ -47,6 +49,10 @@ type Status struct {
 	UpSince   time.Time       `json:"up_since,omitzero"`
 	Processes []ProcessStatus `json:"processes"`
 	Members   []MemberStatus  `json:"members"`
+	// Network tells what is cut and unplugged; absent on loopback addresses.
+	Network *lan.Faults `json:"network,omitempty"`
+	// NetworkProblem says why Network isn't known.
+	NetworkProblem string `json:"network_problem,omitempty"`
 }
 
 // Status asks the kernel and Patroni.
@@ -67,6 +73,13 @@ func (s *Sandbox) Status(ctx context.Context) (Status, error) {
 		status.Processes = append(status.Processes, one)
 	}
 	status.Members = s.Members(ctx)
+	if s.layout.config.Netns && r.Phase == phaseUp {
+		if faults, err := s.Faults(); err != nil {
+			status.NetworkProblem = err.Error()
+		} else {
+			status.Network = &faults
+		}
+	}
 	return status, nil
 }
 

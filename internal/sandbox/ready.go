@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -190,7 +192,62 @@ func (s *Sandbox) awaitClients(ctx context.Context) error {
 			return err
 		}
 	}
+	if s.layout.config.Netns {
+		if err := s.awaitVIPs(ctx); err != nil {
+			return err
+		}
+		return s.awaitNames(ctx)
+	}
 	return nil
+}
+
+// awaitVIPs goes through the virtual addresses as the client of the documents' network does.
+func (s *Sandbox) awaitVIPs(ctx context.Context) error {
+	for _, cluster := range s.layout.clusters() {
+		address, _, _ := strings.Cut(s.layout.vip(cluster), "/")
+		through := Access{Host: address, Port: postgresPort, User: "test", Password: password("test"), Database: "test"}
+		check := func(ctx context.Context) error {
+			_, err := s.query(ctx, through)
+			return err
+		}
+		if err := s.await(ctx, address+" leads to "+cluster, check, s.ofKind(pgporterKind, cluster)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ofKind are a cluster's parts of one kind.
+func (s *Sandbox) ofKind(k kind, cluster string) []part {
+	var all []part
+	for _, m := range s.layout.of(cluster) {
+		all = append(all, part{k, m})
+	}
+	return all
+}
+
+// awaitNames resolves as the client of the documents' network does: each cluster's name and each member's.
+func (s *Sandbox) awaitNames(ctx context.Context) error {
+	want := map[string]string{}
+	for _, cluster := range s.layout.clusters() {
+		want[cluster], _, _ = strings.Cut(s.layout.vip(cluster), "/")
+	}
+	for _, m := range s.layout.members {
+		want[m.Name] = m.Address
+	}
+	check := func(ctx context.Context) error {
+		for name, address := range want {
+			got, err := s.resolver().LookupHost(ctx, name+".")
+			if err != nil {
+				return err
+			}
+			if !slices.Equal(got, []string{address}) {
+				return fmt.Errorf("%s stands for %v, not %s", name, got, address)
+			}
+		}
+		return nil
+	}
+	return s.await(ctx, s.layout.members[0].Name+" tells the names", check, part{pgporterKind, s.layout.members[0]})
 }
 
 type answer struct {

@@ -238,10 +238,18 @@ func (l layout) command(p part, t tools, binary string) command {
 		return command{t.pgbouncer, []string{"-q", l.file(p.member, "pgbouncer.ini")}, l.home(p.member)}
 	case pgporterKind:
 		args := []string{"run", "--inventory", l.inventory(), "--node", p.member.Address}
-		if !l.config.Netns {
+		if l.config.Netns {
+			args = append(args, "--admin", p.member.Address)
+		} else {
 			args = append(args, "--bind", p.member.Address)
 		}
 		args = append(args, "--etcd", net.JoinHostPort(l.etcdAddress(), strconv.Itoa(etcdPort)))
+		if l.config.Netns {
+			args = append(args, "--vip")
+		}
+		if l.config.Netns && p.member.Cluster == metaCluster {
+			args = append(args, "--dns="+p.member.Address)
+		}
 		return command{binary, append(args, l.config.BinaryArgs...), l.home(p.member)}
 	}
 	return command{}

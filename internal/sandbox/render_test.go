@@ -89,6 +89,21 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%s: %s\nwant %s", what, got, want)
 		}
 	}
+	// On the documents' network a service's port is open on every address, and the first node tells the names.
+	network := mustLayout(t, Config{Netns: true})
+	for what, want := range map[string]string{
+		"pg-meta-1/pgporter": "/bin/pgporter run --inventory /srv/sandbox/inventory.yml --node 10.10.10.10 --admin 10.10.10.10 --etcd 10.10.10.10:2379 --vip --dns=10.10.10.10",
+		"3/pgporter":         "/bin/pgporter run --inventory /srv/sandbox/inventory.yml --node 10.10.10.13 --admin 10.10.10.13 --etcd 10.10.10.10:2379 --vip",
+	} {
+		p, err := network.part(what)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := network.command(p, testTools, "/bin/pgporter")
+		if got := strings.Join(append([]string{c.path}, c.args...), " "); got != want {
+			t.Errorf("%s: %s\nwant %s", what, got, want)
+		}
+	}
 	etcd := l.command(part{kind: etcdKind}, testTools, "")
 	for _, want := range []string{"http://127.0.1.10:2379", "http://127.0.1.10:2380", "/srv/sandbox/etcd/data"} {
 		if !strings.Contains(strings.Join(etcd.args, " "), want) {

@@ -325,7 +325,8 @@ func (s *Sandbox) bringUp(ctx context.Context, t tools, user runUser) error {
 		return fmt.Errorf("sandbox files: %w", err)
 	}
 	if s.layout.config.Netns {
-		if err := s.layout.lan().Up(); err != nil {
+		// What is there under its name was left by one whose directory was removed by hand: nothing of this sandbox is running.
+		if err := errors.Join(lan.Remove(s.layout.lan().Name), s.layout.lan().Up()); err != nil {
 			return fmt.Errorf("network of the sandbox: %w", err)
 		}
 		s.say("a network of %d nodes in namespaces, %s and so on", len(s.layout.lan().Nodes), s.layout.lan().Namespace(Client))
