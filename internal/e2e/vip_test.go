@@ -41,7 +41,7 @@ func TestVirtualAddress(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("TestVirtualAddress needs root: it makes network namespaces")
 	}
-	c := up(t, 0, sandbox.Config{Netns: true, Prefix: sandbox.NetnsPrefix, BinaryArgs: []string{"--vip"}})
+	c := up(t, 0, sandbox.Config{Netns: true})
 	for _, m := range c.members() {
 		c.tellName(m)
 	}
