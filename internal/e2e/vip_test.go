@@ -357,7 +357,6 @@ func (c *cluster) startOn(t *testing.T, node string, program *exec.Cmd) {
 
 // overlap is for how long each two members had the address together without a break.
 type overlap struct {
-	mu      sync.Mutex
 	since   map[[2]string]time.Time
 	longest map[[2]string]time.Duration
 }
