@@ -190,7 +190,8 @@ type Reading struct {
 	// System is the database system identifier that the cluster was initialised with; empty before that.
 	System string
 	// Read is when the last read through the quorum was asked for that this is true of: at some moment since then the keys
-	// said it. Each such read is delivered, every 5 s as a rule, also if nothing else has changed.
+	// said it. Each such read is delivered, every 5 s as a rule and after each change of the leader key, also if nothing else
+	// has changed.
 	Read time.Time
 }
 

@@ -240,8 +240,13 @@ func (s *session) follow(ctx context.Context, deliver Deliver) error {
 			if err := response.Err(); err != nil {
 				return err
 			}
+			was := s.now.LeaderRevision
 			s.changed(response.Events)
 			s.tell(ctx, s.now, deliver)
+			if s.now.LeaderRevision != was {
+				// A change may have been long on its way. That somebody leads now is known after a read.
+				read()
+			}
 		case <-beat.C:
 			read()
 		case <-s.confirm:

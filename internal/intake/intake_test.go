@@ -3,6 +3,7 @@ package intake
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -37,6 +38,7 @@ func sample() Order {
 					{Name: "extra", FullName: "pg-test-extra", IP: "10.10.10.11", Port: 5440, Selector: "[? pg_seq > `1`]", Backup: "[? pg_role == `primary`]",
 						Dest: service.Dest{Kind: service.ToPort, Port: 5433}, Check: "/replica?lag=10MB", MaxConn: 1, Balance: service.LeastConn, Options: options},
 				},
+				VIP: &service.VirtualIP{Address: netip.MustParsePrefix("10.10.10.3/24"), Interface: "eth0", Member: "pg-test-1", Host: "10.10.10.11", OnLoss: service.GraceOnLoss},
 			}},
 			Generics: []service.Generic{{Name: "etcd", IP: "*", Port: 2479, Protocol: "tcp", MaxConn: 10, Balance: "source", Options: []string{"option tcplog"}, Default: "inter 3s",
 				Servers: []service.GenericServer{{Name: "etcd-1", Host: "etcd.example", Port: 2379, Weight: &weight, Options: "check"}}}},
@@ -108,6 +110,13 @@ func TestRefusals(t *testing.T) {
 		{"a generic's protocol", func(o *Order) { o.Plan.Generics[0].Protocol = "udp" }, `service etcd: protocol is "udp"`},
 		{"a generic's line", func(o *Order) { o.Plan.Generics[0].Options[0] = "option tcplog\nlisten x" }, "service etcd: options:"},
 		{"a generic's server", func(o *Order) { o.Plan.Generics[0].Servers[0].Port = 0 }, "service etcd: server etcd-1: port is 0"},
+		{"a virtual address of nothing", func(o *Order) { cluster(o).VIP.Address = netip.Prefix{} }, "cluster pg-test: vip: address is"},
+		{"a virtual address for all", func(o *Order) { cluster(o).VIP.Address = netip.MustParsePrefix("10.10.10.3/0") }, "cluster pg-test: vip: address is \"10.10.10.3/0\""},
+		{"a virtual address's interface", func(o *Order) { cluster(o).VIP.Interface = "eth0/1" }, "cluster pg-test: vip: interface is \"eth0/1\""},
+		{"a virtual address of a stranger", func(o *Order) { cluster(o).VIP.Member = "pg-test-9" }, "cluster pg-test: vip: \"pg-test-9\" isn't a member"},
+		{"a virtual address's host", func(o *Order) { cluster(o).VIP.Host = "" }, "cluster pg-test: vip: host is \"\""},
+		{"what becomes of a virtual address", func(o *Order) { cluster(o).VIP.OnLoss = "pray" }, "cluster pg-test: vip: on_dcs_loss is \"pray\": one of [grace keep drop]"},
+		{"a virtual address that has no time", func(o *Order) { cluster(o).TTL = 9 }, "cluster pg-test: vip: the ttl of 9 s is too short: at least 10"},
 		{"a cluster elsewhere", func(o *Order) { o.Plan.Elsewhere[0].Members[0].Host = "" }, "cluster pg-far: member pg-test-3: host is \"\""},
 		{"a cluster elsewhere, twice", func(o *Order) { o.Plan.Elsewhere = append(o.Plan.Elsewhere, o.Plan.Elsewhere[0]) }, "cluster pg-far elsewhere is there twice"},
 		{"a cluster elsewhere that can't be one", func(o *Order) { o.Plan.Elsewhere[0].Name = "a.b" }, "cluster \"a.b\" elsewhere: its name has to be"},

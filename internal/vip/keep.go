@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/service"
@@ -389,23 +388,4 @@ func (s State) Done() (State, Actions) {
 		s.mended(&a)
 	}
 	return s, a
-}
-
-// Words are an address's state in short.
-func (t Status) Words() string {
-	words := "elsewhere: " + t.Why
-	if t.Holds {
-		words = "here: " + t.Why
-	}
-	if t.Problem != "" && t.Problem != t.Why {
-		words += "; " + t.Problem
-	}
-	if len(t.Others) > 0 {
-		parts := make([]string, len(t.Others))
-		for i, mac := range t.Others {
-			parts[i] = mac.String()
-		}
-		words += "; also on " + strings.Join(parts, ", ")
-	}
-	return words
 }
