@@ -81,11 +81,12 @@ func (r *roleWatcher) watch(ctx context.Context, m sandbox.Member) {
 			conn, err = r.field.open(asked, m.Name, to)
 		}
 		var standby bool
+		var at time.Time
 		if err == nil {
-			err = conn.QueryRow(asked, "select pg_is_in_recovery()").Scan(&standby)
+			err = conn.QueryRow(asked, "select pg_is_in_recovery(), clock_timestamp()").Scan(&standby, &at)
 		}
 		if err == nil {
-			r.said(m.Name, standby, time.Now())
+			r.said(m.Name, standby, at)
 		} else if conn != nil {
 			conn.Close(asked) //nolint:errcheck // it is over either way
 			conn = nil
@@ -175,12 +176,14 @@ func (r *roleWatcher) hold(ctx context.Context, to sandbox.Access) {
 		conn, err := r.field.open(asked, sandbox.Client, to)
 		var address string
 		var standby bool
+		var at time.Time
 		if err == nil {
-			err = conn.QueryRow(asked, "select host(inet_server_addr()), pg_is_in_recovery()").Scan(&address, &standby)
+			err = conn.QueryRow(asked, "select "+who+", pg_is_in_recovery()").Scan(&address, &at, &standby)
 		}
 		cancel()
 		if err == nil {
-			r.sit(ctx, idle{to, r.field.name(address), time.Now(), conn.PgConn().Conn()})
+			r.answered(to, r.field.name(address), standby, at)
+			r.sit(ctx, idle{to, r.field.name(address), at, conn.PgConn().Conn()})
 		}
 		if conn != nil {
 			end, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -201,7 +204,7 @@ func (r *roleWatcher) sit(ctx context.Context, s idle) {
 		over := err != nil && !isTimeout(err)
 		r.mu.Lock()
 		p, promoted := r.last(s.member, now)
-		promoted = promoted && p.before.After(s.opened)
+		promoted = promoted && p.seen.After(s.opened)
 		stays := now.Sub(p.seen)
 		excused := time.Duration(0)
 		if promoted {
