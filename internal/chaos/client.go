@@ -139,9 +139,7 @@ func (c *client) read(ctx context.Context) error {
 		return err
 	}
 	c.field.ledger.done(c.to.Port, time.Now(), nil)
-	if !standby {
-		c.field.roles.readOn(c.to, c.field.name(address), at)
-	}
+	c.field.roles.answered(c.to, c.field.name(address), standby, at)
 	return nil
 }
 

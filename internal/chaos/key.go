@@ -182,7 +182,10 @@ func (w *keyWatcher) is(role string, members []string) string {
 	case "leader":
 		return leader
 	case "sync":
-		return w.sync
+		if w.sync != "" {
+			return w.sync
+		}
+		fallthrough // Patroni hasn't chosen one yet: some replica
 	case "other":
 		for _, m := range members {
 			if m != leader && m != w.sync {

@@ -41,7 +41,7 @@ func promises(f *field, revision int64) []promise {
 		{
 			says:      fmt.Sprintf("sessions of services for replicas on a promoted member end within %s, and no new ones get there", sessionsEnd),
 			watch:     f.roles.run,
-			concluded: func(context.Context) []string { return f.roles.wrong },
+			concluded: func(context.Context) []string { return f.roles.judge() },
 			figures:   f.roles.figures,
 		},
 		{

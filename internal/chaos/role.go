@@ -32,11 +32,20 @@ type roleWatcher struct {
 	mu         sync.Mutex
 	promotions []promotion
 	standby    map[string]standing
-	wrong      []string
+	// reads are the answers that primaries gave through services that exclude them.
+	reads []read
+	wrong []string
 	// ended is how long sessions were seen to stay on a promoted member.
 	ended []time.Duration
 	// stayed counts those of services that allow it.
 	stayed int
+}
+
+// read is an answer that a client had from a primary.
+type read struct {
+	to     sandbox.Access
+	member string
+	at     time.Time
 }
 
 // standing is what a member said of itself last.
@@ -72,11 +81,12 @@ func (r *roleWatcher) watch(ctx context.Context, m sandbox.Member) {
 			conn, err = r.field.open(asked, m.Name, to)
 		}
 		var standby bool
+		var at time.Time
 		if err == nil {
-			err = conn.QueryRow(asked, "select pg_is_in_recovery()").Scan(&standby)
+			err = conn.QueryRow(asked, "select pg_is_in_recovery(), clock_timestamp()").Scan(&standby, &at)
 		}
 		if err == nil {
-			r.said(m.Name, standby, time.Now())
+			r.said(m.Name, standby, at)
 		} else if conn != nil {
 			conn.Close(asked) //nolint:errcheck // it is over either way
 			conn = nil
@@ -85,10 +95,15 @@ func (r *roleWatcher) watch(ctx context.Context, m sandbox.Member) {
 	}
 }
 
+// said notes what a member said of itself, to the watcher or to a client. What comes late is of no use any more.
 func (r *roleWatcher) said(member string, standby bool, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if was, known := r.standby[member]; known && was.standby && !standby {
+	was, known := r.standby[member]
+	if known && now.Before(was.when) {
+		return
+	}
+	if known && was.standby && !standby {
 		r.promotions = append(r.promotions, promotion{member, now, was.when})
 	}
 	r.standby[member] = standing{standby, now}
@@ -110,19 +125,33 @@ func (r *roleWatcher) last(member string, before time.Time) (promotion, bool) {
 	return promotion{}, false
 }
 
-// readOn notes a client that was led to a primary.
-func (r *roleWatcher) readOn(to sandbox.Access, member string, at time.Time) {
-	if !excludesPrimary(to.Port) {
-		return
+// answered notes who answered a client.
+func (r *roleWatcher) answered(to sandbox.Access, member string, standby bool, at time.Time) {
+	r.said(member, standby, at)
+	if !standby && excludesPrimary(to.Port) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.reads = append(r.reads, read{to, member, at})
 	}
+}
+
+// judge gives everything that was wrong: of the answers of primaries, those that came too long after the promotion. It is
+// asked at the end, as the watcher may hear of a promotion later than a client.
+func (r *roleWatcher) judge() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// The member's own word may come later than a client's.
-	p, known := r.last(member, at.Add(newsTravel))
-	if known && at.Sub(p.seen) <= sessionsEnd+r.field.unheard(to.Node, p.seen, at) {
-		return
+	wrong := slices.Clone(r.wrong)
+	for _, read := range r.reads {
+		since := "it had never been seen as a standby"
+		if p, known := r.last(read.member, read.at); known {
+			if read.at.Sub(p.seen) <= sessionsEnd+r.field.unheard(read.to.Node, p.seen, read.at) {
+				continue
+			}
+			since = "a primary since " + clock(p.seen)
+		}
+		wrong = append(wrong, fmt.Sprintf("%s %s:%d answered from %s: %s", clock(read.at), read.to.Host, read.to.Port, read.member, since))
 	}
-	r.wrong = append(r.wrong, fmt.Sprintf("%s %s:%d answered from %s, a primary since %s", clock(at), to.Host, to.Port, member, clock(p.seen)))
+	return wrong
 }
 
 // idle is a session that says nothing: only its end is waited for.
@@ -147,12 +176,14 @@ func (r *roleWatcher) hold(ctx context.Context, to sandbox.Access) {
 		conn, err := r.field.open(asked, sandbox.Client, to)
 		var address string
 		var standby bool
+		var at time.Time
 		if err == nil {
-			err = conn.QueryRow(asked, "select host(inet_server_addr()), pg_is_in_recovery()").Scan(&address, &standby)
+			err = conn.QueryRow(asked, "select "+who+", pg_is_in_recovery()").Scan(&address, &at, &standby)
 		}
 		cancel()
 		if err == nil {
-			r.sit(ctx, idle{to, r.field.name(address), time.Now(), conn.PgConn().Conn()})
+			r.answered(to, r.field.name(address), standby, at)
+			r.sit(ctx, idle{to, r.field.name(address), at, conn.PgConn().Conn()})
 		}
 		if conn != nil {
 			end, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -173,7 +204,7 @@ func (r *roleWatcher) sit(ctx context.Context, s idle) {
 		over := err != nil && !isTimeout(err)
 		r.mu.Lock()
 		p, promoted := r.last(s.member, now)
-		promoted = promoted && p.before.After(s.opened)
+		promoted = promoted && p.seen.After(s.opened)
 		stays := now.Sub(p.seen)
 		excused := time.Duration(0)
 		if promoted {

@@ -48,10 +48,13 @@ func TestReadsOnAPrimary(t *testing.T) {
 			r := watcher()
 			r.said("a", false, sec(0))
 			r.said("b", true, sec(1))
+			if test.at > 2 {
+				r.said("b", false, sec(2))
+			}
+			r.answered(test.to, test.member, false, sec(test.at))
 			r.said("b", false, sec(2))
-			r.readOn(test.to, test.member, sec(test.at))
-			if (len(r.wrong) > 0) != test.wrong {
-				t.Errorf("complaints: %q", r.wrong)
+			if wrong := r.judge(); (len(wrong) > 0) != test.wrong {
+				t.Errorf("complaints: %q", wrong)
 			}
 		})
 	}
