@@ -18,14 +18,14 @@ import (
 	"github.com/pgporter/pgporter/internal/service"
 )
 
-// ForNode gives the clusters that an inventory host is a member of, as that host's variables describe them, for the native
-// engine: what only HAProxy can do is refused by name.
+// ForNode gives what an inventory host carries: the clusters that it is a member of, as its variables describe them, and its
+// haproxy_services as Generics. It is for the native engine: what only HAProxy can do is refused by name.
 func ForNode(inv *inventory.Inventory, host string) (service.Plan, diag.Problems) {
 	return newPlanner(inv).forNode(host)
 }
 
 // ForHAProxy gives the same for a node whose services HAProxy carries: options and algorithms that the native engine
-// hasn't are taken, and the node's haproxy_services are the Plan's Generics.
+// hasn't are taken.
 func ForHAProxy(inv *inventory.Inventory, host string) (service.Plan, diag.Problems) {
 	p := newPlanner(inv)
 	p.haproxy = true
@@ -41,7 +41,7 @@ func (p *planner) forNode(host string) (service.Plan, diag.Problems) {
 		return plan, p.problems.Sorted()
 	}
 	plan.Clusters, plan.Generics = p.node(h)
-	if !p.haproxy && len(plan.Clusters) == 0 {
+	if !p.haproxy && len(plan.Clusters)+len(plan.Generics) == 0 {
 		p.problems.Warnf(h.Pos, "pg_cluster, pg_seq and pg_role", "the host %q is a member of no cluster and carries no services", host)
 	}
 	return plan, p.problems.Sorted()

@@ -88,22 +88,20 @@ type Health struct {
 }
 
 // Usable gives the indices of the servers that take new clients now: the regular ones that are up with a weight above 0;
-// if there is none, the first backup that is up (HAProxy's rule without `option allbackups`).
+// if there is none, the first backup that is such a one, or all of those where the service says so (option allbackups).
 func (s *Service) Usable() []int {
-	var regular []int
-	backup := -1
+	var regular, backups []int
 	for i, server := range s.Servers {
-		if !s.Health[i].Up || server.Weight == 0 {
-			continue
-		}
-		if !server.Backup {
+		switch {
+		case !s.Health[i].Up || server.Weight == 0:
+		case !server.Backup:
 			regular = append(regular, i)
-		} else if backup < 0 {
-			backup = i
+		case s.AllBackups || len(backups) == 0:
+			backups = append(backups, i)
 		}
 	}
-	if len(regular) == 0 && backup >= 0 {
-		return []int{backup}
+	if len(regular) == 0 {
+		return backups
 	}
 	return regular
 }
