@@ -44,6 +44,10 @@ func (t TLS) Check() error {
 	return errors.Join(problems...)
 }
 
+// Config is for a connection to host that has nothing to do with a Client: authorities are those of t alone. With neither SNI
+// nor VerifyHost the certificate's names aren't compared.
+func (t TLS) Config(host string) *tls.Config { return t.config("", host) }
+
 // config is for a connection to host, with the authorities of defaultCA where t names none.
 func (t TLS) config(defaultCA, host string) *tls.Config {
 	cfg := &tls.Config{
