@@ -50,6 +50,22 @@ func (s shortage) usable() int {
 	return len(s.svc.Usable())
 }
 
+// mostQueued is how many clients may wait for the servers that are up, or for the client's own; 0 is any number.
+func (s shortage) mostQueued() int {
+	most := 0
+	for _, i := range s.svc.Usable() {
+		if s.home != "" && s.svc.Servers[i].Member != s.home {
+			continue
+		}
+		own := s.svc.OptionsOf(i).MaxQueue
+		if own == 0 {
+			return 0
+		}
+		most += own
+	}
+	return most
+}
+
 // refusal puts it to a client: each server's reason, and for those that were tried what became of it.
 func (s shortage) refusal(service string, failures map[string]error) *refusal {
 	switch {
