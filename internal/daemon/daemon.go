@@ -26,6 +26,7 @@ import (
 	"github.com/pgporter/pgporter/internal/resolve"
 	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/state"
+	"github.com/pgporter/pgporter/internal/upstream"
 	"github.com/pgporter/pgporter/internal/web"
 )
 
@@ -88,14 +89,18 @@ type Daemon struct {
 	log     *slog.Logger
 	engine  Engine
 	started time.Time
+	// upstream watches the servers of generic services; nil where HAProxy does.
+	upstream *upstream.Watcher
 
 	// taking serialises configuration changes. It guards closed, after which no order from elsewhere is taken.
 	taking sync.Mutex
 	closed bool
 	// mu guards what follows; it is never held while anything waits.
-	mu       sync.Mutex
-	running  map[string]*runningCluster
-	order    []string
+	mu      sync.Mutex
+	running map[string]*runningCluster
+	order   []string
+	// watching are the checks of the generic services that run.
+	watching *upstream.Prepared
 	node     string
 	plan     service.Plan
 	sent     *Sent
@@ -120,6 +125,7 @@ type runningCluster struct {
 func Run(ctx context.Context, cfg Config) error {
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), running: map[string]*runningCluster{}}
 	if cfg.HAProxy == nil {
+		d.upstream = upstream.New(cfg.Logger)
 		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck})}
 	} else {
 		h := *cfg.HAProxy
@@ -136,6 +142,9 @@ func Run(ctx context.Context, cfg Config) error {
 	d.loopCtx = loopCtx
 	defer d.loops.Wait()
 	defer stopLoops()
+	if d.upstream != nil {
+		d.loops.Go(func() { d.upstream.Run(loopCtx) })
+	}
 
 	loaded, err := cfg.Source.Load(ctx)
 	if err != nil {
@@ -183,9 +192,16 @@ const firstChecks = 2 * time.Second
 func (d *Daemon) awaitFirstChecks(ctx context.Context, clusters map[string]*runningCluster) {
 	ctx, cancel := context.WithTimeout(ctx, firstChecks)
 	defer cancel()
+	var boards []*state.Board
 	for _, r := range clusters {
+		boards = append(boards, r.loop.Board())
+	}
+	if d.upstream != nil {
+		boards = append(boards, d.upstream.Board())
+	}
+	for _, board := range boards {
 		for {
-			view, replaced := r.loop.Board().Watch()
+			view, replaced := board.Watch()
 			if checked(view) {
 				break
 			}
@@ -196,6 +212,17 @@ func (d *Daemon) awaitFirstChecks(ctx context.Context, clusters map[string]*runn
 			}
 		}
 	}
+}
+
+// watch has the servers of generic services watched; nil is none.
+func (d *Daemon) watch(checks *upstream.Prepared) {
+	if d.upstream == nil {
+		return
+	}
+	if checks == nil {
+		checks = &upstream.Prepared{}
+	}
+	d.upstream.Replace(checks)
 }
 
 // checked says that every member was asked for every service that it may carry.
@@ -257,7 +284,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		d.log.Warn(w)
 	}
 	d.mu.Lock()
-	current, generics := d.running, d.plan.Generics
+	current, generics, watching := d.running, d.plan.Generics, d.watching
 	d.mu.Unlock()
 
 	// All that can fail comes first.
@@ -284,6 +311,13 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 	var order []string
 	offer := Offer{Generics: l.Plan.Generics, Base: l.Base}
 	services := len(l.Plan.Generics)
+	var checks *upstream.Prepared
+	if d.upstream != nil {
+		if checks, offer.Watched.Services, err = watched(l.Plan.Generics); err != nil {
+			return err
+		}
+		offer.Watched.Board, offer.Watched.Recheck = d.upstream.Board(), d.upstream.Recheck
+	}
 	for i, c := range l.Plan.Clusters {
 		r := &runningCluster{plan: c}
 		if old := current[c.Name]; old != nil {
@@ -308,6 +342,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		change.Abort()
 		return nil
 	}
+	d.watch(checks)
 	for name, r := range next {
 		if current[name] == nil {
 			d.start(name, r)
@@ -316,12 +351,14 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		if err := r.loop.Replace(ctx, r.plan); err != nil {
 			// Only a role change since validate, or the end of ctx, brings us here.
 			change.Abort()
+			d.watch(watching)
 			d.rollBack(next, current)
 			return fmt.Errorf("cluster %s: %w", name, err)
 		}
 	}
 	d.awaitFirstChecks(ctx, next)
 	if err := change.Commit(ctx); err != nil {
+		d.watch(watching)
 		d.rollBack(next, current)
 		return err
 	}
@@ -333,7 +370,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.running, d.order, d.node, d.assumed = next, order, l.Plan.Node, l.Assumed
-	d.plan, d.sent = l.Plan, l.Sent
+	d.plan, d.sent, d.watching = l.Plan, l.Sent, checks
 	d.loaded, d.refused = time.Now(), ""
 	d.accepted++
 	for _, a := range l.Assumed {

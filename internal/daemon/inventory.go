@@ -146,8 +146,12 @@ func harmless(running map[string]*runningCluster, generics []service.Generic, ne
 	after := serverCounts(next.Clusters)
 	var problems []error
 	for _, g := range generics {
-		if !slices.ContainsFunc(next.Generics, func(n service.Generic) bool { return n.Name == g.Name }) {
+		i := slices.IndexFunc(next.Generics, func(n service.Generic) bool { return n.Name == g.Name })
+		switch {
+		case i < 0:
 			problems = append(problems, fmt.Errorf("service %s would be removed", g.Name))
+		case len(next.Generics[i].Servers) == 0 && len(g.Servers) > 0:
+			problems = append(problems, fmt.Errorf("service %s would be left without servers", g.Name))
 		}
 	}
 	for _, r := range running {
