@@ -61,7 +61,7 @@ var rooms = map[string]room{
 	"haproxyd":  {may: "haproxy outdir service stamp state", because: "HAProxy is run by what the Boards show and what is rendered; who checks members and who reads configuration is not its business"},
 	"daemon":    {may: "api cluster control dcs diag diff discover haproxyd intake inventory plan proxy resolve section service state upstream web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"sandbox":   {because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
-	"cli":       {may: "api control daemon diag haproxyd intake inventory outdir plan render resolve sandbox service stamp", because: "commands ask the rooms that do the work; they don't reach below them"},
+	"cli":       {may: "api control daemon diag haproxyd intake inventory outdir plan render resolve sandbox section service stamp", because: "commands ask the rooms that do the work; they don't reach below them"},
 	"e2e":       {may: "api sandbox", because: "end-to-end tests use what users use"},
 }
 

@@ -30,6 +30,7 @@ func (p *planner) node(h *inventory.Host) ([]service.Cluster, []service.Generic)
 		carried = append(carried, carriedCluster{c, p.view(c, p.primary(c), true)})
 	}
 	generics := p.generics(h)
+	p.others = p.others || len(generics) > 0
 	clashing := p.settle(h, generics, carried)
 	clusters := make([]service.Cluster, 0, len(carried))
 	for _, c := range carried {

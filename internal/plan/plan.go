@@ -48,8 +48,16 @@ func (p *planner) forNode(host string) (service.Plan, diag.Problems) {
 }
 
 // All gives every cluster as its primary sees it, or, where none is declared, which is an error, as its first member does.
-func All(inv *inventory.Inventory) (service.Plan, diag.Problems) {
+func All(inv *inventory.Inventory) (service.Plan, diag.Problems) { return newPlanner(inv).all() }
+
+// AllForHAProxy gives the same where HAProxy carries the services.
+func AllForHAProxy(inv *inventory.Inventory) (service.Plan, diag.Problems) {
 	p := newPlanner(inv)
+	p.haproxy = true
+	return p.all()
+}
+
+func (p *planner) all() (service.Plan, diag.Problems) {
 	plan := service.Plan{Clusters: make([]service.Cluster, 0, len(p.clusters))}
 	for _, c := range p.clusters {
 		h := p.viewpoint(c)
@@ -61,9 +69,18 @@ func All(inv *inventory.Inventory) (service.Plan, diag.Problems) {
 	return plan, p.problems.Sorted()
 }
 
-// Check finds the problems of every node and of every cluster.
-func Check(inv *inventory.Inventory) diag.Problems {
+// Check finds the problems of every node and of every cluster, where the native engine carries the services.
+func Check(inv *inventory.Inventory) diag.Problems { return newPlanner(inv).check() }
+
+// CheckForHAProxy finds those where HAProxy does.
+func CheckForHAProxy(inv *inventory.Inventory) diag.Problems {
 	p := newPlanner(inv)
+	p.haproxy = true
+	return p.check()
+}
+
+func (p *planner) check() diag.Problems {
+	inv := p.inv
 	for _, h := range inv.Hosts() {
 		p.node(h)
 	}
@@ -86,6 +103,8 @@ type planner struct {
 	delegations map[*inventory.Host][]*cluster
 	// endpoints are etcd's URLs, once they were asked for.
 	endpoints []string
+	// others says that a host has been seen to carry services that belong to no cluster.
+	others bool
 	// infra are the hosts of the group of that name, once they were asked for.
 	infra []*inventory.Host
 }
@@ -117,7 +136,7 @@ func newPlanner(inv *inventory.Inventory) *planner {
 }
 
 func (p *planner) warnOfNone() {
-	if len(p.clusters) == 0 && p.problems.Err() == nil {
+	if len(p.clusters) == 0 && !p.others && p.problems.Err() == nil {
 		p.problems.Warnf(diag.Position{File: p.inv.File}, "hosts with pg_cluster, pg_seq and pg_role", "no host is a member of a cluster")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,20 +68,22 @@ func (s shortage) mostQueued() int {
 }
 
 // refusal puts it to a client: each server's reason, and for those that were tried what became of it.
-func (s shortage) refusal(service string, failures map[string]error) *refusal {
+func (s shortage) refusal(name string, failures map[string]error) *refusal {
 	switch {
 	case s.gone != nil:
 		return &refusal{code: codeCannotConnectNow, message: s.gone.Error()}
 	case s.svc == nil:
-		return &refusal{code: codeCannotConnectNow, message: fmt.Sprintf("service %s is not known yet", service)}
+		return &refusal{code: codeCannotConnectNow, message: fmt.Sprintf("service %s is not known yet", name)}
 	}
 	svc := s.svc
-	no := &refusal{code: codeCannotConnectNow, message: fmt.Sprintf("service %s has no usable server", service)}
+	no := &refusal{code: codeCannotConnectNow, message: fmt.Sprintf("service %s has no usable server", name)}
 	if s.outcome == balance.Full {
 		no.code = codeTooManyConnections
-		no.message = fmt.Sprintf("service %s is full: its usable servers have %d sessions each", service, svc.Options.MaxConn)
-		if s.home != "" {
-			no.message = fmt.Sprintf("service %s is full: %s, to which clients from this address belong, has no room (maxconn %d)", service, s.home, svc.Options.MaxConn)
+		no.message = fmt.Sprintf("service %s is full: its usable servers have %d sessions each", name, svc.Options.MaxConn)
+		if slices.ContainsFunc(svc.Servers, func(server service.Server) bool { return server.Own != nil }) {
+			no.message = fmt.Sprintf("service %s is full: none of its usable servers has room", name)
+		} else if s.home != "" {
+			no.message = fmt.Sprintf("service %s is full: %s, to which clients from this address belong, has no room (maxconn %d)", name, s.home, svc.Options.MaxConn)
 		}
 	}
 	lines := make([]string, 0, len(svc.Servers))
