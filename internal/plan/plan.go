@@ -41,7 +41,7 @@ func (p *planner) forNode(host string) (service.Plan, diag.Problems) {
 		return plan, p.problems.Sorted()
 	}
 	plan.Clusters, plan.Generics = p.node(h)
-	if !p.haproxy && len(plan.Clusters)+len(plan.Generics) == 0 {
+	if !p.haproxy && len(plan.Clusters)+len(plan.Generics) == 0 && p.problems.Err() == nil {
 		p.problems.Warnf(h.Pos, "pg_cluster, pg_seq and pg_role", "the host %q is a member of no cluster and carries no services", host)
 	}
 	return plan, p.problems.Sorted()
