@@ -132,7 +132,7 @@ func authorities(name string) (*x509.CertPool, error) {
 	if info, err := os.Stat(name); err == nil && info.IsDir() {
 		entries, err := os.ReadDir(name)
 		if err != nil {
-			return nil, fmt.Errorf("CA directory of Patroni's API: %w", err)
+			return nil, fmt.Errorf("CA directory: %w", err)
 		}
 		files = nil
 		for _, e := range entries {
@@ -145,7 +145,7 @@ func authorities(name string) (*x509.CertPool, error) {
 	for _, file := range files {
 		pem, err := os.ReadFile(file)
 		if err != nil {
-			return nil, fmt.Errorf("CA file of Patroni's API: %w", err)
+			return nil, fmt.Errorf("CA file: %w", err)
 		}
 		some = roots.AppendCertsFromPEM(pem) || some
 	}
