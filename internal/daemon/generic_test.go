@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/api"
+	"github.com/pgporter/pgporter/internal/service"
 )
 
 // banner is a server that says its name first and then echoes.
@@ -97,7 +98,7 @@ func TestGenericServicesNatively(t *testing.T) {
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	checked := fmt.Sprintf("check-ssl ca-file %s check port %d inter 100ms rise 1 fall 2", ca, web.Listener.Addr().(*net.TCPAddr).Port)
+	checked := fmt.Sprintf("check-ssl ca-file %s check port %d inter 100ms fastinter 100ms downinter 100ms rise 1 fall 2", ca, web.Listener.Addr().(*net.TCPAddr).Port)
 	one, two, three := banner(t, f.host, "one"), banner(t, f.host, "two"), banner(t, f.host, "three")
 	// inventory has the services mail and plain, with these lines for mail, and what else stands in the list.
 	inventory := func(lines, plain string) string {
@@ -190,5 +191,25 @@ func TestGenericServicesNatively(t *testing.T) {
 	})
 	if got := greeted(t, r.dial("2525")); got != "220 one" {
 		t.Errorf("after refusals mail greets with %q", got)
+	}
+}
+
+// TestHarmlessGenerics: an edit that nobody asked to take may not remove a service, or leave one without servers.
+func TestHarmlessGenerics(t *testing.T) {
+	one := service.Generic{Name: "a", Servers: []service.GenericServer{{Name: "s"}}}
+	other := one
+	other.Port, other.Servers = 99, []service.GenericServer{{Name: "t"}}
+	for _, test := range []struct {
+		next []service.Generic
+		want string
+	}{
+		{[]service.Generic{other, {Name: "b"}}, ""},
+		{nil, "service a would be removed"},
+		{[]service.Generic{{Name: "a"}}, "service a would be left without servers"},
+	} {
+		err := harmless(nil, []service.Generic{one}, service.Plan{Generics: test.next})
+		if got := fmt.Sprint(err); test.want == "" && err != nil || test.want != "" && !strings.HasPrefix(got, test.want+"\n") {
+			t.Errorf("%+v: %s, want %q", test.next, got, test.want)
+		}
 	}
 }
