@@ -11,7 +11,8 @@ import (
 	"github.com/pgporter/pgporter/internal/service"
 )
 
-// View is a cluster at one moment. Nobody changes it after it was published.
+// View is a cluster at one moment, or all that a node offers beside its clusters: that one has no name, no key and no members.
+// Nobody changes it after it was published.
 type View struct {
 	Cluster string
 	// Version rises by one with each View of a cluster.
