@@ -19,8 +19,9 @@ type Status struct {
 	Config     Config `json:"config"`
 	// Clusters stand in the order of the inventory.
 	Clusters []Cluster `json:"clusters"`
-	// Generic are services that belong to no cluster (haproxy_services); HAProxy alone knows of their servers. Role, State and
-	// Since of those say nothing.
+	// Generic are services that belong to no cluster (haproxy_services). Role and State of their servers say nothing, and Check
+	// says in words what servers are asked. Where HAProxy carries them it alone knows of their servers: Check and Since say
+	// nothing, either.
 	Generic []Service `json:"generic_services,omitempty"`
 	// Names is what tells the clusters' names; absent if the daemon tells none.
 	Names *Names `json:"names,omitempty"`

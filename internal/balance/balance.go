@@ -159,7 +159,7 @@ func (p *Picker) candidates(svc *state.Service, c Client) []candidate {
 	shares := make([]int, len(usable))
 	whole := false
 	for n, i := range usable {
-		shares[n] = share(svc.Options.SlowStart, c.Now.Sub(svc.Health[i].Recovered))
+		shares[n] = share(svc.OptionsOf(i).SlowStart, c.Now.Sub(svc.Health[i].Recovered))
 		whole = whole || shares[n] == wholeShare
 	}
 	all := make([]candidate, 0, len(usable))
@@ -174,7 +174,7 @@ func (p *Picker) candidates(svc *state.Service, c Client) []candidate {
 			percent = wholeShare
 		}
 		known := p.standing(server.Member)
-		limit := svc.Options.MaxConn
+		limit := svc.OptionsOf(i).MaxConn
 		if limit > 0 {
 			limit = max(1, limit*percent/wholeShare)
 		}

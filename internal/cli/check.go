@@ -10,20 +10,28 @@ import (
 )
 
 func newCheckCommand() *cobra.Command {
-	var path string
+	var path, engine string
 	c := &cobra.Command{
 		Use:   "check --inventory FILE",
 		Short: "Print every problem of an inventory",
 		Long: `Reads an inventory as every one of its nodes would and prints all problems at once as file:line:col, with what would be
-right. Exit status 2 if there is an error; warnings alone leave it at 0. Nothing is opened, bound or changed.`,
-		Example: "  pgporter check --inventory pigsty.yml",
-		Args:    cobra.NoArgs,
+right. Exit status 2 if there is an error; warnings alone leave it at 0. Nothing is opened, bound or changed.
+
+What the native engine can't carry is refused. --engine haproxy checks what nodes carry that run with it.`,
+		Example: `  pgporter check --inventory pigsty.yml
+  pgporter check --inventory pigsty.yml --engine haproxy`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if path == "" {
 				return inputError{errors.New("--inventory is missing: which file")}
 			}
+			if err := oneOf("engine", engine, engineNative, engineHAProxy); err != nil {
+				return err
+			}
 			inv, problems := readInventory(path, c.InOrStdin())
-			if inv != nil {
+			if inv != nil && engine == engineHAProxy {
+				problems = append(problems, plan.CheckForHAProxy(inv)...)
+			} else if inv != nil {
 				problems = append(problems, plan.Check(inv)...)
 			}
 			if err := problems.Err(); err != nil {
@@ -36,5 +44,12 @@ right. Exit status 2 if there is an error; warnings alone leave it at 0. Nothing
 		},
 	}
 	inventoryFlag(c, &path)
+	engineFlag(c, &engine)
 	return c
+}
+
+// engineFlag adds --engine for commands that only look at what would be carried.
+func engineFlag(c *cobra.Command, engine *string) {
+	c.Flags().StringVar(engine, "engine", engineNative, "what is to carry the services, as `ENGINE`: native, haproxy")
+	c.RegisterFlagCompletionFunc("engine", cobra.FixedCompletions([]string{engineNative, engineHAProxy}, cobra.ShellCompDirectiveNoFileComp))
 }

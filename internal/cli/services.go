@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/pgporter/pgporter/internal/diag"
 	"github.com/pgporter/pgporter/internal/plan"
 	"github.com/pgporter/pgporter/internal/resolve"
+	"github.com/pgporter/pgporter/internal/section"
 	"github.com/pgporter/pgporter/internal/service"
 )
 
@@ -21,6 +23,8 @@ import (
 type declared struct {
 	Node     string            `json:"node,omitempty"`
 	Clusters []declaredCluster `json:"clusters"`
+	// Generics are a node's services that belong to no cluster.
+	Generics []service.Generic `json:"generic_services,omitempty"`
 }
 
 type declaredCluster struct {
@@ -30,12 +34,12 @@ type declaredCluster struct {
 }
 
 func newServicesCommand() *cobra.Command {
-	var path, node, output string
+	var path, node, output, engine string
 	c := &cobra.Command{
 		Use:   "services --inventory FILE",
 		Short: "List the services that an inventory declares",
 		Long: `Lists every service with its port, check, destination, servers and backups, as the declared roles give them. What the
-members are at this moment is told by pgporter status.`,
+members are at this moment is told by pgporter status. With --node a node's haproxy_services are in the list, too.`,
 		Example: `  pgporter services --inventory pigsty.yml
   pgporter services --inventory pigsty.yml --node 10.10.10.11   # as this node sees them
   pgporter services --inventory pigsty.yml -o json | jq '.clusters[].services[].full_name'`,
@@ -47,7 +51,10 @@ members are at this moment is told by pgporter status.`,
 			if err := oneOf("output", output, "table", "json", "yaml"); err != nil {
 				return err
 			}
-			d, problems := readDeclared(path, node, c.InOrStdin())
+			if err := oneOf("engine", engine, engineNative, engineHAProxy); err != nil {
+				return err
+			}
+			d, problems := readDeclared(path, node, engine, c.InOrStdin())
 			if err := problems.Err(); err != nil {
 				return err
 			}
@@ -60,6 +67,7 @@ members are at this moment is told by pgporter status.`,
 	inventoryFlag(c, &path)
 	c.Flags().StringVar(&node, "node", "", "show what this `HOST` of the inventory serves (default: every cluster as its primary sees it)")
 	outputFlag(c, &output, "table", "json", "yaml")
+	engineFlag(c, &engine)
 	return c
 }
 
@@ -69,23 +77,26 @@ func outputFlag(c *cobra.Command, output *string, formats ...string) {
 	c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 }
 
-func readDeclared(path, node string, stdin io.Reader) (declared, diag.Problems) {
+func readDeclared(path, node, engine string, stdin io.Reader) (declared, diag.Problems) {
 	inv, problems := readInventory(path, stdin)
 	if inv == nil {
 		return declared{}, problems
 	}
 	var p service.Plan
 	var found diag.Problems
-	if node == "" {
+	switch {
+	case node != "":
+		p, found = planners[engine](inv, node)
+	case engine == engineHAProxy:
+		p, found = plan.AllForHAProxy(inv)
+	default:
 		p, found = plan.All(inv)
-	} else {
-		p, found = plan.ForNode(inv, node)
 	}
 	problems = append(problems, found...)
 	if problems.Err() != nil {
 		return declared{}, problems
 	}
-	d := declared{Node: p.Node, Clusters: []declaredCluster{}}
+	d := declared{Node: p.Node, Clusters: []declaredCluster{}, Generics: p.Generics}
 	for _, cluster := range p.Clusters {
 		set, err := resolve.Set(cluster, nil)
 		if err != nil {
@@ -111,18 +122,39 @@ func (d declared) print(w io.Writer, format string) error {
 	fmt.Fprintln(table, "SERVICE\tLISTEN\tCHECK\tDESTINATION\tSERVERS\tBACKUPS")
 	for _, cluster := range d.Clusters {
 		for _, s := range cluster.Services {
-			var servers, backups []string
-			for _, server := range s.Servers {
-				if server.Backup {
-					backups = append(backups, server.Member)
-				} else {
-					servers = append(servers, server.Member)
-				}
-			}
+			servers, backups := serversOf(s)
 			fmt.Fprintf(table, "%s\t%s:%d\t%s\t%s\t%s\t%s\n", s.FullName, s.IP, s.Port, s.Check, destination(s), orDash(servers), orDash(backups))
 		}
 	}
+	for _, g := range d.Generics {
+		// What HAProxy alone can do leaves the words as they would be without it.
+		s, _ := section.Parse(g)
+		servers, backups := serversOf(s.Service)
+		port, checked := "-", "-"
+		for i, server := range s.Servers {
+			if port = fmt.Sprintf("port %d", server.Port); i > 0 && server.Port != s.Servers[0].Port {
+				port = "-"
+				break
+			}
+		}
+		if slices.ContainsFunc(s.Checks, func(c *section.Check) bool { return c != nil }) {
+			checked = s.Check
+		}
+		fmt.Fprintf(table, "%s\t%s:%d\t%s\t%s\t%s\t%s\n", g.Name, g.IP, g.Port, checked, port, orDash(servers), orDash(backups))
+	}
 	return table.Flush()
+}
+
+// serversOf gives the names of a service's servers, the regular ones and the backups.
+func serversOf(s service.Service) (servers, backups []string) {
+	for _, server := range s.Servers {
+		if server.Backup {
+			backups = append(backups, server.Member)
+		} else {
+			servers = append(servers, server.Member)
+		}
+	}
+	return servers, backups
 }
 
 // destination is the destination's name with the port it means, if all servers agree on one.

@@ -214,7 +214,11 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 		for _, v := range c.Services {
 			name, listen := v.FullName, v.Listen
 			if len(v.Servers) == 0 {
-				fmt.Fprintf(table, "%s\t%s\t-\t-\tdown\t0\t-\tno member is selected\n", name, listen)
+				why := "no member is selected"
+				if c.Name == "" {
+					why = "it has no servers"
+				}
+				fmt.Fprintf(table, "%s\t%s\t-\t-\tdown\t0\t-\t%s\n", name, listen, why)
 				painted = append(painted, red)
 			}
 			for _, r := range v.Servers {

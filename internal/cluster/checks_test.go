@@ -158,7 +158,7 @@ func TestReadable(t *testing.T) {
 	}{
 		{"", true, ""},
 		{"ca-file " + absent, false, ""},
-		{"ca-file " + absent, true, "service pg-test-replica: options: CA file of Patroni's API: open " + absent + ": no such file or directory"},
+		{"ca-file " + absent, true, "service pg-test-replica: options: CA file: open " + absent + ": no such file or directory"},
 		{"check-ssl verify none crt " + absent, false, "service pg-test-replica: options: client certificate: open " + absent + ": no such file or directory"},
 		{"check-ssl ca-file " + empty, false, "service pg-test-replica: options: CA file " + empty + " holds no certificate"},
 		{"check-ssl ca-file " + patroni.SystemCA, false, ""},

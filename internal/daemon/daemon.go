@@ -26,6 +26,7 @@ import (
 	"github.com/pgporter/pgporter/internal/resolve"
 	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/state"
+	"github.com/pgporter/pgporter/internal/upstream"
 	"github.com/pgporter/pgporter/internal/vipd"
 	"github.com/pgporter/pgporter/internal/web"
 )
@@ -97,14 +98,18 @@ type Daemon struct {
 	// vips keeps the virtual addresses; nil if it isn't to.
 	vips    *vipd.Keeper
 	started time.Time
+	// upstream watches the servers of generic services; nil where HAProxy does.
+	upstream *upstream.Watcher
 
 	// taking serialises configuration changes. It guards closed, after which no order from elsewhere is taken.
 	taking sync.Mutex
 	closed bool
 	// mu guards what follows; it is never held while anything waits.
-	mu       sync.Mutex
-	running  map[string]*runningCluster
-	order    []string
+	mu      sync.Mutex
+	running map[string]*runningCluster
+	order   []string
+	// watching are the checks of the generic services that run.
+	watching *upstream.Prepared
 	node     string
 	plan     service.Plan
 	sent     *Sent
@@ -131,6 +136,7 @@ type runningCluster struct {
 func Run(ctx context.Context, cfg Config) error {
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), running: map[string]*runningCluster{}}
 	if cfg.HAProxy == nil {
+		d.upstream = upstream.New(cfg.Logger)
 		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck})}
 	} else {
 		h := *cfg.HAProxy
@@ -150,6 +156,9 @@ func Run(ctx context.Context, cfg Config) error {
 	d.loopCtx = loopCtx
 	defer d.loops.Wait()
 	defer stopLoops()
+	if d.upstream != nil {
+		d.loops.Go(func() { d.upstream.Run(loopCtx) })
+	}
 
 	loaded, err := cfg.Source.Load(ctx)
 	if err != nil {
@@ -203,9 +212,16 @@ const firstChecks = 2 * time.Second
 func (d *Daemon) awaitFirstChecks(ctx context.Context, clusters map[string]*runningCluster) {
 	ctx, cancel := context.WithTimeout(ctx, firstChecks)
 	defer cancel()
+	var boards []*state.Board
 	for _, r := range clusters {
+		boards = append(boards, r.loop.Board())
+	}
+	if d.upstream != nil {
+		boards = append(boards, d.upstream.Board())
+	}
+	for _, board := range boards {
 		for {
-			view, replaced := r.loop.Board().Watch()
+			view, replaced := board.Watch()
 			if checked(view) {
 				break
 			}
@@ -216,6 +232,17 @@ func (d *Daemon) awaitFirstChecks(ctx context.Context, clusters map[string]*runn
 			}
 		}
 	}
+}
+
+// watch has the servers of generic services watched; nil is none.
+func (d *Daemon) watch(checks *upstream.Prepared) {
+	if d.upstream == nil {
+		return
+	}
+	if checks == nil {
+		checks = &upstream.Prepared{}
+	}
+	d.upstream.Replace(checks)
 }
 
 // checked says that every member was asked for every service that it may carry.
@@ -277,7 +304,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		d.log.Warn(w)
 	}
 	d.mu.Lock()
-	current, before := d.running, d.plan
+	current, before, watching := d.running, d.plan, d.watching
 	d.mu.Unlock()
 
 	// All that can fail comes first.
@@ -317,6 +344,13 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 	var order []string
 	carried := make(map[string]*runningCluster, len(l.Plan.Clusters))
 	offer := Offer{Node: l.Plan.Node, Names: l.Plan.Names, Generics: l.Plan.Generics, Base: l.Base}
+	var checks *upstream.Prepared
+	if d.upstream != nil {
+		if checks, offer.Watched.Services, err = read(l.Plan.Generics); err != nil {
+			return err
+		}
+		offer.Watched.Board, offer.Watched.Recheck = d.upstream.Board(), d.upstream.Recheck
+	}
 	services := len(l.Plan.Generics)
 	for i, c := range l.Plan.Clusters {
 		carried[c.Name] = next[c.Name]
@@ -339,7 +373,13 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		change.Abort()
 		return nil
 	}
+	d.watch(checks)
 	undoEtcd := d.declareEtcd(l)
+	undo := func() {
+		undoEtcd()
+		d.watch(watching)
+		d.rollBack(next, current)
+	}
 	for name, r := range next {
 		if current[name] == nil {
 			d.start(name, r)
@@ -348,15 +388,13 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		if err := r.loop.Replace(ctx, r.plan); err != nil {
 			// Only a role change since validate, or the end of ctx, brings us here.
 			change.Abort()
-			undoEtcd()
-			d.rollBack(next, current)
+			undo()
 			return fmt.Errorf("cluster %s: %w", name, err)
 		}
 	}
 	d.awaitFirstChecks(ctx, carried)
 	if err := change.Commit(ctx); err != nil {
-		undoEtcd()
-		d.rollBack(next, current)
+		undo()
 		return err
 	}
 	tellParts()
@@ -368,7 +406,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.running, d.order, d.node, d.assumed = next, order, l.Plan.Node, l.Assumed
-	d.plan, d.sent = l.Plan, l.Sent
+	d.plan, d.sent, d.watching = l.Plan, l.Sent, checks
 	d.loaded, d.refused = time.Now(), ""
 	d.accepted++
 	for _, a := range l.Assumed {

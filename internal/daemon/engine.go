@@ -7,6 +7,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/haproxyd"
 	"github.com/pgporter/pgporter/internal/proxy"
+	"github.com/pgporter/pgporter/internal/section"
 	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/state"
 )
@@ -65,6 +66,8 @@ type Offer struct {
 	Names     []service.Naming
 	Elsewhere []OfferedCluster
 	Generics  []service.Generic
+	// Watched are the Generics as the native engine carries them, with what knows their health; unset for HAProxy.
+	Watched Watched
 	// Base is what a HAProxy of our own stands on; nil for the one that it stands on already.
 	Base *service.Base
 }
@@ -74,6 +77,14 @@ type OfferedCluster struct {
 	service.Cluster
 	Set   service.Set
 	Board *state.Board
+}
+
+// Watched are generic services and their Board.
+type Watched struct {
+	Services []section.Service
+	Board    *state.Board
+	// Recheck has a server's health looked at out of turn.
+	Recheck func(service, member string)
 }
 
 // Traffic is what an engine has of a service.
@@ -98,6 +109,10 @@ type ServerTraffic struct {
 // native is our own engine.
 type native struct{ *proxy.Engine }
 
+// lastingInterest is how long after its last server was lost a generic service has clients wait for the next: what Pigsty's
+// usual TTL is for a cluster.
+const lastingInterest = 30 * time.Second
+
 // Prepare opens the ports that aren't open yet.
 func (n native) Prepare(_ context.Context, o Offer) (Change, error) {
 	var endpoints []proxy.Endpoint
@@ -106,7 +121,16 @@ func (n native) Prepare(_ context.Context, o Offer) (Change, error) {
 			endpoints = append(endpoints, proxy.Endpoint{Cluster: c.Name, Definition: definition, Board: c.Board, TTL: time.Duration(c.TTL) * time.Second})
 		}
 	}
-	change, err := n.Engine.Prepare(endpoints)
+	var raws []proxy.RawEndpoint
+	for _, s := range o.Watched.Services {
+		name := s.FullName
+		raws = append(raws, proxy.RawEndpoint{
+			Endpoint: proxy.Endpoint{Definition: s.Definition, Board: o.Watched.Board, TTL: lastingInterest},
+			Raw: proxy.Raw{Once: s.Once, Connect: s.Connect, Queue: s.Queue, Idle: s.Idle,
+				Recheck: func(member string) { o.Watched.Recheck(name, member) }},
+		})
+	}
+	change, err := n.Engine.Prepare(endpoints, raws...)
 	if err != nil {
 		return nil, err
 	}

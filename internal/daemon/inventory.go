@@ -157,8 +157,12 @@ func harmless(before, next service.Plan) error {
 	after := serverCounts(next.Clusters)
 	var problems []error
 	for _, g := range before.Generics {
-		if !slices.ContainsFunc(next.Generics, func(n service.Generic) bool { return n.Name == g.Name }) {
+		i := slices.IndexFunc(next.Generics, func(n service.Generic) bool { return n.Name == g.Name })
+		switch {
+		case i < 0:
 			problems = append(problems, fmt.Errorf("service %s would be removed", g.Name))
+		case len(next.Generics[i].Servers) == 0 && len(g.Servers) > 0:
+			problems = append(problems, fmt.Errorf("service %s would be left without servers", g.Name))
 		}
 	}
 	for name, had := range serverCounts(before.Clusters) {

@@ -64,6 +64,13 @@ func (d *Daemon) Status() api.Status {
 		}
 		s.Clusters = append(s.Clusters, c)
 	}
+	if d.upstream != nil {
+		view := d.upstream.Board().View()
+		for i := range view.Services {
+			s.Generic = append(s.Generic, serviceStatus(&view.Services[i], nil, traffic))
+		}
+		return s
+	}
 	for _, g := range d.plan.Generics {
 		s.Generic = append(s.Generic, genericStatus(g, traffic[g.Name]))
 	}

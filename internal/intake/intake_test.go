@@ -146,19 +146,25 @@ func TestRefusals(t *testing.T) {
 
 func TestWhatTheNativeEngineCanCarry(t *testing.T) {
 	o := sample()
-	o.Plan.Generics = nil
 	if err := Native(o.Plan); err != nil {
 		t.Errorf("a plan for it: %v", err)
 	}
 	o = sample()
 	o.Plan.Clusters[0].Definitions[0].Balance = "static-rr"
 	o.Plan.Clusters[0].Definitions[1].Options, _ = service.ParseOptions("inter 1s ssl")
+	o.Plan.Generics[0].Protocol = "http"
+	o.Plan.Generics[0].Options = append(o.Plan.Generics[0].Options, "option forwardfor")
+	o.Plan.Generics[0].Default += " cookie a"
+	o.Plan.Generics[0].Servers[0].Options += " track b/c"
 	if _, err := o.Encode(); err != nil {
 		t.Errorf("HAProxy could: %v", err)
 	}
 	want := "service pg-test-primary: balance static-rr is not supported by the native engine\n" +
 		"service pg-test-extra: option ssl isn't supported by the native engine\n" +
-		"service etcd belongs to no cluster, which the native engine doesn't carry"
+		"service etcd: protocol http isn't supported by the native engine; tcp; or HAProxy as the engine (--engine haproxy)\n" +
+		"service etcd: options: option forwardfor isn't supported by the native engine; leave it out; or HAProxy as the engine (--engine haproxy)\n" +
+		"service etcd: default: option cookie isn't supported by the native engine; leave it out: it is about HTTP; or HAProxy as the engine (--engine haproxy)\n" +
+		"service etcd: server etcd-1: option track isn't supported by the native engine; leave it out: a member is checked once for all services; or HAProxy as the engine (--engine haproxy)"
 	if err := Native(o.Plan); err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
 	}

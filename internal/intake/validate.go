@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgporter/pgporter/internal/section"
 	"github.com/pgporter/pgporter/internal/selector"
 	"github.com/pgporter/pgporter/internal/service"
 )
@@ -159,7 +160,10 @@ func Native(p service.Plan) error {
 		}
 	}
 	for _, g := range p.Generics {
-		c.that(false, "service %s belongs to no cluster, which the native engine doesn't carry", g.Name)
+		_, problems := section.Parse(g)
+		for _, what := range section.Errors(g, problems) {
+			c.that(false, "%s", what)
+		}
 	}
 	return c.err()
 }

@@ -192,7 +192,7 @@ func TestTLS(t *testing.T) {
 		{"another name than the certificate's", "", other, "not localhost"},
 		{"another address than the certificate's", "", elsewhere.URL, "not 127.0.0.2"},
 		{"another address, private authority", authority, elsewhere.URL, ""},
-		{"no such file", filepath.Join(dir, "none.crt"), server.URL, "CA file of Patroni's API"},
+		{"no such file", filepath.Join(dir, "none.crt"), server.URL, "CA file"},
 		{"no certificate in it", empty, server.URL, "holds no certificate"},
 		{"plain HTTP", authority, strings.Replace(server.URL, "https", "http", 1), "400"},
 	} {

@@ -44,6 +44,10 @@ func (t TLS) Check() error {
 	return errors.Join(problems...)
 }
 
+// Config is for a connection to host that has nothing to do with a Client: authorities are those of t alone. With neither SNI
+// nor VerifyHost the certificate's names aren't compared.
+func (t TLS) Config(host string) *tls.Config { return t.config("", host) }
+
 // config is for a connection to host, with the authorities of defaultCA where t names none.
 func (t TLS) config(defaultCA, host string) *tls.Config {
 	cfg := &tls.Config{
@@ -128,7 +132,7 @@ func authorities(name string) (*x509.CertPool, error) {
 	if info, err := os.Stat(name); err == nil && info.IsDir() {
 		entries, err := os.ReadDir(name)
 		if err != nil {
-			return nil, fmt.Errorf("CA directory of Patroni's API: %w", err)
+			return nil, fmt.Errorf("CA directory: %w", err)
 		}
 		files = nil
 		for _, e := range entries {
@@ -141,7 +145,7 @@ func authorities(name string) (*x509.CertPool, error) {
 	for _, file := range files {
 		pem, err := os.ReadFile(file)
 		if err != nil {
-			return nil, fmt.Errorf("CA file of Patroni's API: %w", err)
+			return nil, fmt.Errorf("CA file: %w", err)
 		}
 		some = roots.AppendCertsFromPEM(pem) || some
 	}

@@ -186,8 +186,8 @@ func TestTLSCheck(t *testing.T) {
 		{TLS{}, ""},
 		{TLS{CAFile: SystemCA}, ""},
 		{TLS{CAFile: ca, CertFile: both}, ""},
-		{TLS{CAFile: filepath.Join(i.dir, "none")}, "CA file of Patroni's API: open " + filepath.Join(i.dir, "none") + ": no such file or directory"},
-		{TLS{CAFile: both + "/x", CertFile: alone}, "CA file of Patroni's API: open " + both + "/x: not a directory\nclient certificate " + alone +
+		{TLS{CAFile: filepath.Join(i.dir, "none")}, "CA file: open " + filepath.Join(i.dir, "none") + ": no such file or directory"},
+		{TLS{CAFile: both + "/x", CertFile: alone}, "CA file: open " + both + "/x: not a directory\nclient certificate " + alone +
 			" has no key in it: open " + alone + ".key: no such file or directory"},
 		{TLS{CertFile: mixed}, "client certificate " + mixed + " with the key in " + mixed + ": tls: private key does not match public key"},
 	} {

@@ -16,8 +16,7 @@ type carriedCluster struct {
 }
 
 // node gives what one node carries, with the problems that only this node has: its own cluster, without services if those are
-// delegated to others, and the clusters whose services are delegated to it, as their primaries see them. Generic services are
-// carried by HAProxy only; the native engine is told of them, since they take ports on the node.
+// delegated to others, and the clusters whose services are delegated to it, as their primaries see them.
 func (p *planner) node(h *inventory.Host) ([]service.Cluster, []service.Generic) {
 	var carried []carriedCluster
 	own, isMember := p.of[h]
@@ -30,7 +29,8 @@ func (p *planner) node(h *inventory.Host) ([]service.Cluster, []service.Generic)
 	for _, c := range p.delegatedTo(h) {
 		carried = append(carried, carriedCluster{c, p.view(c, p.primary(c), true)})
 	}
-	generics := p.nodeGenerics(h)
+	generics := p.generics(h)
+	p.others = p.others || len(generics) > 0
 	clashing := p.settle(h, generics, carried)
 	clusters := make([]service.Cluster, 0, len(carried))
 	for _, c := range carried {
@@ -42,9 +42,6 @@ func (p *planner) node(h *inventory.Host) ([]service.Cluster, []service.Generic)
 		}
 		clusters = append(clusters, seen)
 	}
-	if !p.haproxy {
-		return clusters, nil
-	}
 	var sound []service.Generic
 	for _, g := range generics {
 		if !clashing[clash{"", g.Name}] {
@@ -52,22 +49,6 @@ func (p *planner) node(h *inventory.Host) ([]service.Cluster, []service.Generic)
 		}
 	}
 	return clusters, sound
-}
-
-// nodeGenerics gives a node's generic services. Natively their own mistakes are nobody's concern, but that they aren't carried
-// is worth a word.
-func (p *planner) nodeGenerics(h *inventory.Host) []generic {
-	if p.haproxy {
-		return p.generics(h)
-	}
-	kept := p.problems
-	generics := p.generics(h)
-	p.problems = kept
-	if len(generics) > 0 {
-		pos, _ := h.Place("haproxy_services")
-		p.problems.Warnf(pos, "HAProxy for these", "haproxy_services are not carried by the native engine yet")
-	}
-	return generics
 }
 
 // provider gives the group that a host's services are delegated to, or nil if the host's own cluster carries them.

@@ -6,9 +6,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/pgporter/pgporter/internal/diag"
 	"github.com/pgporter/pgporter/internal/inventory"
+	"github.com/pgporter/pgporter/internal/section"
 	"github.com/pgporter/pgporter/internal/service"
 )
 
@@ -23,6 +25,17 @@ const (
 type generic struct {
 	service.Generic
 	pos, portPos diag.Position
+	// places tell where the parts are that the native engine may refuse.
+	places genericPlaces
+}
+
+// genericPlaces are a service's texts in the inventory, at the indices that they have in its Generic.
+type genericPlaces struct {
+	protocol     diag.Position
+	lines        []func(offset int) diag.Position
+	words        func(offset int) diag.Position
+	serverWords  []func(offset int) diag.Position
+	serverLabels []string
 }
 
 // genericKeys are the keys of an entry of haproxy_services, with how each is read. The first three are required.
@@ -102,8 +115,44 @@ func (p *planner) generic(i int, v inventory.Value) (generic, bool) {
 	if protocol, _ := v.Get("protocol"); protocol.Kind() == inventory.Text {
 		r.g.Protocol, _ = protocol.Text()
 	}
+	at := func(int) diag.Position { return v.Pos() }
+	r.g.places.protocol, r.g.places.words = v.Pos(), at
 	readEntry(r, &r.entryReader, genericKeys, v)
+	if !p.haproxy && v.Kind() == inventory.Map {
+		r.native()
+	}
 	return r.g, r.sound
+}
+
+// native refuses what the native engine can't carry.
+func (r *genericReader) native() {
+	_, problems := section.Parse(r.g.Generic)
+	places := r.g.places
+	for _, n := range problems {
+		var pos diag.Position
+		prefix := ""
+		switch n.Part {
+		case section.InBalance:
+			// Reading it has said so.
+			continue
+		case section.InProtocol:
+			pos = places.protocol
+		case section.InLine:
+			pos, prefix = places.lines[n.Index](n.Offset), "options: "
+		case section.InDefault:
+			pos, prefix = places.words(n.Offset), "default: "
+		case section.InServer:
+			pos, prefix = places.serverWords[n.Index](n.Offset), "options: "
+			if label, is := strings.CutPrefix(places.serverLabels[n.Index], r.label+": "); is {
+				prefix = label + ": " + prefix
+			}
+		}
+		if n.Minor {
+			r.p.problems.Warnf(pos, n.Want, "%s: %s%s", r.label, prefix, n.What)
+			continue
+		}
+		r.fail(pos, n.Want, "%s%s", prefix, n.What)
+	}
 }
 
 type genericReader struct {
@@ -124,6 +173,7 @@ func (r *genericReader) readMaxConn(v inventory.Value) {
 }
 
 func (r *genericReader) readProtocol(v inventory.Value) {
+	r.g.places.protocol = v.Pos()
 	if text, _ := v.Text(); text != "tcp" && text != "http" {
 		r.fail(v.Pos(), "tcp or http", "protocol is %s", v.Describe())
 	}
@@ -135,7 +185,9 @@ func (r *genericReader) readBalance(v inventory.Value) {
 	r.sound = r.sound && ok
 }
 
-func (r *genericReader) readDefault(v inventory.Value) { r.g.Default = r.serverWords(v, "default") }
+func (r *genericReader) readDefault(v inventory.Value) {
+	r.g.Default, r.g.places.words = r.serverWords(v, "default"), v.At
+}
 
 // readOptions reads the raw lines: a list of texts, or one text with a line for each.
 func (r *genericReader) readOptions(v inventory.Value) {
@@ -156,7 +208,7 @@ func (r *genericReader) readOptions(v inventory.Value) {
 		}
 		offset := 0
 		for one := range strings.Lines(text) {
-			r.listenLine(line, offset, strings.TrimSpace(one))
+			r.listenLine(line, offset+len(one)-len(strings.TrimLeftFunc(one, unicode.IsSpace)), strings.TrimSpace(one))
 			offset += len(one)
 		}
 	}
@@ -175,6 +227,7 @@ func (r *genericReader) listenLine(v inventory.Value, offset int, line string) {
 		r.fail(v.At(offset), "what it is to do", "options: nothing follows %s", words[0])
 	default:
 		r.g.Options = append(r.g.Options, line)
+		r.g.places.lines = append(r.g.places.lines, func(in int) diag.Position { return v.At(offset + in) })
 	}
 }
 
@@ -198,8 +251,17 @@ func (r *genericReader) readServers(v inventory.Value) {
 		}
 		taken[s.s.Name] = item.Pos()
 		r.sound = r.sound && s.sound
-		s.s.Options = strings.TrimSpace(s.weightWord + " " + s.s.Options)
+		text := s.weightWord + " " + s.s.Options
+		s.s.Options = strings.TrimSpace(text)
+		before := len(s.weightWord) + 1 - (len(text) - len(strings.TrimLeftFunc(text, unicode.IsSpace)))
 		r.g.Servers = append(r.g.Servers, s.s)
+		r.g.places.serverLabels = append(r.g.places.serverLabels, label)
+		r.g.places.serverWords = append(r.g.places.serverWords, func(offset int) diag.Position {
+			if s.words.Kind() != inventory.Text {
+				return item.Pos()
+			}
+			return s.words.At(offset - before)
+		})
 	}
 }
 
@@ -208,6 +270,8 @@ type genericServerReader struct {
 	s service.GenericServer
 	// weightWord is a weight that is no number, in the words of the server line.
 	weightWord string
+	// words is the value of options, if it has one.
+	words inventory.Value
 }
 
 func (r *genericServerReader) readName(v inventory.Value) { r.s.Name = r.name(v) }
@@ -259,7 +323,7 @@ func (r *genericServerReader) readWeight(v inventory.Value) {
 
 func (r *genericServerReader) readOptions(v inventory.Value) {
 	if v.Kind() != inventory.Null {
-		r.s.Options = r.serverWords(v, "options")
+		r.s.Options, r.words = r.serverWords(v, "options"), v
 	}
 }
 

@@ -21,14 +21,14 @@ import (
 	"github.com/pgporter/pgporter/internal/service"
 )
 
-// ForNode gives the clusters that an inventory host is a member of, as that host's variables describe them, for the native
-// engine: what only HAProxy can do is refused by name.
+// ForNode gives what an inventory host carries: the clusters that it is a member of, as its variables describe them, and its
+// haproxy_services as Generics. It is for the native engine: what only HAProxy can do is refused by name.
 func ForNode(inv *inventory.Inventory, host string) (service.Plan, diag.Problems) {
 	return newPlanner(inv).forNode(host)
 }
 
 // ForHAProxy gives the same for a node whose services HAProxy carries: options and algorithms that the native engine
-// hasn't are taken, and the node's haproxy_services are the Plan's Generics.
+// hasn't are taken.
 func ForHAProxy(inv *inventory.Inventory, host string) (service.Plan, diag.Problems) {
 	p := newPlanner(inv)
 	p.haproxy = true
@@ -45,15 +45,23 @@ func (p *planner) forNode(host string) (service.Plan, diag.Problems) {
 	}
 	plan.Clusters, plan.Generics = p.node(h)
 	plan.Clusters = p.withVIP(h, plan.Clusters)
-	if !p.haproxy && len(plan.Clusters) == 0 {
+	if !p.haproxy && len(plan.Clusters)+len(plan.Generics) == 0 && p.problems.Err() == nil {
 		p.problems.Warnf(h.Pos, "pg_cluster, pg_seq and pg_role", "the host %q is a member of no cluster and carries no services", host)
 	}
 	return plan, p.problems.Sorted()
 }
 
 // All gives every cluster as its primary sees it, or, where none is declared, which is an error, as its first member does.
-func All(inv *inventory.Inventory) (service.Plan, diag.Problems) {
+func All(inv *inventory.Inventory) (service.Plan, diag.Problems) { return newPlanner(inv).all() }
+
+// AllForHAProxy gives the same where HAProxy carries the services.
+func AllForHAProxy(inv *inventory.Inventory) (service.Plan, diag.Problems) {
 	p := newPlanner(inv)
+	p.haproxy = true
+	return p.all()
+}
+
+func (p *planner) all() (service.Plan, diag.Problems) {
 	plan := service.Plan{Clusters: make([]service.Cluster, 0, len(p.clusters))}
 	for _, c := range p.clusters {
 		h := p.viewpoint(c)
@@ -65,9 +73,18 @@ func All(inv *inventory.Inventory) (service.Plan, diag.Problems) {
 	return plan, p.problems.Sorted()
 }
 
-// Check finds the problems of every node and of every cluster.
-func Check(inv *inventory.Inventory) diag.Problems {
+// Check finds the problems of every node and of every cluster, where the native engine carries the services.
+func Check(inv *inventory.Inventory) diag.Problems { return newPlanner(inv).check() }
+
+// CheckForHAProxy finds those where HAProxy does.
+func CheckForHAProxy(inv *inventory.Inventory) diag.Problems {
 	p := newPlanner(inv)
+	p.haproxy = true
+	return p.check()
+}
+
+func (p *planner) check() diag.Problems {
+	inv := p.inv
 	for _, h := range inv.Hosts() {
 		clusters, _ := p.node(h)
 		p.withVIP(h, clusters)
@@ -95,6 +112,8 @@ type planner struct {
 	endpoints []string
 	// virtuals are the clusters by their virtual addresses, once they were asked for.
 	virtuals map[netip.Addr][]*cluster
+	// others says that a host has been seen to carry services that belong to no cluster.
+	others bool
 	// infra are the hosts of the group of that name, once they were asked for.
 	infra []*inventory.Host
 }
@@ -126,7 +145,7 @@ func newPlanner(inv *inventory.Inventory) *planner {
 }
 
 func (p *planner) warnOfNone() {
-	if len(p.clusters) == 0 && p.problems.Err() == nil {
+	if len(p.clusters) == 0 && !p.others && p.problems.Err() == nil {
 		p.problems.Warnf(diag.Position{File: p.inv.File}, "hosts with pg_cluster, pg_seq and pg_role", "no host is a member of a cluster")
 	}
 }

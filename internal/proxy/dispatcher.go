@@ -48,11 +48,15 @@ type dispatcher struct {
 	roomChanged chan struct{}
 	tally       tally
 	complaints  throttle
+	// turnings are for the log's lines about clients that were closed without a word.
+	turnings throttle
 }
 
 // assignment is what a Change made a dispatcher's task.
 type assignment struct {
 	Endpoint
+	// raw is nil for PostgreSQL's services, and stays so.
+	raw      *Raw
 	at       place
 	replaced chan struct{}
 }
@@ -73,6 +77,9 @@ type session struct {
 	flow       *relay.Flow
 	// ending is set once the session was told to end.
 	ending bool
+	// moved are the bytes that it had moved when it was last looked at for idleness, movedAt when they had changed.
+	moved   int64
+	movedAt time.Time
 }
 
 func newDispatcher(e *Engine, endpoint Endpoint, at place) *dispatcher {
@@ -89,8 +96,8 @@ func (d *dispatcher) endpoint() Endpoint { return d.assigned.Load().Endpoint }
 func (d *dispatcher) service() *state.Service { return d.endpoint().Board.View().Service(d.name) }
 
 // assign gives the dispatcher a new definition or Board.
-func (d *dispatcher) assign(endpoint Endpoint, at place) {
-	old := d.assigned.Swap(&assignment{Endpoint: endpoint, at: at, replaced: make(chan struct{})})
+func (d *dispatcher) assign(endpoint Endpoint, raw *Raw, at place) {
+	old := d.assigned.Swap(&assignment{Endpoint: endpoint, raw: raw, at: at, replaced: make(chan struct{})})
 	close(old.replaced)
 	d.wake()
 }
@@ -233,8 +240,12 @@ func (d *dispatcher) serve(c *client) {
 		d.mu.Lock()
 		d.tally.refused++
 		d.mu.Unlock()
-		d.engine.log.Debug("refused a client", "service", d.name, "client", c.from.String(), "reason", no.message, "detail", no.detail)
-		refuse(d.engine.over, c.conn, no, c.declined)
+		if d.raw() != nil {
+			d.turnAway(c, no)
+		} else {
+			d.engine.log.Debug("refused a client", "service", d.name, "client", c.from.String(), "reason", no.message, "detail", no.detail)
+			refuse(d.engine.over, c.conn, no, c.declined)
+		}
 	} else {
 		d.engine.log.Debug("a client went without a session", "service", d.name, "client", c.from.String(), "reason", err)
 		_ = c.conn.Close()
@@ -251,7 +262,7 @@ func (d *dispatcher) serve(c *client) {
 // PostgreSQL's clients speak first, and what they say comes with the end of the handshake. So hearing it before a server is
 // connected takes next to no time, and costs no server a process for a client that says nothing, such as a port check.
 func (d *dispatcher) lead(c *client) error {
-	if err := c.hear(d.here, d.engine.cfg.OpeningTimeout); err != nil {
+	if err := d.hear(c); err != nil {
 		if d.here.Err() != nil {
 			return shortage{gone: context.Cause(d.here)}.refusal(d.name, nil)
 		}
@@ -277,15 +288,18 @@ func (d *dispatcher) lead(c *client) error {
 				detail: fmt.Sprintf("%s: %v", s.member, plain(err))}
 		default:
 			c.failures[s.member] = err
-			d.engine.cfg.Recheck(d.endpoint().Cluster, s.member)
+			d.recheck(s.member)
 			d.complain(s, err)
+			if d.once() {
+				return shortage{svc: d.service(), outcome: balance.None}.refusal(d.name, c.failures)
+			}
 		}
 	}
 }
 
 // attempt connects a client with the server that was picked for it. If that fails the session is forgotten.
 func (d *dispatcher) attempt(c *client, s *session) error {
-	dialer := net.Dialer{Timeout: d.engine.cfg.ConnectTimeout, KeepAlive: -1}
+	dialer := net.Dialer{Timeout: d.connectTimeout(), KeepAlive: -1}
 	server, err := dialer.DialContext(s.connecting, "tcp", s.address)
 	if err == nil {
 		if err = d.open(c, s, server.(*net.TCPConn)); err == nil {
@@ -375,7 +389,7 @@ func (d *dispatcher) register(c *client) (*session, shortage) {
 		return nil, short
 	}
 	s := &session{member: svc.Servers[i].Member, address: svc.Servers[i].Address(), epoch: svc.Health[i].Epoch,
-		client: c.from.String(), began: now, header: proxyVersionOf(svc.Options)}
+		client: c.from.String(), began: now, header: proxyVersionOf(*svc.OptionsOf(i))}
 	s.connecting, s.stop = context.WithCancelCause(d.here)
 	d.sessions[s] = struct{}{}
 	if suspected := d.suspects[s.member]; suspected != nil {

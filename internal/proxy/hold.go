@@ -80,7 +80,7 @@ func (d *dispatcher) claim(c *client) (*session, error) {
 func (d *dispatcher) refusal(c *client, short shortage) *refusal {
 	no := short.refusal(d.name, c.failures)
 	if short.gone == nil && !c.holdUntil.IsZero() && !time.Now().Before(c.holdUntil) {
-		no.message += fmt.Sprintf(" (waited %s)", d.engine.cfg.Hold)
+		no.message += fmt.Sprintf(" (waited %s)", d.hold())
 	}
 	return no
 }
@@ -88,7 +88,7 @@ func (d *dispatcher) refusal(c *client, short shortage) *refusal {
 // mayWait tells whether a client that no server takes now may wait for one: if the service has a server that may have
 // room soon, or that failed a moment ago, or had one within the cluster's TTL. d.mu is held.
 func (d *dispatcher) mayWait(c *client, short shortage) bool {
-	hold, now, usable := d.engine.cfg.Hold, time.Now(), short.usable()
+	hold, now, usable := d.hold(), time.Now(), short.usable()
 	if hold <= 0 || short.gone != nil || len(d.held) >= mostHeld {
 		return false
 	}
@@ -107,12 +107,12 @@ func (d *dispatcher) mayWait(c *client, short shortage) bool {
 // crowded tells whether as many clients wait as maxqueue allows: for each usable server, or, of a client that may be led to
 // one server only, for that one. d.mu is held.
 func (d *dispatcher) crowded(short shortage) bool {
-	limit := short.svc.Options.MaxQueue
+	limit := short.mostQueued()
 	if limit == 0 {
 		return false
 	}
 	if short.home == "" {
-		return len(d.held) >= limit*short.usable()
+		return len(d.held) >= limit
 	}
 	waiting := 0
 	for _, h := range d.held {
@@ -206,7 +206,7 @@ func (d *dispatcher) lookAfter(changed, replaced <-chan struct{}) bool {
 		}
 		d.mu.Unlock()
 		for _, member := range ask {
-			d.engine.cfg.Recheck(d.endpoint().Cluster, member)
+			d.recheck(member)
 		}
 		var again <-chan time.Time
 		if waiting {
@@ -247,7 +247,7 @@ func (d *dispatcher) avoid(c *client, now time.Time) map[string]bool {
 		}
 		members[member] = true
 	}
-	if d.engine.cfg.Hold <= 0 {
+	if d.hold() <= 0 {
 		for member := range c.failures {
 			add(member)
 		}
@@ -263,7 +263,7 @@ func (d *dispatcher) avoid(c *client, now time.Time) map[string]bool {
 
 // suspect notes that a server failed a client. d.mu is held.
 func (d *dispatcher) suspect(member string) {
-	if d.engine.cfg.Hold <= 0 {
+	if d.hold() <= 0 {
 		return
 	}
 	s := d.suspects[member]

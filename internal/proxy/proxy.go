@@ -14,6 +14,9 @@
 // of the Board ends sessions whose server left the service or whose state.Health.Epoch rose. A client that no server takes
 // in time gets PostgreSQL's own error (SQLSTATE 57P03) with each server's reason (refusal.go).
 //
+// Services that aren't PostgreSQL's (raw.go) go the same way, except that nobody is heard: whoever is accepted is connected
+// at once, and closed without a word where PostgreSQL's clients would get an error.
+//
 // A new configuration is prepared (everything that can fail: binding) and then committed (nothing can fail): see Change.
 package proxy
 
@@ -169,7 +172,12 @@ func (e *Engine) Run(ctx context.Context) error {
 }
 
 // startWatching and startAccepting are called with e.mu held while the engine runs.
-func (e *Engine) startWatching(d *dispatcher) { e.watching.Go(d.watch) }
+func (e *Engine) startWatching(d *dispatcher) {
+	e.watching.Go(d.watch)
+	if d.raw() != nil {
+		e.watching.Go(d.watchIdle)
+	}
+}
 func (e *Engine) startAccepting(l *listener) {
 	if !l.started {
 		l.started = true
@@ -187,6 +195,8 @@ type Change struct {
 // placed is an endpoint with the listener that will serve it.
 type placed struct {
 	endpoint Endpoint
+	// raw is nil for PostgreSQL's services.
+	raw      *Raw
 	listener *listener
 	// fresh says that the listener was opened for this change.
 	fresh bool
@@ -194,8 +204,9 @@ type placed struct {
 
 // Prepare does everything about a new set of endpoints that can fail: it opens each listener that isn't open yet. What
 // runs isn't touched. All failures are returned at once (errors.Join of *BindError and others), and nothing stays bound
-// then. One Change can be under way at a time. The address of an endpoint needn't exist on the node yet.
-func (e *Engine) Prepare(endpoints []Endpoint) (*Change, error) {
+// then. One Change can be under way at a time. The address of an endpoint needn't exist on the node yet. raws are the services
+// that aren't PostgreSQL's.
+func (e *Engine) Prepare(endpoints []Endpoint, raws ...RawEndpoint) (*Change, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.pending != nil {
@@ -205,6 +216,12 @@ func (e *Engine) Prepare(endpoints []Endpoint) (*Change, error) {
 		return nil, errors.New("proxy: the engine has stopped")
 	}
 	change := &Change{engine: e}
+	endpoints = slices.Clone(endpoints)
+	rawOf := map[int]*Raw{}
+	for _, r := range raws {
+		rawOf[len(endpoints)] = &r.Raw
+		endpoints = append(endpoints, r.Endpoint)
+	}
 	places, failures := e.places(endpoints)
 	kept := map[place]bool{}
 	for _, at := range places {
@@ -224,7 +241,7 @@ func (e *Engine) Prepare(endpoints []Endpoint) (*Change, error) {
 			}
 			fresh = true
 		}
-		change.plan = append(change.plan, placed{endpoint, l, fresh})
+		change.plan = append(change.plan, placed{endpoint, rawOf[i], l, fresh})
 	}
 	if len(failures) > 0 {
 		change.undo()
@@ -277,10 +294,11 @@ func (c *Change) Commit() {
 	for _, p := range c.plan {
 		name := p.endpoint.Definition.FullName
 		d := e.dispatchers[name]
-		if d != nil && d.endpoint().Cluster == p.endpoint.Cluster {
-			d.assign(p.endpoint, p.listener.at)
+		if d != nil && d.endpoint().Cluster == p.endpoint.Cluster && (d.raw() == nil) == (p.raw == nil) {
+			d.assign(p.endpoint, p.raw, p.listener.at)
 		} else {
 			d = newDispatcher(e, p.endpoint, p.listener.at)
+			d.assigned.Load().raw = p.raw
 			if e.phase == running {
 				e.startWatching(d)
 			}

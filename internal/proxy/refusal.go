@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,21 +51,39 @@ func (s shortage) usable() int {
 	return len(s.svc.Usable())
 }
 
+// mostQueued is how many clients may wait for the servers that are up, or for the client's own; 0 is any number.
+func (s shortage) mostQueued() int {
+	most := 0
+	for _, i := range s.svc.Usable() {
+		if s.home != "" && s.svc.Servers[i].Member != s.home {
+			continue
+		}
+		own := s.svc.OptionsOf(i).MaxQueue
+		if own == 0 {
+			return 0
+		}
+		most += own
+	}
+	return most
+}
+
 // refusal puts it to a client: each server's reason, and for those that were tried what became of it.
-func (s shortage) refusal(service string, failures map[string]error) *refusal {
+func (s shortage) refusal(name string, failures map[string]error) *refusal {
 	switch {
 	case s.gone != nil:
 		return &refusal{code: codeCannotConnectNow, message: s.gone.Error()}
 	case s.svc == nil:
-		return &refusal{code: codeCannotConnectNow, message: fmt.Sprintf("service %s is not known yet", service)}
+		return &refusal{code: codeCannotConnectNow, message: fmt.Sprintf("service %s is not known yet", name)}
 	}
 	svc := s.svc
-	no := &refusal{code: codeCannotConnectNow, message: fmt.Sprintf("service %s has no usable server", service)}
+	no := &refusal{code: codeCannotConnectNow, message: fmt.Sprintf("service %s has no usable server", name)}
 	if s.outcome == balance.Full {
 		no.code = codeTooManyConnections
-		no.message = fmt.Sprintf("service %s is full: its usable servers have %d sessions each", service, svc.Options.MaxConn)
-		if s.home != "" {
-			no.message = fmt.Sprintf("service %s is full: %s, to which clients from this address belong, has no room (maxconn %d)", service, s.home, svc.Options.MaxConn)
+		no.message = fmt.Sprintf("service %s is full: its usable servers have %d sessions each", name, svc.Options.MaxConn)
+		if slices.ContainsFunc(svc.Servers, func(server service.Server) bool { return server.Own != nil }) {
+			no.message = fmt.Sprintf("service %s is full: none of its usable servers has room", name)
+		} else if s.home != "" {
+			no.message = fmt.Sprintf("service %s is full: %s, to which clients from this address belong, has no room (maxconn %d)", name, s.home, svc.Options.MaxConn)
 		}
 	}
 	lines := make([]string, 0, len(svc.Servers))

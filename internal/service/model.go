@@ -173,6 +173,8 @@ type Definition struct {
 	MaxConn int     `json:"maxconn"`
 	Balance Balance `json:"balance"`
 	Options Options `json:"options"`
+	// AllBackups (option allbackups) has all usable backups carry the service, where otherwise the first does.
+	AllBackups bool `json:"all_backups,omitempty"`
 }
 
 // Set is a cluster's services resolved against roles: who would carry each, were everybody healthy.
@@ -198,6 +200,16 @@ type Server struct {
 	Weight int    `json:"weight"`
 	// Backup servers carry the service only while no regular one is usable.
 	Backup bool `json:"backup,omitempty"`
+	// Own are the options of a server that has words of its own, those of its service included; nil for the service's.
+	Own *Options `json:"-"`
+}
+
+// OptionsOf are the options that hold for a server of the service.
+func (s *Service) OptionsOf(i int) *Options {
+	if own := s.Servers[i].Own; own != nil {
+		return own
+	}
+	return &s.Options
 }
 
 // Address is host:port as a dialer takes it.

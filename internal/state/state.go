@@ -11,7 +11,8 @@ import (
 	"github.com/pgporter/pgporter/internal/service"
 )
 
-// View is a cluster at one moment. Nobody changes it after it was published.
+// View is a cluster at one moment, or all that a node offers beside its clusters: that one has no name, no key and no members.
+// Nobody changes it after it was published.
 type View struct {
 	Cluster string
 	// Version rises by one with each View of a cluster.
@@ -99,22 +100,20 @@ type Health struct {
 }
 
 // Usable gives the indices of the servers that take new clients now: the regular ones that are up with a weight above 0;
-// if there is none, the first backup that is up (HAProxy's rule without `option allbackups`).
+// if there is none, the first backup that is such a one, or all of those where the service says so (option allbackups).
 func (s *Service) Usable() []int {
-	var regular []int
-	backup := -1
+	var regular, backups []int
 	for i, server := range s.Servers {
-		if !s.Health[i].Up || server.Weight == 0 {
-			continue
-		}
-		if !server.Backup {
+		switch {
+		case !s.Health[i].Up || server.Weight == 0:
+		case !server.Backup:
 			regular = append(regular, i)
-		} else if backup < 0 {
-			backup = i
+		case s.AllBackups || len(backups) == 0:
+			backups = append(backups, i)
 		}
 	}
-	if len(regular) == 0 && backup >= 0 {
-		return []int{backup}
+	if len(regular) == 0 {
+		return backups
 	}
 	return regular
 }

@@ -1,0 +1,192 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/section"
+	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/state"
+)
+
+// logBook collects what is logged.
+type logBook struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logBook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logBook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// watching is a Watcher that runs until the test's end.
+type watching struct {
+	*Watcher
+	t   *testing.T
+	log *logBook
+}
+
+func watch(t *testing.T) *watching {
+	t.Helper()
+	w := &watching{t: t, log: &logBook{}}
+	w.Watcher = New(slog.New(slog.NewTextHandler(w.log, nil)))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+		if t.Failed() {
+			t.Logf("the log:\n%s", w.log)
+		}
+	})
+	return w
+}
+
+func (w *watching) replace(services ...service.Generic) {
+	w.t.Helper()
+	var all []section.Service
+	for _, g := range services {
+		all = append(all, parse(w.t, g))
+	}
+	p, err := Prepare(all)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.Replace(p)
+}
+
+// until waits for a View.
+func (w *watching) until(what string, holds func(*state.View) bool) *state.View {
+	w.t.Helper()
+	limit := time.After(20 * time.Second)
+	for {
+		view, replaced := w.Board().Watch()
+		if holds(view) {
+			return view
+		}
+		select {
+		case <-replaced:
+		case <-limit:
+			w.t.Fatalf("never came: %s; last seen %+v", what, view.Services)
+		}
+	}
+}
+
+// stands writes who is up: `x: a up, b down`.
+func stands(v *state.View) string {
+	var all []string
+	for _, s := range v.Services {
+		var servers []string
+		for i, carrier := range s.Servers {
+			word := "down"
+			if s.Health[i].Up {
+				word = "up"
+			}
+			servers = append(servers, carrier.Member+" "+word)
+		}
+		all = append(all, s.FullName+": "+strings.Join(servers, ", "))
+	}
+	return strings.Join(all, "; ")
+}
+
+func TestWatcher(t *testing.T) {
+	var status atomic.Int64
+	status.Store(200)
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(int(status.Load())) }))
+	defer web.Close()
+	port := web.Listener.Addr().(*net.TCPAddr).Port
+	w := watch(t)
+	if v := w.Board().View(); len(v.Services) != 0 {
+		t.Errorf("before anything: %+v", v)
+	}
+	g := generic("127.0.0.1", port, "check inter 100ms rise 2 fall 2 on-marked-down shutdown-sessions", "option httpchk GET /", "http-check expect status 200")
+	g.Servers = append(g.Servers, service.GenericServer{Name: "b", Host: "127.0.0.1", Port: 9, Backup: true})
+	w.replace(g)
+	first := w.until("a is up", func(v *state.View) bool { return stands(v) == "x: a up, b up" })
+	if h := first.Services[0].Health; h[0].Reason != "200" || h[1].Reason != "it is not checked" || first.Services[0].Check != "GET /" || !h[0].Recovered.IsZero() {
+		t.Errorf("got %+v", first.Services[0])
+	}
+
+	status.Store(503)
+	down := w.until("a is down", func(v *state.View) bool { return stands(v) == "x: a down, b up" })
+	if h := down.Services[0].Health[0]; h.Epoch <= first.Services[0].Health[0].Epoch || h.Reason != "503, not what is expected (2 in a row)" {
+		t.Errorf("its sessions haven't ended: %+v", h)
+	}
+	status.Store(200)
+	back := w.until("a is back", func(v *state.View) bool { return stands(v) == "x: a up, b up" })
+	if h := back.Services[0].Health[0]; h.Recovered.IsZero() || h.Recovered != h.Since || h.Epoch != down.Services[0].Health[0].Epoch {
+		t.Errorf("come back as %+v", h)
+	}
+
+	// A reload: b is put into maintenance, a keeps what it is, and y comes.
+	other := generic("127.0.0.1", port, "check inter 1h")
+	other.Name = "y"
+	g.Default, g.Servers[1].Options = "inter 3s", "disabled"
+	w.replace(other, g)
+	v := w.Board().View()
+	if got := stands(v); got != "y: a down; x: a up, b down" || v.Services[1].Health[0] != back.Services[0].Health[0] {
+		t.Errorf("right after a reload: %s, %+v", got, v.Services)
+	}
+	w.until("y is up", func(v *state.View) bool { return stands(v) == "y: a up; x: a up, b down" })
+
+	// Out of turn, since the next check is an hour away.
+	web.Close()
+	g.Servers[0].Options = "check inter 1h fastinter 50ms fall 1"
+	other.Servers[0].Options = "check inter 1h fastinter 50ms fall 2"
+	w.replace(other, g)
+	w.Recheck("y", "a")
+	w.until("y is down", func(v *state.View) bool { return strings.HasPrefix(stands(v), "y: a down") })
+	if got := w.log.String(); strings.Count(got, "y: no server is left: a cannot connect: connection refused (2 in a row)") != 1 {
+		t.Error("nobody says that y has no server left")
+	}
+	w.replace()
+	if v := w.Board().View(); len(v.Services) != 0 {
+		t.Errorf("at last: %+v", v)
+	}
+}
+
+// TestRegularServerEndsSessionsOnBackups has on-marked-up shutdown-backup-sessions do that.
+func TestRegularServerEndsSessionsOnBackups(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_ = l.Close()
+	w := watch(t)
+	g := generic("127.0.0.1", l.Addr().(*net.TCPAddr).Port, "check inter 50ms on-marked-up shutdown-backup-sessions")
+	g.Servers = append(g.Servers, service.GenericServer{Name: "b", Host: "127.0.0.1", Port: 9, Backup: true})
+	w.replace(g)
+	before := w.until("a is down", func(v *state.View) bool {
+		return strings.Contains(fmt.Sprint(v.Services), "connection refused")
+	})
+	if l, err = net.Listen("tcp", address); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	after := w.until("a is up", func(v *state.View) bool { return stands(v) == "x: a up, b up" })
+	if after.Services[0].Health[1].Epoch <= before.Services[0].Health[1].Epoch {
+		t.Error("the sessions on b go on")
+	}
+}
