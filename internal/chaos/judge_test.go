@@ -20,8 +20,6 @@ func history(pairs ...any) tenures {
 	return all
 }
 
-func neverFrozen(string, time.Time, time.Time) time.Duration { return 0 }
-
 func TestWritesAreLedByTheKey(t *testing.T) {
 	switched := history(0.0, "a", 10.0, "", 11.0, "b")
 	for name, test := range map[string]struct {

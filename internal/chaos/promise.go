@@ -303,7 +303,6 @@ func (a *answering) figures() []string {
 // resources compares what each pgporter holds before the clients come and after they have left.
 type resources struct {
 	field         *field
-	mu            sync.Mutex
 	before, after map[string]holding
 }
 
