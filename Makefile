@@ -27,6 +27,7 @@ demo: prerequisites build ## a real cluster on this machine, with pgporter on ev
 test: prerequisites ## every test with the race detector, those on a real cluster last
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory e2e
+	@[ "$$(id -u)" = 0 ] || echo '!!! NOT TESTED without root: virtual addresses, partitions, and access on network namespaces' >&2
 
 unit: ## go vet and the unit tests
 	@scripts/progress 'go vet' go vet ./...
