@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -23,11 +24,12 @@ import (
 	"github.com/pgporter/pgporter/internal/plan"
 )
 
-// scripted is a member whose Patroni says what the test has it say; empty is silence.
+// scripted is a member whose Patroni says what the test has it say; empty is silence. Its PostgreSQL and its PgBouncer only
+// answer whether they are there.
 type scripted struct {
-	host string
-	port int
-	role atomic.Pointer[string]
+	host                      string
+	port, postgres, pgbouncer int
+	role                      atomic.Pointer[string]
 }
 
 func newScripted(t *testing.T, host, role string) *scripted {
@@ -57,7 +59,33 @@ func newScripted(t *testing.T, host, role string) *scripted {
 	patroni.Start()
 	t.Cleanup(patroni.Close)
 	s.port = patroni.Listener.Addr().(*net.TCPAddr).Port
+	s.postgres, s.pgbouncer = door(t, host), door(t, host)
 	return s
+}
+
+// door is a port that declines encryption and has nothing else to say. It gives the port's number.
+func door(t *testing.T, host string) int {
+	l := listen(t, host)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+			if _, err := io.ReadFull(conn, make([]byte, 8)); err == nil {
+				_, _ = conn.Write([]byte("N"))
+			}
+			conn.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		<-ended
+	})
+	return l.Addr().(*net.TCPAddr).Port
 }
 
 func (s *scripted) says(role string) { s.role.Store(&role) }
@@ -66,15 +94,15 @@ func (s *scripted) says(role string) { s.role.Store(&role) }
 func pair(name string, first, second *scripted, service string) string {
 	return fmt.Sprintf(`%s:
   hosts:
-    %s: { pg_seq: 1, pg_role: primary, patroni_port: %d }
-    %s: { pg_seq: 2, pg_role: replica, patroni_port: %d }
+    %s: { pg_seq: 1, pg_role: primary, patroni_port: %d, pg_port: %d, pgbouncer_port: %d }
+    %s: { pg_seq: 2, pg_role: replica, patroni_port: %d, pg_port: %d, pgbouncer_port: %d }
   vars:
     pg_cluster: %s
     pg_rto: fast
     pg_dns_suffix: .db.example
     pg_rto_plan: { fast: [ 20, 5, 5, 15, 5, 100ms, 50ms, 100ms, 2, 1 ] }
     pg_services: [ { name: %s, port: 5499, selector: "[]", check: /read-only } ]
-`, name, first.host, first.port, second.host, second.port, name, service)
+`, name, first.host, first.port, first.postgres, first.pgbouncer, second.host, second.port, second.postgres, second.pgbouncer, name, service)
 }
 
 // withNames has a daemon tell names, in a directory for dnsmasq too.
