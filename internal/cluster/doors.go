@@ -35,9 +35,9 @@ func (s *State) knocked(e Knocked) bool {
 	return true
 }
 
-// destination is where a server's clients are led.
-func destination(carrier service.Server) health.Target {
-	return health.DestinationOf(carrier.Member, carrier.Host, carrier.Port)
+// destination is where a server's clients are led, and how they are announced.
+func destination(carrier service.Server, o service.Options) health.Target {
+	return health.DestinationOf(carrier.Member, carrier.Host, carrier.Port, o.ProxyVersion())
 }
 
 // adoptDoors fits the doors to the set: those that are in it already keep what is known of them.
@@ -45,7 +45,7 @@ func (s *State) adoptDoors(a *Actions) {
 	doors := make(map[health.Target]door, len(s.doors))
 	for _, svc := range s.set.Services {
 		for _, carrier := range svc.Servers {
-			at := destination(carrier)
+			at := destination(carrier, svc.Options)
 			d, shared := doors[at]
 			if !shared {
 				d = door{Door: s.doors[at].Door, options: svc.Options, lenient: true}

@@ -364,7 +364,7 @@ func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
 			switch {
 			case there && old.host == carrier.Host && old.target == target:
 				old.machine = old.machine.Reconfigure(svc.Options, ttl)
-				old.door = destination(carrier)
+				old.door = destination(carrier, svc.Options)
 				servers[key] = old
 				continue
 			case there && old.host == carrier.Host:
@@ -377,7 +377,7 @@ func (s *State) adopt(set service.Set, a *Actions, now time.Time) {
 				}
 				old = s.expire(server{machine: health.NewMachine(svc.Check, svc.Options, ttl), target: target, host: carrier.Host, since: now}, why)
 			}
-			old.door = destination(carrier)
+			old.door = destination(carrier, svc.Options)
 			if last, known := s.known[target]; known {
 				var ended bool
 				old.machine, ended = s.feed(carrier.Member, old.door, old.machine, last.Outcome, last.at)

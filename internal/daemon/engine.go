@@ -106,6 +106,10 @@ type ServerTraffic struct {
 	Asked, Up bool
 }
 
+// expectancy is how long a cluster may be without a primary as a failover goes: the leader key of a primary that died outlives
+// it by up to the TTL, and those who are left need some of another to elect and promote one of them.
+func expectancy(c service.Cluster) time.Duration { return 2 * time.Duration(c.TTL) * time.Second }
+
 // native is our own engine.
 type native struct{ *proxy.Engine }
 
@@ -118,14 +122,14 @@ func (n native) Prepare(_ context.Context, o Offer) (Change, error) {
 	var endpoints []proxy.Endpoint
 	for _, c := range o.Clusters {
 		for _, definition := range c.Definitions {
-			endpoints = append(endpoints, proxy.Endpoint{Cluster: c.Name, Definition: definition, Board: c.Board, TTL: time.Duration(c.TTL) * time.Second})
+			endpoints = append(endpoints, proxy.Endpoint{Cluster: c.Name, Definition: definition, Board: c.Board, Expectancy: expectancy(c.Cluster)})
 		}
 	}
 	var raws []proxy.RawEndpoint
 	for _, s := range o.Watched.Services {
 		name := s.FullName
 		raws = append(raws, proxy.RawEndpoint{
-			Endpoint: proxy.Endpoint{Definition: s.Definition, Board: o.Watched.Board, TTL: lastingInterest},
+			Endpoint: proxy.Endpoint{Definition: s.Definition, Board: o.Watched.Board, Expectancy: lastingInterest},
 			Raw: proxy.Raw{Once: s.Once, Connect: s.Connect, Queue: s.Queue, Idle: s.Idle,
 				Recheck: func(member string) { o.Watched.Recheck(name, member) }},
 		})

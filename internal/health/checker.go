@@ -18,6 +18,8 @@ type Target struct {
 	Path string
 	// TLS says how it is spoken if Base is https.
 	TLS patroni.TLS
+	// Proxy is the version of the PROXY protocol that a destination wants to be spoken to in; 0 is none.
+	Proxy byte
 }
 
 // Check is a target with its schedule.

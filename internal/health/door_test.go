@@ -2,14 +2,18 @@ package health
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pires/go-proxyproto"
 
 	"github.com/pgporter/pgporter/internal/service"
 )
@@ -112,7 +116,7 @@ func TestKnock(t *testing.T) {
 			}()
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
-			if got := Knock(ctx, DestinationOf("pg-test-1", "127.0.0.1", l.Addr().(*net.TCPAddr).Port)); got.Silence != test.want.Silence || got.Accepted != test.want.Accepted {
+			if got := Knock(ctx, DestinationOf("pg-test-1", "127.0.0.1", l.Addr().(*net.TCPAddr).Port, 0)); got.Silence != test.want.Silence || got.Accepted != test.want.Accepted {
 				t.Errorf("%+v, want %+v", got, test.want)
 			}
 			l.Close()
@@ -129,13 +133,53 @@ func TestKnock(t *testing.T) {
 		}
 		at := l.Addr().(*net.TCPAddr)
 		l.Close()
-		if got := Knock(t.Context(), DestinationOf("pg-test-1", "127.0.0.1", at.Port)); got.Silence != "connection refused" || got.Accepted {
+		if got := Knock(t.Context(), DestinationOf("pg-test-1", "127.0.0.1", at.Port, 0)); got.Silence != "connection refused" || got.Accepted {
 			t.Errorf("%+v", got)
 		}
 	})
 	t.Run("no address", func(t *testing.T) {
-		if got := Knock(t.Context(), DestinationOf("pg-test-1", "256.0.0.1", 5432)); got.Accepted || !strings.Contains(got.Silence, "256.0.0.1") {
+		if got := Knock(t.Context(), DestinationOf("pg-test-1", "256.0.0.1", 5432, 0)); got.Accepted || !strings.Contains(got.Silence, "256.0.0.1") {
 			t.Errorf("%+v", got)
 		}
 	})
+}
+
+// A server that wants a PROXY header first takes anything else for a mistake: it is knocked at with one.
+func TestKnockAnnouncesItself(t *testing.T) {
+	for _, version := range []byte{1, 2} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(chan error, 1)
+		go func() {
+			got <- func() error {
+				conn, err := l.Accept()
+				if err != nil {
+					return err
+				}
+				defer conn.Close()
+				in := bufio.NewReader(conn)
+				header, err := proxyproto.Read(in)
+				if err != nil {
+					return err
+				}
+				// Version 1 has no command LOCAL; UNKNOWN says the same.
+				if header.Version != version || header.TransportProtocol != proxyproto.UNSPEC {
+					return fmt.Errorf("the header is %+v", header)
+				}
+				packet := make([]byte, 8)
+				if _, err := io.ReadFull(in, packet); err != nil || !bytes.Equal(packet, sslRequest()) {
+					return fmt.Errorf("behind the header: %x, %v", packet, err)
+				}
+				_, err = conn.Write([]byte("N"))
+				return err
+			}()
+		}()
+		outcome := Knock(t.Context(), DestinationOf("pg-test-1", "127.0.0.1", l.Addr().(*net.TCPAddr).Port, version))
+		if err := <-got; err != nil || outcome.Silence != "" {
+			t.Errorf("version %d: %v, %+v", version, err, outcome)
+		}
+		l.Close()
+	}
 }

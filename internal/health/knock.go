@@ -5,17 +5,21 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/pires/go-proxyproto"
 )
 
-// DestinationOf is the target of a knock at a member's port.
-func DestinationOf(member, host string, port int) Target {
-	return Target{Member: member, Base: net.JoinHostPort(host, strconv.Itoa(port))}
+// DestinationOf is the target of a knock at a member's port, which wants to be spoken to in a version of the PROXY protocol (0
+// for none).
+func DestinationOf(member, host string, port int, proxy byte) Target {
+	return Target{Member: member, Base: net.JoinHostPort(host, strconv.Itoa(port)), Proxy: proxy}
 }
 
 // Knock is the CheckFunc of destinations. It sends an SSLRequest, which PostgreSQL and its poolers answer with a byte before
@@ -32,8 +36,12 @@ func Knock(ctx context.Context, t Target) Outcome {
 		_ = conn.SetDeadline(deadline)
 	}
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	packet, err := announced(t.Proxy)
+	if err != nil {
+		return Outcome{Silence: err.Error()}
+	}
 	answer := make([]byte, 1)
-	if _, err = conn.Write(sslRequest()); err == nil {
+	if _, err = conn.Write(packet); err == nil {
 		_, err = io.ReadFull(conn, answer)
 	}
 	if err != nil {
@@ -50,6 +58,18 @@ func Knock(ctx context.Context, t Target) Outcome {
 		}
 	}
 	return Outcome{}
+}
+
+// announced is the SSLRequest, behind a header that says that the connection is the proxy's own (the PROXY protocol's LOCAL).
+func announced(proxy byte) ([]byte, error) {
+	if proxy == 0 {
+		return sslRequest(), nil
+	}
+	header, err := (&proxyproto.Header{Version: proxy, Command: proxyproto.LOCAL, TransportProtocol: proxyproto.UNSPEC}).Format()
+	if err != nil {
+		return nil, fmt.Errorf("a PROXY header of version %d: %w", proxy, err)
+	}
+	return append(header, sslRequest()...), nil
 }
 
 // sslRequest is the packet (PostgreSQL documentation, "Message Formats"): its length and a code.

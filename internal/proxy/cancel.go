@@ -30,7 +30,7 @@ func (d *dispatcher) cancel(c *client) {
 	if svc == nil {
 		return
 	}
-	preface, err := c.preface(proxyVersionOf(svc.Options))
+	preface, err := c.preface(svc.Options.ProxyVersion())
 	if err != nil {
 		d.engine.log.Warn("cannot pass on a cancel request", "service", d.name, "error", err)
 		return

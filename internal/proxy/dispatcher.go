@@ -70,7 +70,7 @@ type session struct {
 	client string
 	began  time.Time
 	// header is the version of the PROXY protocol that the server expects.
-	header proxyVersion
+	header byte
 	// connecting ends when the server may not take new clients any more; nil once the flow has started.
 	connecting context.Context
 	stop       context.CancelCauseFunc
@@ -389,7 +389,7 @@ func (d *dispatcher) register(c *client) (*session, shortage) {
 		return nil, short
 	}
 	s := &session{member: svc.Servers[i].Member, address: svc.Servers[i].Address(), epoch: svc.Health[i].Epoch,
-		client: c.from.String(), began: now, header: proxyVersionOf(*svc.OptionsOf(i))}
+		client: c.from.String(), began: now, header: svc.OptionsOf(i).ProxyVersion()}
 	s.connecting, s.stop = context.WithCancelCause(d.here)
 	d.sessions[s] = struct{}{}
 	if suspected := d.suspects[s.member]; suspected != nil {

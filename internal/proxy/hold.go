@@ -86,14 +86,14 @@ func (d *dispatcher) refusal(c *client, short shortage) *refusal {
 }
 
 // mayWait tells whether a client that no server takes now may wait for one: if the service has a server that may have
-// room soon, or that failed a moment ago, or had one within the cluster's TTL. d.mu is held.
+// room soon, or that failed a moment ago, or is expected to get one again. d.mu is held.
 func (d *dispatcher) mayWait(c *client, short shortage) bool {
 	hold, now, usable := d.hold(), time.Now(), short.usable()
 	if hold <= 0 || short.gone != nil || len(d.held) >= mostHeld {
 		return false
 	}
 	if c.holdUntil.IsZero() {
-		if usable == 0 && now.Sub(d.lost) >= d.endpoint().TTL {
+		if usable == 0 && now.Sub(d.lost) >= d.endpoint().Expectancy {
 			return false
 		}
 		c.holdUntil = now.Add(hold)

@@ -63,9 +63,9 @@ type Endpoint struct {
 	Definition service.Definition
 	// Board is the cluster's. Its Views name the service by Definition.FullName.
 	Board *state.Board
-	// TTL is how long after its last server was lost a service has its new clients wait for the next one: the cluster's. After
-	// that, and with 0, nobody waits for a server to be up.
-	TTL time.Duration
+	// Expectancy is how long after its last server was lost a service is expected to get another one, so that its new clients
+	// wait for that. Afterwards, and with 0, nobody waits for a server to be up.
+	Expectancy time.Duration
 }
 
 // Engine serves a set of endpoints, which Changes replace. Its methods are safe for concurrent use.

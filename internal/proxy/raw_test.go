@@ -30,7 +30,7 @@ func (r *rig) commitRaw(t testing.TB, raws ...RawEndpoint) {
 }
 
 func rawEndpoint(d service.Definition, board *state.Board, raw Raw) RawEndpoint {
-	return RawEndpoint{Endpoint{Definition: d, Board: board, TTL: time.Minute}, raw}
+	return RawEndpoint{Endpoint{Definition: d, Board: board, Expectancy: time.Minute}, raw}
 }
 
 // greeted connects a client that waits to be spoken to.

@@ -239,3 +239,14 @@ func parseCount(text string, least, most int) (int, error) {
 	}
 	return n, nil
 }
+
+// ProxyVersion is the version of the PROXY protocol that servers want to be spoken to in; 0 is none.
+func (o *Options) ProxyVersion() byte {
+	switch {
+	case o.SendProxyV2:
+		return 2
+	case o.SendProxy:
+		return 1
+	}
+	return 0
+}
