@@ -99,6 +99,7 @@ const (
 // TestDocumentedAccess is a client on the documents' network: every command that they print leads where they say, before a
 // switchover and after it, with psql, pgx, psycopg2 and JDBC.
 func TestDocumentedAccess(t *testing.T) {
+	t.Parallel()
 	c := upOnNetwork(t)
 	c.makeVisits()
 	rows := map[string]int{} // what was written, by the database

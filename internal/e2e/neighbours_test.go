@@ -17,6 +17,7 @@ import (
 
 // TestNeighbours: what stands beside a PostgreSQL that is well hangs or dies: PgBouncer, etcd, and Patroni in maintenance.
 func TestNeighbours(t *testing.T) {
+	t.Parallel()
 	c := up(t, 96, sandbox.Config{})
 	one, two, three := c.member(1), c.member(2), c.member(3)
 	all := []serves{

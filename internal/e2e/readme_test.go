@@ -14,6 +14,7 @@ import (
 
 // TestReadme plays the README's transcript on a cluster of its own: the same commands have to print the same.
 func TestReadme(t *testing.T) {
+	t.Parallel()
 	steps := transcript(t, "../../README.md")
 	if len(steps) < 8 {
 		t.Fatalf("only %d commands in the README's transcript", len(steps))

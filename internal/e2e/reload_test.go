@@ -55,6 +55,7 @@ func credentials(t *testing.T, prefix string) (dir string) {
 // TestReloadFromElsewhere has one command bring a changed inventory to all nodes of a running cluster, while a session goes
 // on, and while a node doesn't answer.
 func TestReloadFromElsewhere(t *testing.T) {
+	t.Parallel()
 	const octet = 91
 	dir := credentials(t, fmt.Sprintf("127.0.%d", octet))
 	token, ca := filepath.Join(dir, "control.token"), filepath.Join(dir, "control.crt")

@@ -13,6 +13,7 @@ import (
 // TestSynchronousStandby: the standby service (check /read-only-sync) leads to the synchronous replica, and to the primary
 // when there is none.
 func TestSynchronousStandby(t *testing.T) {
+	t.Parallel()
 	c := up(t, 72, sandbox.Config{Members: 2, Sync: true})
 	one, two := c.member(1), c.member(2)
 	c.expect(20*time.Second, serves{standby, []instance{at(two, true)}}, serves{primary, []instance{at(one, false)}})
@@ -34,6 +35,7 @@ func TestSynchronousStandby(t *testing.T) {
 
 // TestDelayedReplica: a service that a selector on the role leads to the delayed member, which shows the past.
 func TestDelayedReplica(t *testing.T) {
+	t.Parallel()
 	c := up(t, 73, sandbox.Config{Members: 2, Delayed: true})
 	behind := c.nodes()[2]
 	c.expect(20*time.Second, serves{delayed, []instance{at(behind, true)}})
@@ -75,6 +77,7 @@ func TestDelayedReplica(t *testing.T) {
 // TestDedicatedOffline: an offline replica takes no online reads while anybody else can; its own service falls back to
 // ordinary replicas.
 func TestDedicatedOffline(t *testing.T) {
+	t.Parallel()
 	c := up(t, 74, sandbox.Config{Offline: true})
 	one, two, three := c.member(1), c.member(2), c.member(3)
 	c.expect(20*time.Second,
@@ -108,6 +111,7 @@ func TestDedicatedOffline(t *testing.T) {
 
 // TestPair: one primary and one replica, the smallest cluster that fails over.
 func TestPair(t *testing.T) {
+	t.Parallel()
 	c := up(t, 75, sandbox.Config{Members: 2})
 	one, two := c.member(1), c.member(2)
 	c.expect(20*time.Second,

@@ -31,6 +31,7 @@ const (
 // TestTrio is the main job on three members: every service through every node, before and after a switchover and three
 // kinds of kills.
 func TestTrio(t *testing.T) {
+	t.Parallel()
 	c := up(t, 71, sandbox.Config{})
 	one, two, three := c.member(1), c.member(2), c.member(3)
 

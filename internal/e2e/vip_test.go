@@ -38,6 +38,7 @@ const (
 // as soon as a promotion beside Debian's vip-manager, and is never on two nodes for longer than the leader key lives, whatever
 // happens to pgporters, etcd and the network.
 func TestVirtualAddress(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("TestVirtualAddress needs root: it makes network namespaces")
 	}
