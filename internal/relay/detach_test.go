@@ -21,10 +21,12 @@ func TestDetachLosesNothing(t *testing.T) {
 	theirs, server := connected(t)
 	const total = 8 << 20
 	var all sync.WaitGroup
+	// What may be written is metered, so that it takes many relays to bring it.
+	meter := make(chan struct{}, 8)
 	exchange := func(from, to *net.TCPConn, seed uint64) (sent, got hash.Hash) {
 		sent, got = sha256.New(), sha256.New()
 		all.Go(func() {
-			if err := pour(from, rand.New(rand.NewPCG(seed, 1)), total, 100_000, sent); err != nil {
+			if err := pour(metered{from, meter}, rand.New(rand.NewPCG(seed, 1)), total, 100_000, sent); err != nil {
 				t.Errorf("write: %v", err)
 			}
 			_ = from.CloseWrite()
@@ -48,6 +50,12 @@ func TestDetachLosesNothing(t *testing.T) {
 	for {
 		var r Relay
 		flow := r.Start(pair, func(end End) { ends <- end })
+		for range cap(meter) {
+			select {
+			case meter <- struct{}{}:
+			default:
+			}
+		}
 		// Until something has moved, so that each relay has its part; a stream that is over moves no more.
 		before, beforeToo := pair.SentToServer, pair.SentToClient
 		for s, c := flow.Bytes(); s == before && c == beforeToo; s, c = flow.Bytes() {
@@ -76,6 +84,21 @@ func TestDetachLosesNothing(t *testing.T) {
 	if detached < 10 {
 		t.Errorf("detached %d times: that shows too little", detached)
 	}
+}
+
+// metered writes once for each token.
+type metered struct {
+	io.Writer
+	tokens <-chan struct{}
+}
+
+func (m metered) Write(p []byte) (int, error) {
+	select {
+	case <-m.tokens:
+	case <-time.After(patience):
+		return 0, os.ErrDeadlineExceeded
+	}
+	return m.Writer.Write(p)
 }
 
 // TestDetachTakesWhatIsPending detaches a flow whose client doesn't read.
