@@ -25,7 +25,6 @@ const reloads = 200
 // TestHAProxy has a real HAProxy carry the services of one node: they are right before and after a switchover without anybody
 // giving a command, sessions don't stay on a demoted primary in a worker of before a reload, and reloads hurt nobody.
 func TestHAProxy(t *testing.T) {
-	t.Parallel()
 	c := up(t, 81, sandbox.Config{})
 	one, two, three := c.member(1), c.member(2), c.member(3)
 	node := c.prefix + ".31"

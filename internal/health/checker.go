@@ -54,6 +54,9 @@ const (
 	roundGap = 100 * time.Millisecond
 	// startSpread is the time over which first checks are spread; the second ones spread over their interval.
 	startSpread = 100 * time.Millisecond
+	// breather is the least time between a check that timed out and the next one at the same path. Patroni works on a request
+	// that was given up all the same: to ask at once again would keep one that is slow from ever catching up.
+	breather = 250 * time.Millisecond
 )
 
 // Checker runs checks on their schedules and hands each result to a sink. Each check has a goroutine, so that a member that
@@ -199,6 +202,7 @@ func (c *Checker) once(ctx context.Context, p *probe) Outcome {
 	defer cancel()
 	outcome := c.check(ctx, p.target)
 	if ctx.Err() != nil {
+		p.rest(time.Now().Add(breather))
 		return Outcome{Silence: "timed out after " + timeout.String(), Accepted: outcome.Accepted}
 	}
 	return outcome
@@ -220,6 +224,8 @@ type probe struct {
 	last time.Time
 	// drift says that the next regular run comes after a part of the interval.
 	drift bool
+	// rested is when another run may start at the earliest.
+	rested time.Time
 	// kicked is when a triggered run is due, and again when another one is; zero if none is. There are two because the
 	// first may be due and not yet begun when the next round is planned.
 	kicked, again time.Time
@@ -270,7 +276,17 @@ func (p *probe) untilDue(now time.Time) time.Duration {
 	if !p.kicked.IsZero() && p.kicked.Before(at) {
 		at = p.kicked
 	}
+	if at.Before(p.rested) {
+		at = p.rested
+	}
 	return at.Sub(now)
+}
+
+// rest has the next run start no sooner than at.
+func (p *probe) rest(at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rested = at
 }
 
 func (p *probe) setTimeout(d time.Duration) {

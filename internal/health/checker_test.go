@@ -300,3 +300,34 @@ func TestCheckerBeforeRun(t *testing.T) {
 		}
 	})
 }
+
+// Whoever asks for rounds of checks all the time must not keep a member that is slow from catching up.
+func TestCheckerLeavesASlowMemberABreather(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder()
+		r.takes["a"] = time.Hour
+		c := NewChecker(r.check, r.sink)
+		c.Set([]Check{{Target: Target{Member: "a", Path: "/"}, Interval: 100 * time.Millisecond, Timeout: time.Second}})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			c.Run(ctx)
+		}()
+		for range 100 {
+			c.Trigger("a")
+			time.Sleep(100 * time.Millisecond)
+		}
+		cancel()
+		<-done
+		starts := r.starts("a/")
+		if len(starts) < 7 {
+			t.Errorf("checked %d times in 10s", len(starts))
+		}
+		for i := 1; i < len(starts); i++ {
+			if gap := starts[i] - starts[i-1]; gap < time.Second+breather {
+				t.Errorf("a check that timed out after 1s was followed by another %s after its start", gap)
+			}
+		}
+	})
+}

@@ -279,12 +279,7 @@ func (l layout) ports(p part) []string {
 		for _, s := range l.services(p.member.Cluster) {
 			all = append(all, at(p.member.Address, s.Port))
 		}
-		admin := p.member.Address
-		if l.config.Netns {
-			// Nothing binds it to the member's address there: each node has a loopback address of its own.
-			admin = "127.0.0.1"
-		}
-		return append(all, at(admin, adminPort))
+		return append(all, at(p.member.Address, adminPort))
 	}
 	return nil
 }
