@@ -1,6 +1,7 @@
-// Package connstr renders how clients reach services: so far libpq's connection service file, by which
-// `psql service=pg-test-primary` needs no address. Rendering is pure, and neither users nor passwords are in it: those stay
-// in each client's own settings.
+// Package connstr renders how clients reach services: Ways lists all there are, Driver writes each down as a client's driver
+// reads it, Listing all of them with what they lead through; ServiceFile is libpq's connection service file, by which
+// `psql service=pg-test-primary` needs no address, PasswordFile its .pgpass. Rendering is pure: text from values. Passwords
+// are in it where they are asked for, and nowhere else.
 package connstr
 
 import (
@@ -47,6 +48,14 @@ func ServiceFile(entries []service.Entry) (string, error) {
 			ports = ports[:1]
 		}
 		fmt.Fprintf(b, "\n[%s]\nhost=%s\nport=%s\nconnect_timeout=%d\n", e.Name, strings.Join(e.Hosts, ","), strings.Join(ports, ","), connectTimeout)
+		for _, setting := range [][2]string{{"user", e.User}, {"dbname", e.Database}} {
+			if strings.ContainsAny(setting[1], "\r\n\x00") || strings.TrimSpace(setting[1]) != setting[1] {
+				return "", fmt.Errorf("service %q: %s %q: a service file can't hold it", e.Name, setting[0], setting[1])
+			}
+			if setting[1] != "" {
+				fmt.Fprintf(b, "%s=%s\n", setting[0], setting[1])
+			}
+		}
 	}
 	return b.String(), nil
 }

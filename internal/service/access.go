@@ -87,4 +87,6 @@ type Entry struct {
 	// Hosts carry the service; libpq tries them in turn. Ports are theirs, as many.
 	Hosts []string
 	Ports []int
+	// User and Database are who comes and for what; empty where each client says it.
+	User, Database string
 }
