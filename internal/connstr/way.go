@@ -57,7 +57,7 @@ type Way struct {
 	Spread bool
 	// Pooled says that a PgBouncer is on the way, Through that a pgporter is.
 	Pooled, Through bool
-	// Want is what has to answer; Fallback says that a backup may answer in its stead. Instance is the only member that may.
+	// Want is what has to answer; Fallback says that another may answer in its stead. Instance is the only member that may.
 	Want     Role
 	Fallback bool
 	Instance string
@@ -225,8 +225,9 @@ func (l *lister) elsewhere() {
 
 // reach adds a way to a service.
 func (l *lister) reach(by By, hosts []string, ports []int, before string, o service.Offer) {
-	w := Way{By: by, Service: o.Name, FullName: o.FullName, Hosts: hosts, Ports: ports, Through: true, Fallback: o.Backup != "",
-		Want: wanted(o.Check), Pooled: o.Dest.Kind == service.ToPgBouncer}
+	check, _, _ := strings.Cut(o.Check, "?")
+	w := Way{By: by, Service: o.Name, FullName: o.FullName, Hosts: hosts, Ports: ports, Through: true,
+		Want: wanted(o.Check), Fallback: o.Backup != "" || check == "/read-only", Pooled: o.Dest.Kind == service.ToPgBouncer}
 	role := o.Name
 	if w.Want == Primary {
 		role = string(Primary)
@@ -285,9 +286,7 @@ func wanted(check string) Role {
 	switch strings.Trim(path, "/") {
 	case "", "primary", "master", "read-write", "leader":
 		return Primary
-	case "replica", "sync", "synchronous", "async", "asynchronous", "standby-leader", "standby_leader":
-		return Standby
-	case "read-only":
+	case "replica", "sync", "synchronous", "async", "asynchronous", "standby-leader", "standby_leader", "read-only":
 		return Standby
 	}
 	return Anything

@@ -1,0 +1,276 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgporter/pgporter/internal/connstr"
+	"github.com/pgporter/pgporter/internal/doctor"
+	"github.com/pgporter/pgporter/internal/service"
+)
+
+// doctorFlags are those of doctor.
+type doctorFlags struct {
+	ways                      wayFlags
+	passwordFile, dns, output string
+	timeout, deadline         time.Duration
+}
+
+func newDoctorCommand() *cobra.Command {
+	f := doctorFlags{}
+	c := &cobra.Command{
+		Use:   "doctor CLUSTER --inventory FILE",
+		Short: "Try every way to a cluster, and say what is wrong",
+		Long: `Opens every way that url lists, asks who is at its end, and prints a table: which instance answered, whether it takes
+writes, over which TLS and after how long; then what is broken, and what to do about it. It changes nothing.
+
+Passwords are those of the inventory; with --user first those of --password-file, PGPASSWORD and ~/.pgpass, as psql
+has them. Nothing shows them. TLS is as PGSSLMODE says.
+
+Exit status: 0 all is well, 1 something is broken, 2 the input can't be used.`,
+		Example: `  pgporter doctor pg-test --inventory pigsty.yml
+  pgporter doctor pg-test --inventory pigsty.yml --dns 10.10.10.10                        # ask this name server
+  pgporter doctor pg-test --inventory pigsty.yml --service primary --by vip
+  pgporter doctor pg-test --inventory pigsty.yml -o json | jq '.ways[] | select(.broken)'`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
+	}
+	f.ways.add(c)
+	c.Flags().StringVar(&f.passwordFile, "password-file", "", "the password of --user is the first line of `FILE`")
+	c.MarkFlagFilename("password-file")
+	c.Flags().StringVar(&f.dns, "dns", "", "ask the name server at `ADDRESS[:PORT]` instead of the system's")
+	c.Flags().DurationVar(&f.timeout, "timeout", 10*time.Second, "how long one host of a way may take, as `TIME`: longer than pgporter's --hold")
+	c.Flags().DurationVar(&f.deadline, "deadline", time.Minute, "how long all of it may take, as `TIME`")
+	outputFlag(c, &f.output, "table", "json")
+	return c
+}
+
+func (f *doctorFlags) run(c *cobra.Command, cluster string) error {
+	if err := oneOf("output", f.output, "table", "json"); err != nil {
+		return err
+	}
+	resolver, err := nameServer(f.dns)
+	switch {
+	case err != nil:
+		return inputError{err}
+	case f.timeout <= 0 || f.deadline < f.timeout:
+		return inputError{fmt.Errorf("--timeout %s, --deadline %s: a time, and one that is at least as long", f.timeout, f.deadline)}
+	case f.passwordFile != "" && f.ways.choice.User == "":
+		return inputError{errors.New("--password-file is the password of --user: say which")}
+	}
+	access, err := f.ways.read(c, cluster)
+	if err != nil {
+		return err
+	}
+	ways, err := connstr.Ways(access, f.ways.choice)
+	if err != nil {
+		return inputError{err}
+	}
+	// Those that spread their clients lead where others do.
+	ways = slices.DeleteFunc(ways, func(w connstr.Way) bool { return w.Spread })
+	own := f.ways.choice.User != ""
+	if f.passwordFile != "" {
+		password, err := passwordOf(f.passwordFile)
+		if err != nil {
+			return inputError{err}
+		}
+		for i := range ways {
+			ways[i].Password = password
+		}
+		own = false
+	}
+	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	results := doctor.Examine(ctx, ways, doctor.Config{Timeout: f.timeout, Total: f.deadline, Resolver: resolver, OwnPassword: own, Members: access.Members})
+	report := reportOf(cluster, results)
+	if f.output == "json" {
+		encoder := json.NewEncoder(c.OutOrStdout())
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		err = encoder.Encode(report)
+	} else {
+		err = report.print(c.OutOrStdout())
+	}
+	if err != nil {
+		return err
+	}
+	if report.Broken > 0 {
+		return statusError(exitFailed)
+	}
+	return nil
+}
+
+// nameServer gives the resolver that asks one name server, or the system's for none.
+func nameServer(address string) (*net.Resolver, error) {
+	if address == "" {
+		return &net.Resolver{}, nil
+	}
+	target, err := netip.ParseAddrPort(address)
+	if err != nil {
+		bare, bareErr := netip.ParseAddr(strings.Trim(address, "[]"))
+		if bareErr != nil {
+			return nil, fmt.Errorf("--dns %q: an IP address, with a port if it isn't %s", address, dnsPort)
+		}
+		port, err := strconv.ParseUint(dnsPort, 10, 16)
+		if err != nil {
+			return nil, err
+		}
+		target = netip.AddrPortFrom(bare, uint16(port))
+	}
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, target.String())
+	}}, nil
+}
+
+// passwordOf reads the first line of a file.
+func passwordOf(path string) (service.Secret, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("--password-file: %w", err)
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	if line = strings.TrimSuffix(line, "\r"); line == "" {
+		return "", fmt.Errorf("--password-file %s: its first line is empty", path)
+	}
+	return service.Secret(line), nil
+}
+
+// doctorReport is what `pgporter doctor -o json` prints.
+type doctorReport struct {
+	Cluster string      `json:"cluster"`
+	Broken  int         `json:"broken"`
+	Ways    []doctorWay `json:"ways"`
+}
+
+// doctorWay is one way of a doctorReport. What nobody answered is null or empty.
+type doctorWay struct {
+	By       connstr.By  `json:"by"`
+	Service  string      `json:"service"`
+	Target   string      `json:"target"`
+	Session  string      `json:"target_session_attrs,omitempty"`
+	User     string      `json:"user"`
+	Database string      `json:"database"`
+	Resolved []string    `json:"resolved,omitempty"`
+	Answered string      `json:"answered"`
+	Recovery *bool       `json:"in_recovery"`
+	ReadOnly *bool       `json:"read_only"`
+	System   string      `json:"system_identifier,omitempty"`
+	TLS      string      `json:"tls,omitempty"`
+	Seconds  float64     `json:"seconds"`
+	Result   doctor.Kind `json:"result"`
+	Broken   bool        `json:"broken"`
+	SQLState string      `json:"sqlstate,omitempty"`
+	What     string      `json:"what,omitempty"`
+	Advice   string      `json:"advice,omitempty"`
+}
+
+func reportOf(cluster string, results []doctor.Result) doctorReport {
+	report := doctorReport{Cluster: cluster, Ways: []doctorWay{}}
+	for _, r := range results {
+		targets := make([]string, len(r.Way.Hosts))
+		for i, host := range r.Way.Hosts {
+			targets[i] = net.JoinHostPort(host, strconv.Itoa(r.Way.Ports[i]))
+		}
+		w := doctorWay{By: r.Way.By, Service: r.Way.Service, Target: strings.Join(targets, ","), Session: r.Way.Session, User: r.Way.User, Database: r.Way.Database,
+			Resolved: r.Outcome.Resolved, Answered: r.Member, TLS: r.Outcome.TLS, Seconds: r.Outcome.Latency.Seconds(), SQLState: r.Outcome.Code,
+			Result: r.Verdict.Kind, Broken: r.Verdict.Broken(), What: r.Verdict.What, Advice: r.Verdict.Advice}
+		if a := r.Outcome.Answer; a != nil {
+			w.Recovery, w.ReadOnly, w.System = &a.Recovery, &a.ReadOnly, a.System
+		}
+		if w.Broken {
+			report.Broken++
+		}
+		report.Ways = append(report.Ways, w)
+	}
+	return report
+}
+
+// shownTargets is how much of a list of hosts the table shows.
+const shownTargets = 1
+
+func (w doctorWay) place() string {
+	first, rest, several := strings.Cut(w.Target, ",")
+	if !several {
+		return first
+	}
+	text := fmt.Sprintf("%s and %d more", first, strings.Count(rest, ",")+shownTargets)
+	if w.Session != "" {
+		text += ", " + w.Session
+	}
+	return text
+}
+
+func (w doctorWay) mode() string {
+	switch {
+	case w.ReadOnly == nil:
+		return "-"
+	case *w.ReadOnly:
+		return "read"
+	}
+	return "read, write"
+}
+
+func (r doctorReport) print(out io.Writer) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "BY\tSERVICE\tWHERE\tUSER\tANSWERED\tMODE\tTLS\tTIME\tRESULT")
+	for _, w := range r.Ways {
+		took := time.Duration(w.Seconds * float64(time.Second))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", w.By, w.Service, w.place(), w.User, orNone(w.Answered), w.mode(), orNone(w.TLS), took.Round(time.Millisecond), w.Result)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if r.Broken == 0 {
+		_, err := fmt.Fprintf(out, "\nAll %d ways to %s are well.\n", len(r.Ways), r.Cluster)
+		return err
+	}
+	fmt.Fprintf(out, "\n%d of %d ways to %s are broken:\n", r.Broken, len(r.Ways), r.Cluster)
+	for i, w := range r.Ways {
+		if !w.Broken || r.told(i) {
+			continue
+		}
+		fmt.Fprintf(out, "\n%s: %s\n", w.Result, w.What)
+		for _, other := range r.Ways {
+			if other.Broken && other.What == w.What && other.Advice == w.Advice {
+				fmt.Fprintf(out, "  %s %s at %s\n", other.By, other.Service, other.place())
+			}
+		}
+		if _, err := fmt.Fprintf(out, "  do: %s\n", w.Advice); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// told tells whether a way before this one has the same trouble.
+func (r doctorReport) told(i int) bool {
+	for _, before := range r.Ways[:i] {
+		if before.Broken && before.What == r.Ways[i].What && before.Advice == r.Ways[i].Advice {
+			return true
+		}
+	}
+	return false
+}
+
+func orNone(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
