@@ -240,7 +240,7 @@ func (r doctorReport) print(out io.Writer) error {
 		_, err := fmt.Fprintf(out, "\nAll %d ways to %s are well.\n", len(r.Ways), r.Cluster)
 		return err
 	}
-	fmt.Fprintf(out, "\n%d of %d ways to %s are broken:\n", r.Broken, len(r.Ways), r.Cluster)
+	fmt.Fprintf(out, "\nBroken: %d of %d ways to %s.\n", r.Broken, len(r.Ways), r.Cluster)
 	for i, w := range r.Ways {
 		if !w.Broken || r.told(i) {
 			continue

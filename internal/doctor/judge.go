@@ -84,7 +84,7 @@ func unresolved(o Outcome) Verdict {
 		return Verdict{NoName, "the name server doesn't know the name",
 			"have the resolver ask a pgporter that runs with --dns, or the dnsmasq that has the cluster's names; --dns ADDRESS tries one here"}
 	}
-	return Verdict{NoName, "the name can't be looked up: " + o.Text,
+	return Verdict{NoName, "the name server refuses the name, or has trouble itself: " + o.Text,
 		"have the resolver ask a pgporter that runs with --dns, or the dnsmasq that has the cluster's names; --dns ADDRESS tries one here"}
 }
 
@@ -100,11 +100,11 @@ func whose(w connstr.Way, o Outcome, f Facts) (program, look string) {
 	}
 	switch {
 	case w.Through:
-		return "pgporter at " + at, "that it runs there and carries " + w.FullName + ": systemctl status pgporter, pgporter status --admin " + host
+		return "the pgporter of " + at, "that it runs there and carries the service: systemctl status pgporter, pgporter status --admin " + host
 	case w.Pooled:
-		return "PgBouncer of " + at, "that it runs there: systemctl status pgbouncer"
+		return "the PgBouncer of " + at, "that it runs there: systemctl status pgbouncer"
 	}
-	return "PostgreSQL of " + at, "that it runs there: systemctl status patroni, patronictl list"
+	return "the PostgreSQL of " + at, "that it runs there: systemctl status patroni, patronictl list"
 }
 
 // failed judges what ended before anybody answered.
@@ -112,11 +112,11 @@ func failed(w connstr.Way, o Outcome, f Facts) Verdict {
 	program, look := whose(w, o, f)
 	switch o.Fault {
 	case Refused:
-		return Verdict{NobodyListens, fmt.Sprintf("nobody listens on %s: %s isn't there", o.Address, program), "see " + look}
+		return Verdict{NobodyListens, "nobody listens there: " + program + " doesn't run", "see " + look}
 	case Unreachable:
 		return Verdict{NoRoute, "there is no route to " + o.Address, "see the network between here and there: ip route get, the node's interfaces, and whether the address is on any node"}
 	case Closed:
-		return Verdict{HungUp, fmt.Sprintf("%s hung up", program), "its log says why; see " + look}
+		return Verdict{HungUp, program + " hung up", "its log says why; see " + look}
 	case TimedOut:
 		switch {
 		case o.Stage == Dialling:
@@ -125,7 +125,7 @@ func failed(w connstr.Way, o Outcome, f Facts) Verdict {
 		case o.Stage == Asking && w.Pooled:
 			return poolStuck(w, program)
 		}
-		return Verdict{NoAnswer, fmt.Sprintf("%s takes the connection, but says nothing", program),
+		return Verdict{NoAnswer, program + " takes the connection, but says nothing",
 			"it is stopped (state T in ps), overloaded, or waits for what is behind it; see " + look}
 	case BySQL:
 		return refusedBySQL(w, o, program)

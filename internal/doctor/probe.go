@@ -171,33 +171,31 @@ func (o *Outcome) unresolved(err error) {
 	}
 }
 
-// probeAddress connects as the client's settings say: with TLS first, without if there is none.
+// probeAddress connects as the client's settings say: with TLS if the server has it, and once more without where that may be
+// what it minds (PostgreSQL's manual, sslmode=prefer).
 func probeAddress(ctx context.Context, config *pgconn.Config, address string, port int) Outcome {
-	attempts := []*tls.Config{config.TLSConfig}
+	encryption := []*tls.Config{config.TLSConfig}
 	for _, f := range config.Fallbacks {
 		if f.Host == config.Host && f.Port == config.Port {
-			attempts = append(attempts, f.TLSConfig)
+			encryption = append(encryption, f.TLSConfig)
 		}
 	}
 	var o Outcome
-	for _, with := range attempts {
+	for i, with := range encryption {
+		negotiating := negotiation{with: with, optional: i+1 < len(encryption)}
 		o = Outcome{Stage: Dialling, Address: net.JoinHostPort(address, strconv.Itoa(port))}
 		one := config.Copy()
-		one.Fallbacks, one.TLSConfig = nil, with
+		one.Fallbacks, one.TLSConfig = nil, nil
 		one.LookupFunc = func(context.Context, string) ([]string, error) { return []string{address}, nil }
-		dial := one.DialFunc
-		one.DialFunc = func(ctx context.Context, network, target string) (net.Conn, error) {
-			conn, err := dial(ctx, network, target)
-			if err == nil {
-				o.Stage = LoggingIn
-			}
-			return conn, err
-		}
+		one.DialFunc = negotiating.dial
 		conn, err := pgconn.ConnectConfig(ctx, one)
+		if negotiating.dialled {
+			o.Stage = LoggingIn
+		}
 		if err != nil {
 			o.fail(ctx, err)
-			// What says no with TLS may say yes without where it is about who comes how; nothing else changes by it.
-			if o.Stage == Dialling || o.Fault == TimedOut || o.Fault == BySQL && !strings.HasPrefix(o.Code, "28") {
+			// Only a refusal of who comes how may be another without TLS.
+			if o.Fault != BySQL || !strings.HasPrefix(o.Code, "28") || o.Code == "28P01" {
 				return o
 			}
 			continue
@@ -210,6 +208,7 @@ func probeAddress(ctx context.Context, config *pgconn.Config, address string, po
 		// The server is told goodbye; whether it hears it changes nothing.
 		_ = conn.Close(closing)
 		cancel()
+		<-conn.CleanupDone()
 		return o
 	}
 	return o
@@ -221,6 +220,9 @@ func (o *Outcome) ask(ctx context.Context, conn *pgconn.PgConn) {
 	row, err := oneRow(ctx, conn, question, 5)
 	if err != nil {
 		o.fail(ctx, err)
+		if o.Fault == Other && conn.IsClosed() {
+			o.Fault = Closed
+		}
 		return
 	}
 	port, err := strconv.Atoi(row[1])
@@ -273,10 +275,13 @@ func (o *Outcome) fail(ctx context.Context, err error) {
 	}
 }
 
-// innermost is what an error is about, without those that handed it on.
+// innermost is what an error is about, without those that handed it on; of several the last.
 func innermost(err error) string {
 	for {
 		inner := errors.Unwrap(err)
+		if several, is := err.(interface{ Unwrap() []error }); is && len(several.Unwrap()) > 0 {
+			inner = several.Unwrap()[len(several.Unwrap())-1]
+		}
 		if inner == nil {
 			return err.Error()
 		}
