@@ -51,7 +51,7 @@ func documented(t *testing.T) map[string]string {
 	return found
 }
 
-// TestDocumentedCommands runs what the documents show of check and services, and has every other command's flags and
+// TestDocumentedCommands runs what the documents show of check, services and url, and has every other command's flags and
 // arguments accepted.
 func TestDocumentedCommands(t *testing.T) {
 	commands := documented(t)
@@ -69,7 +69,7 @@ func TestDocumentedCommands(t *testing.T) {
 				args[i] = inventory
 			}
 		}
-		if slices.Contains([]string{"check", "services"}, args[0]) {
+		if slices.Contains([]string{"check", "services", "url"}, args[0]) {
 			var stdout, stderr bytes.Buffer
 			if status := Main(args, nil, &stdout, &stderr); status != 0 {
 				t.Errorf("%s: %q ends with %d: %s", where, line, status, &stderr)

@@ -14,7 +14,7 @@ func TestServiceFile(t *testing.T) {
 	text, err := ServiceFile([]service.Entry{
 		{Name: "pg-test-primary", Hosts: []string{"10.10.10.11", "10.10.10.12"}, Ports: []int{5433, 5433}},
 		{Name: "pg-test-replica", Hosts: []string{"10.10.10.11", "10.10.10.12"}, Ports: []int{5434, 6434}},
-		{Name: "pg-six.ro", Hosts: []string{"fd00::11"}, Ports: []int{5434}},
+		{Name: "pg-six.ro", Hosts: []string{"fd00::11"}, Ports: []int{5434}, User: "o'hara", Database: "my db"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -36,6 +36,8 @@ connect_timeout=10
 host=fd00::11
 port=5434
 connect_timeout=10
+user=o'hara
+dbname=my db
 `
 	if text != want {
 		t.Errorf("got\n%swant\n%s", text, want)
@@ -47,6 +49,8 @@ func TestServiceFileRefusals(t *testing.T) {
 		"name":          {Name: "pg]\n[evil", Hosts: []string{"10.0.0.1"}, Ports: []int{1}},
 		"host":          {Name: "pg", Hosts: []string{"10.0.0.1\nuser=postgres"}, Ports: []int{1}},
 		"hosts in one":  {Name: "pg", Hosts: []string{"10.0.0.1,10.0.0.2"}, Ports: []int{1}},
+		"user":          {Name: "pg", Hosts: []string{"10.0.0.1"}, Ports: []int{1}, User: "a\nhost=evil"},
+		"blank":         {Name: "pg", Hosts: []string{"10.0.0.1"}, Ports: []int{1}, Database: "test "},
 		"no hosts":      {Name: "pg"},
 		"port":          {Name: "pg", Hosts: []string{"10.0.0.1"}, Ports: []int{0}},
 		"ports missing": {Name: "pg", Hosts: []string{"10.0.0.1", "10.0.0.2"}, Ports: []int{1}},

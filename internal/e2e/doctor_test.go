@@ -46,6 +46,8 @@ func TestDoctor(t *testing.T) {
 
 	// A pgporter that has just come may have asked nobody yet.
 	d.says("healthy", 0, sound, "--dns", nameServer)
+	d.opens(sound, "ip", 18)
+	d.opens(sound, "smart", 8)
 	d.says("wrong-password", 1, as("password: test,", "password: Wrong-Word,"), "--by", "ip")
 	d.says("no-pool-database", 1, sound, "--by", "ip", "--db", "postgres")
 	d.says("unknown-name", 1, as("pg_cluster: pg-test\n", "pg_cluster: pg-test\n        pg_dns_suffix: .example\n"), "--by", "dns", "--dns", nameServer)
@@ -84,6 +86,37 @@ func (d doctor) start(whats ...string) {
 	d.t.Helper()
 	if err := d.c.Start(d.t.Context(), whats...); err != nil {
 		d.t.Fatal(err)
+	}
+}
+
+// opens has psql open what url prints, as it is printed.
+func (d doctor) opens(inventory, by string, count int) {
+	d.t.Helper()
+	list := exec.CommandContext(d.t.Context(), binary, "url", "pg-test", "--inventory", inventory, "--by", by, "--driver", "libpq@15", "--plain", "--with-password")
+	out, err := list.Output()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	urls := strings.Fields(string(out))
+	if len(urls) != count {
+		d.t.Errorf("by %s there are %d URLs, not %d:\n%s", by, len(urls), count, out)
+	}
+	for _, url := range urls {
+		out, err := exec.CommandContext(d.t.Context(), "psql", url, "-Atc", "select pg_is_in_recovery()").CombinedOutput()
+		if err != nil {
+			d.t.Errorf("psql %s: %v\n%s", url, err, out)
+			continue
+		}
+		wanted := ""
+		switch {
+		case strings.Contains(url, "attrs=primary"), strings.Contains(url, ":5433/"), strings.Contains(url, ":5436/"):
+			wanted = "f"
+		case strings.Contains(url, "attrs=prefer-standby"), strings.Contains(url, ":5434/"), strings.Contains(url, ":5438/"):
+			wanted = "t"
+		}
+		if got := strings.TrimSpace(string(out)); wanted != "" && got != wanted {
+			d.t.Errorf("psql %s: pg_is_in_recovery() is %s, not %s", url, got, wanted)
+		}
 	}
 }
 
