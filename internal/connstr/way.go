@@ -61,6 +61,8 @@ type Way struct {
 	Want     Role
 	Fallback bool
 	Instance string
+	// Vacant says that nobody is declared to serve it.
+	Vacant bool
 }
 
 // Choice says which ways are wanted; what is empty isn't chosen.
@@ -227,16 +229,19 @@ func (l *lister) elsewhere() {
 func (l *lister) reach(by By, hosts []string, ports []int, before string, o service.Offer) {
 	check, _, _ := strings.Cut(o.Check, "?")
 	w := Way{By: by, Service: o.Name, FullName: o.FullName, Hosts: hosts, Ports: ports, Through: true,
-		Want: wanted(o.Check), Fallback: o.Backup != "" || check == "/read-only", Pooled: o.Dest.Kind == service.ToPgBouncer}
+		Want: wanted(o.Check), Fallback: o.Backup != "" || check == "/read-only", Pooled: o.Dest.Kind == service.ToPgBouncer,
+		Vacant: o.Vacant}
 	role := o.Name
 	if w.Want == Primary {
 		role = string(Primary)
 	}
 	w.Path = before + "pgporter -> " + role
-	switch o.Dest.Kind {
-	case service.ToPgBouncer:
+	switch {
+	case o.Vacant:
+		w.Path = before + "pgporter -> nobody: the service selects no member"
+	case o.Dest.Kind == service.ToPgBouncer:
 		w.Path += " connection pool -> " + role
-	case service.ToPostgres:
+	case o.Dest.Kind == service.ToPostgres:
 		w.Path += " direct connection"
 	default:
 		w.Path += fmt.Sprintf(", port %d", o.Dest.Port)

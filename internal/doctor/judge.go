@@ -13,10 +13,11 @@ import (
 // Kind is what a way suffers from.
 type Kind string
 
-// Kinds. OK and StandIn are no trouble; StandIn says that a backup answers.
+// Kinds. OK, StandIn and Vacant are no trouble: with StandIn a backup answers, with Vacant nobody is declared to.
 const (
 	OK             Kind = "ok"
 	StandIn        Kind = "stand-in"
+	Vacant         Kind = "nobody"
 	NoTime         Kind = "not tried"
 	NoName         Kind = "name unknown"
 	NoRoute        Kind = "no route"
@@ -46,7 +47,7 @@ type Verdict struct {
 }
 
 // Broken tells whether something has to be done.
-func (v Verdict) Broken() bool { return v.Kind != OK && v.Kind != StandIn }
+func (v Verdict) Broken() bool { return v.Kind != OK && v.Kind != StandIn && v.Kind != Vacant }
 
 // Facts are what is known beside a way and its outcome.
 type Facts struct {
@@ -156,6 +157,8 @@ func refusedBySQL(w connstr.Way, o Outcome, program string) Verdict {
 	poolers := o.Code == "08P01" && w.Pooled
 	message := strings.ToLower(o.Message)
 	switch {
+	case o.Code == "57P03" && w.Vacant:
+		return Verdict{Vacant, "the service selects no member, so nobody serves it: " + said(o), ""}
 	case o.Code == "57P03" && w.Through && strings.HasPrefix(o.Message, "service "):
 		return Verdict{NoServer, said(o),
 			"what it says of each server is why: start what is down, or wait for the failover to end; pgporter status --watch shows it"}

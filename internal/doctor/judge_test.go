@@ -17,7 +17,8 @@ var members = []service.Member{
 func TestJudge(t *testing.T) {
 	primary := connstr.Way{By: connstr.ByIP, Service: "primary", FullName: "pg-test-primary", Hosts: []string{"10.10.10.12"}, Ports: []int{5433},
 		User: "test", Database: "test", Password: "secret", Pooled: true, Through: true, Want: connstr.Primary}
-	replica, strict := primary, primary
+	replica, strict, vacant := primary, primary, primary
+	vacant.Vacant = true
 	replica.Want, replica.Fallback = connstr.Standby, true
 	strict.Want = connstr.Standby
 	direct := connstr.Way{By: connstr.ByInstance, Service: connstr.Postgres, Hosts: []string{"pg-test-1"}, Ports: []int{5432}, User: "test", Database: "test", Instance: "pg-test-1"}
@@ -28,7 +29,9 @@ func TestJudge(t *testing.T) {
 	name.By, name.Through = connstr.ByDNS, false
 	smart := connstr.Way{By: connstr.BySmart, Service: connstr.Postgres, Hosts: []string{"10.10.10.11", "10.10.10.12"}, Ports: []int{5432, 5432}, Session: "primary", Want: connstr.Primary}
 
-	at := func(stage Stage, fault Fault) Outcome { return Outcome{Stage: stage, Fault: fault, Address: "10.10.10.12:5433"} }
+	at := func(stage Stage, fault Fault) Outcome {
+		return Outcome{Stage: stage, Fault: fault, Address: "10.10.10.12:5433"}
+	}
 	sql := func(code, message, detail string) Outcome {
 		return Outcome{Stage: LoggingIn, Fault: BySQL, Address: "10.10.10.12:6432", Code: code, Message: message, Detail: detail}
 	}
@@ -65,6 +68,7 @@ func TestJudge(t *testing.T) {
 		"pool's server fails":    {pool, sql("08P01", "server login has been failing, try again later (server_login_retry)", ""), nobody, PoolStuck, "server_login_retry", "SHOW SERVERS"},
 		"hung up":                {direct, at(LoggingIn, Closed), nobody, HungUp, "hung up", "log"},
 		"no server up":           {primary, sql("57P03", "service pg-test-primary has no usable server", "pg-test-1: down: 503\npg-test-2: down: silent"), nobody, NoServer, "pg-test-1: down: 503; pg-test-2: down: silent", "pgporter status --watch"},
+		"nobody declared":        {vacant, sql("57P03", "service pg-test-offline has no usable server", "its selector matches no member now"), nobody, Vacant, "selects no member", ""},
 		"starting":               {direct, sql("57P03", "the database system is starting up", ""), nobody, NotReady, "starting up", "wait"},
 		"starting, through":      {primary, sql("57P03", "the database system is starting up", ""), nobody, NotReady, "starting up", "wait"},
 		"full":                   {direct, sql("53300", "too many connections", ""), nobody, Full, "too many", "pg_stat_activity"},
@@ -94,7 +98,7 @@ func TestJudge(t *testing.T) {
 		if v.Kind != c.kind || !strings.Contains(v.What, c.what) || !strings.Contains(v.Advice, c.advice) {
 			t.Errorf("%s: it is %q: %s; do: %s", title, v.Kind, v.What, v.Advice)
 		}
-		healthy := c.kind == OK || c.kind == StandIn
+		healthy := c.kind == OK || c.kind == StandIn || c.kind == Vacant
 		if v.Broken() == healthy || v.Broken() != (v.Advice != "") {
 			t.Errorf("%s: %q is broken: %t; do: %q", title, v.Kind, v.Broken(), v.Advice)
 		}

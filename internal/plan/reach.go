@@ -70,7 +70,7 @@ func (p *planner) offers(c *cluster) []service.Offer {
 			j := slices.IndexFunc(offers, func(o service.Offer) bool { return o.FullName == d.FullName })
 			if j < 0 {
 				j = len(offers)
-				offers = append(offers, service.Offer{Definition: d})
+				offers = append(offers, service.Offer{Definition: d, Vacant: p.vacant(clusters[i], d)})
 			}
 			address, bound := h.Name, d.IP != "*"
 			if bound {
@@ -82,6 +82,28 @@ func (p *planner) offers(c *cluster) []service.Offer {
 		}
 	}
 	return offers
+}
+
+// vacant tells whether neither the selector nor the backup of a service, which are sound, has a member.
+func (p *planner) vacant(c service.Cluster, d service.Definition) bool {
+	vars := make([]map[string]any, len(c.Members))
+	for i, m := range c.Members {
+		vars[i] = m.Vars
+	}
+	selector, err := p.compile(d.Selector)
+	if err != nil {
+		return false
+	}
+	selected, err := selector.Select(vars)
+	if err != nil || len(selected) > 0 || d.Backup == "" {
+		return err == nil && len(selected) == 0
+	}
+	backup, err := p.compile(d.Backup)
+	if err != nil {
+		return false
+	}
+	backups, err := backup.SelectBackup(vars)
+	return err == nil && len(backups) == 0
 }
 
 // entriesOf gives the mappings of a list that have a name. Whatever else is wrong with them is Pigsty's to tell: they have

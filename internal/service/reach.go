@@ -33,6 +33,8 @@ type Offer struct {
 	Ports []int
 	// Bound says that it listens at At alone, not at every address of its hosts: names and virtual addresses don't lead there.
 	Bound bool
+	// Vacant says that no member is selected, as they are declared: nobody serves it.
+	Vacant bool
 }
 
 // Database is one that clients may ask for.
