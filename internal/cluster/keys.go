@@ -43,6 +43,9 @@ const (
 	// authenticated when it does is cut off, and nobody else can go on with that. It begins to stop 0.2 s after it was told, more
 	// than 0.5 s on a machine that is busy, and later if its checkpoint takes longer, for which nobody is to wait.
 	leavingSoon = time.Second
+	// leavingGrace is how long after that it goes on taking them: most of the time that there is on an idle machine. Who comes
+	// last has the rest to be authenticated.
+	leavingGrace = 150 * time.Millisecond
 	// searchSlack is how much longer than the leader key lives a new primary is looked for closely.
 	searchSlack = 10 * time.Second
 	// closeHolder is how often a member is checked that holds the leader key and isn't up yet, closeAny how often all
@@ -89,14 +92,14 @@ func (s *State) hear(r dcs.Reading, a *Actions, now time.Time) {
 		}
 	}
 	if r.Failover == "" {
-		s.leaving = time.Time{}
+		s.leaving, s.leavingFrom = time.Time{}, time.Time{}
 	}
 	if r.FailoverRevision != was.heard.FailoverRevision && r.Failover != "" {
 		a.logf(slog.LevelInfo, "%s: a switchover is asked for: %s", s.cluster.Name, r.Failover)
 		a.recheck(s.names()...)
 		s.switchover = now.Add(switchoverSoon)
 		if s.key.known() && s.holder() != "" && leavesNow(r.Failover, s.holder()) {
-			s.leaving = now.Add(leavingSoon)
+			s.leavingFrom, s.leaving = now.Add(leavingGrace), now.Add(leavingSoon)
 		}
 	}
 }
@@ -273,7 +276,7 @@ func (s *State) ttl() time.Duration { return time.Duration(s.cluster.TTL) * time
 
 // calm ends what is over.
 func (s *State) calm(now time.Time) {
-	for _, until := range []*time.Time{&s.switchover, &s.searching, &s.leaving} {
+	for _, until := range []*time.Time{&s.switchover, &s.searching, &s.leavingFrom, &s.leaving} {
 		if !until.IsZero() && !now.Before(*until) {
 			*until = time.Time{}
 		}

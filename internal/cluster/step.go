@@ -39,8 +39,8 @@ type State struct {
 	// switchover and searching are until when a primary is watched closely because it was told to stop, and a new one is
 	// looked for closely; zero in peace.
 	switchover, searching time.Time
-	// leaving is until when the primary gets no new clients because it is about to stop.
-	leaving time.Time
+	// leaving is until when the primary gets no new clients because it is about to stop, leavingFrom since when.
+	leaving, leavingFrom time.Time
 	// claimants are the members that were last reported to claim the leader key together, or against it.
 	claimants []string
 	members   map[string]member
@@ -220,7 +220,7 @@ func (s *State) Deadline() (time.Time, bool) {
 			first = at
 		}
 	}
-	for _, at := range []time.Time{s.switchover, s.searching, s.leaving} {
+	for _, at := range []time.Time{s.switchover, s.searching, s.leavingFrom, s.leaving} {
 		if !at.IsZero() && (first.IsZero() || at.Before(first)) {
 			first = at
 		}

@@ -28,7 +28,7 @@ func (s *State) conclude(a *Actions, now time.Time) {
 			if stands == up {
 				if why := s.contest(v.machine.Kind(), carrier.Member, accepting); why != "" {
 					stands, reason = contested, verdict.Reason+"; "+why
-				} else if v.machine.Kind().OfLeader() && carrier.Member == s.holder() && !s.leaving.IsZero() {
+				} else if v.machine.Kind().OfLeader() && carrier.Member == s.holder() && !s.leaving.IsZero() && s.leavingFrom.IsZero() {
 					stands, reason = leaving, verdict.Reason+"; it is asked to leave"
 				} else if why := s.doors[v.door].Shut(); why != "" {
 					stands, reason = shut, fmt.Sprintf("%s; port %d: %s", verdict.Reason, carrier.Port, why)
