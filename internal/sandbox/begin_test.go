@@ -31,8 +31,8 @@ func TestBeginRefused(t *testing.T) {
 // TestAdminPort: a pgporter is waited for where it tells its status.
 func TestAdminPort(t *testing.T) {
 	for want, config := range map[string]Config{
-		"127.0.5.11:8432": {Dir: t.TempDir(), Prefix: "127.0.5"},
-		"127.0.0.1:8432":  {Dir: t.TempDir(), Netns: true},
+		"127.0.5.11:8432":  {Dir: t.TempDir(), Prefix: "127.0.5"},
+		"10.10.10.11:8432": {Dir: t.TempDir(), Netns: true},
 	} {
 		l := mustLayout(t, config)
 		p, err := l.part("1/pgporter")
