@@ -356,11 +356,7 @@ func (r *resources) of(ctx context.Context, m sandbox.Member) (holding, error) {
 // status asks a node's pgporter, as one sits before it.
 func (f *field) status(ctx context.Context, m sandbox.Member) (api.Status, error) {
 	var status api.Status
-	host := m.Address
-	if f.HasNetwork() {
-		host = "127.0.0.1"
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, api.DefaultPort)+"/status", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(m.Address, api.DefaultPort)+"/status", nil)
 	if err != nil {
 		return status, err
 	}
