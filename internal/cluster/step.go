@@ -39,7 +39,8 @@ type State struct {
 	// switchover and searching are until when a primary is watched closely because it was told to stop, and a new one is
 	// looked for closely; zero in peace.
 	switchover, searching time.Time
-	// leaving is until when the primary gets no new clients because it is about to stop, leavingFrom since when.
+	// leaving is until when the primary gets no new clients because it is about to stop; leavingFrom is when that begins, zero once
+	// it has.
 	leaving, leavingFrom time.Time
 	// claimants are the members that were last reported to claim the leader key together, or against it.
 	claimants []string
