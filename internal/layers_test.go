@@ -59,7 +59,7 @@ var rooms = map[string]room{
 	"outdir":    {may: "stamp", because: "keeping a directory up to date must not know what the files are for"},
 	"relay":     {because: "moving bytes must not know of services, so that it can be read, tested and handed over alone"},
 	"handover":  {because: "passing sockets to another process must not know what they are for, so that any release can take over from another"},
-	"proxy":     {may: "service state balance relay", because: "the engine follows the Board; it must not check health or read configuration itself"},
+	"proxy":     {may: "service state balance relay handover", because: "the engine follows the Board; it must not check health or read configuration itself"},
 	"api":       {because: "the JSON types are a contract with scripts: they must not follow our own types"},
 	"web":       {may: "api", because: "pages and routes show what the API says and nothing more"},
 	"haproxyd":  {may: "haproxy outdir service stamp state", because: "HAProxy is run by what the Boards show and what is rendered; who checks members and who reads configuration is not its business"},

@@ -138,14 +138,19 @@ func (d *dispatcher) start(c *client, s *session, server *net.TCPConn, answer []
 		return err
 	}
 	d.tally.began(s.member)
+	d.carry(s, pair)
+	s.stop(nil)
+	s.connecting, s.stop = nil, nil
+	d.trust(s.member)
+	return nil
+}
+
+// carry has a session's bytes moved. d.mu is held.
+func (d *dispatcher) carry(s *session, pair relay.Pair) {
 	// Until the flow's end the client counts as one that is served; it can't end before the lock is free.
 	d.engine.serving.Add(1)
 	s.flow = d.engine.relay.Start(pair, func(end relay.End) {
 		defer d.engine.serving.Done()
 		d.ended(s, end)
 	})
-	s.stop(nil)
-	s.connecting, s.stop = nil, nil
-	d.trust(s.member)
-	return nil
 }

@@ -24,6 +24,9 @@ type Relay struct {
 	closed bool
 }
 
+// Detaches says that a flow can be detached.
+const Detaches = true
+
 // ErrClosed is the cause of a flow's end that was to start on a closed Relay.
 var ErrClosed = errors.New("the relay is closed")
 
