@@ -63,7 +63,7 @@ var rooms = map[string]room{
 	"api":       {because: "the JSON types are a contract with scripts: they must not follow our own types"},
 	"web":       {may: "api", because: "pages and routes show what the API says and nothing more"},
 	"haproxyd":  {may: "haproxy outdir service stamp state", because: "HAProxy is run by what the Boards show and what is rendered; who checks members and who reads configuration is not its business"},
-	"daemon":    {may: "api cluster control dcs diag diff discover dnsd haproxyd intake inventory plan proxy resolve section service state upstream vip vipd web", because: "the wiring knows the rooms that it wires, and no command line"},
+	"daemon":    {may: "api cluster control dcs diag diff discover dnsd handover haproxyd intake inventory plan proxy resolve section service state upstream vip vipd web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"lan":       {because: "a network of namespaces is of use to any program: what runs on its nodes is others' business"},
 	"sandbox":   {may: "lan", because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
 	"cli":       {may: "api connstr control daemon diag dnsd doctor haproxyd intake inventory load outdir plan render resolve sandbox section service stamp vip vipd", because: "commands ask the rooms that do the work; they don't reach below them"},

@@ -96,7 +96,7 @@ it now, through failover and switchover. It reads Pigsty inventories as they are
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError{err} })
 	root.SetVersionTemplate("pgporter {{.Version}}\n")
 	root.AddCommand(newRunCommand(), newCheckCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newReloadCommand(),
-		newCredentialsCommand(), newSandboxCommand(), exitStatusTopic(), signalsTopic())
+		newUpgradeCommand(), newCredentialsCommand(), newSandboxCommand(), exitStatusTopic(), signalsTopic())
 	markArgumentErrors(root)
 	return root
 }

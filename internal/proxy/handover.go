@@ -386,14 +386,16 @@ func (f *Frozen) thaw() {
 	}
 }
 
-// Release forgets what was handed over, now that another process has it: here it is closed without anybody noticing. All that
-// is left for Run's end are sessions that were ending and clients that were being refused, which get a moment.
-func (f *Frozen) Release() {
-	e := f.engine
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	defer e.handing.Unlock()
-	f.giveBack()
+// Drop gives up what was handed over to a process that has died with it. Thaw is still to be called.
+func (f *Frozen) Drop() {
+	f.close()
+	for i := range f.services {
+		f.services[i].sessions, f.services[i].clients = nil, nil
+	}
+}
+
+// close closes everything that is handed over.
+func (f *Frozen) close() {
 	for _, svc := range f.services {
 		for _, s := range svc.sessions {
 			relay.Discard(s.pair.Client)
@@ -403,6 +405,17 @@ func (f *Frozen) Release() {
 			_ = c.conn.Close()
 		}
 	}
+}
+
+// Release forgets what was handed over, now that another process has it: here it is closed without anybody noticing. All that
+// is left for Run's end are sessions that were ending and clients that were being refused, which get a moment.
+func (f *Frozen) Release() {
+	e := f.engine
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	defer e.handing.Unlock()
+	f.giveBack()
+	f.close()
 	e.released = true
 }
 
