@@ -94,7 +94,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	return c
 }
 
-func run(c *cobra.Command, f runFlags) error {
+func run(c *cobra.Command, f runFlags) (err error) {
 	logger, err := newLogger(c, f)
 	if err != nil {
 		return err
@@ -133,6 +133,7 @@ func run(c *cobra.Command, f runFlags) error {
 	if err != nil {
 		return err
 	}
+	defer func() { inherited.Explain(err) }()
 	stdin := c.InOrStdin()
 	if inherited != nil {
 		stdin = bytes.NewReader(inherited.Inventory)

@@ -147,7 +147,6 @@ type runningCluster struct {
 // start (nothing is left open) or that a part of it died. It also returns nil once another process has taken over.
 func Run(ctx context.Context, cfg Config) error {
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), running: map[string]*runningCluster{}}
-	defer cfg.Inherited.close()
 	if cfg.HAProxy == nil {
 		sockets, err := cfg.Inherited.services()
 		if err != nil {

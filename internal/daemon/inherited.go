@@ -47,6 +47,8 @@ type Inherited struct {
 	// Inventory is the one that came on that process's standard input.
 	Inventory []byte
 	order     []byte
+	// taken says that everything was taken over.
+	taken bool
 }
 
 // Inherit takes what the process before this one gives, if there is one; nil otherwise.
@@ -103,6 +105,17 @@ func appendPart(all *[]byte, body json.RawMessage) error {
 	}
 	*all = append(*all, part...)
 	return nil
+}
+
+// Explain tells the process before why this one can't take over from it. Once it has, it does nothing.
+func (i *Inherited) Explain(why error) {
+	if i == nil || why == nil || i.taken {
+		return
+	}
+	// If it can't be told it will see that this process ends.
+	_ = i.conn.SetDeadline(time.Now().Add(time.Second))
+	_ = i.conn.Send(handover.Item{Kind: failedItem, Body: text(why.Error())})
+	_ = i.conn.Close()
 }
 
 // socket gives the descriptor of a name, which is the caller's then; -1 if there is none.
@@ -167,7 +180,7 @@ func (i *Inherited) services() (map[string]*net.TCPListener, error) {
 	return all, nil
 }
 
-// close closes what nobody wanted.
+// close closes the sockets that nobody wanted.
 func (i *Inherited) close() {
 	if i == nil {
 		return
@@ -176,7 +189,6 @@ func (i *Inherited) close() {
 		handover.Close([]handover.Item{{Descriptors: []int{fd}}})
 	}
 	clear(i.sockets)
-	_ = i.conn.Close()
 }
 
 // loaded is what a Source has loaded, or, where the process before went by an order, that.
@@ -225,6 +237,7 @@ func (d *Daemon) takeOver(ctx context.Context, i *Inherited, engine native) erro
 		case <-time.After(lookAgain):
 		}
 	}
+	i.taken = true
 	// From here on there is no way back: what can't be taken is lost, and everything else goes on.
 	if err := engine.TakeOver(items, known); err != nil {
 		d.log.Error("not everything could be taken over", "problems", err.Error())
@@ -236,6 +249,8 @@ func (d *Daemon) takeOver(ctx context.Context, i *Inherited, engine native) erro
 	d.mu.Lock()
 	d.upgraded = &api.Upgrade{At: time.Now(), PID: i.legacy.PID, Version: i.legacy.Version, Sessions: taken["session"], Clients: taken["client"]}
 	d.mu.Unlock()
+	i.close()
+	_ = i.conn.Close()
 	d.log.Info("took over", "from_pid", i.legacy.PID, "from_version", i.legacy.Version, "sessions", taken["session"], "clients", taken["client"])
 	return nil
 }

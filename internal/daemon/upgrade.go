@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -28,14 +29,16 @@ import (
 // and the new one says
 //
 //	ready     it has read its configuration and checked the servers, which stand as the body says
+//	failed    it can't take over, for the reason in the body
 //
 // Until `yours` is answered the old one can go on as if nothing had been: if the new one ends, says something else, or takes too
 // long, it does. Other releases speak this, too: kinds are added, never changed.
 const (
-	beginItem = "begin"
-	readyItem = "ready"
-	againItem = "again"
-	yoursItem = "yours"
+	beginItem  = "begin"
+	readyItem  = "ready"
+	failedItem = "failed"
+	againItem  = "again"
+	yoursItem  = "yours"
 )
 
 // Times of an upgrade. While everything stands still only lastStep counts.
@@ -179,15 +182,31 @@ func (d *Daemon) handOver(ctx context.Context, engine native, next *handover.Suc
 
 // standingOf waits until the next process is ready.
 func standingOf(next *handover.Successor) (proxy.Standing, error) {
-	items, err := next.ReceiveUntil(readyItem)
-	if err != nil {
-		return nil, err
+	for {
+		items, err := next.Receive()
+		if errors.Is(err, io.EOF) {
+			err = errors.New("it ended before it was ready")
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, item := range items {
+			switch item.Kind {
+			case readyItem:
+				var theirs proxy.Standing
+				if err := json.Unmarshal(item.Body, &theirs); err != nil {
+					return nil, fmt.Errorf("how its servers stand: %w", err)
+				}
+				return theirs, nil
+			case failedItem:
+				var why string
+				if err := json.Unmarshal(item.Body, &why); err != nil {
+					return nil, fmt.Errorf("why it failed: %w", err)
+				}
+				return nil, errors.New(why)
+			}
+		}
 	}
-	var theirs proxy.Standing
-	if err := json.Unmarshal(items[len(items)-1].Body, &theirs); err != nil {
-		return nil, fmt.Errorf("how its servers stand: %w", err)
-	}
-	return theirs, nil
 }
 
 // freeze stops everything if it is the moment; otherwise it says why it isn't.
