@@ -546,6 +546,9 @@ func listenAdmin(ctx context.Context, address string, inherited *Inherited) (net
 	return listener, nil
 }
 
+// lastAnswers is how long requests that are being answered may take once ctx has ended.
+const lastAnswers = 300 * time.Millisecond
+
 // serveAdmin answers at the admin address until ctx ends.
 func (d *Daemon) serveAdmin(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
@@ -557,10 +560,19 @@ func (d *Daemon) serveAdmin(ctx context.Context, listener net.Listener) error {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
-	stopped := context.AfterFunc(ctx, func() { server.Close() })
-	defer stopped()
+	closed := make(chan struct{})
+	stopped := context.AfterFunc(ctx, func() {
+		defer close(closed)
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastAnswers)
+		defer cancel()
+		if server.Shutdown(last) != nil {
+			server.Close()
+		}
+	})
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		stopped()
 		return fmt.Errorf("admin address %s: %w", listener.Addr(), err)
 	}
+	<-closed
 	return nil
 }
