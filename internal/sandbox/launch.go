@@ -89,13 +89,17 @@ func (s *Sandbox) runAs() runUser {
 }
 
 func (s *Sandbox) childEnded(p part, which Process, why string) {
-	if next, upgraded := s.successor(p); upgraded {
+	next, upgraded := s.successor(p)
+	if upgraded {
 		why = fmt.Sprintf("process %d has taken over", next.PID)
 	}
 	s.mu.Lock()
 	s.exits[which] = why
 	watchers := s.watchers
 	s.mu.Unlock()
+	if upgraded {
+		return
+	}
 	for _, f := range watchers {
 		f(p.String(), why)
 	}

@@ -199,7 +199,8 @@ func (s *Sandbox) Log(what string) (string, error) {
 	return s.layout.log(p), nil
 }
 
-// OnExit has f called, from another goroutine, whenever a process that this Sandbox started itself ends.
+// OnExit has f called, from another goroutine, whenever a process that this Sandbox started itself ends, unless another one has
+// taken over from it.
 func (s *Sandbox) OnExit(f func(what, why string)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
