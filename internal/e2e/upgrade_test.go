@@ -14,6 +14,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,10 +35,11 @@ import (
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	const names = "5363"
-	c := up(t, 97, sandbox.Config{BinaryArgs: []string{"--dns=*:" + names}})
+	systemd := hearNotices(t)
+	c := up(t, 97, sandbox.Config{BinaryArgs: []string{"--dns=*:" + names}, BinaryEnv: []string{"NOTIFY_SOCKET=" + systemd.path}})
 	node := c.member(2)
 	c.expect(20*time.Second, serves{direct, []instance{at(c.member(1), false)}})
-	u := upgrades{t, c, node}
+	u := upgrades{t, c, node, systemd}
 
 	t.Run("ten under load", func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
@@ -202,6 +205,7 @@ type upgrades struct {
 	t    *testing.T
 	c    *cluster
 	node string
+	*notices
 }
 
 // run is pgporter upgrade.
@@ -231,7 +235,58 @@ func (u upgrades) upgrade() *api.Status {
 	if pid, running := u.c.PID("2/pgporter"); !running || pid != is.PID {
 		u.t.Errorf("the sandbox takes process %d (running: %t) for the pgporter", pid, running)
 	}
+	u.has(u.t, fmt.Sprintf("MAINPID=%d", is.PID))
 	return is
+}
+
+// notices stand in for systemd: what programs tell it (sd_notify(3)).
+type notices struct {
+	path string
+	mu   sync.Mutex
+	all  []string
+}
+
+// hearNotices opens a socket like systemd's, where the sandbox's user may write.
+func hearNotices(t *testing.T) *notices {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "pgporter-notify-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	n := &notices{path: filepath.Join(dir, "socket")}
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: n.path})
+	if err = errors.Join(err, os.Chmod(dir, 0o755), os.Chmod(n.path, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	var hearing sync.WaitGroup
+	hearing.Go(func() {
+		notice := make([]byte, 4096)
+		for {
+			k, err := socket.Read(notice)
+			if err != nil {
+				return
+			}
+			n.mu.Lock()
+			n.all = append(n.all, string(notice[:k]))
+			n.mu.Unlock()
+		}
+	})
+	t.Cleanup(func() {
+		socket.Close()
+		hearing.Wait()
+	})
+	return n
+}
+
+// has fails the test unless a notice came.
+func (n *notices) has(t *testing.T, notice string) {
+	t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !slices.Contains(n.all, "READY=1") || !slices.Contains(n.all, notice) {
+		t.Errorf("systemd was told %q, and not %s", n.all, notice)
+	}
 }
 
 // zombie tells whether a process has ended and wasn't waited for: its parent may be one that was upgraded, too.
