@@ -123,12 +123,18 @@ func (l Load) once(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	if _, err := conn.Write(terminate); err != nil {
-		return err
-	}
+	return leave(conn)
+}
+
+// ended waits for the end of what the server sends.
+func ended(conn *net.TCPConn) error {
 	var rest [1]byte
-	if n, err := conn.Read(rest[:]); n != 0 || !errors.Is(err, io.EOF) {
-		return fmt.Errorf("not the end after Terminate: %d bytes, %w", n, err)
+	n, err := conn.Read(rest[:])
+	switch {
+	case n > 0:
+		return fmt.Errorf("instead of the end after Terminate comes byte 0x%02x", rest[0])
+	case !errors.Is(err, io.EOF):
+		return fmt.Errorf("the end after Terminate: %w", err)
 	}
 	return nil
 }
@@ -239,22 +245,27 @@ func (l Load) idle(ctx context.Context, report func(Work), over <-chan struct{})
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	// One that was ended meanwhile would have cost nothing.
+	// Memory of sessions that were ended meanwhile would be no session's.
 	var closing sync.WaitGroup
-	gone := make([]error, len(conns))
+	failed := make([]error, len(conns))
 	for i, conn := range conns {
 		closing.Go(func() {
-			if _, err := conn.Write(terminate); err != nil {
-				gone[i] = err
-				return
-			}
-			gone[i] = conn.SetReadDeadline(time.Now().Add(patience))
-			var rest [1]byte
-			if _, err := conn.Read(rest[:]); !errors.Is(err, io.EOF) {
-				gone[i] = fmt.Errorf("session %d was not there any more: %w", i+1, err)
+			if err := leave(conn); err != nil {
+				failed[i] = fmt.Errorf("session %d of %d: %w", i+1, l.Streams, err)
 			}
 		})
 	}
 	closing.Wait()
-	return errors.Join(gone...)
+	return errors.Join(failed...)
+}
+
+// leave ends a session in order.
+func leave(conn *net.TCPConn) error {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	if _, err := conn.Write(terminate); err != nil {
+		return err
+	}
+	return ended(conn)
 }

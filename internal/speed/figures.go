@@ -1,9 +1,7 @@
 package speed
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -131,6 +129,3 @@ func thousands(number string) string {
 	}
 	return whole
 }
-
-// tell writes what a client has done for whom it works.
-func tell(w Work) { json.NewEncoder(os.Stdout).Encode(w) } //nolint:errcheck // whoever asked has gone

@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
-	"os"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -77,8 +76,9 @@ func atLeast(bound float64) goal { return goal{bound: bound} }
 
 func atMost(bound float64) goal { return goal{bound: bound, most: true} }
 
-// met says whether a ratio keeps to the goal.
+// met says whether a ratio, as it is printed, keeps to the goal.
 func (g goal) met(ratio float64) bool {
+	ratio = math.Round(ratio*1000) / 1000
 	if g.most {
 		return ratio <= g.bound
 	}
@@ -202,7 +202,7 @@ func bulks(Config) []measure {
 						done, err = s.load(ctx, l)
 						return err
 					})
-					return []float64{float64(done.Bytes) / 1e6 / done.Took.Seconds(), float64(cpu.Milliseconds()) / (float64(done.Bytes) / 1e9)}, err
+					return []float64{float64(done.Bytes) / 1e6 / done.Took.Seconds(), cpu.Seconds() * 1e3 / (float64(done.Bytes) / 1e9)}, err
 				},
 			})
 		}
@@ -294,30 +294,4 @@ func plural(n int, what string) string {
 		return "1 " + what
 	}
 	return strconv.Itoa(n) + " " + what + "s"
-}
-
-// Trivial runs as the trivial server or its client, as a process of the benchmark's own is told to: `serve ADDRESS`, or
-// `KIND ADDRESS STREAMS TIME`. A client tells what it has done as JSON on its standard output, and idle sessions last until
-// its standard input ends.
-func Trivial(ctx context.Context, args []string) error {
-	if len(args) == 2 && args[0] == "serve" {
-		return Serve(ctx, args[1])
-	}
-	if len(args) != 4 {
-		return refused{fmt.Errorf("trivial %s: serve ADDRESS, or KIND ADDRESS STREAMS TIME", strings.Join(args, " "))}
-	}
-	streams, err := strconv.Atoi(args[2])
-	if err != nil {
-		return refused{err}
-	}
-	lasts, err := time.ParseDuration(args[3])
-	if err != nil {
-		return refused{err}
-	}
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		os.Stdin.Read(make([]byte, 1)) //nolint:errcheck // its end is what is waited for
-	}()
-	return Load{Kind: args[0], Address: args[1], Streams: streams, Lasts: lasts}.Do(ctx, tell, over)
 }

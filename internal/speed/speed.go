@@ -117,6 +117,7 @@ func Run(ctx context.Context, c Config) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
+	machine += circumstances()
 	fmt.Fprintf(c.Progress, "starting PostgreSQL, HAProxy and pgporter at %s.x\n", c.Prefix)
 	s, err := newStage(ctx, c, dir)
 	if err != nil {
@@ -148,6 +149,22 @@ func Run(ctx context.Context, c Config) error {
 		failed = c.sheet().Write(written)
 	}
 	return failed
+}
+
+// circumstances tell what else bears on the figures: what the machine did before, and settings of Go's runtime that pgporter
+// inherits.
+func circumstances() string {
+	var told strings.Builder
+	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
+		load, _, _ := strings.Cut(string(text), " ")
+		fmt.Fprintf(&told, " Load of the minute before: %s.", load)
+	}
+	for _, name := range []string{"GOGC", "GOMEMLIMIT", "GOMAXPROCS", "GODEBUG"} {
+		if value, set := os.LookupEnv(name); set {
+			fmt.Fprintf(&told, " pgporter was told %s=%s.", name, value)
+		}
+	}
+	return told.String()
 }
 
 // measure does the rounds, of all sections together so that each is spread over the whole time.
@@ -195,7 +212,7 @@ const leastRounds = 5
 
 // What a whole run takes of each, for about twenty minutes.
 const (
-	Rounds  = 7
+	Rounds  = 9
 	Seconds = 4
 )
 

@@ -3,7 +3,6 @@ package speed
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -133,7 +132,6 @@ func (s *stage) proxy(ctx context.Context, w way, address string) (*contender.Pr
 			return nil, err
 		}
 		command := exec.Command(s.config.Binary, "run", "--inventory", s.inventory, "--node", s.addresses[direct], "--bind", address)
-		// Its own temporary and runtime files, if any, go with the rest.
 		p, err = contender.Start(command, filepath.Join(dir, "pgporter.log"), syscall.SIGTERM)
 	default:
 		return nil, fmt.Errorf("%s is no proxy", wayNames[w])
@@ -180,56 +178,4 @@ func opens(ctx context.Context, address string, port int) error {
 	}
 	_, err = conn.Write(terminate)
 	return err
-}
-
-// client is a client of the trivial server, a process of its own.
-type client struct {
-	command *exec.Cmd
-	over    func() error
-	said    *json.Decoder
-	errors  bytes.Buffer
-}
-
-// startClient starts a client at an address.
-func (s *stage) startClient(ctx context.Context, l Load) (*client, error) {
-	c := &client{command: exec.CommandContext(ctx, s.config.Self, "trivial", l.Kind, l.Address, strconv.Itoa(l.Streams), l.Lasts.String())}
-	in, err := c.command.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := c.command.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	c.command.Stderr, c.over, c.said = &c.errors, in.Close, json.NewDecoder(out)
-	return c, c.command.Start()
-}
-
-// reports waits for what the client has done.
-func (c *client) reports() (Work, error) {
-	var w Work
-	err := c.said.Decode(&w)
-	return w, err
-}
-
-// ends tells the client that it's over and waits for its end.
-func (c *client) ends() error {
-	c.over() //nolint:errcheck // it has ended then
-	if err := c.command.Wait(); err != nil {
-		return fmt.Errorf("client of the trivial server: %w\n%s", err, c.errors.Bytes())
-	}
-	return nil
-}
-
-// load has a client do what it does and gives what it has done.
-func (s *stage) load(ctx context.Context, l Load) (Work, error) {
-	c, err := s.startClient(ctx, l)
-	if err != nil {
-		return Work{}, err
-	}
-	w, reported := c.reports()
-	if err := c.ends(); err != nil {
-		return Work{}, err
-	}
-	return w, reported
 }

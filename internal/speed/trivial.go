@@ -57,13 +57,8 @@ func database(in io.Reader, buffer []byte) (string, error) {
 	return "", errors.New("the startup message names no database")
 }
 
-// Serve is the trivial server: it serves at an address until ctx ends.
-func Serve(ctx context.Context, address string) error {
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", address)
-	if err != nil {
-		return err
-	}
+// Serve is the trivial server: it serves whoever comes to the listener until ctx ends, and closes it.
+func Serve(ctx context.Context, listener net.Listener) error {
 	var sessions sync.WaitGroup
 	defer sessions.Wait()
 	ctx, cancel := context.WithCancel(ctx)
