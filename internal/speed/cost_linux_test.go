@@ -26,7 +26,7 @@ func TestProcessorTime(t *testing.T) {
 	if err != nil || got < before-off || got > after+off {
 		t.Errorf("%s, %v, want %s to %s", got, err, before, after)
 	}
-	// One more than the highest id that there can be: proc_pid_max(5), PID_MAX_LIMIT.
+	// One more than the highest id that there can be: proc(5), pid_max.
 	if _, err := processorTime(1 << 22); err == nil {
 		t.Error("there is no such process")
 	}
