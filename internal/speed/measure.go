@@ -99,22 +99,6 @@ var (
 	documentedStreams = []int{1, 4}
 )
 
-// spent does something and gives the processor time that a way's proxy needs meanwhile; 0 if there is none.
-func (s *stage) spent(w way, do func() error) (time.Duration, error) {
-	if s.proxies[w] == nil {
-		return 0, do()
-	}
-	before, err := processorTime(s.proxies[w].PID())
-	if err != nil {
-		return 0, err
-	}
-	if err := do(); err != nil {
-		return 0, err
-	}
-	after, err := processorTime(s.proxies[w].PID())
-	return after - before, err
-}
-
 // port is where a way's clients knock for a service.
 func port(w way, service int) int {
 	if w == direct && service == defaultPort {
@@ -122,8 +106,6 @@ func port(w way, service int) int {
 	}
 	return service
 }
-
-func each(d time.Duration, n int64) float64 { return float64(d.Nanoseconds()) / 1000 / float64(n) }
 
 func selects(c Config) []measure {
 	var all []measure
@@ -141,8 +123,16 @@ func selects(c Config) []measure {
 				{name: "CPU a transaction, µs", digits: 1, goal: atMost(0.95), indirect: true},
 			},
 			run: func(ctx context.Context, s *stage, w way) ([]float64, error) {
-				t, cpu, err := s.pgbench(ctx, w, pgbench{clients: n, lasts: s.config.Run})
-				return []float64{t.perSecond, t.average, t.p99, each(cpu, t.count)}, err
+				var t transactions
+				readings, err := s.metered(ctx, w, func() (err error) {
+					t, err = s.pgbench(ctx, w, pgbench{clients: n, lasts: s.config.Run})
+					return err
+				})
+				if err != nil {
+					return nil, err
+				}
+				cpu, err := spentEach(readings, t.all)
+				return []float64{t.perSecond, t.average, t.p99, cpu}, err
 			},
 		})
 	}
@@ -150,13 +140,9 @@ func selects(c Config) []measure {
 }
 
 // pgbench runs one against the service default.
-func (s *stage) pgbench(ctx context.Context, w way, p pgbench) (t transactions, cpu time.Duration, err error) {
+func (s *stage) pgbench(ctx context.Context, w way, p pgbench) (transactions, error) {
 	p.address, p.port = s.addresses[w], strconv.Itoa(port(w, defaultPort))
-	cpu, err = s.spent(w, func() error {
-		t, err = p.run(ctx, s.dir)
-		return err
-	})
-	return t, cpu, err
+	return p.run(ctx, s.dir)
 }
 
 func connects(Config) []measure {
@@ -165,7 +151,11 @@ func connects(Config) []measure {
 		{
 			name: fmt.Sprintf("PostgreSQL (`pgbench -C`, %d at a time)", reconnecting), quantities: quantities,
 			run: func(ctx context.Context, s *stage, w way) ([]float64, error) {
-				t, cpu, err := s.pgbench(ctx, w, pgbench{clients: reconnecting, lasts: s.config.Run, reconnect: true})
+				var t transactions
+				cpu, err := s.spent(w, func() (err error) {
+					t, err = s.pgbench(ctx, w, pgbench{clients: reconnecting, lasts: s.config.Run, reconnect: true})
+					return err
+				})
 				return []float64{t.perSecond, each(cpu, t.count)}, err
 			},
 		},

@@ -34,6 +34,14 @@ type transactions struct {
 	perSecond float64
 	// average and p99 are latencies in milliseconds; p99 is of every single transaction.
 	average, p99 float64
+	// all is every single one, in no order.
+	all []transaction
+}
+
+// transaction is a line of pgbench's log.
+type transaction struct {
+	took  time.Duration
+	ended time.Time
 }
 
 // run has pgbench run, with its log of transactions in a directory that is its own.
@@ -68,16 +76,19 @@ func (p pgbench) run(ctx context.Context, dir string) (transactions, error) {
 	if err != nil {
 		return transactions{}, err
 	}
-	var latencies []int64
 	for _, path := range logs {
-		if latencies, err = appendLog(latencies, path); err != nil {
+		if t.all, err = appendLog(t.all, path); err != nil {
 			return transactions{}, err
 		}
 	}
-	if int64(len(latencies)) != t.count {
-		return transactions{}, fmt.Errorf("pgbench counts %d transactions and logged %d", t.count, len(latencies))
+	if int64(len(t.all)) != t.count {
+		return transactions{}, fmt.Errorf("pgbench counts %d transactions and logged %d", t.count, len(t.all))
 	}
-	t.p99 = float64(percentile(latencies, 0.99)) / 1000
+	latencies := make([]time.Duration, len(t.all))
+	for i, one := range t.all {
+		latencies[i] = one.took
+	}
+	t.p99 = float64(percentile(latencies, 0.99).Microseconds()) / 1000
 	return t, nil
 }
 
@@ -116,40 +127,46 @@ func parseSummary(said string) (transactions, error) {
 	return t, errors.Join(errs...)
 }
 
-func appendLog(latencies []int64, path string) ([]int64, error) {
+func appendLog(all []transaction, path string) ([]transaction, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	latencies, err = parseLog(latencies, f)
+	all, err = parseLog(all, f)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return latencies, nil
+	return all, nil
 }
 
-// parseLog appends the latencies, in microseconds, of a log of transactions: `client_id transaction_no time script_no
-// time_epoch time_us`, one line for each.
-func parseLog(latencies []int64, log io.Reader) ([]int64, error) {
+// parseLog appends the transactions of a log: `client_id transaction_no time script_no time_epoch time_us`, one line for
+// each. The first time is how long it took, in microseconds, the other two are when it ended.
+func parseLog(all []transaction, log io.Reader) ([]transaction, error) {
 	lines := bufio.NewScanner(log)
 	for n := 1; lines.Scan(); n++ {
 		fields := strings.Fields(lines.Text())
 		if len(fields) < 6 {
 			return nil, fmt.Errorf("line %d has %d fields, not 6: %q", n, len(fields), lines.Text())
 		}
-		took, err := strconv.ParseInt(fields[2], 10, 64)
-		if err != nil || took < 0 {
-			return nil, fmt.Errorf("line %d: %q is no latency", n, fields[2])
+		var numbers [3]int64
+		for i, field := range []int{2, 4, 5} {
+			var err error
+			if numbers[i], err = strconv.ParseInt(fields[field], 10, 64); err != nil || numbers[i] < 0 || numbers[i] > mostMicroseconds {
+				return nil, fmt.Errorf("line %d: %q is no time", n, fields[field])
+			}
 		}
-		latencies = append(latencies, took)
+		all = append(all, transaction{time.Duration(numbers[0]) * time.Microsecond, time.Unix(numbers[1], numbers[2]*1000)})
 	}
-	return latencies, lines.Err()
+	return all, lines.Err()
 }
+
+// mostMicroseconds fit into a time.Duration.
+const mostMicroseconds = math.MaxInt64 / 1000
 
 // percentile gives the least of the values that so large a part of all, from 0 to 1, doesn't exceed; 0 if there are none.
 // The values are sorted.
-func percentile(values []int64, part float64) int64 {
+func percentile(values []time.Duration, part float64) time.Duration {
 	if len(values) == 0 {
 		return 0
 	}

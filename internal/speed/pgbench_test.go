@@ -3,9 +3,11 @@ package speed
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseSummary(t *testing.T) {
@@ -25,7 +27,7 @@ func TestParseSummary(t *testing.T) {
 		}
 		got, err := parseSummary(string(said))
 		switch {
-		case c.problem == "" && (err != nil || got != c.want):
+		case c.problem == "" && (err != nil || !reflect.DeepEqual(got, c.want)):
 			t.Errorf("%s: %+v, %v, want %+v", name, got, err, c.want)
 		case c.problem != "" && (err == nil || !strings.Contains(err.Error(), c.problem)):
 			t.Errorf("%s: %v, want %q", name, err, c.problem)
@@ -55,18 +57,51 @@ func FuzzParseSummary(f *testing.F) {
 const someLog = "0 1 512 0 1795760000 120034\n1 1 87 0 1795760000 120100\n0 2 1203 0 1795760000 121300\n"
 
 func TestParseLog(t *testing.T) {
-	got, err := parseLog([]int64{7}, strings.NewReader(someLog))
-	if want := []int64{7, 512, 87, 1203}; err != nil || !slices.Equal(got, want) {
+	at := func(us int64) time.Time { return time.UnixMicro(1795760000_000000 + us) }
+	before := transaction{time.Second, at(0)}
+	got, err := parseLog([]transaction{before}, strings.NewReader(someLog))
+	want := []transaction{before, {512 * time.Microsecond, at(120034)}, {87 * time.Microsecond, at(120100)}, {1203 * time.Microsecond, at(121300)}}
+	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v, %v, want %v", got, err, want)
 	}
 	for text, problem := range map[string]string{
 		someLog + "0 3 12 0":                         "line 4 has 4 fields",
-		"0 1 failed 0 1795760000 1":                  `line 1: "failed" is no latency`,
-		"0 1 -5 0 1795760000 1":                      `line 1: "-5" is no latency`,
+		"0 1 failed 0 1795760000 1":                  `line 1: "failed" is no time`,
+		"0 1 -5 0 1795760000 1":                      `line 1: "-5" is no time`,
+		"0 1 5 0 now 1":                              `line 1: "now" is no time`,
 		"0 1 5 0 1795760000 1\n\n0 2 5 0 17957600 1": "line 2 has 0 fields",
 	} {
 		if _, err := parseLog(nil, strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), problem) {
 			t.Errorf("%q: %v, want %q", text, err, problem)
+		}
+	}
+}
+
+// TestSpentEach: of what a proxy spends, opening sessions before the first transaction and closing them after the last is no
+// transaction's.
+func TestSpentEach(t *testing.T) {
+	zero := time.Unix(1000, 0)
+	read := func(ms, spent int) reading {
+		return reading{zero.Add(time.Duration(ms) * time.Millisecond), time.Duration(spent) * time.Millisecond}
+	}
+	var done []transaction
+	for ms := 119; ms >= 30; ms-- {
+		done = append(done, transaction{time.Millisecond, zero.Add(time.Duration(ms) * time.Millisecond)})
+	}
+	readings := []reading{read(0, 5), read(20, 500), read(40, 600), read(60, 601), read(80, 602), read(100, 603), read(120, 700)}
+	// From 40 to 100 ms there are 60, in 3 ms.
+	if got, err := spentEach(readings, done); got != 50 || err != nil {
+		t.Errorf("%g, %v", got, err)
+	}
+	if got, err := spentEach(nil, done); got != 0 || err != nil {
+		t.Errorf("without a proxy: %g, %v", got, err)
+	}
+	if got, err := spentEach(readings, nil); err == nil {
+		t.Errorf("without a transaction: %g", got)
+	}
+	for _, few := range [][]reading{readings[:2], readings[:3], readings[6:]} {
+		if got, err := spentEach(few, done); err == nil {
+			t.Errorf("%v: %g", few, got)
 		}
 	}
 }
@@ -80,22 +115,22 @@ func FuzzParseLog(f *testing.F) {
 		if err == nil && len(got) != strings.Count(strings.TrimSuffix(text, "\n"), "\n")+min(1, len(text)) {
 			t.Errorf("%d latencies of %q", len(got), text)
 		}
-		if slices.ContainsFunc(got, func(n int64) bool { return n < 0 }) {
+		if slices.ContainsFunc(got, func(one transaction) bool { return one.took < 0 }) {
 			t.Errorf("%v", got)
 		}
 	})
 }
 
 func TestPercentile(t *testing.T) {
-	var hundred []int64
-	for i := range int64(100) {
+	var hundred []time.Duration
+	for i := range time.Duration(100) {
 		hundred = append(hundred, 100-i)
 	}
 	for _, c := range []struct {
-		of   []int64
+		of   []time.Duration
 		part float64
-		want int64
-	}{{nil, 0.99, 0}, {[]int64{5}, 0.99, 5}, {hundred, 0.99, 99}, {hundred, 0.5, 50}, {[]int64{3, 1, 2}, 0.99, 3}, {[]int64{3, 1, 2}, 0, 1}} {
+		want time.Duration
+	}{{nil, 0.99, 0}, {[]time.Duration{5}, 0.99, 5}, {hundred, 0.99, 99}, {hundred, 0.5, 50}, {[]time.Duration{3, 1, 2}, 0.99, 3}, {[]time.Duration{3, 1, 2}, 0, 1}} {
 		if got := percentile(slices.Clone(c.of), c.part); got != c.want {
 			t.Errorf("%g of %v is %d, not %d", c.part, c.of, got, c.want)
 		}
