@@ -35,11 +35,11 @@ func Machine(ctx context.Context, pgporter string, others ...string) (string, er
 		parts = append(parts, "Linux "+strings.TrimSpace(string(text)))
 	}
 	parts = append(parts, runtime.Version())
-	said, err := ask(ctx, "pgporter", []string{pgporter, "--version"})
+	own, err := Version(ctx, pgporter)
 	if err != nil {
 		return "", err
 	}
-	parts = append(parts, "pgporter "+ownVersion(said))
+	parts = append(parts, "pgporter "+own)
 	for _, name := range others {
 		said, err := ask(ctx, name, programs[name])
 		if err != nil {
@@ -48,6 +48,12 @@ func Machine(ctx context.Context, pgporter string, others ...string) (string, er
 		parts = append(parts, name+" "+dotted.FindString(said))
 	}
 	return strings.Join(parts, ", ") + ".", nil
+}
+
+// Version is that of the pgporter at a path.
+func Version(ctx context.Context, pgporter string) (string, error) {
+	said, err := ask(ctx, "pgporter", []string{pgporter, "--version"})
+	return ownVersion(said), err
 }
 
 func ask(ctx context.Context, name string, command []string) (string, error) {

@@ -20,7 +20,7 @@ func TestTable(t *testing.T) {
 		{name: "p99 latency, ms", digits: 3},
 		{name: "CPU a transaction, µs", digits: 1, goal: atMost(0.95), indirect: true},
 	}
-	got := newTaken(s, []measure{{name: "1 client", quantities: quantities}, {name: "8 clients", quantities: quantities}, {name: "sessions", quantities: []quantity{{name: "bytes", goal: atMost(0.5), indirect: true}}, indirect: true}})
+	got := newTaken(s, []measure{{name: "1 client", quantities: quantities}, {name: "8 clients", quantities: quantities}, {name: "sessions", quantities: []quantity{{name: "bytes", goal: atMost(0.5)}}, indirect: true}})
 	got.samples = [][]sample{
 		{
 			{{21000, 0.05, 0}, {10000, 0.2, 25}, {11000, 0.21, 20}},

@@ -204,9 +204,9 @@ func idles(Config) []measure {
 	return []measure{{
 		name: thousands(strconv.Itoa(idleSessions)) + " sessions", indirect: true,
 		quantities: []quantity{
-			{name: "memory before, MB", digits: 1, indirect: true},
-			{name: "memory with them, MB", digits: 1, indirect: true},
-			{name: "memory a session, bytes", goal: atMost(0.5), indirect: true},
+			{name: "memory before, MB", digits: 1},
+			{name: "memory with them, MB", digits: 1},
+			{name: "memory a session, bytes", goal: atMost(0.5)},
 		},
 		run: idle,
 	}}

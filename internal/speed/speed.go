@@ -105,6 +105,10 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	version, err := sheet.Version(ctx, c.Binary)
+	if err != nil {
+		return err
+	}
 	machine, err := sheet.Machine(ctx, c.Binary, "PostgreSQL", "HAProxy")
 	if err != nil {
 		return err
@@ -132,16 +136,17 @@ func Run(ctx context.Context, c Config) error {
 		if rounds == 0 {
 			continue
 		}
-		text := t.table()
-		fmt.Fprintf(c.Results, "\n%s: %s\n\n%s", t.section.title, t.section.often(rounds, c.Run), text)
-		switch least := min(t.section.least, leastRounds); {
+		// A section may be measured by itself: each says which pgporter it is of.
+		text := fmt.Sprintf("%s; pgporter %s; %s.\n\n%s", time.Now().Format(time.DateOnly), version, t.section.often(rounds, c.Run), t.table())
+		fmt.Fprintf(c.Results, "\n%s\n%s", t.section.title, text)
+		switch least := t.section.least; {
 		case failed != nil || c.Doc == "":
 		case len(c.Clients) > 0 && t.section.name == selectSection:
 			fmt.Fprintf(c.Progress, "%s: %q is left as it is: it is written with its own numbers of clients\n", c.Doc, t.section.name)
 		case rounds < least:
 			fmt.Fprintf(c.Progress, "%s: %q is left as it is: it is written after %d rounds, not %d\n", c.Doc, t.section.name, least, rounds)
 		default:
-			written[t.section.name] = fmt.Sprintf("%s; %s.\n\n%s", time.Now().Format(time.DateOnly), t.section.often(rounds, c.Run), text)
+			written[t.section.name] = text
 			written[machineSection] = machine + "\n"
 		}
 	}
