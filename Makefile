@@ -18,8 +18,8 @@ RUNS ?= 0
 # Of the comparison of speed: sections, separated by commas (all if empty), how often everything is measured, how long a run takes,
 # pgbench's clients (those of the document if empty), and which pgporter.
 SECTION ?=
-ROUNDS ?= 9
-SECONDS ?= 4
+ROUNDS ?= 15
+SECONDS ?= 2
 CLIENTS ?=
 PGPORTER ?= bin/pgporter
 

@@ -215,10 +215,11 @@ var orders = [][]way{
 // leastRounds is how often a section has to be measured to be written.
 const leastRounds = 5
 
-// What a whole run takes of each, for about twenty minutes.
+// What everything takes of each: about 17 minutes. Short runs that alternate often bear a machine that does something else better
+// than few long ones.
 const (
-	Rounds  = 9
-	Seconds = 4
+	Rounds  = 15
+	Seconds = 2
 )
 
 // ParseClients reads numbers of clients.
