@@ -24,9 +24,9 @@ type section struct {
 // often says how often it was measured, and for how long.
 func (s section) often(rounds int, run time.Duration) string {
 	if s.lasts == nil {
-		return fmt.Sprintf("%d rounds", rounds)
+		return plural(rounds, "round")
 	}
-	return fmt.Sprintf("%d rounds, %s a run", rounds, s.lasts(run))
+	return fmt.Sprintf("%s, %s a run", plural(rounds, "round"), s.lasts(run))
 }
 
 const selectSection = "select"

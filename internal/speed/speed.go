@@ -215,7 +215,7 @@ var orders = [][]way{
 // leastRounds is how often a section has to be measured to be written.
 const leastRounds = 5
 
-// What everything takes of each: about 17 minutes. Short runs that alternate often bear a machine that does something else better
+// What everything takes of each: about 15 minutes. Short runs that alternate often bear a machine that does something else better
 // than few long ones.
 const (
 	Rounds  = 15
