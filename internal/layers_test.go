@@ -70,7 +70,10 @@ var rooms = map[string]room{
 	"chaos":     {may: "api sandbox", because: "a test from outside judges by what clients, etcd and PostgreSQL say, not by pgporter's own rooms"},
 	"e2e":       {may: "api load sandbox", because: "end-to-end tests use what users use"},
 	"load":      {because: "a prober sees what any client sees: it is told URLs and knows nothing of who ought to answer"},
-	"bench":     {may: "load sandbox", because: "what is compared must be used as its users use it: programs that are started, files that they render"},
+	"contender": {because: "programs that are compared are started alike: what is measured on them is others' business"},
+	"sheet":     {because: "writing a benchmark's sections must not know its figures"},
+	"speed":     {may: "contender sheet", because: "what is compared must be used as its users use it: nothing of pgporter's own code may be on the way but the program"},
+	"bench":     {may: "contender load sandbox sheet", because: "what is compared must be used as its users use it: programs that are started, files that they render"},
 }
 
 // impure packages bring the clock, the machine or the network into a room.
