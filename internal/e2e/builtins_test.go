@@ -11,12 +11,12 @@ import (
 // everyBench runs each script that pgbench has built in, in each protocol, through both services that write, and those that
 // only read through the replica's: no transaction fails. Prepared statements aren't for a pool that keeps none (below).
 func (c *cluster) everyBench(t *testing.T) {
-	if _, err := run(tool(t.Context(), primary, "pgbench", "-i", "-q", "-s", "2", primary.conninfo(c.member(2), ""))); err != nil {
+	if _, err := run(tool(t.Context(), primary, "pgbench", "-i", "-q", "-s", "1", primary.conninfo(c.member(2), ""))); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 10*time.Second, func(ctx context.Context) error {
 		n, err := c.psql(ctx, c.member(1), replica, "", "select count(*) from pgbench_accounts")
-		if err == nil && n != "200000" {
+		if err == nil && n != "100000" {
 			err = fmt.Errorf("the replica has %s rows", n)
 		}
 		return err

@@ -217,7 +217,7 @@ func (c *cluster) dumpAndRestore(t *testing.T) {
 	if got != want {
 		t.Errorf("the copy has\n%s\nnot\n%s", got, want)
 	}
-	for _, table := range []string{"pgbench_accounts 200000 ", "pgbench_history ", "hard 1000 ", "captured ", "large objects 1 "} {
+	for _, table := range []string{"pgbench_accounts 100000 ", "pgbench_history ", "hard 1000 ", "captured ", "large objects 1 "} {
 		if !strings.Contains(want, table) {
 			t.Errorf("there was no %q to copy:\n%s", table, want)
 		}

@@ -58,6 +58,13 @@ func (c *cluster) receivewal(t *testing.T) *received {
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		// Only one that compare gave up on is still there.
+		if r.cmd.ProcessState == nil {
+			r.cmd.Process.Kill()
+			r.cmd.Wait() //nolint:errcheck // it was killed
+		}
+	})
 	return r
 }
 
