@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -39,12 +38,9 @@ func (c *cluster) copyIn(t *testing.T) {
 	if _, err := conn.Exec(t.Context(), "create table brought (n bigint, body bytea, sum bytea); create sequence brought_in cache 10000"); err != nil {
 		t.Fatal(err)
 	}
-	rows := &rowsIn{left: copiedIn, random: rand.New(rand.NewPCG(1, 2)), pool: make([]byte, 4<<20)}
-	if _, err := io.ReadFull(noise(1), rows.pool); err != nil {
-		t.Fatal(err)
-	}
+	rows := newRows(copiedIn)
 	began := time.Now()
-	tag, err := conn.PgConn().CopyFrom(t.Context(), bufio.NewReaderSize(rows, 64<<10),
+	tag, err := conn.PgConn().CopyFrom(t.Context(), rows,
 		"copy brought from stdin (format binary) where nextval('brought_in') <> n or sha256(body) <> sum")
 	took := time.Since(began).Seconds()
 	if err != nil || tag.RowsAffected() != 0 {
@@ -59,52 +55,52 @@ func (c *cluster) copyIn(t *testing.T) {
 }
 
 // rowsIn makes rows for copyIn, in PostgreSQL's binary format of COPY (documentation of COPY, "Binary Format"), until it has
-// made enough bytes.
+// made enough bytes. All but their numbers is made before: to the race detector each byte that is touched is a cost.
 type rowsIn struct {
-	left    int
-	n       int64
-	random  *rand.Rand
-	pool    []byte // where bodies are cut from
-	row     []byte // the row that is being read, and what of it is still to be
-	pending []byte
-	ended   bool
+	left  int
+	n     int64
+	order *rand.Rand
+	made  [][]byte
+	parts [][]byte // what is to be read next
+	ended bool
 }
 
+func newRows(size int) *rowsIn {
+	r := &rowsIn{left: size, order: rand.New(rand.NewPCG(1, 2)), parts: [][]byte{append([]byte("PGCOPY\n\xff\r\n\x00"), make([]byte, 8)...)}}
+	// Half of the rows are below a kilobyte, and most bytes are in those of up to a megabyte.
+	random := noise(1)
+	for i := range 40 {
+		body := make([]byte, 1<<(i/2)+r.order.IntN(1<<(i/2)))
+		_, _ = io.ReadFull(random, body) // it never ends
+		sum := sha256.Sum256(body)
+		row := append(wire.BigEndian.AppendUint32(nil, uint32(len(body))), body...)
+		r.made = append(r.made, append(wire.BigEndian.AppendUint32(row, sha256.Size), sum[:]...))
+	}
+	return r
+}
+
+// Read gives at most a part of a row.
 func (r *rowsIn) Read(p []byte) (int, error) {
-	if len(r.pending) == 0 {
-		if r.ended {
+	if len(r.parts) == 0 {
+		switch {
+		case r.ended:
 			return 0, io.EOF
+		case r.left <= 0:
+			r.ended = true
+			r.parts = [][]byte{{0xff, 0xff}}
+		default:
+			r.n++
+			head := wire.BigEndian.AppendUint16(nil, 3)
+			head = wire.BigEndian.AppendUint64(wire.BigEndian.AppendUint32(head, 8), uint64(r.n))
+			r.parts = [][]byte{head, r.made[r.order.IntN(len(r.made))]}
 		}
-		r.row = r.next(r.row[:0])
-		r.pending = r.row
 	}
-	n := copy(p, r.pending)
-	r.pending = r.pending[n:]
+	n := copy(p, r.parts[0])
+	r.left -= n
+	if r.parts[0] = r.parts[0][n:]; len(r.parts[0]) == 0 {
+		r.parts = r.parts[1:]
+	}
 	return n, nil
-}
-
-func (r *rowsIn) next(row []byte) []byte {
-	if r.n == 0 {
-		row = append(row, "PGCOPY\n\xff\r\n\x00"...)
-		row = append(row, make([]byte, 8)...)
-	}
-	if r.left <= 0 {
-		r.ended = true
-		return wire.BigEndian.AppendUint16(row, 0xffff)
-	}
-	r.n++
-	// Most rows are small and most bytes are in large ones.
-	size := 1 << r.random.IntN(20)
-	size += r.random.IntN(size)
-	body := r.pool[r.random.IntN(len(r.pool)-size):][:size]
-	sum := sha256.Sum256(body)
-	row = wire.BigEndian.AppendUint16(row, 3)
-	row = wire.BigEndian.AppendUint32(row, 8)
-	row = wire.BigEndian.AppendUint64(row, uint64(r.n))
-	row = append(wire.BigEndian.AppendUint32(row, uint32(size)), body...)
-	row = append(wire.BigEndian.AppendUint32(row, sha256.Size), sum[:]...)
-	r.left -= len(row)
-	return row
 }
 
 // copyOut compares what comes through the services with what the server itself gives to the same statement.

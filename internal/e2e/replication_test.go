@@ -61,8 +61,8 @@ func (c *cluster) receivewal(t *testing.T) *received {
 	t.Cleanup(func() {
 		// Only one that compare gave up on is still there.
 		if r.cmd.ProcessState == nil {
-			r.cmd.Process.Kill()
-			r.cmd.Wait() //nolint:errcheck // it was killed
+			_ = r.cmd.Process.Kill()
+			_ = r.cmd.Wait()
 		}
 	})
 	return r
