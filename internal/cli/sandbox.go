@@ -69,6 +69,7 @@ Member 1 is the primary. The last of several members answers offline queries: a 
   pgporter sandbox up --sync --delayed --offline
   pgporter sandbox up --standby                               # and a second cluster that replicates from the first
   pgporter sandbox up --prefix 127.0.2 --dir /var/tmp/second  # beside another one
+  pgporter sandbox up --tls --detach                          # PGSSLROOTCERT=DIRECTORY/server.crt verifies
   pgporter sandbox up --netns                                 # root: the documents' own network`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {

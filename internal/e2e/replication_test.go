@@ -150,7 +150,7 @@ func (c *cluster) recvlogical(t *testing.T) {
 	if _, err := way("", "--create-slot", "--plugin", "test_decoding"); err != nil {
 		t.Fatal(err)
 	}
-	c.ask(t, c.member(1), direct, "create table captured as select n, repeat(md5(n::text), n % 300) from generate_series(1, 10000) n")
+	c.ask(t, c.member(1), direct, "create table captured as select n, repeat(md5(n::text), n % 60) from generate_series(1, 10000) n")
 	end := c.ask(t, c.member(1), server, "select pg_current_wal_insert_lsn()")
 	want := c.ask(t, c.member(1), server, fmt.Sprintf("select data from pg_logical_slot_peek_changes('%s', '%s', null, 'skip-empty-xacts', '1')", logicalSlot, end))
 	got, err := way(c.verified(), "--start", "-f", "-", "--no-loop", "--endpos", end, "-o", "skip-empty-xacts=1")

@@ -63,10 +63,7 @@ func (l layout) certificateFiles(now time.Time) ([]file, error) {
 	for _, m := range l.members {
 		hosts = append(hosts, m.Address, m.Name)
 	}
-	for _, cluster := range l.clusters() {
-		hosts = append(hosts, cluster)
-	}
-	certificate, key, err := makeCertificate(hosts, now)
+	certificate, key, err := makeCertificate(append(hosts, l.clusters()...), now)
 	if err != nil {
 		return nil, err
 	}
