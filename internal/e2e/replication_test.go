@@ -147,6 +147,10 @@ func (c *cluster) recvlogical(t *testing.T) {
 	way := func(more string, args ...string) (string, error) {
 		return run(tool(t.Context(), direct, "pg_recvlogical", append(args, "--slot", logicalSlot, "-d", direct.conninfo(c.member(2), more))...))
 	}
+	// It isn't for a pool, which says so.
+	if out, err := c.psql(t.Context(), c.member(2), primary, "replication=database", "IDENTIFY_SYSTEM"); err == nil || !strings.Contains(err.Error(), "unsupported startup parameter: replication") {
+		t.Errorf("replication through port %d: %s, %v", primary.port, out, err)
+	}
 	if _, err := way("", "--create-slot", "--plugin", "test_decoding"); err != nil {
 		t.Fatal(err)
 	}
