@@ -65,7 +65,7 @@ func TestBytes(t *testing.T) {
 	t.Run("pg_basebackup", c.basebackup)
 
 	// PostgreSQL's longest payload is 7,999 bytes.
-	c.notifyAll(t, listeners, strings.Repeat("after idling ", 615))
+	c.notifyAll(t, listeners, strings.Repeat("7", 7999))
 	t.Run("pg_terminate_backend", func(t *testing.T) {
 		for _, l := range []*listener{listeners[0], listeners[len(listeners)-1]} {
 			if out, err := c.psql(t.Context(), one, direct, "", fmt.Sprintf("select pg_terminate_backend(%d)", l.PgConn().PID())); out != "t" || err != nil {
