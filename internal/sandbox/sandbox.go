@@ -57,6 +57,8 @@ type Config struct {
 	Delayed bool `json:"delayed,omitempty"`
 	// Standby adds the standby cluster pg-standby of two members that replicates from pg-test.
 	Standby bool `json:"standby,omitempty"`
+	// TLS has each PostgreSQL and PgBouncer take clients with TLS as well as without, with one certificate (Certificate).
+	TLS bool `json:"tls,omitempty"`
 	// WithoutPgporter leaves the pgporters out: a bare Patroni cluster.
 	WithoutPgporter bool `json:"without_pgporter,omitempty"`
 	// Binary is the pgporter to run on each member; empty takes this program.
