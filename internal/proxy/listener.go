@@ -215,8 +215,8 @@ func (l *listener) close() {
 	})
 }
 
-// accept takes clients while the service has room, until the listener is closed. Those beyond a service's maxconn wait in
-// the kernel's backlog, as they do with HAProxy.
+// accept takes clients while the service and the engine have room, until the listener is closed. Those beyond a service's
+// maxconn, or the engine's berths, wait in the kernel's backlog, as they do with HAProxy.
 func (l *listener) accept() {
 	var complaints throttle
 	backOff := time.Duration(0)
@@ -245,10 +245,13 @@ func (l *listener) accept() {
 	}
 }
 
-// waitForRoom returns once the service has room for a client; false when the listener was closed.
+// waitForRoom returns once there is room for a client; false when the listener was closed.
 func (l *listener) waitForRoom() bool {
 	for {
 		room, changed := l.serves.Load().room()
+		if room {
+			room, changed = l.engine.berths.room()
+		}
 		select {
 		case <-l.closed:
 			return false

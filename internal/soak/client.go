@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -56,7 +57,7 @@ type Done struct {
 	// that there are too many, Rude those that were rude, Cancels their CancelRequests.
 	Served, Refused, Rude, Cancels int64
 	// Sent and Passed are the bytes of scripts that this side wrote and read.
-	Sent, Passed     int64
+	Sent, Passed      int64
 	BulkSent, BulkGot tally
 	// Connecting is how long it took until everybody was connected, Took the whole.
 	Connecting, Took time.Duration
@@ -66,12 +67,22 @@ type Done struct {
 
 // clients does Tasks. What it keeps open lasts from one to the next.
 type clients struct {
+	crowd sync.WaitGroup
+	// mu guards what follows.
+	mu      sync.Mutex
 	kept    []*net.TCPConn
-	crowd   sync.WaitGroup
-	crowded struct {
-		sync.Mutex
-		Done
+	crowded Done
+}
+
+// takeKept empties what is kept, or copies it.
+func (c *clients) takeKept(all bool) []*net.TCPConn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	kept := slices.Clone(c.kept)
+	if all {
+		c.kept = nil
 	}
+	return kept
 }
 
 func (d *Done) fail(err error) {
@@ -94,18 +105,20 @@ func (c *clients) do(ctx context.Context, task Task) Done {
 	case Ask:
 		done = c.ask()
 	case Drop:
-		done.Served = int64(len(c.kept))
-		for _, conn := range c.kept {
+		kept := c.takeKept(true)
+		done.Served = int64(len(kept))
+		for _, conn := range kept {
 			_ = conn.Close()
 		}
-		c.kept = nil
 	case Storm:
 		done = c.storm(ctx, task)
 	case Crowd:
 		c.gather(ctx, task)
 	case Harvest:
 		c.crowd.Wait()
-		done, c.crowded.Done = c.crowded.Done, Done{}
+		c.mu.Lock()
+		done, c.crowded = c.crowded, Done{}
+		c.mu.Unlock()
 	default:
 		done.fail(fmt.Errorf("no such task: %q", task.Do))
 	}
@@ -257,20 +270,19 @@ func beRude(ctx context.Context, address string, how rudeness) error {
 const atATime = 50
 
 func (c *clients) hold(ctx context.Context, task Task) (done Done) {
-	var mu sync.Mutex
 	var all sync.WaitGroup
 	var next atomic.Int64
 	for range atATime {
 		all.Go(func() {
 			for next.Add(1) <= int64(task.Count) && ctx.Err() == nil {
 				conn, err := begin(ctx, task.Address, aimEcho, false)
-				mu.Lock()
+				c.mu.Lock()
 				if err != nil {
 					done.fail(err)
 				} else {
 					c.kept = append(c.kept, conn)
 				}
-				mu.Unlock()
+				c.mu.Unlock()
 			}
 		})
 	}
@@ -281,7 +293,7 @@ func (c *clients) hold(ctx context.Context, task Task) (done Done) {
 
 func (c *clients) ask() (done Done) {
 	question, answer := []byte("are you there?"), make([]byte, 14)
-	for i, conn := range c.kept {
+	for i, conn := range c.takeKept(false) {
 		_ = conn.SetDeadline(time.Now().Add(sideTime))
 		_, err := conn.Write(question)
 		if err == nil {
@@ -354,8 +366,8 @@ func (c *clients) gather(ctx context.Context, task Task) {
 	for range task.Count {
 		c.crowd.Go(func() {
 			conn, err := begin(ctx, task.Address, aimEcho, false)
-			c.crowded.Lock()
-			defer c.crowded.Unlock()
+			c.mu.Lock()
+			defer c.mu.Unlock()
 			var no errRefused
 			switch {
 			case err == nil:

@@ -27,7 +27,8 @@ type porter struct {
 	err     error
 }
 
-// startPorter starts one with an inventory and waits until it serves. files limits its open files; 0 leaves the limit.
+// startPorter starts one with an inventory and waits until it serves. files is its hard
+// limit of open files, and twice the soft one; 0 leaves both.
 func startPorter(ctx context.Context, binary, dir, host, inventory string, files uint64) (*porter, error) {
 	path := filepath.Join(dir, "inventory.yml")
 	if err := os.WriteFile(path, []byte(inventory), 0o600); err != nil {
@@ -42,7 +43,7 @@ func startPorter(ctx context.Context, binary, dir, host, inventory string, files
 	p := &porter{admin: api.Client{Address: admin}, log: &lastLines{}, ended: make(chan struct{})}
 	args := []string{binary, "run", "--inventory", path, "--node", host, "--bind", host, "--admin", admin}
 	if files > 0 {
-		args = append([]string{"/bin/sh", "-c", `ulimit -n "$0" && exec "$@"`, strconv.FormatUint(files, 10)}, args...)
+		args = append([]string{"/bin/sh", "-c", `ulimit -Sn "$(($0 / 2))" && ulimit -Hn "$0" && exec "$@"`, strconv.FormatUint(files, 10)}, args...)
 	}
 	p.command = exec.CommandContext(ctx, args[0], args[1:]...)
 	p.command.Stdout, p.command.Stderr = p.log, p.log
@@ -196,6 +197,15 @@ func (p *porter) processorTime() (time.Duration, error) {
 	user, userErr := strconv.ParseInt(fields[11], 10, 64)
 	system, systemErr := strconv.ParseInt(fields[12], 10, 64)
 	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(userErr, systemErr)
+}
+
+// filesLimit is the soft limit of open files that holds for it.
+func (p *porter) filesLimit() (uint64, error) {
+	var limit unix.Rlimit
+	if err := unix.Prlimit(p.pid(), unix.RLIMIT_NOFILE, nil, &limit); err != nil {
+		return 0, fmt.Errorf("pgporter's limit of open files: %w", err)
+	}
+	return limit.Cur, nil
 }
 
 // leave lowers the limit of open files so far that a number of descriptors is left to it, and gives what undoes it.

@@ -110,3 +110,75 @@ func (r *rig) lack(ctx context.Context) (used float64, lines int, err error) {
 	answers, askErr := r.have(Task{Do: Ask})
 	return used, lines, errors.Join(err, askErr, check("sessions that go on", answers.Served, kept))
 }
+
+const (
+	// fewFiles is the hard limit of open files of a pgporter that is to have too few, and mostInside how many clients it may
+	// take with it: two descriptors each.
+	fewFiles, mostInside = 256, fewFiles / 2
+	// checkedFor is longer than silence has to last before the server counts as down.
+	checkedFor = 4 * time.Second
+)
+
+// few starts a pgporter whose limit of open files is low, and lets more clients come than it has descriptors for. It has to
+// keep enough for checks: else the server would count as down, and all sessions would end.
+func few(ctx context.Context, c Config) (err error) {
+	r, err := setUp(ctx, c, closely, fewFiles)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.tearDown()) }()
+	if r.porter.log.count("LimitNOFILE=") != 1 {
+		return fmt.Errorf("the log doesn't say that the services' limits take more open files:\n%s", r.porter.log)
+	}
+	soft, err := r.porter.filesLimit()
+	if err != nil {
+		return err
+	}
+	// Go goes one below the hard limit, to know later that it was Go who changed it.
+	if soft < fewFiles-1 {
+		return fmt.Errorf("its soft limit of open files is %d, the hard limit %d", soft, fewFiles)
+	}
+	if _, err := r.have(Task{Do: Crowd, Address: r.address(idlePort), Count: comers}); err != nil {
+		return err
+	}
+	inside := 0
+	for began := time.Now(); time.Since(began) < checkedFor; {
+		s, err := r.porter.service(ctx, "idle")
+		if err != nil {
+			return err
+		}
+		if !s.Up {
+			return fmt.Errorf("its server counts as down: %s", s.Servers[0].Reason)
+		}
+		if s.Sessions < inside {
+			return fmt.Errorf("%d sessions are left of %d", s.Sessions, inside)
+		}
+		inside = s.Sessions
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	if inside < mostInside/2 || inside > mostInside {
+		return fmt.Errorf("%d clients are inside with a limit of %d open files", inside, fewFiles)
+	}
+	r.say("few: %d open files (it has raised its soft limit of %d): %d of %d clients are inside, the others wait in the backlog; all checks pass for %s",
+		soft, fewFiles/2, inside, comers, checkedFor)
+	// Those who are inside leave, others come in, until everybody has been.
+	total := int64(0)
+	if err := until(ctx, "everybody has been inside", func() error {
+		_, askErr := r.have(Task{Do: Ask})
+		dropped, err := r.have(Task{Do: Drop})
+		total += dropped.Served
+		return errors.Join(askErr, err, check("clients that were inside", total, comers))
+	}); err != nil {
+		return err
+	}
+	served, err := r.have(Task{Do: Harvest})
+	if err != nil {
+		return err
+	}
+	r.say("few: as they leave the others come in: %d of %d are served, %d are refused", served.Served, comers, served.Refused)
+	return errors.Join(check("of those who came, served", served.Served, comers), check("complaints in the log", int64(r.porter.log.count(complaint)), 0))
+}

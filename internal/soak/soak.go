@@ -37,8 +37,7 @@ type Config struct {
 	Out io.Writer
 }
 
-// The services: all lead to the same server, each with limits and counters of its own. Silence would have to last for 50 s
-// before the server counts as down: a part may leave no descriptor for checks for a while.
+// The services: all lead to the same server, each with limits and counters of its own.
 const (
 	exactPort = 7001 + iota
 	rudePort
@@ -47,7 +46,12 @@ const (
 	doorPort
 )
 
-const calm = "inter 5s fastinter 5s downinter 1s rise 1 fall 10 on-marked-down shutdown-sessions maxconn %d maxqueue %d weight 100"
+// How the server is checked. Calmly, silence would have to last for 50 s before it counts as down: a part leaves no
+// descriptor for checks for a while. Closely, for 1.5 s.
+const (
+	calmly  = "inter 5s fastinter 5s downinter 1s rise 1 fall 10 on-marked-down shutdown-sessions"
+	closely = "inter 1s fastinter 500ms downinter 1s rise 1 fall 3 on-marked-down shutdown-sessions"
+)
 
 // Limits of the services in the storm. The queue's server takes 200 sessions, and 100 clients may wait for it; the door
 // service lets in 300 clients.
@@ -56,13 +60,16 @@ const (
 	doorClients                 = 300
 )
 
-func services() []standin.Service {
-	free := fmt.Sprintf(calm, 0, 0)
+func services(checked string) []standin.Service {
+	limited := func(maxconn, maxqueue int) string {
+		return fmt.Sprintf("%s maxconn %d maxqueue %d weight 100", checked, maxconn, maxqueue)
+	}
+	free := limited(0, 0)
 	return []standin.Service{
 		{Name: "exact", Port: exactPort, MaxConn: 60000, Options: free},
 		{Name: "rude", Port: rudePort, MaxConn: 60000, Options: free},
 		{Name: "idle", Port: idlePort, MaxConn: 60000, Options: free},
-		{Name: "queue", Port: queuePort, MaxConn: 5000, Options: fmt.Sprintf(calm, queueSessions, queueWaiting)},
+		{Name: "queue", Port: queuePort, MaxConn: 5000, Options: limited(queueSessions, queueWaiting)},
 		{Name: "door", Port: doorPort, MaxConn: doorClients, Options: free},
 	}
 }
@@ -77,7 +84,7 @@ type rig struct {
 // Run does all parts and prints what it found. The error says what was broken; nil means that everything was as it has to
 // be.
 func Run(ctx context.Context, c Config) error {
-	r, err := setUp(ctx, c, 0)
+	r, err := setUp(ctx, c, calmly, 0)
 	if err != nil {
 		return err
 	}
@@ -103,11 +110,17 @@ func Run(ctx context.Context, c Config) error {
 		}
 	}
 	err = errors.Join(err, r.tearDown())
+	if c.Scarce && ctx.Err() == nil {
+		if fewErr := few(ctx, c); fewErr != nil {
+			err = errors.Join(err, fmt.Errorf("few: %w", fewErr))
+			r.say("few: FAILED: %v", fewErr)
+		}
+	}
 	return err
 }
 
 // setUp starts the processes; files limits pgporter's open files if it isn't 0.
-func setUp(ctx context.Context, c Config, files uint64) (*rig, error) {
+func setUp(ctx context.Context, c Config, checked string, files uint64) (*rig, error) {
 	dir, err := os.MkdirTemp("", "pgporter-soak-")
 	if err != nil {
 		return nil, err
@@ -125,8 +138,14 @@ func setUp(ctx context.Context, c Config, files uint64) (*rig, error) {
 		r.clients, err = startPeer(ctx, clientPeer)
 	}
 	if err == nil {
-		inventory := standin.Member{Host: c.Host, Port: at.Port, PatroniPort: at.PatroniPort}.Inventory(services()...)
+		inventory := standin.Member{Host: c.Host, Port: at.Port, PatroniPort: at.PatroniPort}.Inventory(services(checked)...)
 		r.porter, err = startPorter(ctx, c.Binary, dir, c.Host, inventory, files)
+	}
+	if err == nil {
+		// What pgporter opens with its first session stays.
+		if _, err = r.have(Task{Do: Hold, Address: r.address(idlePort), Count: 1}); err == nil {
+			_, err = r.have(Task{Do: Drop})
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, r.tearDown())
@@ -165,13 +184,18 @@ func (r *rig) have(task Task) (Done, error) {
 	return done, failures("clients", done.Failures, done.First)
 }
 
-// seen is what the server has seen since it was asked last.
-func (r *rig) seen() (Seen, error) {
-	var seen Seen
-	if err := r.server.ask("report", &seen); err != nil {
-		return seen, err
-	}
-	return seen, failures("the server", seen.Failures, seen.First)
+// seenAll is what the server has seen since it was asked last, once it has no connection any more.
+func (r *rig) seenAll(ctx context.Context) (Seen, error) {
+	var all Seen
+	err := until(ctx, "the server has no connection", func() error {
+		var now Seen
+		if err := r.server.ask("report", &now); err != nil {
+			return err
+		}
+		all.add(now)
+		return check("connections", now.Open, 0)
+	})
+	return all, errors.Join(err, failures("the server", all.Failures, all.First))
 }
 
 func failures(whose string, n int64, first []string) error {
@@ -235,7 +259,7 @@ func (r *rig) bulk(ctx context.Context) error {
 		return err
 	}
 	done, err := r.have(Task{Do: Bulk, Address: r.address(exactPort), Bytes: r.Bytes, Seed: r.Seed})
-	seen, seenErr := r.seen()
+	seen, seenErr := r.seenAll(ctx)
 	used, timeErr := r.porter.processorTime()
 	if err = errors.Join(err, seenErr, timeErr); err != nil {
 		return err
@@ -285,16 +309,8 @@ func (r *rig) scripts(ctx context.Context, from, count int, before *state) error
 	}
 	done, doneErr := r.have(Task{Do: Scripts, Address: r.address(exactPort), Rude: r.address(rudePort), Seed: r.Seed, From: from, Count: count, Workers: atOnce})
 	after, quietErr := r.quiet(ctx, before)
-	var seen Seen
-	err = errors.Join(doneErr, quietErr, until(ctx, "the server has no connection", func() error {
-		now, err := r.seen()
-		seen.add(now)
-		if err == nil {
-			err = check("connections", now.Open, 0)
-		}
-		return err
-	}))
-	if err != nil {
+	seen, seenErr := r.seenAll(ctx)
+	if err = errors.Join(doneErr, quietErr, seenErr); err != nil {
 		return err
 	}
 	exactNow, err := r.porter.service(ctx, "exact")
@@ -338,6 +354,9 @@ func (s *Seen) add(later Seen) {
 	s.Sent += later.Sent
 	s.Passed += later.Passed
 	s.MostTurns = max(s.MostTurns, later.MostTurns)
+	if later.BulkSent.Bytes+later.BulkGot.Bytes > 0 {
+		s.BulkSent, s.BulkGot = later.BulkSent, later.BulkGot
+	}
 	s.Failures += later.Failures
 	s.First = append(s.First, later.First...)
 }
@@ -387,7 +406,7 @@ func (r *rig) storm(ctx context.Context) error {
 		most, mostWaiting  int
 		mayRefuse, mayHold bool
 	}{{"queue", queuePort, queueSessions, queueWaiting, true, true}, {"door", doorPort, doorClients, 0, false, false}} {
-		if _, err := r.seen(); err != nil {
+		if _, err := r.seenAll(ctx); err != nil {
 			return err
 		}
 		before, beforeErr := r.porter.service(ctx, s.name)
@@ -409,7 +428,7 @@ func (r *rig) storm(ctx context.Context) error {
 		done, doneErr := r.have(Task{Do: Storm, Address: r.address(s.port), Count: r.Storm, Stay: 20 * time.Millisecond})
 		stop()
 		most := <-peaks
-		seen, seenErr := r.seen()
+		seen, seenErr := r.seenAll(ctx)
 		after, afterErr := r.porter.service(ctx, s.name)
 		err = errors.Join(err, doneErr, seenErr, afterErr,
 			check("clients that were served or told 53300", done.Served+done.Refused, int64(r.Storm)),
