@@ -20,8 +20,13 @@ RUNS ?= 0
 TIME ?= 60s
 SEED ?= 0
 
+# How much `make soak` does: bytes each way, short sessions, idle sessions.
+BYTES ?= 10737418240
+SESSIONS ?= 1000000
+IDLE ?= 9000
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit e2e build lint bench bench-failover chaos prerequisites
+.PHONY: help demo test unit e2e build lint bench bench-failover chaos soak prerequisites
 
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
@@ -34,7 +39,7 @@ demo: prerequisites build ## a real cluster on this machine, under load: switch 
 test: prerequisites ## every test with the race detector, those on a real cluster last
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory e2e
-	@[ "$$(id -u)" = 0 ] || echo '!!! NOT TESTED without root: virtual addresses, partitions, and access on network namespaces' >&2
+	@[ "$$(id -u)" = 0 ] || echo '!!! NOT TESTED without root: virtual addresses, partitions, peers that vanish, and access on network namespaces' >&2
 
 unit: ## go vet and the unit tests
 	@scripts/progress 'go vet' go vet ./...
@@ -55,6 +60,9 @@ bench: ## Go benchmarks (BENCH=./internal/… for those of one package)
 
 chaos: prerequisites ## random faults on a real cluster under load (SEED=… TIME=… NETNS=1): docs/reliability.md
 	@go run ./internal/chaos -seed $(SEED) -time $(TIME) $(if $(NETNS),-netns)
+
+soak: build ## bytes, sessions and descriptors under load for long (BYTES=… SESSIONS=… IDLE=… SEED=…): docs/reliability.md
+	@go run ./cmd/soak -pgporter bin/pgporter -bytes $(BYTES) -sessions $(SESSIONS) -idle $(IDLE) -seed $(SEED)
 
 bench-failover: prerequisites build ## pgporter, HAProxy and a multi-host client in the same failovers (SCENARIO=… RUNS=…)
 	go run ./cmd/bench -pgporter bin/pgporter -doc docs/benchmarks.md -scenario '$(SCENARIO)' -runs $(RUNS) failover

@@ -70,6 +70,8 @@ var rooms = map[string]room{
 	"chaos":     {may: "api sandbox", because: "a test from outside judges by what clients, etcd and PostgreSQL say, not by pgporter's own rooms"},
 	"e2e":       {may: "api load sandbox", because: "end-to-end tests use what users use"},
 	"load":      {because: "a prober sees what any client sees: it is told URLs and knows nothing of who ought to answer"},
+	"standin":   {because: "a stand-in must not share what it is to be judged by with pgporter"},
+	"soak":      {may: "api standin", because: "what is loaded is a program like any other: it is judged by its sockets, its status and /proc"},
 	"bench":     {may: "load sandbox", because: "what is compared must be used as its users use it: programs that are started, files that they render"},
 }
 

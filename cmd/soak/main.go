@@ -28,6 +28,7 @@ func main() {
 	flag.IntVar(&c.Idle, "idle", 9000, "`NUMBER` of sessions that say nothing, two descriptors each in pgporter")
 	flag.IntVar(&c.Storm, "storm", 5000, "`NUMBER` of clients that come at once")
 	flag.BoolVar(&c.Scarce, "scarce", true, "have descriptors run out")
+	flag.BoolVar(&c.Memory, "memory", true, "let no memory be left behind; not with the race detector, which keeps some itself")
 	flag.Uint64Var(&c.Seed, "seed", 1, "what the short sessions do; the same `SEED` has them do the same")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)

@@ -11,7 +11,7 @@ func TestBerthsOf(t *testing.T) {
 	for _, test := range []struct {
 		files uint64
 		want  int
-	}{{0, 1}, {64, 1}, {66, 1}, {256, 92}, {1024, 464}, {20_000, 9655}, {524_288, 253_920}, {1 << 63, 1_040_187_359}} {
+	}{{0, 1}, {64, 1}, {66, 1}, {256, 92}, {1024, 464}, {20_000, 9655}, {524_288, 253_920}, {1 << 63, 1_040_187_360}} {
 		if got := berthsOf(test.files); got != test.want {
 			t.Errorf("%d files: %d clients, want %d", test.files, got, test.want)
 		}

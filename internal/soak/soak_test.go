@@ -10,35 +10,37 @@ import (
 	"testing"
 )
 
-func TestMain(m *testing.M) {
-	if BePeer() {
-		return
-	}
-	os.Exit(m.Run())
-}
-
-// lines puts what is written into the test's log.
-type lines struct{ *testing.T }
-
-func (l lines) Write(p []byte) (int, error) {
-	l.Log(strings.TrimSpace(string(p)))
-	return len(p), nil
-}
-
-// TestSoak is `make soak` in small. pgporter has the race detector, as these processes have where the test has it.
+// TestSoak is `make soak` in small: all parts with pgporter as it is shipped, and the sessions and storms once more with
+// one that has the race detector. Clients and server never have it, since they would be too slow to load anybody.
 func TestSoak(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "pgporter")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-race", "-o", binary, "../../cmd/pgporter").CombinedOutput(); err != nil {
-		t.Fatalf("building pgporter: %v\n%s", err, out)
+	dir := t.TempDir()
+	build := func(name, what string, flags ...string) string {
+		path := filepath.Join(dir, name)
+		args := append(append([]string{"build"}, flags...), "-o", path, what)
+		if out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput(); err != nil {
+			t.Fatalf("building %s: %v\n%s", name, err, out)
+		}
+		return path
 	}
+	soak := build("soak", "../../cmd/soak")
+	// An address of this process's own, so that two runs on one machine don't meet.
 	pid := os.Getpid()
-	err := Run(t.Context(), Config{
-		// An address of this process's own, so that two runs on one machine don't meet.
-		Binary: binary, Host: fmt.Sprintf("127.%d.%d.63", 64+pid>>8%128, pid%256),
-		Bytes: 256 << 20, Sessions: 10_000, Idle: 500, Storm: 2000, Scarce: true, Seed: 1, Out: lines{t},
-	})
-	if err != nil {
-		t.Fatal(err)
+	host := fmt.Sprintf("127.%d.%d.63", 64+pid>>8%128, pid%256)
+	for _, test := range []struct {
+		name, porter string
+		args         []string
+	}{
+		{"as shipped", build("pgporter", "../../cmd/pgporter"), []string{"-bytes", "268435456", "-sessions", "5000", "-idle", "500"}},
+		{"with the race detector", build("pgporter-race", "../../cmd/pgporter", "-race"),
+			[]string{"-bytes", "16777216", "-sessions", "2000", "-idle", "0", "-storm", "1000", "-scarce=false", "-memory=false"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			out, err := exec.CommandContext(t.Context(), soak, append([]string{"-pgporter", test.porter, "-host", host}, test.args...)...).CombinedOutput()
+			t.Logf("%s", out)
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 
