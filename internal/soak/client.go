@@ -247,6 +247,7 @@ func beRude(ctx context.Context, address string, how rudeness) error {
 	defer conn.Close()
 	packet := startup(aimNothing)
 	switch how {
+	case knocks:
 	case breaksOff, breaksOffHard:
 		_, err = conn.Write(packet[:len(packet)/2])
 	case asksAndGoes:

@@ -204,7 +204,7 @@ func failures(whose string, n int64, first []string) error {
 	if n == 0 {
 		return nil
 	}
-	errs := []error{fmt.Errorf("%d failures of %s, the first:", n, whose)}
+	errs := []error{fmt.Errorf("%d failures of %s, first", n, whose)}
 	for _, text := range first {
 		errs = append(errs, errors.New("  "+text))
 	}
