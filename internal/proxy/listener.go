@@ -239,8 +239,8 @@ func (l *listener) pause() {
 	}
 }
 
-// accept takes clients while the service has room, until the listener is closed or halt is. Those beyond a service's maxconn
-// wait in the kernel's backlog, as they do with HAProxy.
+// accept takes clients while the service and the engine have room, until the listener is closed or halt is. Those beyond a
+// service's maxconn, or the engine's berths, wait in the kernel's backlog, as they do with HAProxy.
 func (l *listener) accept(halt <-chan struct{}) {
 	var complaints throttle
 	backOff := time.Duration(0)
@@ -274,6 +274,9 @@ func (l *listener) accept(halt <-chan struct{}) {
 func (l *listener) waitForRoom(halt <-chan struct{}) bool {
 	for {
 		room, changed := l.serves.Load().room()
+		if room {
+			room, changed = l.engine.berths.room()
+		}
 		select {
 		case <-l.closed:
 			return false

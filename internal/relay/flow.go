@@ -25,6 +25,8 @@ type Flow struct {
 	aborted        bool
 	drainBy, quiet time.Time
 	drainer        *time.Timer
+	// abandoned says that the client is known to be gone while the server doesn't take what it has left.
+	abandoned bool
 }
 
 // side is one of a flow's two sockets: one stream comes from it, the other goes to it.
@@ -69,6 +71,7 @@ func (r *Relay) Start(pair Pair, end func(End)) *Flow {
 	f.flush(&f.server)
 	f.flush(&f.client)
 	f.settle()
+	f.noticeErrors()
 	return f
 }
 
@@ -120,6 +123,7 @@ func (s *side) ready(id, events uint32, scratch *buffer) *buffer {
 		// What is wrong will be found when there is something to do with the socket again. Until then the kernel would tell of
 		// it over and over.
 		s.unwatch()
+		f.abandon(s, events)
 	}
 	f.settle()
 	return scratch
