@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -155,8 +156,8 @@ func (l *loop) watch(s *side, interest uint32) syscall.Errno {
 		}
 		l.at(s.fd).Store(s)
 	}
-	if err := unix.EpollCtl(l.epoll, operation, s.fd, &unix.EpollEvent{Events: interest, Fd: int32(s.fd), Pad: int32(s.id)}); err != nil {
-		return err.(syscall.Errno)
+	if err := control(l.epoll, operation, s.fd, &unix.EpollEvent{Events: interest, Fd: int32(s.fd), Pad: int32(s.id)}); err != 0 {
+		return err
 	}
 	s.watched, s.interest = true, interest
 	return 0
@@ -164,10 +165,22 @@ func (l *loop) watch(s *side, interest uint32) syscall.Errno {
 
 // unwatch has the loop forget a side's socket.
 func (l *loop) unwatch(s *side) {
-	if !s.watched {
-		return
+	if s.watched {
+		l.forget(s)
+		_ = control(l.epoll, unix.EPOLL_CTL_DEL, s.fd, nil)
 	}
-	l.at(s.fd).Store(nil)
-	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, s.fd, nil)
-	s.watched = false
+}
+
+// forget has the loop forget a side's socket that is closed at once, which the kernel takes as its cue.
+func (l *loop) forget(s *side) {
+	if s.watched {
+		l.at(s.fd).Store(nil)
+		s.watched = false
+	}
+}
+
+// control is epoll_ctl(2), which never waits.
+func control(epoll, operation, fd int, event *unix.EpollEvent) syscall.Errno {
+	_, _, err := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), uintptr(operation), uintptr(fd), uintptr(unsafe.Pointer(event)), 0, 0)
+	return err
 }
