@@ -36,6 +36,8 @@ type dispatcher struct {
 	// all that ever came.
 	clients int
 	tickets uint64
+	// ushers are those of clients on their way to a session that have no goroutine.
+	ushers map[*usher]struct{}
 	// held wait for a server, in the order in which they came; queued tells the watcher that somebody joined them.
 	held   []*waiter
 	queued chan struct{}
@@ -87,6 +89,7 @@ type session struct {
 
 func newDispatcher(e *Engine, endpoint Endpoint, at place) *dispatcher {
 	d := &dispatcher{engine: e, name: endpoint.Definition.FullName, picker: balance.Picker{Seed: rand.Uint64()}, sessions: map[*session]struct{}{},
+		ushers: map[*usher]struct{}{},
 		queued: make(chan struct{}, 1), suspects: map[string]*suspicion{}, tally: newTally()}
 	d.here, d.gone = context.WithCancelCause(e.over)
 	d.assigned.Store(&assignment{Endpoint: endpoint, at: at, replaced: make(chan struct{})})
@@ -111,6 +114,7 @@ func (d *dispatcher) retire(cause error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.endSessions(func(*session) string { return cause.Error() })
+	d.recall()
 	d.dismiss()
 }
 

@@ -187,6 +187,8 @@ type listener struct {
 	engine *Engine
 	at     place
 	socket *net.TCPListener
+	// waits is the same socket, where one can wait for clients without taking them; nil until somebody does.
+	waits  atomic.Pointer[os.File]
 	serves atomic.Pointer[dispatcher]
 
 	// started says that accept runs. The engine's lock guards it.
@@ -212,6 +214,9 @@ func (l *listener) close() {
 	l.closeOnce.Do(func() {
 		close(l.closed)
 		_ = l.socket.Close()
+		if own := l.waits.Load(); own != nil {
+			_ = own.Close()
+		}
 	})
 }
 
@@ -221,13 +226,12 @@ func (l *listener) accept() {
 	var complaints throttle
 	backOff := time.Duration(0)
 	for l.waitForRoom() {
-		conn, err := l.socket.AcceptTCP()
+		err := l.next()
 		if err == nil {
 			backOff = 0
-			l.serves.Load().admit(conn)
 			continue
 		}
-		if errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
 			return
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {

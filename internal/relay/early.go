@@ -15,7 +15,8 @@ func (r *Relay) Prepare(happened func(server bool)) (*Flow, error) {
 		return nil, err
 	}
 	f := &Flow{loop: l, happened: happened}
-	f.client.id, f.server.id = r.ids.Add(1), r.ids.Add(1)
+	f.client.flow, f.client.id = f, r.ids.Add(1)
+	f.server.flow, f.server.id = f, r.ids.Add(1)
 	return f, nil
 }
 
@@ -29,7 +30,7 @@ func (f *Flow) AwaitServer(fd int) error { return f.expect(&f.server, fd) }
 func (f *Flow) expect(s *side, fd int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s.flow, s.fd = f, fd
+	s.fd = fd
 	if err := f.loop.watch(s, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET); err != 0 {
 		return err
 	}

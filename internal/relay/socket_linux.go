@@ -22,6 +22,19 @@ func prepare(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveCount)
 }
 
+// Receive and Send are recv(2) and send(2) on a socket of a flow that hasn't begun. They never wait, and p isn't empty.
+func Receive(fd int, p []byte) (int, error) { return outcome(receive(fd, p)) }
+
+// Send is Receive's counterpart.
+func Send(fd int, p []byte) (int, error) { return outcome(send(fd, p)) }
+
+func outcome(n int, err syscall.Errno) (int, error) {
+	if err != 0 {
+		return n, err
+	}
+	return n, nil
+}
+
 // receive and send are recv(2) and send(2) on a non-blocking socket. They don't tell the scheduler, which has nothing to gain
 // from calls that never wait: that is a good part of what they would cost. p isn't empty.
 func receive(fd int, p []byte) (int, syscall.Errno) {
