@@ -117,11 +117,16 @@ func (l *loop) run() {
 	defer close(l.ended)
 	scratch := buffers.Get().(*buffer)
 	var events [128]unix.EpollEvent
+	n := 0
 	for {
-		n, err := unix.EpollWait(l.epoll, events[:], -1)
-		if err != nil && err != unix.EINTR {
-			// No argument of ours can be wrong but the descriptor: somebody closed what is the loop's.
-			panic(fmt.Sprintf("waiting for sockets: %v", err))
+		// Where several sockets had something, more is likely to be there already.
+		if n = l.poll(events[:], n > 1); n == 0 {
+			var err error
+			n, err = unix.EpollWait(l.epoll, events[:], -1)
+			if err != nil && err != unix.EINTR {
+				// No argument of ours can be wrong but the descriptor: somebody closed what is the loop's.
+				panic(fmt.Sprintf("waiting for sockets: %v", err))
+			}
 		}
 		for _, e := range events[:max(n, 0)] {
 			if int(e.Fd) == l.wake {
@@ -133,6 +138,18 @@ func (l *loop) run() {
 			}
 		}
 	}
+}
+
+// poll is epoll_wait(2) without waiting, of which the scheduler needn't know.
+func (l *loop) poll(events []unix.EpollEvent, likely bool) int {
+	if !likely {
+		return 0
+	}
+	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	if err != 0 {
+		return 0
+	}
+	return int(n)
 }
 
 // at gives a descriptor's place in the table.
