@@ -36,8 +36,10 @@ type dispatcher struct {
 	// all that ever came.
 	clients int
 	tickets uint64
-	// ushers are those of clients on their way to a session that have no goroutine.
-	ushers map[*usher]struct{}
+	// ushers lead the clients that are on their way to a session and have no goroutine; sweeping says that somebody looks at
+	// how long that takes.
+	ushers   map[*usher]struct{}
+	sweeping bool
 	// held wait for a server, in the order in which they came; queued tells the watcher that somebody joined them.
 	held   []*waiter
 	queued chan struct{}

@@ -187,8 +187,8 @@ type listener struct {
 	engine *Engine
 	at     place
 	socket *net.TCPListener
-	// waits is the same socket, where one can wait for clients without taking them; nil until somebody does.
-	waits  atomic.Pointer[os.File]
+	// intake is where clients are taken from; nil until accept runs.
+	intake atomic.Pointer[intake]
 	serves atomic.Pointer[dispatcher]
 
 	// started says that accept runs. The engine's lock guards it.
@@ -214,8 +214,8 @@ func (l *listener) close() {
 	l.closeOnce.Do(func() {
 		close(l.closed)
 		_ = l.socket.Close()
-		if own := l.waits.Load(); own != nil {
-			_ = own.Close()
+		if in := l.intake.Load(); in != nil {
+			in.close()
 		}
 	})
 }

@@ -4,9 +4,11 @@ package proxy
 
 import (
 	"cmp"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -37,9 +39,8 @@ type usher struct {
 	answer []byte
 	// unwanted says that the server may not take new clients any more.
 	unwanted bool
-	// until is when a stage has lasted for too long. The timer goes off then or before.
+	// until is when the stage has lasted for too long.
 	until time.Time
-	timer *time.Timer
 }
 
 // stage is how far a client has been led.
@@ -59,41 +60,59 @@ const (
 // hearPatience is how long a client's first packet is waited for without a goroutine.
 const hearPatience = 100 * time.Millisecond
 
+// intake is a listener's socket where one can wait for clients without the runtime taking charge of them.
+type intake struct {
+	file *os.File
+	raw  syscall.RawConn
+	// fd and from are what the latest attempt gave, or err.
+	fd   int
+	from netip.AddrPort
+	err  error
+}
+
+func (i *intake) attempt(socket uintptr) bool {
+	i.fd, i.from, i.err = acceptFrom(int(socket))
+	return i.err != errNothingYet
+}
+
+func (i *intake) close() { _ = i.file.Close() }
+
 // next takes the listener's next client and has it led to a server. It waits for one.
 func (l *listener) next() error {
-	own, err := l.waiting()
+	in, err := l.open()
 	if err != nil {
 		return err
 	}
-	var fd int
-	var from netip.AddrPort
-	waitErr := own.Read(func(socket uintptr) bool {
-		fd, from, err = acceptFrom(int(socket))
-		return err != errNothingYet
-	})
-	if err = cmp.Or(waitErr, err); err != nil {
+	if err := cmp.Or(in.raw.Read(in.attempt), in.err); err != nil {
 		return err
 	}
-	l.serves.Load().usher(fd, from)
+	l.serves.Load().usher(in.fd, in.from)
 	return nil
 }
 
-// waiting gives the listener's socket as one that can be waited for without taking a client.
-func (l *listener) waiting() (syscall.RawConn, error) {
-	if l.waits.Load() == nil {
-		file, err := l.socket.File()
-		if err != nil {
-			return nil, err
-		}
-		l.waits.Store(file)
-		select {
-		case <-l.closed:
-			_ = file.Close()
-			return nil, net.ErrClosed
-		default:
-		}
+// open makes the listener's intake, if there is none yet.
+func (l *listener) open() (*intake, error) {
+	if in := l.intake.Load(); in != nil {
+		return in, nil
 	}
-	return l.waits.Load().SyscallConn()
+	apply(l.socket, func(fd uintptr) error { relay.PrepareListener(fd); return nil })
+	file, err := l.socket.File()
+	if err != nil {
+		return nil, err
+	}
+	in := &intake{file: file}
+	if in.raw, err = file.SyscallConn(); err != nil {
+		in.close()
+		return nil, err
+	}
+	l.intake.Store(in)
+	select {
+	case <-l.closed:
+		in.close()
+		return nil, net.ErrClosed
+	default:
+		return in, nil
+	}
 }
 
 // usher takes charge of a client.
@@ -108,6 +127,10 @@ func (d *dispatcher) usher(fd int, from netip.AddrPort) {
 	d.tickets++
 	u.ticket = d.tickets
 	d.ushers[u] = struct{}{}
+	if !d.sweeping {
+		d.sweeping = true
+		time.AfterFunc(sweepPause, d.sweep)
+	}
 	d.mu.Unlock()
 	var err error
 	if u.flow, err = d.engine.relay.Prepare(u.happened); err != nil {
@@ -199,11 +222,16 @@ func (u *usher) claim() {
 		return
 	}
 	u.limit(d.connectTimeout())
+	// On this machine and near it, it is there already.
 	u.connected()
-	if u.stage == connecting || u.stage == answering {
-		if err := u.flow.AwaitServer(u.server); err != nil {
-			u.fall(err)
-		}
+	switch {
+	case u.stage == answering && u.what == startupMessage:
+		err = u.flow.AwaitAnswer(u.server)
+	case u.stage == answering || u.stage == connecting:
+		err = u.flow.AwaitServer(u.server)
+	}
+	if err != nil {
+		u.fall(err)
 	}
 }
 
@@ -324,7 +352,7 @@ func (u *usher) begin(answer []byte) {
 		return
 	}
 	u.finish()
-	pair := relay.Pair{Client: u.fd, Server: u.server, ToClient: answer, SentToServer: u.toServer, SentToClient: u.toClient}
+	pair := relay.Pair{Client: u.fd, ClientPrepared: true, Server: u.server, ToClient: answer, SentToServer: u.toServer, SentToClient: u.toClient}
 	if answer != nil {
 		pair.SentToServer += int64(len(u.packet))
 	}
@@ -336,26 +364,36 @@ func (u *usher) begin(answer []byte) {
 // finish ends the usher's part. Both locks are held.
 func (u *usher) finish() {
 	u.stage = done
-	if u.timer != nil {
-		u.timer.Stop()
-	}
 	delete(u.d.ushers, u)
 }
 
 // limit gives the stage its time.
-func (u *usher) limit(patience time.Duration) {
-	u.until = time.Now().Add(patience)
-	if u.timer == nil {
-		u.timer = time.AfterFunc(min(patience, hearPatience), u.expire)
+func (u *usher) limit(patience time.Duration) { u.until = time.Now().Add(patience) }
+
+// sweepPause is how often ushers are looked at for stages that have lasted for too long.
+const sweepPause = 50 * time.Millisecond
+
+// sweep looks at all ushers, as long as there are any. A timer for each would cost more than most of them live for.
+func (d *dispatcher) sweep() {
+	d.mu.Lock()
+	all := slices.Collect(maps.Keys(d.ushers))
+	if len(all) > 0 {
+		time.AfterFunc(sweepPause, d.sweep)
+	} else {
+		d.sweeping = false
+	}
+	d.mu.Unlock()
+	now := time.Now()
+	for _, u := range all {
+		u.expire(now)
 	}
 }
 
 // expire looks whether the stage has lasted for too long.
-func (u *usher) expire() {
+func (u *usher) expire(now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if left := time.Until(u.until); left > 0 && u.stage != done {
-		u.timer.Reset(left)
+	if now.Before(u.until) {
 		return
 	}
 	switch {
@@ -371,8 +409,7 @@ func (u *usher) expire() {
 		u.d.mu.Lock()
 		u.d.trust(u.session.member)
 		u.d.mu.Unlock()
-		u.until = time.Now().Add(glance)
-		u.timer.Reset(glance)
+		u.limit(glance)
 	}
 }
 

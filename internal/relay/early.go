@@ -22,16 +22,22 @@ func (r *Relay) Prepare(happened func(server bool)) (*Flow, error) {
 
 // AwaitClient and AwaitServer have the flow tell of what happens on a socket: each time when it gets bytes, takes bytes again,
 // comes to its end, or breaks (edge-triggered, epoll(7)), and once in the beginning if there is something already.
-func (f *Flow) AwaitClient(fd int) error { return f.expect(&f.client, fd) }
+func (f *Flow) AwaitClient(fd int) error { return f.expect(&f.client, fd, everything) }
 
 // AwaitServer is AwaitClient for the other side.
-func (f *Flow) AwaitServer(fd int) error { return f.expect(&f.server, fd) }
+func (f *Flow) AwaitServer(fd int) error { return f.expect(&f.server, fd, everything) }
 
-func (f *Flow) expect(s *side, fd int) error {
+// AwaitAnswer has the flow tell of a server's bytes, or its end, for as long as these aren't read: what it goes on to wait for
+// when it begins.
+func (f *Flow) AwaitAnswer(fd int) error { return f.expect(&f.server, fd, unix.EPOLLIN) }
+
+const everything = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+
+func (f *Flow) expect(s *side, fd int, interest uint32) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s.fd = fd
-	if err := f.loop.watch(s, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET); err != 0 {
+	if err := f.loop.watch(s, interest); err != 0 {
 		return err
 	}
 	return nil

@@ -70,7 +70,9 @@ func (r *Relay) Start(pair Pair, end func(End)) *Flow {
 
 // Begin is Start for a flow that was prepared. The pair's sockets are those that it was told to await, if any.
 func (f *Flow) Begin(pair Pair, end func(End)) {
-	prepare(pair.Client)
+	if !pair.ClientPrepared {
+		prepare(pair.Client)
+	}
 	prepare(pair.Server)
 	f.mu.Lock()
 	defer f.mu.Unlock()
