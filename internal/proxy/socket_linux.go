@@ -30,8 +30,8 @@ func takeOver(at place, leaving []*listener) (*net.TCPListener, error) {
 		return func(fd uintptr) error { return unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, on) }
 	}
 	for _, own := range leaving {
-		apply(own.socket, share(1))
-		defer apply(own.socket, share(0))
+		own.door.set(share(1))
+		defer own.door.set(share(0))
 	}
 	socket, err := listenOn(at, share(1))
 	if err != nil {

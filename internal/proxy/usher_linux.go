@@ -3,15 +3,15 @@
 package proxy
 
 import (
-	"cmp"
 	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pgporter/pgporter/internal/relay"
 )
@@ -59,61 +59,6 @@ const (
 
 // hearPatience is how long a client's first packet is waited for without a goroutine.
 const hearPatience = 100 * time.Millisecond
-
-// intake is a listener's socket where one can wait for clients without the runtime taking charge of them.
-type intake struct {
-	file *os.File
-	raw  syscall.RawConn
-	// fd and from are what the latest attempt gave, or err.
-	fd   int
-	from netip.AddrPort
-	err  error
-}
-
-func (i *intake) attempt(socket uintptr) bool {
-	i.fd, i.from, i.err = acceptFrom(int(socket))
-	return i.err != errNothingYet
-}
-
-func (i *intake) close() { _ = i.file.Close() }
-
-// next takes the listener's next client and has it led to a server. It waits for one.
-func (l *listener) next() error {
-	in, err := l.open()
-	if err != nil {
-		return err
-	}
-	if err := cmp.Or(in.raw.Read(in.attempt), in.err); err != nil {
-		return err
-	}
-	l.serves.Load().usher(in.fd, in.from)
-	return nil
-}
-
-// open makes the listener's intake, if there is none yet.
-func (l *listener) open() (*intake, error) {
-	if in := l.intake.Load(); in != nil {
-		return in, nil
-	}
-	apply(l.socket, func(fd uintptr) error { relay.PrepareListener(fd); return nil })
-	file, err := l.socket.File()
-	if err != nil {
-		return nil, err
-	}
-	in := &intake{file: file}
-	if in.raw, err = file.SyscallConn(); err != nil {
-		in.close()
-		return nil, err
-	}
-	l.intake.Store(in)
-	select {
-	case <-l.closed:
-		in.close()
-		return nil, net.ErrClosed
-	default:
-		return in, nil
-	}
-}
 
 // usher takes charge of a client.
 func (d *dispatcher) usher(fd int, from netip.AddrPort) {
@@ -226,7 +171,7 @@ func (u *usher) claim() {
 	u.connected()
 	switch {
 	case u.stage == answering && u.what == startupMessage:
-		err = u.flow.AwaitAnswer(u.server)
+		err = u.flow.Watch(u.server)
 	case u.stage == answering || u.stage == connecting:
 		err = u.flow.AwaitServer(u.server)
 	}
@@ -303,7 +248,7 @@ func (u *usher) listen() {
 		}
 		if u.answer[0] == 0 {
 			// No server begins like this, but what was sent to it: the connection is one to itself (simultaneous open).
-			u.fall(syscall.ECONNREFUSED)
+			u.fall(unix.ECONNREFUSED)
 			return
 		}
 		u.begin(u.answer)
@@ -470,7 +415,8 @@ func (u *usher) fallLocked(err error) {
 func (u *usher) walk(err error) {
 	d, c, s := u.d, &u.client, u.session
 	defer d.engine.serving.Done()
-	if connErr := c.open(u.fd); connErr != nil {
+	conn, connErr := connection(u.fd)
+	if connErr != nil {
 		// Nobody but this node is to blame.
 		if s != nil {
 			d.giveUp(s, errUnwanted)
@@ -481,6 +427,9 @@ func (u *usher) walk(err error) {
 		d.mu.Unlock()
 		return
 	}
+	c.conn = conn
+	// It can't fail on a connection that was made.
+	c.raw, _ = conn.SyscallConn()
 	if s == nil {
 		d.serve(c)
 		return
@@ -496,15 +445,13 @@ func (u *usher) walk(err error) {
 	d.dispose(c, d.pursue(c, s))
 }
 
-// open hands the client's socket to the runtime. With an error it is closed.
-func (c *client) open(fd int) error {
+// connection hands a socket to the runtime. With an error it is closed.
+func connection(fd int) (*net.TCPConn, error) {
 	file := os.NewFile(uintptr(fd), "")
 	defer file.Close()
 	conn, err := net.FileConn(file)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	c.conn = conn.(*net.TCPConn)
-	c.raw, err = c.conn.SyscallConn()
-	return err
+	return conn.(*net.TCPConn), nil
 }

@@ -27,9 +27,9 @@ func (f *Flow) AwaitClient(fd int) error { return f.expect(&f.client, fd, everyt
 // AwaitServer is AwaitClient for the other side.
 func (f *Flow) AwaitServer(fd int) error { return f.expect(&f.server, fd, everything) }
 
-// AwaitAnswer has the flow tell of a server's bytes, or its end, for as long as these aren't read: what it goes on to wait for
-// when it begins.
-func (f *Flow) AwaitAnswer(fd int) error { return f.expect(&f.server, fd, unix.EPOLLIN) }
+// Watch is AwaitServer, but tells of what can be taken from the socket (bytes, its end, or clients of one that listens) again and
+// again until it was taken: what a flow goes on to wait for when it begins.
+func (f *Flow) Watch(fd int) error { return f.expect(&f.server, fd, unix.EPOLLIN) }
 
 const everything = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
 
