@@ -66,6 +66,15 @@ func transfer(call uintptr, fd int, p []byte, flags uintptr) (int, syscall.Errno
 	}
 }
 
+// endStream is shutdown(2) of our stream, and hangUp close(2), where neither waits: they don't tell the scheduler either.
+func endStream(fd int) {
+	_, _, _ = unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
+}
+
+func hangUp(fd int) {
+	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
+}
+
 // reset closes a socket with RST, after waiting up to limit for the peer to get what was written; the rest is dropped.
 func reset(fd int, limit time.Duration) {
 	delivered(fd, limit)
