@@ -48,8 +48,7 @@ func newClient(conn *net.TCPConn, ticket uint64) *client {
 	// It can't fail on a connection that was made.
 	raw, _ := conn.SyscallConn()
 	from := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
-	return &client{conn: conn, raw: raw, from: netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), ticket: ticket,
-		declined: map[opening]bool{}, failures: map[string]error{}}
+	return &client{conn: conn, raw: raw, from: netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), ticket: ticket}
 }
 
 // past is a deadline that has passed: it wakes whoever waits on a socket.
@@ -99,15 +98,24 @@ func (c *client) hear(ctx context.Context, limit time.Duration) error {
 
 // openingOf says what the bytes that a client has sent begin with; false if that can't be told yet.
 func openingOf(seen []byte) (what opening, packet []byte, whole bool) {
-	in := bytes.NewReader(seen)
-	what, err := readOpening(in)
 	switch {
-	case err == nil:
-		return what, seen[:len(seen)-in.Len()], true
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+	case len(seen) > 0 && seen[0] != 0:
+		return foreign, nil, true
+	case len(seen) < 8:
 		return 0, nil, false
 	}
-	return foreign, nil, true
+	length, code := binary.BigEndian.Uint32(seen[:4]), binary.BigEndian.Uint32(seen[4:])
+	switch {
+	case length < 8 || length > maxStartupPacket:
+		return foreign, nil, true
+	case int(length) > len(seen):
+		return 0, nil, false
+	}
+	what, err := packetOf(code, seen[8:length])
+	if err != nil {
+		return foreign, nil, true
+	}
+	return what, seen[:length], true
 }
 
 // take removes the packet from the client's socket, now that it was passed on. It doesn't block: the bytes are there.
@@ -123,13 +131,29 @@ func (c *client) decline(ctx context.Context, limit time.Duration) error {
 	if err := c.take(); err != nil {
 		return err
 	}
-	c.declined[c.what] = true
-	c.toServer += int64(len(c.packet))
-	c.toClient++
+	c.noteDeclined()
 	if _, err := c.conn.Write([]byte{declined}); err != nil {
 		return errLeft
 	}
 	return c.hear(ctx, limit)
+}
+
+// noteDeclined counts the client's packet, an encryption request, as one that was taken and declined.
+func (c *client) noteDeclined() {
+	if c.declined == nil {
+		c.declined = map[opening]bool{}
+	}
+	c.declined[c.what] = true
+	c.toServer += int64(len(c.packet))
+	c.toClient++
+}
+
+// noteFailure keeps in mind what became of a server that was tried.
+func (c *client) noteFailure(member string, err error) {
+	if c.failures == nil {
+		c.failures = map[string]error{}
+	}
+	c.failures[member] = err
 }
 
 // left tells whether the client has closed its side, however much of what it sent is still unread.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -34,6 +36,10 @@ type dispatcher struct {
 	// all that ever came.
 	clients census
 	tickets uint64
+	// ushers lead the clients that are on their way to a session and have no goroutine; sweeping says that somebody looks at
+	// how long that takes.
+	ushers   map[*usher]struct{}
+	sweeping bool
 	// held wait for a server, in the order in which they came; queued tells the watcher that somebody joined them.
 	held   []*waiter
 	queued chan struct{}
@@ -70,11 +76,12 @@ type session struct {
 	// epoch is the server's as it was when it was picked. Invariant: a session in the dispatcher's sessions was registered
 	// under a View that is current or that the watcher hasn't looked past yet.
 	epoch  uint64
-	client string
+	client netip.AddrPort
 	began  time.Time
 	// header is the version of the PROXY protocol that the server expects.
 	header byte
-	// connecting ends when the server may not take new clients any more; nil once the flow has started.
+	// connecting ends when the server may not take new clients any more, and stop ends it; nil while there is no attempt to
+	// connect, and once the flow has started.
 	connecting context.Context
 	stop       context.CancelCauseFunc
 	flow       *relay.Flow
@@ -87,7 +94,7 @@ type session struct {
 
 func newDispatcher(e *Engine, endpoint Endpoint, at place) *dispatcher {
 	d := &dispatcher{engine: e, name: endpoint.Definition.FullName, picker: balance.Picker{Seed: rand.Uint64()}, sessions: map[*session]struct{}{},
-		queued: make(chan struct{}, 1), clients: census{of: &e.berths}, suspects: map[string]*suspicion{}, tally: newTally()}
+		ushers: map[*usher]struct{}{}, queued: make(chan struct{}, 1), clients: census{of: &e.berths}, suspects: map[string]*suspicion{}, tally: newTally()}
 	d.here, d.gone = context.WithCancelCause(e.over)
 	d.assigned.Store(&assignment{Endpoint: endpoint, at: at, replaced: make(chan struct{})})
 	return d
@@ -111,6 +118,7 @@ func (d *dispatcher) retire(cause error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.endSessions(func(*session) string { return cause.Error() })
+	d.recall()
 	d.dismiss()
 }
 
@@ -179,7 +187,9 @@ func (d *dispatcher) endSessions(judge func(*session) string) {
 		s.ending = true
 		cause := fmt.Errorf("%s: %s", s.member, reason)
 		if s.flow == nil {
-			s.stop(cause)
+			if s.stop != nil {
+				s.stop(cause)
+			}
 			continue
 		}
 		s.flow.Abort(cause)
@@ -243,8 +253,10 @@ func (d *dispatcher) wakeLocked() {
 }
 
 // serve leads a client to a server, or refuses it.
-func (d *dispatcher) serve(c *client) {
-	err := d.lead(c)
+func (d *dispatcher) serve(c *client) { d.dispose(c, d.lead(c)) }
+
+// dispose is what lead's outcome means for the client.
+func (d *dispatcher) dispose(c *client, err error) {
 	parked := err != nil && d.park(c)
 	d.engine.leading.Done()
 	if err == nil || parked {
@@ -300,36 +312,60 @@ func (d *dispatcher) lead(c *client) error {
 		}
 		return err
 	}
+	return d.pursue(c, nil)
+}
+
+// pursue is lead for a client that was heard, and may have been given a server already.
+func (d *dispatcher) pursue(c *client, s *session) error {
 	for {
-		if c.what == cancelRequest {
+		if s == nil && c.what == cancelRequest {
 			return errCancel
 		}
-		s, err := d.claim(c)
-		if err != nil {
-			return err
-		}
-		switch err := d.attempt(c, s); {
-		case err == nil:
-			return nil
-		case errors.Is(err, errUnwanted), errors.Is(err, errAnother):
-		case errors.Is(err, errLeft), errors.Is(err, errSilent):
-			return err
-		case ours(err):
-			return &refusal{code: codeTooManyConnections, message: fmt.Sprintf("pgporter cannot connect to a server of service %s now", d.name),
-				detail: fmt.Sprintf("%s: %v", s.member, plain(err))}
-		default:
-			c.failures[s.member] = err
-			d.recheck(s.member)
-			d.complain(s, err)
-			if d.once() {
-				return shortage{svc: d.service(), outcome: balance.None}.refusal(d.name, c.failures)
+		if s == nil {
+			var err error
+			if s, err = d.claim(c); err != nil {
+				return err
 			}
 		}
+		err := d.attempt(c, s)
+		if err == nil {
+			return nil
+		}
+		if err = d.verdict(c, s, err); err != nil {
+			return err
+		}
+		s = nil
 	}
+}
+
+// verdict says what the error of an attempt means for the client: nil if it is to be led to a server again.
+func (d *dispatcher) verdict(c *client, s *session, err error) error {
+	switch {
+	case errors.Is(err, errUnwanted), errors.Is(err, errAnother):
+		return nil
+	case errors.Is(err, errLeft), errors.Is(err, errSilent):
+		return err
+	case ours(err):
+		return &refusal{code: codeTooManyConnections, message: fmt.Sprintf("pgporter cannot connect to a server of service %s now", d.name),
+			detail: fmt.Sprintf("%s: %v", s.member, plain(err))}
+	}
+	c.noteFailure(s.member, err)
+	d.recheck(s.member)
+	d.complain(s, err)
+	if d.once() {
+		return shortage{svc: d.service(), outcome: balance.None}.refusal(d.name, c.failures)
+	}
+	return nil
 }
 
 // attempt connects a client with the server that was picked for it. If that fails the session is forgotten.
 func (d *dispatcher) attempt(c *client, s *session) error {
+	d.mu.Lock()
+	s.connecting, s.stop = context.WithCancelCause(d.here)
+	if s.ending {
+		s.stop(errUnwanted)
+	}
+	d.mu.Unlock()
 	dialer := net.Dialer{Timeout: d.connectTimeout(), KeepAlive: -1}
 	server, err := dialer.DialContext(s.connecting, "tcp", s.address)
 	if err == nil {
@@ -340,6 +376,12 @@ func (d *dispatcher) attempt(c *client, s *session) error {
 	} else if s.connecting.Err() != nil {
 		err = errUnwanted
 	}
+	d.giveUp(s, err)
+	return err
+}
+
+// giveUp forgets a session after an attempt's error.
+func (d *dispatcher) giveUp(s *session, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.unregister(s)
@@ -348,7 +390,6 @@ func (d *dispatcher) attempt(c *client, s *session) error {
 		d.suspect(s.member)
 	}
 	d.letIn()
-	return err
 }
 
 // open uses a connection to a server for a client: what the service's options have it begin with, then what the client says.
@@ -420,8 +461,7 @@ func (d *dispatcher) register(c *client) (*session, shortage) {
 		return nil, short
 	}
 	s := &session{member: svc.Servers[i].Member, address: svc.Servers[i].Address(), epoch: svc.Health[i].Epoch,
-		client: c.from.String(), began: now, header: svc.OptionsOf(i).ProxyVersion()}
-	s.connecting, s.stop = context.WithCancelCause(d.here)
+		client: c.from, began: now, header: svc.OptionsOf(i).ProxyVersion()}
 	d.sessions[s] = struct{}{}
 	if suspected := d.suspects[s.member]; suspected != nil {
 		suspected.tries = s
@@ -450,6 +490,9 @@ func (d *dispatcher) ended(s *session, end relay.End) {
 	if end.ServerBroke {
 		d.engine.cfg.Recheck(d.endpoint().Cluster, s.member)
 	}
-	d.engine.log.Debug("session ended", "service", d.name, "server", s.member, "client", s.client,
+	if !d.engine.log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	d.engine.log.Debug("session ended", "service", d.name, "server", s.member, "client", s.client.String(),
 		"duration", time.Since(s.began).Round(time.Millisecond), "to_server", end.ToServer, "to_client", end.ToClient, "cause", end.Cause)
 }

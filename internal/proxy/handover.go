@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -156,15 +157,22 @@ func (e *Engine) offered() []*dispatcher {
 	return all
 }
 
-// Sockets are the listening sockets, by their addresses (ip:port, with * for every address). They stay the Engine's.
-func (e *Engine) Sockets() map[string]*net.TCPListener {
+// Sockets gives a descriptor of each listening socket, by the address (ip:port, with * for every address). They are the caller's.
+func (e *Engine) Sockets() (map[string]int, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	all := make(map[string]*net.TCPListener, len(e.listeners))
+	all := make(map[string]int, len(e.listeners))
 	for at, l := range e.listeners {
-		all[at.String()] = l.socket
+		fd, err := l.door.duplicate()
+		if err != nil {
+			for _, other := range all {
+				relay.Discard(other)
+			}
+			return nil, fmt.Errorf("the socket of %s: %w", at, err)
+		}
+		all[at.String()] = fd
 	}
-	return all
+	return all, nil
 }
 
 // errHandingOver is why clients are led no further while an Engine is Frozen.
@@ -214,6 +222,7 @@ func (e *Engine) Freeze() (*Frozen, error) {
 	for _, d := range e.dispatchers {
 		d.gone(errHandingOver)
 		d.mu.Lock()
+		d.recall()
 		d.dismiss()
 		d.mu.Unlock()
 	}
@@ -334,7 +343,7 @@ func (f *Frozen) Items() ([]handover.Item, error) {
 
 func (s frozenSession) handed(service string) handedSession {
 	p := s.pair
-	return handedSession{Service: service, Member: s.member, Address: s.address, Client: s.client, Began: s.began, Moved: s.moved, MovedAt: s.movedAt,
+	return handedSession{Service: service, Member: s.member, Address: s.address, Client: s.client.String(), Began: s.began, Moved: s.moved, MovedAt: s.movedAt,
 		ToServer: p.ToServer, ToClient: p.ToClient, ClientEnded: p.ClientEnded, ServerEnded: p.ServerEnded, SentToServer: p.SentToServer, SentToClient: p.SentToClient}
 }
 
@@ -481,7 +490,8 @@ func (e *Engine) takeOver(item handover.Item, known Standing) error {
 			e.relay.Start(pair, nil).Abort(fmt.Errorf("service %s is no longer offered here", h.Service))
 			return nil
 		}
-		d.adopt(&session{member: h.Member, address: h.Address, client: h.Client, began: h.Began, moved: h.Moved, movedAt: h.MovedAt,
+		client, _ := netip.ParseAddrPort(h.Client) // for people
+		d.adopt(&session{member: h.Member, address: h.Address, client: client, began: h.Began, moved: h.Moved, movedAt: h.MovedAt,
 			epoch: known[h.Service][h.Member].Epoch}, pair)
 	case clientItem:
 		var h handedClient
@@ -507,12 +517,16 @@ func (e *Engine) takeOver(item handover.Item, known Standing) error {
 func (e *Engine) keepParts() {
 	for text, socket := range e.cfg.Inherited {
 		at, err := parsePlace(text)
-		if whole := covering(at, e.listeners); err == nil && whole != nil {
-			e.listeners[at] = newListener(e, at, socket)
-			e.listeners[at].lead(whole.serves.Load())
+		whole := covering(at, e.listeners)
+		if err != nil || whole == nil {
+			_ = socket.Close()
 			continue
 		}
-		_ = socket.Close()
+		// If it can't be, there is no client of it that the other one wouldn't get.
+		if l, err := newListener(e, at, socket); err == nil {
+			l.lead(whole.serves.Load())
+			e.listeners[at] = l
+		}
 	}
 	e.cfg.Inherited = nil
 }
@@ -558,6 +572,7 @@ func (d *dispatcher) welcome(h handedClient, fd int) error {
 	d.tickets++
 	c := newClient(tcp, d.tickets)
 	d.mu.Unlock()
+	c.declined = map[opening]bool{}
 	for _, name := range h.Declined {
 		c.declined[declinable[name]] = true
 	}

@@ -117,7 +117,7 @@ func (d *dispatcher) closedEarly(s *session, err error) error {
 func (d *dispatcher) start(c *client, s *session, server *net.TCPConn, answer []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if s.ending || s.connecting.Err() != nil || objection(d.service(), s) != "" {
+	if !d.stillWanted(s) {
 		return errUnwanted
 	}
 	var pair relay.Pair
@@ -137,11 +137,8 @@ func (d *dispatcher) start(c *client, s *session, server *net.TCPConn, answer []
 		relay.Discard(pair.Server)
 		return err
 	}
-	d.tally.began(s.member)
 	d.carry(s, pair)
-	s.stop(nil)
-	s.connecting, s.stop = nil, nil
-	d.trust(s.member)
+	d.started(s)
 	return nil
 }
 
@@ -149,8 +146,28 @@ func (d *dispatcher) start(c *client, s *session, server *net.TCPConn, answer []
 func (d *dispatcher) carry(s *session, pair relay.Pair) {
 	// Until the flow's end the client counts as one that is served; it can't end before the lock is free.
 	d.engine.serving.Add(1)
-	s.flow = d.engine.relay.Start(pair, func(end relay.End) {
+	s.flow = d.engine.relay.Start(pair, d.onEnd(s))
+}
+
+// stillWanted tells whether a session may begin now that its server has taken it. d.mu is held.
+func (d *dispatcher) stillWanted(s *session) bool {
+	return !s.ending && d.here.Err() == nil && objection(d.service(), s) == ""
+}
+
+// onEnd is what follows the end of a session's flow.
+func (d *dispatcher) onEnd(s *session) func(relay.End) {
+	return func(end relay.End) {
 		defer d.engine.serving.Done()
 		d.ended(s, end)
-	})
+	}
+}
+
+// started notes that a session's flow has begun. d.mu is held.
+func (d *dispatcher) started(s *session) {
+	d.tally.began(s.member)
+	if s.stop != nil {
+		s.stop(nil)
+	}
+	s.connecting, s.stop = nil, nil
+	d.trust(s.member)
 }

@@ -121,11 +121,11 @@ func (c *Change) open(at place, kept map[place]bool) (*listener, error) {
 	e := c.engine
 	if socket := e.cfg.Inherited[at.String()]; socket != nil {
 		delete(e.cfg.Inherited, at.String())
-		return newListener(e, at, socket), nil
+		return newListener(e, at, socket)
 	}
 	socket, err := listenOn(at, nil)
 	if err == nil {
-		return newListener(e, at, socket), nil
+		return newListener(e, at, socket)
 	}
 	if errors.Is(err, syscall.EACCES) && at.port < 1024 {
 		return nil, &BindError{at.String(), "ports below 1024 need root or CAP_NET_BIND_SERVICE", err}
@@ -150,7 +150,10 @@ func (c *Change) open(at place, kept map[place]bool) (*listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := newListener(e, at, socket)
+	l, err := newListener(e, at, socket)
+	if err != nil {
+		return nil, err
+	}
 	if whole := covering(at, e.listeners); whole != nil {
 		// From now on the kernel brings clients of this address here. Until the Commit they are the old listener's.
 		l.lead(whole.serves.Load())
@@ -201,7 +204,7 @@ func listenOn(at place, prepare func(fd uintptr) error) (*net.TCPListener, error
 type listener struct {
 	engine *Engine
 	at     place
-	socket *net.TCPListener
+	door   *door
 	serves atomic.Pointer[dispatcher]
 
 	// halt ends accept and leaves the socket open; nil while it doesn't run. The engine's lock guards it.
@@ -211,8 +214,13 @@ type listener struct {
 	closed    chan struct{}
 }
 
-func newListener(e *Engine, at place, socket *net.TCPListener) *listener {
-	return &listener{engine: e, at: at, socket: socket, closed: make(chan struct{})}
+// newListener takes over a listening socket.
+func newListener(e *Engine, at place, socket *net.TCPListener) (*listener, error) {
+	door, err := newDoor(socket)
+	if err != nil {
+		return nil, &BindError{at.String(), "", err}
+	}
+	return &listener{engine: e, at: at, door: door, closed: make(chan struct{})}, nil
 }
 
 // lead makes d the dispatcher of the clients that are accepted from now on.
@@ -226,7 +234,7 @@ func (l *listener) lead(d *dispatcher) {
 func (l *listener) close() {
 	l.closeOnce.Do(func() {
 		close(l.closed)
-		_ = l.socket.Close()
+		l.door.close()
 	})
 }
 
@@ -235,7 +243,7 @@ func (l *listener) pause() {
 	if l.halt != nil {
 		close(l.halt)
 		l.halt = nil
-		_ = l.socket.SetDeadline(past)
+		l.door.pause()
 	}
 }
 
@@ -243,24 +251,24 @@ func (l *listener) pause() {
 // service's maxconn, or the engine's berths, wait in the kernel's backlog, as they do with HAProxy.
 func (l *listener) accept(halt <-chan struct{}) {
 	var complaints throttle
-	backOff := time.Duration(0)
+	backOff, failed := time.Duration(0), time.Time{}
 	for l.waitForRoom(halt) {
-		conn, err := l.socket.AcceptTCP()
-		if err == nil {
-			backOff = 0
-			l.serves.Load().admit(conn)
+		err := l.take(halt)
+		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) { // handOver or pause has been at work
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			continue // handOver or pause has been at work
+		// Out of descriptors or memory as a rule (a client that left again is no error): it may pass, so go on.
+		now := time.Now()
+		if now.Sub(failed) > time.Second {
+			backOff = 0
 		}
-		// Out of descriptors or memory as a rule (a client that left again is no error in Go): it may pass, so go on.
+		failed = now
 		backOff = min(max(2*backOff, 5*time.Millisecond), 500*time.Millisecond)
-		if say, missed := complaints.ready(time.Now()); say {
-			l.engine.log.Error("cannot accept clients, trying again", "address", l.at.String(), "error", err, "failures_since_last_line", missed+1)
+		if say, missed := complaints.ready(now); say {
+			l.engine.log.Error("cannot accept clients, trying again", "address", l.at.String(), "error", plain(err), "failures_since_last_line", missed+1)
 		}
 		select {
 		case <-time.After(backOff):
@@ -301,12 +309,7 @@ func (l *listener) waitForRoom(halt <-chan struct{}) bool {
 // address in listeners, and is closed if nobody does. New clients of those addresses don't come here any more, since the
 // kernel prefers the listener that is nearer.
 func (l *listener) handOver(listeners map[place]*listener) {
-	// The deadline ends the loop when nobody waits any more; a passed one would not even look.
-	for l.socket.SetDeadline(time.Now().Add(2*time.Millisecond)) == nil {
-		conn, err := l.socket.AcceptTCP()
-		if err != nil {
-			break
-		}
+	l.drain(func(conn *net.TCPConn) {
 		local := conn.LocalAddr().(*net.TCPAddr).AddrPort()
 		meant := place{addr: local.Addr().Unmap(), port: local.Port()}
 		to := listeners[meant]
@@ -315,11 +318,10 @@ func (l *listener) handOver(listeners map[place]*listener) {
 		}
 		if to == nil {
 			_ = conn.Close()
-			continue
+			return
 		}
 		to.serves.Load().admit(conn)
-	}
-	_ = l.socket.SetDeadline(time.Time{})
+	})
 }
 
 // throttle lets one message a second through.

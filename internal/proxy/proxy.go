@@ -206,7 +206,7 @@ func (e *Engine) startAccepting(l *listener) {
 	if l.halt == nil {
 		halt := make(chan struct{})
 		l.halt = halt
-		_ = l.socket.SetDeadline(time.Time{})
+		l.door.resume()
 		e.accepting.Go(func() { l.accept(halt) })
 	}
 }

@@ -1,7 +1,14 @@
 package proxy
 
 import (
+	"encoding/binary"
 	"net"
+	"net/netip"
+	"os"
+	"reflect"
+	"strconv"
+	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,8 +30,8 @@ func takeOver(at place, leaving []*listener) (*net.TCPListener, error) {
 		return func(fd uintptr) error { return unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, on) }
 	}
 	for _, own := range leaving {
-		apply(own.socket, share(1))
-		defer apply(own.socket, share(0))
+		own.door.set(share(1))
+		defer own.door.set(share(0))
 	}
 	socket, err := listenOn(at, share(1))
 	if err != nil {
@@ -44,4 +51,97 @@ func apply(socket *net.TCPListener, set func(fd uintptr) error) {
 		return
 	}
 	_ = raw.Control(func(fd uintptr) { _ = set(fd) })
+}
+
+// acceptFrom is accept4(2) on a non-blocking socket.
+func acceptFrom(socket int) (int, netip.AddrPort, error) {
+	for {
+		var from unix.RawSockaddrInet6
+		size := uint32(unsafe.Sizeof(from))
+		fd, _, err := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(socket), uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)),
+			unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		switch {
+		case err == 0:
+			return int(fd), addressOfPeer(&from), nil
+		case err != unix.EINTR && err != unix.ECONNABORTED:
+			return -1, netip.AddrPort{}, err
+		}
+	}
+}
+
+// addressOfPeer reads what accept4 gave.
+func addressOfPeer(from *unix.RawSockaddrInet6) netip.AddrPort {
+	if from.Family == unix.AF_INET {
+		from := (*unix.RawSockaddrInet4)(unsafe.Pointer(from))
+		return netip.AddrPortFrom(netip.AddrFrom4(from.Addr), swapped(from.Port))
+	}
+	addr := netip.AddrFrom16(from.Addr).Unmap()
+	if addr.Is6() && from.Scope_id != 0 {
+		addr = addr.WithZone(strconv.Itoa(int(from.Scope_id)))
+	}
+	return netip.AddrPortFrom(addr, swapped(from.Port))
+}
+
+// swapped turns a port as the network has it into one as Go has it, or back.
+func swapped(port uint16) uint16 {
+	p := (*[2]byte)(unsafe.Pointer(&port))
+	return binary.BigEndian.Uint16(p[:])
+}
+
+// connectTo opens a socket and begins to connect it. An error is one of socket(2) or connect(2).
+func connectTo(to netip.AddrPort) (int, error) {
+	addr := to.Addr().Unmap()
+	family := unix.AF_INET
+	if addr.Is6() {
+		family = unix.AF_INET6
+	}
+	fd, _, err := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != 0 {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	if addr.Is6() {
+		sa := unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: swapped(to.Port()), Addr: addr.As16()}
+		_, _, err = unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
+	} else {
+		sa := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: swapped(to.Port()), Addr: addr.As4()}
+		_, _, err = unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
+	}
+	if err != 0 && err != unix.EINPROGRESS && err != unix.EINTR {
+		_ = unix.Close(int(fd))
+		return -1, os.NewSyscallError("connect", err)
+	}
+	return int(fd), nil
+}
+
+// isConnected tells whether a socket that connectTo gave is connected, or why it never will be.
+func isConnected(fd int) (bool, error) {
+	failure, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return false, os.NewSyscallError("getsockopt", err)
+	}
+	if failure != 0 {
+		return false, os.NewSyscallError("connect", syscall.Errno(failure))
+	}
+	there, err := unix.Getpeername(fd)
+	if err != nil {
+		return false, nil
+	}
+	// A connection to a port of the range that the kernel picks ours from may meet itself: simultaneous open.
+	if here, err := unix.Getsockname(fd); err == nil && reflect.DeepEqual(here, there) {
+		return false, os.NewSyscallError("connect", unix.ECONNREFUSED)
+	}
+	return true, nil
+}
+
+// glimpse is peek without a word to the scheduler, which has nothing to gain from a call that never waits.
+func glimpse(fd int, p []byte) (int, error) {
+	for {
+		n, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+		if err == 0 {
+			return int(n), nil
+		}
+		if err != unix.EINTR {
+			return 0, err
+		}
+	}
 }

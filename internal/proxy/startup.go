@@ -57,6 +57,11 @@ func readOpening(in io.Reader) (opening, error) {
 	if _, err := io.ReadFull(in, body); err != nil {
 		return 0, err
 	}
+	return packetOf(code, body)
+}
+
+// packetOf says what a packet is by its code and what follows that.
+func packetOf(code uint32, body []byte) (opening, error) {
 	switch {
 	case code == sslRequestCode && len(body) == 0:
 		return sslRequest, nil

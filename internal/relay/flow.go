@@ -14,13 +14,19 @@ import (
 type Flow struct {
 	loop *loop
 	end  func(End)
-	done chan struct{}
+	// happened is called instead of moving bytes until the flow begins; see Prepare.
+	happened func(server bool)
 
 	mu             sync.Mutex
 	client, server side
 	cause          error
+	// done is made when somebody asks for it, and closed when closed is set.
+	done   chan struct{}
+	closed bool
 	// over is set once nothing moves any more: both streams are done with, or the flow was detached.
 	over bool
+	// stepping says that a loop moves the flow, ripe that this loop is to close it after the step.
+	stepping, ripe bool
 	// aborted is set by Abort. The flow closes at drainBy at the latest then, and once the server was silent until quiet.
 	aborted        bool
 	drainBy, quiet time.Time
@@ -53,26 +59,40 @@ type side struct {
 }
 
 // Start takes over the pair's sockets and moves bytes until both streams have ended, a side breaks, or Abort. Then it
-// closes both sockets and calls end, once, from a goroutine of its own; nil is allowed. Start never blocks.
+// closes both sockets and calls end, once, from a goroutine of its own or of a loop's, which it must not hold up; nil is
+// allowed. Start never blocks, and end isn't called before it has returned.
 func (r *Relay) Start(pair Pair, end func(End)) *Flow {
-	f := &Flow{end: end, done: make(chan struct{})}
-	f.client = side{flow: f, fd: pair.Client, id: r.ids.Add(1), readOver: pair.ClientEnded, pending: pair.ToClient, moved: pair.SentToClient}
-	f.server = side{flow: f, fd: pair.Server, id: r.ids.Add(1), readOver: pair.ServerEnded, pending: pair.ToServer, moved: pair.SentToServer}
-	prepare(pair.Client)
+	f, err := r.Prepare(nil)
+	if err != nil {
+		f = &Flow{cause: err}
+	}
+	f.Begin(pair, end)
+	return f
+}
+
+// Begin is Start for a flow that was prepared. The pair's sockets are those that it was told to await, if any.
+func (f *Flow) Begin(pair Pair, end func(End)) {
+	if !pair.ClientPrepared {
+		prepare(pair.Client)
+	}
 	prepare(pair.Server)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var err error
-	if f.loop, err = r.join(); err != nil {
-		f.cause = err
+	f.end, f.happened = end, nil
+	f.client.begin(f, pair.Client, pair.ClientEnded, pair.ToClient, pair.SentToClient)
+	f.server.begin(f, pair.Server, pair.ServerEnded, pair.ToServer, pair.SentToServer)
+	if f.loop == nil {
 		f.conclude()
-		return f
+		return
 	}
 	f.flush(&f.server)
 	f.flush(&f.client)
 	f.settle()
 	f.noticeErrors()
-	return f
+}
+
+func (s *side) begin(f *Flow, fd int, ended bool, pending []byte, moved int64) {
+	s.flow, s.fd, s.readOver, s.pending, s.moved = f, fd, ended, pending, moved
 }
 
 // Bytes gives how many bytes have been written to each side so far.
@@ -83,10 +103,28 @@ func (f *Flow) Bytes() (toServer, toClient int64) {
 }
 
 // Done is closed once both sockets are closed and end has returned, or the flow was detached.
-func (f *Flow) Done() <-chan struct{} { return f.done }
+func (f *Flow) Done() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.done == nil {
+		f.done = make(chan struct{})
+		if f.closed {
+			close(f.done)
+		}
+	}
+	return f.done
+}
+
+// finished closes what Done gives. f.mu is held.
+func (f *Flow) finished() {
+	f.closed = true
+	if f.done != nil {
+		close(f.done)
+	}
+}
 
 // Wait blocks until Done. Not to be called from end.
-func (f *Flow) Wait() { <-f.done }
+func (f *Flow) Wait() { <-f.Done() }
 
 // other gives the side that s's bytes go to.
 func (f *Flow) other(s *side) *side {
@@ -108,10 +146,16 @@ func (s *side) String() string {
 func (s *side) ready(id, events uint32, scratch *buffer) *buffer {
 	f := s.flow
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.over || s.id != id {
+		f.mu.Unlock()
 		return scratch
 	}
+	if happened := f.happened; happened != nil {
+		f.mu.Unlock()
+		happened(s == &f.server)
+		return scratch
+	}
+	f.stepping = true
 	const failed = unix.EPOLLERR | unix.EPOLLHUP
 	if events&(unix.EPOLLOUT|failed) != 0 && len(s.pending) > 0 {
 		f.flush(s)
@@ -126,6 +170,12 @@ func (s *side) ready(id, events uint32, scratch *buffer) *buffer {
 		f.abandon(s, events)
 	}
 	f.settle()
+	f.stepping = false
+	ripe := f.ripe
+	f.mu.Unlock()
+	if ripe {
+		f.close()
+	}
 	return scratch
 }
 
@@ -227,10 +277,14 @@ func (f *Flow) passEnd(from, to *side) {
 		return
 	}
 	to.writeOver = true
+	if from.writeOver && to.readOver {
+		// Nothing is left to be done but to close both, which ends the stream as well.
+		return
+	}
 	// The kernel reports a reset to one system call only: if that was a write, reads just see an end. It isn't passed on as
 	// one. If the other side is gone, its own stream says so.
 	if !from.broke && !(f.aborted && to == &f.server) {
-		_ = unix.Shutdown(to.fd, unix.SHUT_WR)
+		endStream(to.fd)
 	}
 }
 
@@ -285,6 +339,14 @@ func (f *Flow) drain() {
 	if f.over {
 		return
 	}
+	// A machine with more to do than it can may have let nobody look in time.
+	scratch := buffers.Get().(*buffer)
+	for quiet := f.quiet; f.reads(&f.server); quiet = f.quiet {
+		if scratch = f.carry(&f.server, scratch); f.quiet.Equal(quiet) {
+			break
+		}
+	}
+	buffers.Put(scratch)
 	now := time.Now()
 	if now.Before(f.drainBy) && now.Before(f.quiet) {
 		f.drainer.Reset(min(f.quiet.Sub(now), f.drainBy.Sub(now)))
@@ -318,7 +380,7 @@ func (f *Flow) Detach() (Pair, bool) {
 	}
 	f.give(&f.client)
 	f.give(&f.server)
-	close(f.done)
+	f.finished()
 	return p, true
 }
 
@@ -331,7 +393,8 @@ func (f *Flow) leave() {
 	}
 }
 
-// conclude ends the flow: both streams are over. Closing may have to wait, so it is no step of the loop's.
+// conclude ends the flow: both streams are over. Where both ended in order, closing takes no time, and a loop that is at it
+// closes the flow itself.
 func (f *Flow) conclude() {
 	if f.over {
 		return
@@ -342,11 +405,18 @@ func (f *Flow) conclude() {
 	}
 	f.give(&f.client)
 	f.give(&f.server)
+	if f.stepping && f.cause == nil && !f.aborted {
+		f.loop.forget(&f.client)
+		f.loop.forget(&f.server)
+		f.loop.left()
+		f.ripe = true
+		return
+	}
 	f.leave()
 	go f.close()
 }
 
-// close closes both sockets as the flow's end demands, and tells of the end. Nobody else touches a flow that is over.
+// close closes both sockets as the flow's end demands, and tells of the end. Nobody else moves a flow that is over.
 func (f *Flow) close() {
 	client, server := f.client.fd, f.server.fd
 	switch {
@@ -363,11 +433,13 @@ func (f *Flow) close() {
 		finish(client, DrainLimit)
 		finish(server, DrainLimit)
 	default:
-		_ = unix.Close(client)
-		_ = unix.Close(server)
+		hangUp(client)
+		hangUp(server)
 	}
 	if f.end != nil {
 		f.end(End{Cause: f.cause, ServerBroke: !f.aborted && f.server.broke, ToServer: f.server.moved, ToClient: f.client.moved})
 	}
-	close(f.done)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.finished()
 }

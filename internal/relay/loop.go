@@ -5,10 +5,12 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -72,6 +74,12 @@ func (r *Relay) Close() {
 // out that there is nothing left, which would cost a system call for each packet.
 type loop struct {
 	epoll int
+	// alert is how long the loop looks out by itself before it parks: see look.
+	alert int
+	// outer is what the runtime waits for while the loop is parked, file and parked are the same.
+	outer  int
+	file   *os.File
+	parked syscall.RawConn
 	// wake is an eventfd(2) that ends the loop.
 	wake  int
 	ended chan struct{}
@@ -89,16 +97,26 @@ func newLoop() (*loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	l := &loop{epoll: epoll, wake: -1, ended: make(chan struct{})}
+	if runtime.GOMAXPROCS(0) > 1 {
+		l.alert = alert
+	}
+	if l.outer, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
+		// The runtime waits for what doesn't block only.
+		_ = unix.SetNonblock(l.outer, true)
+		l.file = os.NewFile(uintptr(l.outer), "epoll")
+		l.parked, err = l.file.SyscallConn()
+	}
 	if err == nil {
-		err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wake)})
+		l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	}
+	if err == nil {
+		err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, l.wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(l.wake)})
 	}
 	if err != nil {
-		_ = unix.Close(epoll)
-		_ = unix.Close(wake)
+		l.discard()
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	l := &loop{epoll: epoll, wake: wake, ended: make(chan struct{})}
 	go l.run()
 	return l, nil
 }
@@ -108,8 +126,17 @@ func (l *loop) stop() {
 	// An eventfd takes eight bytes, and has room for them: nothing was written before.
 	_, _ = unix.Write(l.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	<-l.ended
+	l.discard()
+}
+
+func (l *loop) discard() {
 	_ = unix.Close(l.epoll)
-	_ = unix.Close(l.wake)
+	if l.file != nil {
+		_ = l.file.Close()
+	}
+	if l.wake >= 0 {
+		_ = unix.Close(l.wake)
+	}
 }
 
 // left notes that a flow has left.
@@ -120,12 +147,11 @@ func (l *loop) run() {
 	scratch := buffers.Get().(*buffer)
 	var events [128]unix.EpollEvent
 	for {
-		n, err := unix.EpollWait(l.epoll, events[:], -1)
-		if err != nil && err != unix.EINTR {
-			// No argument of ours can be wrong but the descriptor: somebody closed what is the loop's.
-			panic(fmt.Sprintf("waiting for sockets: %v", err))
+		n := l.look(events[:])
+		if n == 0 {
+			n = l.park(events[:])
 		}
-		for _, e := range events[:max(n, 0)] {
+		for _, e := range events[:n] {
 			if int(e.Fd) == l.wake {
 				buffers.Put(scratch)
 				return
@@ -135,6 +161,46 @@ func (l *loop) run() {
 			}
 		}
 	}
+}
+
+// alert is how long a loop that had something to do looks out for more without telling the scheduler, in milliseconds.
+const alert = 20
+
+// look waits for events for a moment; 0 if there were none, or the runtime interrupted it, as it does with whoever runs for
+// long.
+//
+// The scheduler takes it for running, and so does not what costs more than the wait itself: take its processor away and give it
+// back, and have the monitor look after that every 20 microseconds for a while.
+func (l *loop) look(events []unix.EpollEvent) int { return wait(l.epoll, events, l.alert) }
+
+// park waits for events as a goroutine does.
+func (l *loop) park(events []unix.EpollEvent) (n int) {
+	// While the loop looks out by itself nobody else is to be woken up by its events, so the runtime waits for another
+	// epoll, which has the loop's one in it for as long as the loop is parked.
+	_ = control(l.outer, unix.EPOLL_CTL_ADD, l.epoll, &unix.EpollEvent{Events: unix.EPOLLIN})
+	err := l.parked.Read(func(uintptr) bool {
+		n = wait(l.epoll, events, 0)
+		return n > 0
+	})
+	_ = control(l.outer, unix.EPOLL_CTL_DEL, l.epoll, nil)
+	if err != nil {
+		// Nobody but the loop closes it.
+		panic(fmt.Sprintf("waiting for sockets: %v", err))
+	}
+	return n
+}
+
+// wait is epoll_wait(2).
+func wait(epoll int, events []unix.EpollEvent, milliseconds int) int {
+	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(milliseconds), 0, 0)
+	switch err {
+	case 0:
+		return int(n)
+	case unix.EINTR:
+		return 0
+	}
+	// No argument of ours can be wrong but the descriptor: somebody closed what is the loop's.
+	panic(fmt.Sprintf("waiting for sockets: %v", err))
 }
 
 // at gives a descriptor's place in the table.
@@ -158,8 +224,8 @@ func (l *loop) watch(s *side, interest uint32) syscall.Errno {
 		}
 		l.at(s.fd).Store(s)
 	}
-	if err := unix.EpollCtl(l.epoll, operation, s.fd, &unix.EpollEvent{Events: interest, Fd: int32(s.fd), Pad: int32(s.id)}); err != nil {
-		return err.(syscall.Errno)
+	if err := control(l.epoll, operation, s.fd, &unix.EpollEvent{Events: interest, Fd: int32(s.fd), Pad: int32(s.id)}); err != 0 {
+		return err
 	}
 	s.watched, s.interest = true, interest
 	return 0
@@ -167,10 +233,22 @@ func (l *loop) watch(s *side, interest uint32) syscall.Errno {
 
 // unwatch has the loop forget a side's socket.
 func (l *loop) unwatch(s *side) {
-	if !s.watched {
-		return
+	if s.watched {
+		l.forget(s)
+		_ = control(l.epoll, unix.EPOLL_CTL_DEL, s.fd, nil)
 	}
-	l.at(s.fd).Store(nil)
-	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, s.fd, nil)
-	s.watched = false
+}
+
+// forget has the loop forget a side's socket that is closed at once, which the kernel takes as its cue.
+func (l *loop) forget(s *side) {
+	if s.watched {
+		l.at(s.fd).Store(nil)
+		s.watched = false
+	}
+}
+
+// control is epoll_ctl(2), which never waits.
+func control(epoll, operation, fd int, event *unix.EpollEvent) syscall.Errno {
+	_, _, err := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), uintptr(operation), uintptr(fd), uintptr(unsafe.Pointer(event)), 0, 0)
+	return err
 }

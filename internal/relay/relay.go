@@ -46,6 +46,8 @@ var (
 type Pair struct {
 	// Client and Server are non-blocking descriptors (see Descriptor).
 	Client, Server int
+	// ClientPrepared says that the client's socket comes from a listening one that PrepareListener has seen.
+	ClientPrepared bool
 	// ToServer and ToClient are written first, before anything is read. They are not changed.
 	ToServer, ToClient []byte
 	// ClientEnded and ServerEnded say that a side's stream has come to its end, which is passed on after the bytes above.

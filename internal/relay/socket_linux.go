@@ -13,13 +13,35 @@ func duplicate(fd uintptr) (int, error) {
 	return unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
 }
 
+// PrepareListener sets a listening socket's options to what a flow's sockets need: those that it accepts have them from then
+// on. Setting them again does no harm.
+func PrepareListener(fd uintptr) { prepare(int(fd)) }
+
 // prepare sets a socket's options. They fail only on one that is dead already, which the first read says better.
 func prepare(fd int) {
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAliveIdle/time.Second))
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAliveInterval/time.Second))
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveCount)
+	option(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	option(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	option(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int32(keepAliveIdle/time.Second))
+	option(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int32(keepAliveInterval/time.Second))
+	option(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, int32(keepAliveCount))
+}
+
+// option is setsockopt(2) with a number.
+func option(fd, level, name int, value int32) {
+	_, _, _ = unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&value)), unsafe.Sizeof(value), 0)
+}
+
+// Receive and Send are recv(2) and send(2) on a socket of a flow that hasn't begun. They never wait, and p isn't empty.
+func Receive(fd int, p []byte) (int, error) { return outcome(receive(fd, p)) }
+
+// Send is Receive's counterpart.
+func Send(fd int, p []byte) (int, error) { return outcome(send(fd, p)) }
+
+func outcome(n int, err syscall.Errno) (int, error) {
+	if err != 0 {
+		return n, err
+	}
+	return n, nil
 }
 
 // receive and send are recv(2) and send(2) on a non-blocking socket. They don't tell the scheduler, which has nothing to gain
@@ -42,6 +64,15 @@ func transfer(call uintptr, fd int, p []byte, flags uintptr) (int, syscall.Errno
 			return 0, err
 		}
 	}
+}
+
+// endStream is shutdown(2) of our stream, and hangUp close(2), where neither waits: they don't tell the scheduler either.
+func endStream(fd int) {
+	_, _, _ = unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
+}
+
+func hangUp(fd int) {
+	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
 }
 
 // reset closes a socket with RST, after waiting up to limit for the peer to get what was written; the rest is dropped.

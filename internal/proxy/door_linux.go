@@ -1,0 +1,177 @@
+//go:build linux && !portable
+
+package proxy
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pgporter/pgporter/internal/relay"
+)
+
+// door is a listening socket of ours. The runtime doesn't have it: it would wake up a thread of its own for each client,
+// which one of the relay's loops takes here.
+type door struct {
+	mu sync.Mutex
+	// fd is -1 once the door is closed.
+	fd int
+	// watch tells of clients that wait; nil while nobody is to be taken.
+	watch *relay.Flow
+	// stopped gets why no more are taken.
+	stopped chan error
+}
+
+// newDoor takes a listening socket out of the runtime's hands. With an error it is closed.
+func newDoor(socket *net.TCPListener) (*door, error) {
+	d := &door{fd: -1, stopped: make(chan error, 1)}
+	raw, err := socket.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			relay.PrepareListener(fd)
+			d.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+		})
+	}
+	_ = socket.Close()
+	if d.fd < 0 {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return d, nil
+}
+
+// set runs a function on the socket.
+func (o *door) set(f func(fd uintptr) error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.fd >= 0 {
+		_ = f(uintptr(o.fd))
+	}
+}
+
+func (o *door) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.fd >= 0 {
+		o.shut()
+		relay.Discard(o.fd)
+		o.fd = -1
+	}
+}
+
+// shut takes no more clients. o.mu is held.
+func (o *door) shut() {
+	if o.watch != nil {
+		o.watch.Drop()
+		o.watch = nil
+	}
+}
+
+// pause and resume have nothing to do here: take sees halt.
+func (o *door) pause()  {}
+func (o *door) resume() {}
+
+// duplicate gives a descriptor of the socket that is the caller's.
+func (o *door) duplicate() (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.fd < 0 {
+		return -1, net.ErrClosed
+	}
+	return unix.FcntlInt(uintptr(o.fd), unix.F_DUPFD_CLOEXEC, 0)
+}
+
+// take has clients taken and led until there is no room for another one, or halt ends it, which is no error. No client is taken
+// after it has returned.
+func (l *listener) take(halt <-chan struct{}) error {
+	o := l.door
+	if err := o.open(&l.engine.relay, l.admitAll); err != nil {
+		return err
+	}
+	select {
+	case err := <-o.stopped:
+		return err
+	case <-halt:
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.shut()
+		return nil
+	case <-l.closed:
+		return net.ErrClosed
+	}
+}
+
+// open has arrived called, with o.mu held, when clients wait.
+func (o *door) open(r *relay.Relay, arrived func()) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.fd < 0 {
+		return net.ErrClosed
+	}
+	select {
+	case <-o.stopped: // of a take that was halted at that moment
+	default:
+	}
+	var err error
+	if o.watch, err = r.Prepare(func(bool) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.watch != nil {
+			arrived()
+		}
+	}); err != nil {
+		return err
+	}
+	if err := o.watch.Watch(o.fd); err != nil {
+		o.shut()
+		return os.NewSyscallError("epoll_ctl", err)
+	}
+	return nil
+}
+
+// mostAtOnce is how many clients are taken before sessions have their turn again.
+const mostAtOnce = 32
+
+// admitAll takes clients that wait. The door's lock is held.
+func (l *listener) admitAll() {
+	for range mostAtOnce {
+		d := l.serves.Load()
+		room, _ := d.room()
+		if room {
+			room, _ = l.engine.berths.room()
+		}
+		var fd int
+		var err error
+		if room {
+			var from netip.AddrPort
+			if fd, from, err = acceptFrom(l.door.fd); err == nil {
+				d.usher(fd, from)
+				continue
+			}
+		}
+		if err != errNothingYet {
+			l.door.shut()
+			l.door.stopped <- err
+		}
+		return
+	}
+}
+
+// drain takes the clients that wait now, and nobody afterwards.
+func (l *listener) drain(to func(conn *net.TCPConn)) {
+	o := l.door
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.shut()
+	for o.fd >= 0 {
+		fd, _, err := acceptFrom(o.fd)
+		if err != nil {
+			return
+		}
+		if conn, err := connection(fd); err == nil {
+			to(conn)
+		}
+	}
+}
