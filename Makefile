@@ -10,18 +10,25 @@ PREFIX ?= 127.0.1
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/pgporter/pgporter/internal/cli.Version=$(VERSION)
 UNIT = $$(go list ./... | grep -v /internal/e2e)
-# Every benchmark, or those of one package: make bench BENCH=./internal/relay
+# Go's benchmarks: all, or those of one package: make bench-go BENCH=./internal/relay
 BENCH ?= ./...
 # Of the comparison of failovers: scenarios, separated by commas (all if empty), and how often each (0: as often as it takes).
 SCENARIO ?=
 RUNS ?= 0
+# Of the comparison of speed: sections, separated by commas (all if empty), how often everything is measured, how long a run takes,
+# pgbench's clients (those of the document if empty), and which pgporter.
+SECTION ?=
+ROUNDS ?= 15
+SECONDS ?= 2
+CLIENTS ?=
+PGPORTER ?= bin/pgporter
 
 # How long `make chaos` does faults, and which: a SEED of 0 draws one.
 TIME ?= 60s
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit e2e build lint bench bench-failover chaos prerequisites
+.PHONY: help demo test unit e2e build lint bench bench-go bench-failover chaos prerequisites
 
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
@@ -50,14 +57,17 @@ build: ## bin/pgporter
 lint: ## gofmt, go vet, staticcheck, govulncheck
 	@scripts/lint
 
-bench: ## Go benchmarks (BENCH=./internal/… for those of one package)
+bench: prerequisites build ## speed: direct, HAProxy and pgporter (SECTION=… ROUNDS=… SECONDS=… CLIENTS=…): docs/benchmarks.md
+	@go run ./cmd/bench speed -pgporter '$(PGPORTER)' -doc docs/benchmarks.md -section '$(SECTION)' -rounds $(ROUNDS) -seconds $(SECONDS) -clients '$(CLIENTS)'
+
+bench-go: ## Go benchmarks (BENCH=./internal/… for those of one package)
 	go test -run '^$$' -bench . -benchmem $(BENCH)
 
 chaos: prerequisites ## random faults on a real cluster under load (SEED=… TIME=… NETNS=1): docs/reliability.md
 	@go run ./internal/chaos -seed $(SEED) -time $(TIME) $(if $(NETNS),-netns)
 
 bench-failover: prerequisites build ## pgporter, HAProxy and a multi-host client in the same failovers (SCENARIO=… RUNS=…)
-	go run ./cmd/bench -pgporter bin/pgporter -doc docs/benchmarks.md -scenario '$(SCENARIO)' -runs $(RUNS) failover
+	go run ./cmd/bench failover -pgporter bin/pgporter -doc docs/benchmarks.md -scenario '$(SCENARIO)' -runs $(RUNS)
 
 prerequisites:
 	@scripts/prerequisites

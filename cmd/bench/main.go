@@ -1,4 +1,4 @@
-// Command bench measures pgporter on a real cluster; `make bench-failover` runs it.
+// Command bench measures pgporter beside others; `make bench` and `make bench-failover` run it.
 package main
 
 import (
@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -13,54 +14,87 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/bench"
+	"github.com/pgporter/pgporter/internal/speed"
 )
 
-const usage = `usage: bench [FLAG...] failover
+const usage = `usage: bench speed [FLAG...]
+       bench failover [FLAG...]
 
-Compares on a sandbox of its own what clients see of a switchover and of crashes: through pgporter, through HAProxy, and
-as a client that tries all members. All of them are probed in the same event: a connect, a write and a close every 20 ms.
-
-Scenarios: %s
-
+speed compares what the same work takes directly, through HAProxy and through pgporter.
+failover compares on a sandbox what clients see of a switchover and of crashes: through pgporter, through HAProxy, and as a
+client that tries all members.
 `
 
 // limit bounds the whole; it takes half of that.
-const limit = 30 * time.Minute
+const limit = 40 * time.Minute
 
 func main() {
-	flags := flag.NewFlagSet("bench", flag.ExitOnError)
-	c := bench.Config{Results: os.Stdout, Progress: os.Stderr}
-	flags.StringVar(&c.Binary, "pgporter", "bin/pgporter", "the `PROGRAM` to measure")
-	flags.StringVar(&c.Prefix, "prefix", "127.0.5", "first three octets of the loopback `ADDRESSES`")
-	scenario := flags.String("scenario", "", "only these `SCENARIOS`, separated by commas")
-	flags.IntVar(&c.Runs, "runs", 0, "how often each, as `NUMBER`; 0: switchovers ten times, everything else three times")
-	flags.DurationVar(&c.Every, "every", 20*time.Millisecond, "`TIME` between two connects of a prober")
-	flags.StringVar(&c.Doc, "doc", "", "the `FILE` whose sections are written; one that was run too seldom stays")
-	flags.Usage = func() {
-		fmt.Fprintf(os.Stderr, usage, strings.Join(bench.Scenarios(), ", "))
-		flags.PrintDefaults()
-	}
-	flags.Parse(os.Args[1:]) //nolint:errcheck // it exits
-	if flags.NArg() != 1 || flags.Arg(0) != "failover" {
-		flags.Usage()
-		os.Exit(2)
-	}
-	c.Scenarios = strings.FieldsFunc(*scenario, func(r rune) bool { return r == ',' || r == ' ' })
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %s", limit))
 	defer cancel()
-	err := bench.Failover(ctx, c)
-	if err != nil && ctx.Err() != nil {
+	commands := map[string]func(context.Context, []string) error{"speed": measureSpeed, "failover": compareFailovers, "trivial": speed.Trivial}
+	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(2)
+	}
+	err := commands[os.Args[1]](ctx, os.Args[2:])
+	if err != nil && ctx.Err() != nil && !errors.Is(err, context.Cause(ctx)) {
 		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	}
 	switch {
 	case err == nil:
-	case errors.Is(err, bench.ErrInput):
+	case errors.Is(err, bench.ErrInput), errors.Is(err, speed.ErrInput):
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(2)
 	default:
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// parse reads a command's flags, those that all have included.
+func parse(flags *flag.FlagSet, binary, prefix, doc *string, own string, args []string) {
+	flags.StringVar(binary, "pgporter", "bin/pgporter", "the `PROGRAM` to measure")
+	flags.StringVar(prefix, "prefix", own, "first three octets of the loopback `ADDRESSES`")
+	flags.StringVar(doc, "doc", "", "the `FILE` whose sections are written; one that was measured too seldom stays")
+	flags.Parse(args) //nolint:errcheck // it exits
+	if flags.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "bench %s takes flags only, not %q\n", flags.Name(), flags.Args())
+		os.Exit(2)
+	}
+}
+
+func compareFailovers(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("failover", flag.ExitOnError)
+	c := bench.Config{Results: os.Stdout, Progress: os.Stderr}
+	scenario := flags.String("scenario", "", "only these `SCENARIOS`, separated by commas: "+strings.Join(bench.Scenarios(), ", "))
+	flags.IntVar(&c.Runs, "runs", 0, "how often each, as `NUMBER`; 0: switchovers ten times, everything else three times")
+	flags.DurationVar(&c.Every, "every", 20*time.Millisecond, "`TIME` between two connects of a prober")
+	parse(flags, &c.Binary, &c.Prefix, &c.Doc, "127.0.5", args)
+	c.Scenarios = words(*scenario)
+	return bench.Failover(ctx, c)
+}
+
+func measureSpeed(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("speed", flag.ExitOnError)
+	c := speed.Config{Results: os.Stdout, Progress: io.Writer(os.Stderr)}
+	section := flags.String("section", "", "only these `SECTIONS`, separated by commas: "+strings.Join(speed.Sections(), ", "))
+	clients := flags.String("clients", "", "pgbench's clients, as `NUMBERS` separated by commas, instead of those of the document")
+	seconds := flags.Int("seconds", speed.Seconds, "how long a run takes, as `NUMBER` of seconds")
+	flags.IntVar(&c.Rounds, "rounds", speed.Rounds, "how often everything is measured, as `NUMBER`")
+	parse(flags, &c.Binary, &c.Prefix, &c.Doc, "127.0.6", args)
+	c.Sections, c.Run = words(*section), time.Duration(*seconds)*time.Second
+	var err error
+	if c.Clients, err = speed.ParseClients(words(*clients)); err != nil {
+		return err
+	}
+	if c.Self, err = os.Executable(); err != nil {
+		return err
+	}
+	return speed.Run(ctx, c)
+}
+
+func words(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 }

@@ -25,6 +25,21 @@ type Status struct {
 	Generic []Service `json:"generic_services,omitempty"`
 	// Names is what tells the clusters' names; absent if the daemon tells none.
 	Names *Names `json:"names,omitempty"`
+	// Upgrade is how this process took over from another, or why its last attempt to hand over failed; absent if there was
+	// neither.
+	Upgrade *Upgrade `json:"upgrade,omitempty"`
+}
+
+// Upgrade is a process's taking over from another, or its failed attempt to hand over.
+type Upgrade struct {
+	At time.Time `json:"at"`
+	// PID and Version are of the process before, Sessions and Clients (those that had no session yet) what it handed over.
+	PID      int    `json:"pid,omitempty"`
+	Version  string `json:"version,omitempty"`
+	Sessions int    `json:"sessions"`
+	Clients  int    `json:"clients"`
+	// Problem says why this process couldn't hand over; empty if it took over.
+	Problem string `json:"problem,omitempty"`
 }
 
 // Names counts what became of questions for names since the start.

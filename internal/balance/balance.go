@@ -138,6 +138,9 @@ func (p *Picker) Home(svc *state.Service, c Client) string {
 	return home(all, c.Addr).member
 }
 
+// Take counts a session that a member has without a Pick, until Release.
+func (p *Picker) Take(member string) { p.standing(member).sessions++ }
+
 // Release takes back a session that Pick counted for a member.
 func (p *Picker) Release(member string) {
 	if s := p.servers[member]; s != nil && s.sessions > 0 {

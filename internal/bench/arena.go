@@ -10,8 +10,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgporter/pgporter/internal/contender"
 	"github.com/pgporter/pgporter/internal/load"
 	"github.com/pgporter/pgporter/internal/sandbox"
+	"github.com/pgporter/pgporter/internal/sheet"
 )
 
 // arena is a cluster with everybody that is compared on it.
@@ -26,7 +28,7 @@ type arena struct {
 	// names are the members' by address, key is who held the leader key.
 	names   map[string]string
 	key     history
-	running []*haproxy
+	running []*contender.Process
 	stop    context.CancelFunc
 	joined  sync.WaitGroup
 }
@@ -73,7 +75,7 @@ func newArena(ctx context.Context, c Config, box *sandbox.Sandbox, dir string) (
 
 func (a *arena) start(ctx context.Context, dir string) error {
 	var err error
-	if a.machine, err = machine(ctx, a.config.Binary); err != nil {
+	if a.machine, err = sheet.Machine(ctx, a.config.Binary, "PostgreSQL", "Patroni", "etcd", "PgBouncer", "HAProxy"); err != nil {
 		return err
 	}
 	var members []string
@@ -150,7 +152,7 @@ func (a *arena) close() {
 	a.stop()
 	a.joined.Wait()
 	for _, h := range a.running {
-		h.stop()
+		h.Stop()
 	}
 }
 

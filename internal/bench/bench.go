@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/sandbox"
+	"github.com/pgporter/pgporter/internal/sheet"
 )
 
 // Config says what to measure.
@@ -39,6 +40,11 @@ type Config struct {
 	// Results gets the tables, Progress what is going on.
 	Results, Progress io.Writer
 }
+
+// machineSection is the section that tells on what was measured.
+const machineSection = "machine"
+
+func (c Config) sheet() sheet.Sheet { return sheet.Sheet{Path: c.Doc, Kind: "failover"} }
 
 // Scenarios are the names of all scenarios, in the order in which they run.
 func Scenarios() []string {
@@ -79,7 +85,7 @@ func Failover(ctx context.Context, c Config) error {
 	}
 	if c.Doc != "" {
 		// Found out now rather than after twenty minutes.
-		if err := checkSections(c.Doc, Scenarios()); err != nil {
+		if err := c.sheet().Check(append(Scenarios(), machineSection)...); err != nil {
 			return err
 		}
 	}
@@ -116,7 +122,7 @@ func Failover(ctx context.Context, c Config) error {
 				fmt.Fprintf(c.Progress, "%s is left as it is: it is written after %d runs, not %d\n", c.Doc, s.runs, len(results))
 			default:
 				head := fmt.Sprintf("%s; %d runs.\n\n", time.Now().Format(time.DateOnly), len(results))
-				if err := writeSections(c.Doc, map[string]string{s.name: head + section(s, a.targets, results), machineSection: a.machine + "\n"}); err != nil {
+				if err := c.sheet().Write(map[string]string{s.name: head + section(s, a.targets, results), machineSection: a.machine + "\n"}); err != nil {
 					return err
 				}
 			}

@@ -183,42 +183,6 @@ func TestDiary(t *testing.T) {
 	}
 }
 
-func TestStandAlone(t *testing.T) {
-	const base = `global
-    user haproxy
-    group haproxy
-    node pg-test-1
-    stats socket /var/run/haproxy.sock mode 600
-    maxconn 65535
-
-defaults
-    timeout queue 3s
-
-userlist stats-auth
-    group admin users admin
-
-listen stats
-    bind *:9101
-    stats enable
-`
-	const want = `global
-    node pg-test-1
-
-defaults
-    timeout queue 3s
-
-userlist stats-auth
-    group admin users admin
-
-listen stats
-    bind 127.0.5.41:9101
-    stats enable
-`
-	if got := string(standAlone([]byte(base), "127.0.5.41")); got != want {
-		t.Errorf("%s\nwant\n%s", got, want)
-	}
-}
-
 func TestTargets(t *testing.T) {
 	all := targets([]string{"127.0.5.11", "127.0.5.12"}, "127.0.5.12", "127.0.5.41", "127.0.5.42", account{"test", "t", "test"}, account{"dba", "p.D", "test"})
 	urls := map[string]string{}
@@ -237,37 +201,9 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-func TestSections(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "doc.md")
-	mark := func(name, text string) string {
-		begin, end := marks(name)
-		return begin + text + end
-	}
-	before := "# Ours\n\n" + mark("machine", "") + "said by hand\n" + mark("pause", "old\n") + mark("switchover", "kept\n")
-	if err := os.WriteFile(path, []byte(before), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := checkSections(path, []string{"pause", "switchover"}); err != nil {
-		t.Error(err)
-	}
-	if err := checkSections(path, []string{"pause", "nonsense"}); err == nil || !strings.Contains(err.Error(), `no place for section "nonsense"`) {
-		t.Errorf("a section without a place: %v", err)
-	}
-	if err := writeSections(path, map[string]string{"machine": "2 cores\n", "pause": "new\n"}); err != nil {
-		t.Fatal(err)
-	}
-	after, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := strings.Replace(strings.Replace(before, "old", "new", 1), mark("machine", ""), mark("machine", "2 cores\n"), 1); string(after) != want {
-		t.Errorf("%s\nwant\n%s", after, want)
-	}
-}
-
 // TestDocument: the document has a place for whatever can be measured.
 func TestDocument(t *testing.T) {
-	if err := checkSections("../../docs/benchmarks.md", Scenarios()); err != nil {
+	if err := (Config{Doc: "../../docs/benchmarks.md"}).sheet().Check(append(Scenarios(), machineSection)...); err != nil {
 		t.Error(err)
 	}
 }

@@ -37,6 +37,10 @@ type field struct {
 	// died are pgporters that ended though no fault ended them.
 	died []string
 
+	// following joins those who watch over processes that took over, until over is closed.
+	following sync.WaitGroup
+	over      chan struct{}
+
 	// inventory guards the file that all pgporters read: whoever starts one has to find a sound one.
 	inventory sync.Mutex
 	sound     string
@@ -56,7 +60,7 @@ type entry struct {
 }
 
 func newField(s *sandbox.Sandbox, out io.Writer) *field {
-	f := &field{Sandbox: s, ledger: newLedger(), out: out, began: time.Now(), claimed: map[string]bool{}}
+	f := &field{Sandbox: s, ledger: newLedger(), out: out, began: time.Now(), claimed: map[string]bool{}, over: make(chan struct{})}
 	for _, m := range s.Declared() {
 		if m.Cluster == scope {
 			f.members = append(f.members, m)

@@ -74,7 +74,7 @@ func (k kind) parts(member string) []string {
 		return []string{member + "/patroni", member + "/postgres"}
 	case killPgBouncer, haltPgBouncer:
 		return []string{member + "/pgbouncer"}
-	case killPgporter, haltPgporter:
+	case killPgporter, haltPgporter, upgrade:
 		return []string{member + "/pgporter"}
 	case killEtcd, haltEtcd:
 		return []string{"etcd"}
@@ -143,6 +143,8 @@ func (f *field) inflict(ctx context.Context, plan fault, member string) error {
 		return f.switchOver(ctx)
 	case reload, reloadEdit, reloadBroken:
 		return f.reload(ctx, plan.kind)
+	case upgrade:
+		return f.upgrade(ctx, member)
 	}
 	return fmt.Errorf("nobody knows how to %s", plan.kind)
 }

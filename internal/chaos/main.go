@@ -170,6 +170,11 @@ func (f *field) hold(ctx context.Context, o options, faults []fault) (bool, erro
 			})
 		}
 	}
+	stopFollowing := sync.OnceFunc(func() {
+		close(f.over)
+		f.following.Wait()
+	})
+	defer stopFollowing()
 	defer watchers.Wait()
 	defer stopLooking()
 	working, stopWorking := context.WithCancel(ctx)
@@ -209,6 +214,7 @@ func (f *field) hold(ctx context.Context, o options, faults []fault) (bool, erro
 	clients.Wait()
 	stopLooking()
 	watchers.Wait()
+	stopFollowing()
 	close(failures)
 	for err := range failures {
 		broken["watching"] = append(broken["watching"], err.Error())

@@ -64,6 +64,8 @@ const (
 	reload       kind = "reload"
 	reloadEdit   kind = "reload an edited inventory"
 	reloadBroken kind = "reload a broken inventory"
+	// upgrade has a new process take over from a pgporter, at whatever moment.
+	upgrade kind = "upgrade pgporter"
 )
 
 // trait says how a kind of fault is drawn.
@@ -115,6 +117,7 @@ var traits = []trait{
 	{kind: reload, weight: 4},
 	{kind: reloadEdit, weight: 6},
 	{kind: reloadBroken, weight: 3},
+	{kind: upgrade, weight: 10, member: true},
 }
 
 // choose gives the traits of the named kinds, or of those that are drawn by themselves if none is named.

@@ -96,7 +96,7 @@ it now, through failover and switchover. It reads Pigsty inventories as they are
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError{err} })
 	root.SetVersionTemplate("pgporter {{.Version}}\n")
 	root.AddCommand(newRunCommand(), newCheckCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newReloadCommand(),
-		newCredentialsCommand(), newSandboxCommand(), exitStatusTopic(), signalsTopic())
+		newUpgradeCommand(), newCredentialsCommand(), newSandboxCommand(), exitStatusTopic(), signalsTopic())
 	markArgumentErrors(root)
 	return root
 }
@@ -155,6 +155,7 @@ func signalsTopic() *cobra.Command {
   SIGHUP           read the inventory again and swap it in; open sessions stay. A broken inventory is refused with all
                    its problems in the log, and what was running goes on. The control address's token and certificate
                    are read again too
+  SIGUSR2          start the program anew and hand everything over to it, sessions included: pgporter help upgrade
   SIGTERM, SIGINT  stop accepting at once, let sessions finish for up to --stop-timeout, then end the rest and exit;
                    a second one ends the rest at once`,
 	}

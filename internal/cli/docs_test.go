@@ -40,6 +40,18 @@ func documented(t *testing.T) map[string]string {
 			}
 		}
 	}
+	unit, err := os.ReadFile("../../systemd/pgporter.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"ExecStart", "ExecReload"} {
+		_, command, _ := strings.Cut(string(unit), "\n"+key+"=/usr/bin/")
+		command, _, _ = strings.Cut(command, "\n")
+		if !strings.HasPrefix(command, "pgporter ") {
+			t.Errorf("the unit's %s is %q", key, command)
+		}
+		collect("systemd/pgporter.service", command)
+	}
 	root := newRootCommand()
 	collect("pgporter --help", root.Example)
 	for _, c := range root.Commands() {

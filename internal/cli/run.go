@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -91,7 +94,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	return c
 }
 
-func run(c *cobra.Command, f runFlags) error {
+func run(c *cobra.Command, f runFlags) (err error) {
 	logger, err := newLogger(c, f)
 	if err != nil {
 		return err
@@ -126,7 +129,16 @@ func run(c *cobra.Command, f runFlags) error {
 	if err != nil {
 		return err
 	}
-	source, err := newSource(f, c.InOrStdin(), logger)
+	inherited, err := daemon.Inherit()
+	if err != nil {
+		return err
+	}
+	defer func() { inherited.Explain(err) }()
+	stdin := c.InOrStdin()
+	if inherited != nil {
+		stdin = bytes.NewReader(inherited.Inventory)
+	}
+	source, err := newSource(f, stdin, logger)
 	if err != nil {
 		return err
 	}
@@ -145,7 +157,11 @@ func run(c *cobra.Command, f runFlags) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys, Logger: logger}
+	upgrade := make(chan os.Signal, 1)
+	signal.Notify(upgrade, syscall.SIGUSR2)
+	defer signal.Stop(upgrade)
+	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys,
+		Upgrade: upgrade, Program: program(), Inherited: inherited, Logger: logger}
 	if file, isFile := source.(*daemon.InventoryFile); isFile && engine != nil {
 		file.HAProxy, engine.Node, cfg.HAProxy = true, file.Node, engine
 	}
@@ -156,7 +172,7 @@ func run(c *cobra.Command, f runFlags) error {
 		cfg.Bind = bind.String()
 	}
 	cfg.Control = door
-	names, err := f.dns.settle(ctx, c, bind, logger)
+	names, err := f.dns.settle(ctx, c, bind, inherited, logger)
 	if err != nil {
 		return err
 	}
@@ -172,6 +188,18 @@ func run(c *cobra.Command, f runFlags) error {
 	}
 	cfg.VIP = virtual
 	return daemon.Run(ctx, cfg)
+}
+
+// program is what an upgrade runs: what this process was started as, wherever that leads by then.
+func program() daemon.Program {
+	path, err := exec.LookPath(os.Args[0])
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		path, _ = os.Executable()
+	}
+	return daemon.Program{Path: path, Arguments: os.Args[1:]}
 }
 
 func newLogger(c *cobra.Command, f runFlags) (*slog.Logger, error) {

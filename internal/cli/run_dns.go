@@ -41,7 +41,7 @@ func (f *dnsFlags) noArgs(c *cobra.Command, args []string) error {
 }
 
 // settle opens what the flags ask for; nil if no names are to be told.
-func (f *dnsFlags) settle(ctx context.Context, c *cobra.Command, bind netip.Addr, log *slog.Logger) (*daemon.Names, error) {
+func (f *dnsFlags) settle(ctx context.Context, c *cobra.Command, bind netip.Addr, inherited *daemon.Inherited, log *slog.Logger) (*daemon.Names, error) {
 	given := c.Flags().Changed
 	switch {
 	case given("dns-ttl") && !given("dns"):
@@ -65,5 +65,5 @@ func (f *dnsFlags) settle(ctx context.Context, c *cobra.Command, bind netip.Addr
 			}
 		}
 	}
-	return daemon.NewNames(ctx, cfg)
+	return daemon.NewNames(ctx, cfg, inherited)
 }

@@ -69,6 +69,7 @@ Member 1 is the primary. The last of several members answers offline queries: a 
   pgporter sandbox up --sync --delayed --offline
   pgporter sandbox up --standby                               # and a second cluster that replicates from the first
   pgporter sandbox up --prefix 127.0.2 --dir /var/tmp/second  # beside another one
+  pgporter sandbox up --tls --detach                          # PGSSLROOTCERT=DIRECTORY/server.crt verifies
   pgporter sandbox up --netns                                 # root: the documents' own network`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -87,6 +88,7 @@ Member 1 is the primary. The last of several members answers offline queries: a 
 	f.BoolVar(&config.Offline, "offline", false, "make the last member a dedicated offline instance")
 	f.BoolVar(&config.Delayed, "delayed", false, "add a member that lags by a minute, and the service delayed on port 5439")
 	f.BoolVar(&config.Standby, "standby", false, "add pg-standby, a standby cluster of two members")
+	f.BoolVar(&config.TLS, "tls", false, "have PostgreSQL and PgBouncer take clients with TLS too, with the certificate DIRECTORY/server.crt")
 	f.BoolVar(&detach, "detach", false, "leave the sandbox running and return")
 	f.BoolVar(&load, "load", false, "write through the service primary and show what clients see")
 	f.BoolVar(&config.WithoutPgporter, "no-pgporter", false, "run the bare cluster, without pgporters")

@@ -32,12 +32,23 @@ func (d *Daemon) listenForControl(ctx context.Context) (net.Listener, error) {
 	if d.cfg.Control == nil {
 		return nil, nil
 	}
+	if l, err := d.cfg.Inherited.listener(d.controlName()); l != nil || err != nil {
+		return l, err
+	}
 	var config net.ListenConfig
 	door, err := config.Listen(ctx, "tcp", d.cfg.Control.Address)
 	if err != nil {
 		return nil, fmt.Errorf("control address %s: %w", d.cfg.Control.Address, err)
 	}
 	return door, nil
+}
+
+// controlName names the control address among the sockets that are handed over.
+func (d *Daemon) controlName() string {
+	if d.cfg.Control == nil {
+		return controlSocket
+	}
+	return controlSocket + d.cfg.Control.Address
 }
 
 // serveControl takes orders until ctx ends. When it returns, none is being carried out and none will be.

@@ -18,8 +18,10 @@ import (
 	"syscall"
 	"time"
 
+	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgporter/pgporter/internal/api"
 	"github.com/pgporter/pgporter/internal/cluster"
 	"github.com/pgporter/pgporter/internal/haproxyd"
 	"github.com/pgporter/pgporter/internal/proxy"
@@ -50,6 +52,11 @@ type Config struct {
 	StopTimeout time.Duration
 	// Reload asks for the configuration to be read again; a nil channel never does.
 	Reload <-chan os.Signal
+	// Upgrade asks for a new process, which runs Program, to take over everything; a nil channel never does.
+	Upgrade <-chan os.Signal
+	Program Program
+	// Inherited is what the process before has given, if there is one: this one takes over from it.
+	Inherited *Inherited
 	// Parts follow the configuration beside the engine.
 	Parts []Part
 	// VIP has this node keep its cluster's virtual address; nil leaves that to others. Its Logger is ours.
@@ -101,6 +108,9 @@ type Daemon struct {
 	// upstream watches the servers of generic services; nil where HAProxy does.
 	upstream *upstream.Watcher
 
+	// admin and door are where status is told and orders are taken; door may be nil.
+	admin, door net.Listener
+
 	// taking serialises configuration changes. It guards closed, after which no order from elsewhere is taken.
 	taking sync.Mutex
 	closed bool
@@ -117,6 +127,8 @@ type Daemon struct {
 	assumed  []string
 	refused  string
 	accepted int
+	// upgraded is how the last upgrade went; nil if there was none.
+	upgraded *api.Upgrade
 	// etcd is what the running configuration says of it, by clusters.
 	etcd map[string]service.Etcd
 	// loops joins the cluster loops, which live and end with their clusters.
@@ -132,12 +144,17 @@ type runningCluster struct {
 }
 
 // Run serves until ctx ends and then stops in order. It returns nil after an orderly stop; an error means that it could not
-// start (nothing is left open) or that a part of it died.
+// start (nothing is left open) or that a part of it died. It also returns nil once another process has taken over.
 func Run(ctx context.Context, cfg Config) error {
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), running: map[string]*runningCluster{}}
 	if cfg.HAProxy == nil {
+		sockets, err := cfg.Inherited.services()
+		if err != nil {
+			return err
+		}
 		d.upstream = upstream.New(cfg.Logger)
-		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck})}
+		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck,
+			Inherited: sockets})}
 	} else {
 		h := *cfg.HAProxy
 		h.Bind, h.StopTimeout, h.Logger = cfg.Bind, cfg.StopTimeout, cfg.Logger
@@ -164,19 +181,17 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	admin, err := listenAdmin(ctx, cfg.Admin)
-	if err != nil {
+	if d.admin, err = listenAdmin(ctx, cfg.Admin, cfg.Inherited); err != nil {
 		return err
 	}
-	door, err := d.listenForControl(ctx)
-	if err != nil {
-		admin.Close()
+	if d.door, err = d.listenForControl(ctx); err != nil {
+		d.admin.Close()
 		return err
 	}
-	if err := d.take(ctx, loaded); err != nil {
-		admin.Close()
-		if door != nil {
-			door.Close()
+	if err := d.begin(ctx, loaded); err != nil {
+		d.admin.Close()
+		if d.door != nil {
+			d.door.Close()
 		}
 		return err
 	}
@@ -188,20 +203,56 @@ func Run(ctx context.Context, cfg Config) error {
 	for _, p := range d.cfg.Parts {
 		group.Go(func() error { return p.Run(ctx) })
 	}
-	group.Go(func() error { return d.serveAdmin(ctx, admin) })
-	group.Go(func() error { return d.serveControl(ctx, door) })
+	group.Go(func() error { return d.serveAdmin(ctx, d.admin) })
+	group.Go(func() error { return d.serveControl(ctx, d.door) })
 	group.Go(func() error { return cfg.Source.Follow(ctx, func(l Loaded, err error) { d.change(ctx, l, err) }) })
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
-	d.log.Info("pgporter serves", "version", cfg.Version, "source", cfg.Source.Name(), "admin", admin.Addr().String())
-	if cfg.Ready != nil {
-		cfg.Ready()
-	}
+	group.Go(func() error { return d.upgradeOnSignal(ctx) })
+	d.log.Info("pgporter serves", "version", cfg.Version, "source", cfg.Source.Name(), "admin", d.admin.Addr().String())
+	d.tellReady()
 	err = group.Wait()
-	if err != nil && !errors.Is(err, context.Canceled) {
+	switch {
+	case errors.Is(err, errHandedOver):
+		d.log.Info("pgporter ends, its successor goes on")
+	case err != nil && !errors.Is(err, context.Canceled):
+		return err
+	default:
+		d.log.Info("pgporter has stopped")
+	}
+	return nil
+}
+
+// begin makes the first configuration the running one, and takes over from the process before if there is one.
+func (d *Daemon) begin(ctx context.Context, loaded Loaded) error {
+	before := d.cfg.Inherited
+	if before == nil {
+		return d.take(ctx, loaded)
+	}
+	engine, isNative := d.engine.(native)
+	if !isNative {
+		return errors.New("the process before can't be taken over from with --engine haproxy: restart pgporter instead")
+	}
+	// A plan that was sent says nothing of etcd.
+	d.declareEtcd(loaded)
+	d.accepted = before.legacy.Generation
+	loaded, err := before.loaded(loaded)
+	if err == nil {
+		err = d.take(ctx, loaded)
+	}
+	if err != nil {
 		return err
 	}
-	d.log.Info("pgporter has stopped")
-	return nil
+	return d.takeOver(ctx, before, engine)
+}
+
+// tellReady says that every port is open: to systemd, if it started us (sd_notify(3)), and to whoever wants to know.
+func (d *Daemon) tellReady() {
+	if _, err := systemd.SdNotify(false, systemd.SdNotifyReady); err != nil {
+		d.log.Warn("systemd wasn't told that pgporter is ready", "error", err)
+	}
+	if d.cfg.Ready != nil {
+		d.cfg.Ready()
+	}
 }
 
 // firstChecks bounds how long a new configuration waits for the first word about each member.
@@ -476,8 +527,11 @@ func (d *Daemon) recheck(clusterName, member string) {
 	}
 }
 
-// listenAdmin opens the admin address; if somebody has it, the error says who.
-func listenAdmin(ctx context.Context, address string) (net.Listener, error) {
+// listenAdmin opens the admin address, unless it is inherited; if somebody has it, the error says who.
+func listenAdmin(ctx context.Context, address string, inherited *Inherited) (net.Listener, error) {
+	if l, err := inherited.listener(adminSocket + address); l != nil || err != nil {
+		return l, err
+	}
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", address)
 	var refused *net.OpError
@@ -492,6 +546,9 @@ func listenAdmin(ctx context.Context, address string) (net.Listener, error) {
 	return listener, nil
 }
 
+// lastAnswers is how long requests that are being answered may take once ctx has ended.
+const lastAnswers = 300 * time.Millisecond
+
 // serveAdmin answers at the admin address until ctx ends.
 func (d *Daemon) serveAdmin(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
@@ -503,10 +560,19 @@ func (d *Daemon) serveAdmin(ctx context.Context, listener net.Listener) error {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
-	stopped := context.AfterFunc(ctx, func() { server.Close() })
-	defer stopped()
+	closed := make(chan struct{})
+	stopped := context.AfterFunc(ctx, func() {
+		defer close(closed)
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastAnswers)
+		defer cancel()
+		if server.Shutdown(last) != nil {
+			server.Close()
+		}
+	})
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		stopped()
 		return fmt.Errorf("admin address %s: %w", listener.Addr(), err)
 	}
+	<-closed
 	return nil
 }

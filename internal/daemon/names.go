@@ -16,10 +16,21 @@ import (
 )
 
 // Names is the Part that tells the clusters' names. Its Source has to give them.
-type Names struct{ server *dnsd.Server }
+type Names struct {
+	server *dnsd.Server
+	// asked is the address as it was asked for.
+	asked string
+}
 
-// NewNames opens the sockets; if somebody has one of them, the error says who.
-func NewNames(ctx context.Context, cfg dnsd.Config) (*Names, error) {
+// NewNames opens the sockets, unless they are inherited; if somebody has one of them, the error says who.
+func NewNames(ctx context.Context, cfg dnsd.Config, inherited *Inherited) (*Names, error) {
+	var err error
+	if cfg.TCP, err = inherited.listener(namesTCPSocket + cfg.Address); err != nil {
+		return nil, err
+	}
+	if cfg.UDP, err = inherited.udp(namesUDPSocket + cfg.Address); err != nil {
+		return nil, err
+	}
 	server, err := dnsd.New(ctx, cfg)
 	var refused *net.OpError
 	if errors.As(err, &refused) && errors.Is(err, syscall.EADDRINUSE) {
@@ -37,7 +48,7 @@ func NewNames(ctx context.Context, cfg dnsd.Config) (*Names, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Names{server}, nil
+	return &Names{server, cfg.Address}, nil
 }
 
 // Address is where questions are answered; empty for nowhere.

@@ -25,6 +25,7 @@ func (d *Daemon) Status() api.Status {
 		Config:   api.Config{Source: d.cfg.Source.Name(), Loaded: d.loaded, Generation: d.accepted, Refused: d.refused, Assumed: slices.Clone(d.assumed)},
 		Clusters: []api.Cluster{},
 	}
+	s.Upgrade = d.upgraded
 	if d.cfg.Control != nil {
 		s.Config.Control = d.cfg.Control.Address
 	}

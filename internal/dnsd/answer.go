@@ -124,7 +124,7 @@ func (s *Server) answerDatagrams(ctx context.Context) error {
 	question := make([]byte, maxQuestion)
 	for {
 		n, client, err := wire.ReadFromSessionUDP(s.udp, question)
-		if errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, net.ErrClosed) || ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
 		}
 		if err != nil {

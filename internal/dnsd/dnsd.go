@@ -36,6 +36,9 @@ const DefaultTTL = 5 * time.Second
 type Config struct {
 	// Address is where questions are answered, host:port; an empty host is every address of this machine. Empty for nowhere.
 	Address string
+	// TCP and UDP are sockets of the address that are open already; both or none. They are the Server's from then on.
+	TCP *net.TCPListener
+	UDP *net.UDPConn
 	// TTL is how long answers may be kept, to the second; 0 is DefaultTTL.
 	TTL time.Duration
 	// HostsDir is the directory that a dnsmasq has as its hostsdir; empty for none. It has to exist.
@@ -101,12 +104,23 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Address == "" {
 		return s, nil
 	}
+	if cfg.TCP != nil && cfg.UDP != nil {
+		s.tcp, s.udp = cfg.TCP, cfg.UDP
+		if err := noteDestination(s.udp); err != nil {
+			s.Close()
+			return nil, fmt.Errorf("DNS address %s: %w", cfg.Address, err)
+		}
+		return s, nil
+	}
 	var err error
 	if s.tcp, s.udp, err = open(ctx, cfg.Address); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
+
+// Sockets are where questions are answered; nil for nowhere. They stay the Server's.
+func (s *Server) Sockets() (*net.TCPListener, *net.UDPConn) { return s.tcp, s.udp }
 
 // Address is where questions are answered; empty for nowhere.
 func (s *Server) Address() string {
@@ -124,6 +138,14 @@ func (s *Server) Close() {
 			s.udp.Close()
 		}
 	})
+}
+
+// hush takes no more questions. What was read is still answered.
+func (s *Server) hush() {
+	if s.tcp != nil {
+		s.tcp.Close()
+		_ = s.udp.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // Prepare finds out whether an Offer's names can be told. What it gives makes them those that are.
@@ -193,7 +215,7 @@ func (t *told) begin(before *told) {
 func (s *Server) Run(ctx context.Context) error {
 	defer s.Close()
 	group, ctx := errgroup.WithContext(ctx)
-	stopped := context.AfterFunc(ctx, s.Close)
+	stopped := context.AfterFunc(ctx, s.hush)
 	defer stopped()
 	if s.tcp != nil {
 		s.log.Info("names are told", "dns", s.Address(), "names", s.current.Load().catalog.Names(), "ttl", s.cfg.TTL)

@@ -118,6 +118,7 @@ func TestPair(t *testing.T) {
 		serves{primary, []instance{at(one, false)}},
 		serves{replica, []instance{at(two, true)}},
 		serves{offline, []instance{at(two, true)}})
+	c.declinesTLS(t)
 
 	// After a switchover the old primary is the replica, for the offline service too: files rendered from the declared
 	// roles would leave that one without a server.

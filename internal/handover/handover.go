@@ -2,9 +2,9 @@
 
 // Package handover passes open sockets, with what has to be known of them, from one process to another.
 //
-// It owns the wire format and nothing else: what an Item of some kind means is its sender's and its receiver's affair. The
-// two may be different releases. So each message says which version it is written in, a receiver knows the newest and the
-// one before, and a body is JSON, whose unknown fields are passed over.
+// It owns the wire format, and how one process starts the other (Start, Predecessor): what an Item of some kind means is its
+// sender's and its receiver's affair. The two may be different releases. So each message says which version it is written in,
+// a receiver knows the newest and the one before, and a body is JSON, whose unknown fields are passed over.
 //
 // A message is a head of 12 bytes (the letters PGPH, version, number of descriptors and length of the body, big-endian),
 // with which the descriptors travel (unix(7), SCM_RIGHTS), and a body: the items as a JSON array. The receiver answers

@@ -40,8 +40,8 @@ var (
 	errLeft = errors.New("the client left")
 	// errSilent is a client's that didn't say in time what it wants.
 	errSilent = errors.New("the client didn't say what it wants")
-	// errCancelled is a client's whose CancelRequest was passed on.
-	errCancelled = errors.New("it was a cancel request")
+	// errCancel is a client's that wants no session, but a query of another one cancelled.
+	errCancel = errors.New("it is a cancel request")
 )
 
 func newClient(conn *net.TCPConn, ticket uint64) *client {

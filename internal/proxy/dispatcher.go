@@ -43,6 +43,9 @@ type dispatcher struct {
 	// held wait for a server, in the order in which they came; queued tells the watcher that somebody joined them.
 	held   []*waiter
 	queued chan struct{}
+	// parked are clients that were stopped on their way because the engine is Frozen; frozen says that they were collected.
+	parked []*client
+	frozen bool
 	// usable says that the newest View that was looked at had a server for new clients, lost when that ended.
 	usable bool
 	lost   time.Time
@@ -145,7 +148,8 @@ func (d *dispatcher) enforce() {
 }
 
 // objection says why a session may not go on; empty if it may. One that isn't connected yet needs a server that takes
-// new clients, one that is needs only its epoch.
+// new clients, one that is needs only its epoch. A session whose server was taken out of the service ends where the service's
+// options end those of a server that is down.
 func objection(svc *state.Service, s *session) string {
 	if svc == nil {
 		return "the cluster no longer has the service"
@@ -161,6 +165,9 @@ func objection(svc *state.Service, s *session) string {
 		case health.Epoch != s.epoch || s.flow == nil && !health.Up:
 			return health.Reason
 		}
+		return ""
+	}
+	if s.flow != nil && !svc.Options.ShutdownSessions {
 		return ""
 	}
 	return "it is no longer a server of the service"
@@ -205,7 +212,13 @@ func (d *dispatcher) admit(conn *net.TCPConn) {
 	d.tickets++
 	ticket := d.tickets
 	d.mu.Unlock()
-	d.engine.serving.Go(func() { d.serve(newClient(conn, ticket)) })
+	d.begin(newClient(conn, ticket))
+}
+
+// begin has a client led to a server.
+func (d *dispatcher) begin(c *client) {
+	d.engine.leading.Add(1)
+	d.engine.serving.Go(func() { d.serve(c) })
 }
 
 // leave notes that a client is gone. d.mu is held.
@@ -245,11 +258,15 @@ func (d *dispatcher) serve(c *client) { d.dispose(c, d.lead(c)) }
 
 // dispose is what lead's outcome means for the client.
 func (d *dispatcher) dispose(c *client, err error) {
-	if err == nil {
+	parked := err != nil && d.park(c)
+	d.engine.leading.Done()
+	if err == nil || parked {
 		return
 	}
 	var no *refusal
-	if errors.As(err, &no) {
+	if errors.Is(err, errCancel) {
+		d.cancel(c)
+	} else if errors.As(err, &no) {
 		d.mu.Lock()
 		d.tally.refused++
 		d.mu.Unlock()
@@ -266,6 +283,21 @@ func (d *dispatcher) dispose(c *client, err error) {
 	d.mu.Lock()
 	d.leave()
 	d.mu.Unlock()
+}
+
+// park keeps a client that couldn't be led to a server because everything is to stand still.
+func (d *dispatcher) park(c *client) bool {
+	if !errors.Is(context.Cause(d.here), errHandingOver) {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.frozen {
+		return false
+	}
+	d.parked = append(d.parked, c)
+	d.clients--
+	return true
 }
 
 // lead hears what a client wants and connects it with a server. It returns nil once a session has started, which then owns
@@ -288,8 +320,7 @@ func (d *dispatcher) lead(c *client) error {
 func (d *dispatcher) pursue(c *client, s *session) error {
 	for {
 		if s == nil && c.what == cancelRequest {
-			d.cancel(c)
-			return errCancelled
+			return errCancel
 		}
 		if s == nil {
 			var err error

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -42,14 +43,25 @@ func newDoor(socket *net.TCPListener) (*door, error) {
 	return d, nil
 }
 
-// set runs a function on the socket.
-func (o *door) set(f func(fd uintptr) error) {
+// SyscallConn gives access to the descriptor.
+func (o *door) SyscallConn() (syscall.RawConn, error) { return o, nil }
+
+// Control runs a function on the descriptor, which stays open meanwhile.
+func (o *door) Control(f func(fd uintptr)) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.fd >= 0 {
-		_ = f(uintptr(o.fd))
+	if o.fd < 0 {
+		return net.ErrClosed
 	}
+	f(uintptr(o.fd))
+	return nil
 }
+
+// Read and Write are what a listening socket has not.
+func (o *door) Read(func(uintptr) bool) error { return syscall.EINVAL }
+
+// Write is like Read.
+func (o *door) Write(func(uintptr) bool) error { return syscall.EINVAL }
 
 func (o *door) close() {
 	o.mu.Lock()
@@ -69,8 +81,8 @@ func (o *door) shut() {
 	}
 }
 
-// take has clients taken and led until there is no room for another one, which is no error.
-func (l *listener) take() error {
+// take has clients taken and led until there is no room for another one, or halt is closed, which are no errors.
+func (l *listener) take(halt <-chan struct{}) error {
 	o := l.door
 	if err := o.open(&l.engine.relay, l.admitAll); err != nil {
 		return err
@@ -78,9 +90,17 @@ func (l *listener) take() error {
 	select {
 	case err := <-o.stopped:
 		return err
+	case <-halt:
 	case <-l.closed:
-		return net.ErrClosed
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.shut()
+	select {
+	case <-o.stopped: // at the same time
+	default:
+	}
+	return nil
 }
 
 // open has arrived called, with o.mu held, when clients wait.

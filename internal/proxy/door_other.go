@@ -8,22 +8,15 @@ import (
 )
 
 // door is a listening socket of ours.
-type door struct{ socket *net.TCPListener }
+type door struct{ *net.TCPListener }
 
 func newDoor(socket *net.TCPListener) (*door, error) { return &door{socket}, nil }
 
-// set runs a function on the socket.
-func (o *door) set(f func(fd uintptr) error) {
-	if raw, err := o.socket.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { _ = f(fd) })
-	}
-}
+func (o *door) close() { _ = o.Close() }
 
-func (o *door) close() { _ = o.socket.Close() }
-
-// take waits for a client and has it led.
-func (l *listener) take() error {
-	conn, err := l.door.socket.AcceptTCP()
+// take waits for a client and has it led. Nothing halts a listener here: see relay.Detaches.
+func (l *listener) take(<-chan struct{}) error {
+	conn, err := l.door.AcceptTCP()
 	if err == nil {
 		l.serves.Load().admit(conn)
 	}
@@ -33,12 +26,12 @@ func (l *listener) take() error {
 // drain takes the clients that wait now.
 func (l *listener) drain(to func(conn *net.TCPConn)) {
 	// The deadline ends the loop when nobody waits any more; a passed one would not even look.
-	for l.door.socket.SetDeadline(time.Now().Add(2*time.Millisecond)) == nil {
-		conn, err := l.door.socket.AcceptTCP()
+	for l.door.SetDeadline(time.Now().Add(2*time.Millisecond)) == nil {
+		conn, err := l.door.AcceptTCP()
 		if err != nil {
 			break
 		}
 		to(conn)
 	}
-	_ = l.door.socket.SetDeadline(time.Time{})
+	_ = l.door.SetDeadline(time.Time{})
 }

@@ -89,11 +89,13 @@ func TestMarkDownEndsSessions(t *testing.T) {
 		{"demoted", []server{demoted, up(b)}, true},
 		{"up again under a higher epoch", []server{risen, up(b)}, true},
 		{"no longer a server", []server{up(b)}, true},
+		{"no longer a server of a service that keeps sessions", []server{up(b)}, false},
 		{"down, but sessions are left", []server{{backend: a, weight: 100, down: true}, up(b)}, false},
 		{"nothing changed", []server{up(a), up(b)}, false},
 		{"another order", []server{up(b), up(a)}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			def.Options.ShutdownSessions = !strings.HasSuffix(test.name, "keeps sessions")
 			board := state.NewBoard(view(serviceOf(def, up(a)), serviceOf(other, up(a))))
 			r := run(t, Config{}, Endpoint{"pg-test", def, board, 0}, Endpoint{"pg-test", other, board, 0})
 			busy, _ := reach(t, addressOf(def))

@@ -137,11 +137,16 @@ func (d *dispatcher) start(c *client, s *session, server *net.TCPConn, answer []
 		relay.Discard(pair.Server)
 		return err
 	}
+	d.carry(s, pair)
+	d.started(s)
+	return nil
+}
+
+// carry has a session's bytes moved. d.mu is held.
+func (d *dispatcher) carry(s *session, pair relay.Pair) {
 	// Until the flow's end the client counts as one that is served; it can't end before the lock is free.
 	d.engine.serving.Add(1)
 	s.flow = d.engine.relay.Start(pair, d.onEnd(s))
-	d.started(s)
-	return nil
 }
 
 // stillWanted tells whether a session may begin now that its server has taken it. d.mu is held.

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -41,6 +41,16 @@ func placeOf(definition service.Definition, bind string) (place, error) {
 		return place{}, fmt.Errorf("%q is not an IP address to listen on", ip)
 	}
 	return place{addr: addr.Unmap(), port: port}, nil
+}
+
+// parsePlace reads what String gives.
+func parsePlace(text string) (place, error) {
+	if port, every := strings.CutPrefix(text, "*:"); every {
+		n, err := strconv.ParseUint(port, 10, 16)
+		return place{every: true, port: uint16(n)}, err
+	}
+	at, err := netip.ParseAddrPort(text)
+	return place{addr: at.Addr(), port: at.Port()}, err
 }
 
 // String is address:port, with * for every address.
@@ -108,6 +118,10 @@ func plain(err error) error {
 // address of the node or back) is taken over; see takeOver.
 func (c *Change) open(at place, kept map[place]bool) (*listener, error) {
 	e := c.engine
+	if socket := e.cfg.Inherited[at.String()]; socket != nil {
+		delete(e.cfg.Inherited, at.String())
+		return newListener(e, at, socket)
+	}
 	socket, err := listenOn(at, nil)
 	if err == nil {
 		return newListener(e, at, socket)
@@ -192,8 +206,8 @@ type listener struct {
 	door   *door
 	serves atomic.Pointer[dispatcher]
 
-	// started says that accept runs. The engine's lock guards it.
-	started bool
+	// halt ends accept and leaves the socket open; nil while it doesn't run. The engine's lock guards it.
+	halt chan struct{}
 
 	closeOnce sync.Once
 	closed    chan struct{}
@@ -223,14 +237,22 @@ func (l *listener) close() {
 	})
 }
 
-// accept takes clients while the service has room, until the listener is closed. Those beyond a service's maxconn wait in
-// the kernel's backlog, as they do with HAProxy.
-func (l *listener) accept() {
+// pause ends accept. The engine's lock is held.
+func (l *listener) pause() {
+	if l.halt != nil {
+		close(l.halt)
+		l.halt = nil
+	}
+}
+
+// accept takes clients while the service has room, until the listener is closed or halt is. Those beyond a service's maxconn
+// wait in the kernel's backlog, as they do with HAProxy.
+func (l *listener) accept(halt <-chan struct{}) {
 	var complaints throttle
 	backOff, failed := time.Duration(0), time.Time{}
-	for l.waitForRoom() {
-		err := l.take()
-		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) { // handOver has been at work
+	for l.waitForRoom(halt) {
+		err := l.take(halt)
+		if err == nil {
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -248,17 +270,20 @@ func (l *listener) accept() {
 		}
 		select {
 		case <-time.After(backOff):
+		case <-halt:
 		case <-l.closed:
 		}
 	}
 }
 
-// waitForRoom returns once the service has room for a client; false when the listener was closed.
-func (l *listener) waitForRoom() bool {
+// waitForRoom returns once the service has room for a client; false when the listener was closed, or halt.
+func (l *listener) waitForRoom(halt <-chan struct{}) bool {
 	for {
 		room, changed := l.serves.Load().room()
 		select {
 		case <-l.closed:
+			return false
+		case <-halt:
 			return false
 		default:
 		}
@@ -267,6 +292,8 @@ func (l *listener) waitForRoom() bool {
 		}
 		select {
 		case <-changed:
+		case <-halt:
+			return false
 		case <-l.closed:
 			return false
 		}

@@ -17,6 +17,8 @@
 // Services that aren't PostgreSQL's (raw.go) go the same way, except that nobody is heard: whoever is accepted is connected
 // at once, and closed without a word where PostgreSQL's clients would get an error.
 //
+// Another process takes over what an Engine has, sessions included: see Freeze and TakeOver.
+//
 // A new configuration is prepared (everything that can fail: binding) and then committed (nothing can fail): see Change.
 package proxy
 
@@ -26,6 +28,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -55,6 +58,9 @@ type Config struct {
 	OpeningTimeout time.Duration
 	// StopTimeout is how long sessions may go on after Run's context has ended; 0 ends them at once.
 	StopTimeout time.Duration
+	// Inherited are listening sockets of an earlier process, by their addresses as Engine.Sockets has them: they are used
+	// instead of opening those addresses. They are the Engine's from then on.
+	Inherited map[string]*net.TCPListener
 }
 
 // Endpoint is one service to offer on this node.
@@ -77,9 +83,14 @@ type Engine struct {
 	over context.Context
 	kill context.CancelFunc
 
+	// handing is held while the engine is Frozen.
+	handing sync.Mutex
+
 	mu      sync.Mutex
 	phase   phase
 	pending *Change
+	// released says that another process has the sessions.
+	released bool
 	// listeners are those of the endpoints, and parts of them: an address that is covered by a listener for every address
 	// may keep one of its own, which leads to the same service. Closing it would reset clients that are just arriving.
 	listeners   map[place]*listener
@@ -88,6 +99,7 @@ type Engine struct {
 	accepting sync.WaitGroup // listeners
 	relay     relay.Relay
 	serving   sync.WaitGroup // clients, from accept to close
+	leading   sync.WaitGroup // clients, as long as they are on their way to a server
 	watching  sync.WaitGroup // dispatchers
 }
 
@@ -118,6 +130,10 @@ func New(cfg Config) *Engine {
 	return e
 }
 
+// lastWords is how long clients that are being refused, and sessions that were ending, may go on once everything else was handed
+// over.
+const lastWords = 400 * time.Millisecond
+
 // errStopping is the cause of sessions that outlive the stop's patience.
 var errStopping = errors.New("pgporter stops")
 
@@ -140,8 +156,14 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Unlock()
 
 	<-ctx.Done()
+	e.handing.Lock()
+	defer e.handing.Unlock()
 	e.mu.Lock()
 	e.phase = stopped
+	stopTimeout := e.cfg.StopTimeout
+	if e.released {
+		stopTimeout = min(stopTimeout, lastWords)
+	}
 	for _, l := range e.listeners {
 		l.close()
 	}
@@ -153,7 +175,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.serving.Wait()
 		close(finished)
 	}()
-	patience := time.NewTimer(e.cfg.StopTimeout)
+	patience := time.NewTimer(stopTimeout)
 	defer patience.Stop()
 	select {
 	case <-finished:
@@ -179,9 +201,10 @@ func (e *Engine) startWatching(d *dispatcher) {
 	}
 }
 func (e *Engine) startAccepting(l *listener) {
-	if !l.started {
-		l.started = true
-		e.accepting.Go(l.accept)
+	if l.halt == nil {
+		halt := make(chan struct{})
+		l.halt = halt
+		e.accepting.Go(func() { l.accept(halt) })
 	}
 }
 

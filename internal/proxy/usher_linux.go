@@ -67,6 +67,7 @@ func (d *dispatcher) usher(fd int, from netip.AddrPort) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	d.engine.serving.Add(1)
+	d.engine.leading.Add(1)
 	d.mu.Lock()
 	d.clients++
 	d.tickets++
@@ -304,6 +305,7 @@ func (u *usher) begin(answer []byte) {
 	s.stop, s.flow = nil, u.flow
 	u.flow.Begin(pair, d.onEnd(s))
 	d.started(s)
+	d.engine.leading.Done()
 }
 
 // finish ends the usher's part. Both locks are held.
@@ -422,6 +424,7 @@ func (u *usher) walk(err error) {
 			d.giveUp(s, errUnwanted)
 		}
 		d.engine.log.Error("closed a client for lack of means to lead it", "service", d.name, "client", c.from.String(), "error", connErr)
+		d.engine.leading.Done()
 		d.mu.Lock()
 		d.leave()
 		d.mu.Unlock()

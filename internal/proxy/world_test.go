@@ -152,7 +152,7 @@ func view(services ...state.Service) *state.View {
 // definition makes a service pg-test-<name> on an address of its own.
 func definition(t testing.TB, name, ip string) service.Definition {
 	t.Helper()
-	options, problems := service.ParseOptions("")
+	options, problems := service.ParseOptions("on-marked-down shutdown-sessions")
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -187,13 +187,32 @@ type rig struct {
 
 func run(t testing.TB, cfg Config, endpoints ...Endpoint) *rig {
 	t.Helper()
+	r := made(cfg)
+	r.begin(t)
+	r.commit(t, endpoints...)
+	return r
+}
+
+// prepared has endpoints, and doesn't run before begin.
+func prepared(t testing.TB, cfg Config, endpoints ...Endpoint) *rig {
+	t.Helper()
+	r := made(cfg)
+	r.commit(t, endpoints...)
+	return r
+}
+
+func made(cfg Config) *rig {
 	log := &logBook{}
 	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
-	e := New(cfg)
+	return &rig{Engine: New(cfg), log: log}
+}
+
+// begin runs the engine until the test's end.
+func (r *rig) begin(t testing.TB) {
 	ctx, cancel := context.WithCancel(t.Context())
 	returned := make(chan error, 1)
-	go func() { returned <- e.Run(ctx) }()
-	r := &rig{Engine: e, log: log, stop: sync.OnceFunc(func() {
+	go func() { returned <- r.Run(ctx) }()
+	r.stop = sync.OnceFunc(func() {
 		cancel()
 		select {
 		case err := <-returned:
@@ -203,15 +222,13 @@ func run(t testing.TB, cfg Config, endpoints ...Endpoint) *rig {
 		case <-time.After(patience):
 			t.Error("Run doesn't return")
 		}
-	})}
+	})
 	t.Cleanup(func() {
 		r.stop()
 		if t.Failed() {
-			t.Logf("the engine's log:\n%s", log.text.String())
+			t.Logf("the engine's log:\n%s", r.log.text.String())
 		}
 	})
-	r.commit(t, endpoints...)
-	return r
 }
 
 // commit replaces the engine's endpoints.

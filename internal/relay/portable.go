@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// Detaches says that a flow can be detached.
+const Detaches = false
+
 // Flow is a Pair on its way.
 type Flow struct {
 	client, server     side

@@ -89,10 +89,17 @@ func (s *Sandbox) runAs() runUser {
 }
 
 func (s *Sandbox) childEnded(p part, which Process, why string) {
+	next, upgraded := s.successor(p)
+	if upgraded {
+		why = fmt.Sprintf("process %d has taken over", next.PID)
+	}
 	s.mu.Lock()
 	s.exits[which] = why
 	watchers := s.watchers
 	s.mu.Unlock()
+	if upgraded {
+		return
+	}
 	for _, f := range watchers {
 		f(p.String(), why)
 	}
@@ -161,10 +168,27 @@ func (s *Sandbox) find(r record, p part) (Process, bool) {
 		return postmaster(s.layout.data(p.member))
 	}
 	process, ok := r.Processes[p.String()]
-	if !ok || r.Boot != bootID() || !process.running() {
+	if !ok || r.Boot != bootID() {
 		return Process{}, false
 	}
+	if !process.running() {
+		return s.successor(p)
+	}
 	return process, true
+}
+
+// successor gives the process that has taken over from a pgporter that isn't running any more (pgporter upgrade), if there is
+// one: it has the same arguments, which nobody else's are. Of two it is the older, as the other one is only about to.
+func (s *Sandbox) successor(p part) (oldest Process, found bool) {
+	if p.kind != pgporterKind {
+		return Process{}, false
+	}
+	for _, other := range withArguments(s.layout.command(p, tools{}, "").args) {
+		if !found || other.Start < oldest.Start || other.Start == oldest.Start && other.PID < oldest.PID {
+			oldest, found = other, true
+		}
+	}
+	return oldest, found
 }
 
 // ended describes a process that isn't running though it should be, with the end of its log.

@@ -296,6 +296,8 @@ func (l layout) socketDir(m Member) string      { return filepath.Join(l.sockets
 func (l layout) ownSockets() string             { return filepath.Join(l.config.Dir, "sockets") }
 func (l layout) passwords() string              { return filepath.Join(l.config.Dir, "pgpass") }
 func (l layout) bootstrapSQL() string           { return filepath.Join(l.config.Dir, "bootstrap.sql") }
+func (l layout) certificate() string            { return filepath.Join(l.config.Dir, "server.crt") }
+func (l layout) certificateKey() string         { return filepath.Join(l.config.Dir, "server.key") }
 
 func (l layout) log(p part) string {
 	return filepath.Join(l.logDir(), strings.ReplaceAll(p.String(), "/", ".")+".log")

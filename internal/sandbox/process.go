@@ -238,6 +238,24 @@ func processIDs() []int {
 	return ids
 }
 
+// withArguments are the processes that were started with these arguments, whatever the program.
+func withArguments(arguments []string) []Process {
+	var found []Process
+	for _, pid := range processIDs() {
+		line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+		if err != nil {
+			continue
+		}
+		if _, rest, _ := strings.Cut(string(line), "\x00"); rest != strings.Join(arguments, "\x00")+"\x00" {
+			continue
+		}
+		if p, err := identify(pid); err == nil && p.running() {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
 // leftovers are the processes that belong to the sandbox in a directory, whoever started them: those whose environment
 // names it, and PostgreSQL's (which write over their environment) by their working directory.
 func leftovers(sandboxDir string) []Process {

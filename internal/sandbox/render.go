@@ -66,9 +66,11 @@ type memberView struct {
 	// Listen is the address that PostgreSQL and PgBouncer listen on, Network whose clients may log in.
 	Listen, Network string
 	// Tell has PostgreSQL tell its member's name: on a virtual address it can't be known by the address.
-	Tell      bool
-	Databases []string
-	Accounts  []Account
+	Tell bool
+	// Certificate and Key are the files of TLS; empty without it.
+	Certificate, Key string
+	Databases        []string
+	Accounts         []Account
 }
 
 func (l layout) memberView(m Member, t tools) memberView {
@@ -103,6 +105,9 @@ func (l layout) memberView(m Member, t tools) memberView {
 	}
 	if l.config.Netns {
 		v.Listen, v.Network, v.Tell = "0.0.0.0", l.address(0)+"/24", true
+	}
+	if l.config.TLS {
+		v.Certificate, v.Key = l.certificate(), l.certificateKey()
 	}
 	if m.Role == "delayed" {
 		v.ApplyDelay = "1min"

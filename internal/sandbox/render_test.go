@@ -25,6 +25,7 @@ func TestFiles(t *testing.T) {
 		"all":     {Dir: "/srv/sandbox", Sync: true, Offline: true, Delayed: true, Standby: true},
 		"netns":   {Dir: "/srv/sandbox", Netns: true},
 		"spaces":  {Dir: "/srv/my sandbox", Members: 2},
+		"tls":     {Dir: "/srv/sandbox", Members: 2, TLS: true},
 	}
 	for name, config := range cases {
 		t.Run(name, func(t *testing.T) {

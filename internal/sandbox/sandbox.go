@@ -57,6 +57,8 @@ type Config struct {
 	Delayed bool `json:"delayed,omitempty"`
 	// Standby adds the standby cluster pg-standby of two members that replicates from pg-test.
 	Standby bool `json:"standby,omitempty"`
+	// TLS has each PostgreSQL and PgBouncer take clients with TLS as well as without, with one certificate (Certificate).
+	TLS bool `json:"tls,omitempty"`
 	// WithoutPgporter leaves the pgporters out: a bare Patroni cluster.
 	WithoutPgporter bool `json:"without_pgporter,omitempty"`
 	// Binary is the pgporter to run on each member; empty takes this program.
@@ -199,7 +201,8 @@ func (s *Sandbox) Log(what string) (string, error) {
 	return s.layout.log(p), nil
 }
 
-// OnExit has f called, from another goroutine, whenever a process that this Sandbox started itself ends.
+// OnExit has f called, from another goroutine, whenever a process that this Sandbox started itself ends, unless another one has
+// taken over from it.
 func (s *Sandbox) OnExit(f func(what, why string)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

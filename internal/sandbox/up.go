@@ -296,6 +296,11 @@ func (s *Sandbox) writeFiles(t tools, user runUser) error {
 	if err != nil {
 		return err
 	}
+	certificate, err := s.layout.certificateFiles(time.Now())
+	if err != nil {
+		return err
+	}
+	files = append(files, certificate...)
 	for _, f := range files {
 		if err := os.WriteFile(f.path, []byte(f.text), f.mode); err != nil {
 			return err

@@ -1,0 +1,277 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/api"
+	"github.com/pgporter/pgporter/internal/handover"
+	"github.com/pgporter/pgporter/internal/intake"
+	"github.com/pgporter/pgporter/internal/proxy"
+)
+
+// What a process gets from the one before: sockets by a name that says what they are for and the address as it was asked for,
+// an inventory that came on standard input and an order that was carried out, both in parts.
+const (
+	socketItem    = "socket"
+	inventoryItem = "inventory"
+	orderItem     = "order"
+
+	serviceSocket  = "service "
+	adminSocket    = "admin "
+	controlSocket  = "control "
+	namesTCPSocket = "dns-tcp "
+	namesUDPSocket = "dns-udp "
+)
+
+// legacy is what else a process says of itself to the next.
+type legacy struct {
+	PID        int    `json:"pid"`
+	Version    string `json:"version"`
+	Generation int    `json:"generation"`
+	// Sent is who sent the order.
+	Sent Sent `json:"sent"`
+}
+
+// Inherited is what the process before this one has given, before it hands over the rest. A nil Inherited has nothing.
+type Inherited struct {
+	conn    *handover.Conn
+	sockets map[string]int
+	legacy  legacy
+	// Inventory is the one that came on that process's standard input.
+	Inventory []byte
+	order     []byte
+	// taken says that everything was taken over.
+	taken bool
+}
+
+// Inherit takes what the process before this one gives, if there is one; nil otherwise.
+func Inherit() (*Inherited, error) {
+	conn, err := handover.Predecessor()
+	if conn == nil || err != nil {
+		return nil, err
+	}
+	_ = conn.SetDeadline(time.Now().Add(startTime))
+	items, err := conn.ReceiveUntil(beginItem)
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("taking over from the process before: %w", err)
+	}
+	i := &Inherited{conn: conn, sockets: map[string]int{}}
+	for _, item := range items {
+		if err := i.take(item); err != nil {
+			handover.Close(items)
+			_ = conn.Close()
+			return nil, fmt.Errorf("taking over a %s from the process before: %w", item.Kind, err)
+		}
+	}
+	return i, nil
+}
+
+func (i *Inherited) take(item handover.Item) error {
+	switch item.Kind {
+	case socketItem:
+		var name string
+		if err := json.Unmarshal(item.Body, &name); err != nil {
+			return err
+		}
+		if len(item.Descriptors) != 1 {
+			return fmt.Errorf("%d descriptors instead of 1", len(item.Descriptors))
+		}
+		i.sockets[name] = item.Descriptors[0]
+	case inventoryItem:
+		return appendPart(&i.Inventory, item.Body)
+	case orderItem:
+		return appendPart(&i.order, item.Body)
+	case beginItem:
+		return json.Unmarshal(item.Body, &i.legacy)
+	default:
+		// A newer release may give what this one has no use for.
+		handover.Close([]handover.Item{item})
+	}
+	return nil
+}
+
+func appendPart(all *[]byte, body json.RawMessage) error {
+	var part []byte
+	if err := json.Unmarshal(body, &part); err != nil {
+		return err
+	}
+	*all = append(*all, part...)
+	return nil
+}
+
+// Explain tells the process before why this one can't take over from it. Once it has, it does nothing.
+func (i *Inherited) Explain(why error) {
+	if i == nil || why == nil || i.taken {
+		return
+	}
+	// If it can't be told it will see that this process ends.
+	_ = i.conn.SetDeadline(time.Now().Add(time.Second))
+	_ = i.conn.Send(handover.Item{Kind: failedItem, Body: text(why.Error())})
+	_ = i.conn.Close()
+}
+
+// socket gives the descriptor of a name, which is the caller's then; -1 if there is none.
+func (i *Inherited) socket(name string) int {
+	if i == nil {
+		return -1
+	}
+	fd, is := i.sockets[name]
+	if !is {
+		return -1
+	}
+	delete(i.sockets, name)
+	return fd
+}
+
+// listener gives a listening socket; nil if there is none.
+func (i *Inherited) listener(name string) (*net.TCPListener, error) {
+	fd := i.socket(name)
+	if fd < 0 {
+		return nil, nil
+	}
+	return handover.Listener(fd)
+}
+
+// udp gives a socket for datagrams; nil if there is none.
+func (i *Inherited) udp(name string) (*net.UDPConn, error) {
+	fd := i.socket(name)
+	if fd < 0 {
+		return nil, nil
+	}
+	file := os.NewFile(uintptr(fd), name)
+	defer file.Close()
+	conn, err := net.FilePacketConn(file)
+	if err != nil {
+		return nil, fmt.Errorf("the socket %s: %w", name, err)
+	}
+	udp, is := conn.(*net.UDPConn)
+	if !is {
+		_ = conn.Close()
+		return nil, fmt.Errorf("the socket %s is a %T", name, conn)
+	}
+	return udp, nil
+}
+
+// services gives the services' listening sockets, by address.
+func (i *Inherited) services() (map[string]*net.TCPListener, error) {
+	if i == nil {
+		return nil, nil
+	}
+	all := map[string]*net.TCPListener{}
+	for name := range i.sockets {
+		at, is := strings.CutPrefix(name, serviceSocket)
+		if !is {
+			continue
+		}
+		l, err := i.listener(name)
+		if err != nil {
+			return nil, err
+		}
+		all[at] = l
+	}
+	return all, nil
+}
+
+// close closes the sockets that nobody wanted.
+func (i *Inherited) close() {
+	if i == nil {
+		return
+	}
+	for _, fd := range i.sockets {
+		handover.Close([]handover.Item{{Descriptors: []int{fd}}})
+	}
+	clear(i.sockets)
+}
+
+// loaded is what a Source has loaded, or, where the process before went by an order, that.
+func (i *Inherited) loaded(l Loaded) (Loaded, error) {
+	if i == nil || len(i.order) == 0 {
+		return l, nil
+	}
+	order, err := intake.Decode(i.order)
+	if err != nil {
+		return Loaded{}, fmt.Errorf("the configuration that the process before was sent: %w", err)
+	}
+	sent := i.legacy.Sent
+	return Loaded{Plan: order.Plan, Base: l.Base, Sent: &sent}, nil
+}
+
+// takeOver tells the process before that this one is ready, and takes everything over from it, which isn't running any more
+// then.
+func (d *Daemon) takeOver(ctx context.Context, i *Inherited, engine native) error {
+	stop := context.AfterFunc(ctx, func() { _ = i.conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	var known proxy.Standing
+	var items []handover.Item
+	for {
+		if ctx.Err() == nil {
+			_ = i.conn.SetDeadline(time.Now().Add(startTime))
+		}
+		known = engine.Standing()
+		body, err := json.Marshal(known)
+		if err != nil {
+			return err
+		}
+		if err := i.conn.Send(handover.Item{Kind: readyItem, Body: body}); err != nil {
+			return err
+		}
+		some, again, err := receiveTurn(i.conn)
+		if err != nil {
+			return err
+		}
+		if !again {
+			items = some
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(lookAgain):
+		}
+	}
+	i.taken = true
+	// From here on there is no way back: what can't be taken is lost, and everything else goes on.
+	if err := engine.TakeOver(items, known); err != nil {
+		d.log.Error("not everything could be taken over", "problems", err.Error())
+	}
+	taken := map[string]int{}
+	for _, item := range items {
+		taken[item.Kind]++
+	}
+	d.mu.Lock()
+	d.upgraded = &api.Upgrade{At: time.Now(), PID: i.legacy.PID, Version: i.legacy.Version, Sessions: taken["session"], Clients: taken["client"]}
+	d.mu.Unlock()
+	i.close()
+	_ = i.conn.Close()
+	d.log.Info("took over", "from_pid", i.legacy.PID, "from_version", i.legacy.Version, "sessions", taken["session"], "clients", taken["client"])
+	return nil
+}
+
+// receiveTurn gives what the process before says in answer to a ready: all that is handed over, or that it is to be asked again.
+func receiveTurn(conn *handover.Conn) (items []handover.Item, again bool, err error) {
+	for {
+		some, err := conn.Receive()
+		if err != nil {
+			handover.Close(items)
+			return nil, false, errors.Join(errors.New("the process before goes on"), err)
+		}
+		for _, item := range some {
+			switch item.Kind {
+			case againItem:
+				return nil, true, nil
+			case yoursItem:
+				return items, false, nil
+			default:
+				items = append(items, item)
+			}
+		}
+	}
+}
