@@ -27,8 +27,13 @@ PGPORTER ?= bin/pgporter
 TIME ?= 60s
 SEED ?= 0
 
+# How much `make soak` does: bytes each way, short sessions, idle sessions.
+BYTES ?= 10737418240
+SESSIONS ?= 1000000
+IDLE ?= 9000
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit e2e build lint bench bench-go bench-failover chaos prerequisites
+.PHONY: help demo test unit e2e build lint bench bench-go bench-failover chaos soak prerequisites
 
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
@@ -41,7 +46,7 @@ demo: prerequisites build ## a real cluster on this machine, under load: switch 
 test: prerequisites ## every test with the race detector, those on a real cluster last
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory e2e
-	@[ "$$(id -u)" = 0 ] || echo '!!! NOT TESTED without root: virtual addresses, partitions, and access on network namespaces' >&2
+	@[ "$$(id -u)" = 0 ] || echo '!!! NOT TESTED without root: virtual addresses, partitions, peers that vanish, and access on network namespaces' >&2
 
 unit: ## go vet and the unit tests
 	@scripts/progress 'go vet' go vet ./...
@@ -65,6 +70,9 @@ bench-go: ## Go benchmarks (BENCH=./internal/… for those of one package)
 
 chaos: prerequisites ## random faults on a real cluster under load (SEED=… TIME=… NETNS=1): docs/reliability.md
 	@go run ./internal/chaos -seed $(SEED) -time $(TIME) $(if $(NETNS),-netns)
+
+soak: build ## bytes, sessions and descriptors under load for long (BYTES=… SESSIONS=… IDLE=… SEED=…): docs/reliability.md
+	@go run ./cmd/soak -pgporter bin/pgporter -bytes $(BYTES) -sessions $(SESSIONS) -idle $(IDLE) -seed $(SEED)
 
 bench-failover: prerequisites build ## pgporter, HAProxy and a multi-host client in the same failovers (SCENARIO=… RUNS=…)
 	go run ./cmd/bench failover -pgporter bin/pgporter -doc docs/benchmarks.md -scenario '$(SCENARIO)' -runs $(RUNS)

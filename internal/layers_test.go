@@ -74,6 +74,8 @@ var rooms = map[string]room{
 	"sheet":     {because: "writing a benchmark's sections must not know its figures"},
 	"speed":     {may: "contender sheet", because: "what is compared must be used as its users use it: nothing of pgporter's own code may be on the way but the program"},
 	"bench":     {may: "contender load sandbox sheet", because: "what is compared must be used as its users use it: programs that are started, files that they render"},
+	"standin":   {because: "a stand-in must not share what it is to be judged by with pgporter"},
+	"soak":      {may: "api standin", because: "what is loaded is a program like any other: it is judged by its sockets, its status and /proc"},
 }
 
 // impure packages bring the clock, the machine or the network into a room.

@@ -114,6 +114,8 @@ type Daemon struct {
 	// taking serialises configuration changes. It guards closed, after which no order from elsewhere is taken.
 	taking sync.Mutex
 	closed bool
+	// short is what was logged last about open files; taking guards it, too.
+	short string
 	// mu guards what follows; it is never held while anything waits.
 	mu      sync.Mutex
 	running map[string]*runningCluster
@@ -449,6 +451,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		return err
 	}
 	tellParts()
+	d.tellShortfall(offer)
 	for name, r := range current {
 		if next[name] == nil {
 			r.stop()

@@ -47,6 +47,7 @@ func TestVirtualAddress(t *testing.T) {
 		c.tellName(m)
 	}
 	c.soleHolder(t, 10*time.Second, "pg-test-1")
+	t.Run("upgrade", func(t *testing.T) { virtualUpgrade(t, c, "pg-test-1") })
 	t.Run("switchover", func(t *testing.T) { virtualSwitchover(t, c) })
 	t.Run("chaos", func(t *testing.T) { virtualChaos(t, c) })
 }
@@ -182,6 +183,39 @@ func (c *cluster) visit(t *testing.T, address string) *visitor {
 		joined.Wait()
 	})
 	return v
+}
+
+// virtualUpgrade has processes take over from the pgporter that keeps the address, one after the other: it stays all the time.
+func virtualUpgrade(t *testing.T, c *cluster, holder string) {
+	c.t = t
+	ctx, stop := context.WithCancel(t.Context())
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	defer stop()
+	looks := 0
+	looking.Go(func() {
+		for ; ctx.Err() == nil; looks++ {
+			if got := c.holders(ours); !slices.Equal(got, []string{holder}) {
+				t.Errorf("look %d: %s is on %v", looks, ours, got)
+				return
+			}
+		}
+	})
+	for range 5 {
+		before, _ := c.PID(holder + "/pgporter")
+		if err := c.Kill(t.Context(), syscall.SIGUSR2, holder+"/pgporter"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 20*time.Second, func(context.Context) error {
+			if now, running := c.PID(holder + "/pgporter"); !running || now == before {
+				return fmt.Errorf("process %d is still the one", before)
+			}
+			return nil
+		})
+	}
+	stop()
+	looking.Wait()
+	t.Logf("looked %d times", looks)
 }
 
 // virtualSwitchover measures how soon after a promotion a client that knew the old holder reaches the new one, by pgporter and by

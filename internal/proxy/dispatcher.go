@@ -34,7 +34,7 @@ type dispatcher struct {
 	sessions map[*session]struct{}
 	// clients are all that were accepted and haven't left: sessions, and those being led, held or refused. tickets counts
 	// all that ever came.
-	clients int
+	clients census
 	tickets uint64
 	// ushers lead the clients that are on their way to a session and have no goroutine; sweeping says that somebody looks at
 	// how long that takes.
@@ -95,7 +95,7 @@ type session struct {
 func newDispatcher(e *Engine, endpoint Endpoint, at place) *dispatcher {
 	d := &dispatcher{engine: e, name: endpoint.Definition.FullName, picker: balance.Picker{Seed: rand.Uint64()}, sessions: map[*session]struct{}{},
 		ushers: map[*usher]struct{}{},
-		queued: make(chan struct{}, 1), suspects: map[string]*suspicion{}, tally: newTally()}
+		queued: make(chan struct{}, 1), clients: census{of: &e.berths}, suspects: map[string]*suspicion{}, tally: newTally()}
 	d.here, d.gone = context.WithCancelCause(e.over)
 	d.assigned.Store(&assignment{Endpoint: endpoint, at: at, replaced: make(chan struct{})})
 	return d
@@ -208,7 +208,7 @@ func (d *dispatcher) endSessions(judge func(*session) string) {
 // admit takes charge of a client.
 func (d *dispatcher) admit(conn *net.TCPConn) {
 	d.mu.Lock()
-	d.clients++
+	d.clients.add(1)
 	d.tickets++
 	ticket := d.tickets
 	d.mu.Unlock()
@@ -223,7 +223,7 @@ func (d *dispatcher) begin(c *client) {
 
 // leave notes that a client is gone. d.mu is held.
 func (d *dispatcher) leave() {
-	d.clients--
+	d.clients.add(-1)
 	d.wakeLocked()
 }
 
@@ -231,7 +231,7 @@ func (d *dispatcher) leave() {
 func (d *dispatcher) room() (bool, <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if limit := d.endpoint().Definition.MaxConn; limit <= 0 || d.clients < limit {
+	if limit := d.endpoint().Definition.MaxConn; limit <= 0 || d.clients.n < limit {
 		return true, nil
 	}
 	if d.roomChanged == nil {
@@ -296,7 +296,7 @@ func (d *dispatcher) park(c *client) bool {
 		return false
 	}
 	d.parked = append(d.parked, c)
-	d.clients--
+	d.clients.add(-1)
 	return true
 }
 

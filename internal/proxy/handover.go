@@ -261,6 +261,7 @@ func (d *dispatcher) freeze() frozenService {
 		if pair, still := s.flow.Detach(); still {
 			f.sessions = append(f.sessions, frozenSession{s, pair})
 			delete(d.sessions, s)
+			d.clients.add(-1)
 			d.engine.serving.Done()
 			continue
 		}
@@ -539,7 +540,7 @@ func (d *dispatcher) inherit(h handedService) {
 func (d *dispatcher) adopt(s *session, pair relay.Pair) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.clients++
+	d.clients.add(1)
 	d.sessions[s] = struct{}{}
 	d.picker.Take(s.member)
 	d.tally.of(s.member).sessions++
@@ -577,7 +578,7 @@ func (d *dispatcher) readmit(c *client) {
 	c.what, c.packet = 0, nil
 	clear(c.failures)
 	d.mu.Lock()
-	d.clients++
+	d.clients.add(1)
 	d.mu.Unlock()
 	d.begin(c)
 }

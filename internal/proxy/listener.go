@@ -245,8 +245,8 @@ func (l *listener) pause() {
 	}
 }
 
-// accept takes clients while the service has room, until the listener is closed or halt is. Those beyond a service's maxconn
-// wait in the kernel's backlog, as they do with HAProxy.
+// accept takes clients while the service and the engine have room, until the listener is closed or halt is. Those beyond a
+// service's maxconn, or the engine's berths, wait in the kernel's backlog, as they do with HAProxy.
 func (l *listener) accept(halt <-chan struct{}) {
 	var complaints throttle
 	backOff, failed := time.Duration(0), time.Time{}
@@ -276,10 +276,18 @@ func (l *listener) accept(halt <-chan struct{}) {
 	}
 }
 
+// room tells whether there may be another client, and if not, gives a channel that is closed when to ask again.
+func (l *listener) room() (bool, <-chan struct{}) {
+	if room, changed := l.serves.Load().room(); !room {
+		return false, changed
+	}
+	return l.engine.berths.room()
+}
+
 // waitForRoom returns once the service has room for a client; false when the listener was closed, or halt.
 func (l *listener) waitForRoom(halt <-chan struct{}) bool {
 	for {
-		room, changed := l.serves.Load().room()
+		room, changed := l.room()
 		select {
 		case <-l.closed:
 			return false

@@ -96,6 +96,7 @@ type Engine struct {
 	listeners   map[place]*listener
 	dispatchers map[string]*dispatcher
 
+	berths    berths
 	accepting sync.WaitGroup // listeners
 	relay     relay.Relay
 	serving   sync.WaitGroup // clients, from accept to close
@@ -126,6 +127,7 @@ func New(cfg Config) *Engine {
 		cfg.Recheck = func(string, string) {}
 	}
 	e := &Engine{cfg: cfg, log: cfg.Logger, listeners: map[place]*listener{}, dispatchers: map[string]*dispatcher{}}
+	e.berths.most = Berths()
 	e.over, e.kill = context.WithCancel(context.Background())
 	return e
 }

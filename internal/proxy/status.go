@@ -146,7 +146,7 @@ func (d *dispatcher) status() ServiceStatus {
 			now[s.member] = counted
 		}
 	}
-	status := ServiceStatus{Cluster: task.Cluster, Service: d.name, Address: task.at.String(), Clients: d.clients, Held: len(d.held),
+	status := ServiceStatus{Cluster: task.Cluster, Service: d.name, Address: task.at.String(), Clients: d.clients.n, Held: len(d.held),
 		Refused: d.tally.refused, Servers: []ServerStatus{}}
 	sum := d.tally.left
 	for _, member := range append(order, leaving...) {

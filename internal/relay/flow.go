@@ -31,6 +31,8 @@ type Flow struct {
 	aborted        bool
 	drainBy, quiet time.Time
 	drainer        *time.Timer
+	// abandoned says that the client is known to be gone while the server doesn't take what it has left.
+	abandoned bool
 }
 
 // side is one of a flow's two sockets: one stream comes from it, the other goes to it.
@@ -86,6 +88,7 @@ func (f *Flow) Begin(pair Pair, end func(End)) {
 	f.flush(&f.server)
 	f.flush(&f.client)
 	f.settle()
+	f.noticeErrors()
 }
 
 func (s *side) begin(f *Flow, fd int, ended bool, pending []byte, moved int64) {
@@ -164,6 +167,7 @@ func (s *side) ready(id, events uint32, scratch *buffer) *buffer {
 		// What is wrong will be found when there is something to do with the socket again. Until then the kernel would tell of
 		// it over and over.
 		s.unwatch()
+		f.abandon(s, events)
 	}
 	f.settle()
 	f.stepping = false

@@ -5,7 +5,8 @@
 //   - Bytes are exact, in order, each way on its own. The end of one side's stream is passed on as such
 //     (shutdown(SHUT_WR)) while the other direction goes on for as long as it likes.
 //   - When one side breaks (reset, timed out), everything received from it before is still delivered; then the other side
-//     is reset too, so that a stream that was cut never looks like one that came to its end.
+//     is reset too, so that a stream that was cut never looks like one that came to its end. A server that doesn't take what
+//     a broken client has left is waited for only so long (abandoned.go).
 //   - Memory is bounded: one buffer of 64 KiB for each direction while a slow reader has bytes waiting for it, and none
 //     otherwise.
 //
@@ -29,8 +30,12 @@ const (
 	drainQuiet = 20 * time.Millisecond
 )
 
-// What finds a peer that vanished without a word within two minutes (tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT).
-const (
+// What finds a peer that vanished without a word within two minutes (tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT). While
+// bytes are on their way to it the kernel tries to bring them instead, for as long as net.ipv4.tcp_retries2 says: a quarter of
+// an hour by default. TCP_USER_TIMEOUT would cut that short, and every reader who takes longer breaks with it.
+//
+// Variables, so that a test needn't wait for them.
+var (
 	keepAliveIdle     = time.Minute
 	keepAliveInterval = 10 * time.Second
 	keepAliveCount    = 6

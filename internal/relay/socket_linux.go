@@ -23,7 +23,7 @@ func prepare(fd int) {
 	option(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 	option(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int32(keepAliveIdle/time.Second))
 	option(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int32(keepAliveInterval/time.Second))
-	option(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveCount)
+	option(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, int32(keepAliveCount))
 }
 
 // option is setsockopt(2) with a number.

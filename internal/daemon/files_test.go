@@ -1,0 +1,68 @@
+package daemon
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/pgporter/pgporter/internal/proxy"
+	"github.com/pgporter/pgporter/internal/section"
+	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/upstream"
+)
+
+// offering has services with these limits; the last is a generic one.
+func offering(limits ...int) Offer {
+	var o Offer
+	o.Clusters = []OfferedCluster{{}}
+	for i, limit := range limits {
+		definition := service.Definition{MaxConn: limit}
+		if i == len(limits)-1 {
+			o.Watched.Services = []section.Service{{Service: service.Service{Definition: definition}}}
+			continue
+		}
+		o.Clusters[0].Definitions = append(o.Clusters[0].Definitions, definition)
+	}
+	return o
+}
+
+func TestShortfall(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		offer  Offer
+		berths int
+		want   string
+	}{
+		{"enough", offering(5000, 5000), 10000, ""},
+		{"no limit asks for nothing", offering(0, 0), 1, ""},
+		{"too few", offering(5000, 5000, 5000), 9655, "allows for 9655 clients at a time, the services' maxconn for 15000"},
+		{"generic services count", offering(0, 11), 10, "maxconn for 11"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := shortfall(test.offer, test.berths)
+			if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestShortfallIsToldOnce(t *testing.T) {
+	var log bytes.Buffer
+	d := &Daemon{log: slog.New(slog.NewTextHandler(&log, nil)), upstream: upstream.New(slog.New(slog.DiscardHandler))}
+	much, more := proxy.Berths()+1, proxy.Berths()+2
+	for _, o := range []Offer{offering(1, 1), offering(1, much), offering(1, much), offering(1, more), offering(1, 1), offering(1, more)} {
+		d.tellShortfall(o)
+	}
+	if lines := strings.Count(log.String(), "LimitNOFILE="); lines != 3 {
+		t.Errorf("told %d times, want 3:\n%s", lines, log.String())
+	}
+	d.upstream = nil
+	log.Reset()
+	d.short = ""
+	d.tellShortfall(offering(1, more))
+	if log.Len() > 0 {
+		t.Errorf("told of HAProxy's clients: %s", log.String())
+	}
+}

@@ -1,0 +1,135 @@
+package relay
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestEndsInAnyOrder has both sides send and end their streams in every order that there is, with whoever reads doing so at
+// once or only when all has been said.
+func TestEndsInAnyOrder(t *testing.T) {
+	// Small letters are the client's: s sends, e ends the stream. More is sent than a relay holds.
+	for _, order := range []string{"seSE", "sSeE", "sSEe", "SseE", "SsEe", "SEse"} {
+		for _, late := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, read late %t", order, late), func(t *testing.T) {
+				t.Parallel()
+				s := set(t, nil, nil)
+				var reading sync.WaitGroup
+				read := func(from *net.TCPConn, size int) {
+					reading.Go(func() {
+						got, err := io.ReadAll(from)
+						if err != nil || !bytes.Equal(got, words(size)) {
+							t.Errorf("read %d bytes (%v), want %d", len(got), err, size)
+						}
+					})
+				}
+				const toServer, toClient = 150_000, 200_000
+				reads := func() {
+					read(s.client, toClient)
+					read(s.server, toServer)
+				}
+				if !late {
+					reads()
+				}
+				for _, step := range order {
+					side, size := s.client, toServer
+					if step == 'S' || step == 'E' {
+						side, size = s.server, toClient
+					}
+					if step == 's' || step == 'S' {
+						_, err := side.Write(words(size))
+						must(t, err)
+						continue
+					}
+					must(t, side.CloseWrite())
+				}
+				if late {
+					reads()
+				}
+				reading.Wait()
+				if end := s.ended(t); end != (End{ToServer: toServer, ToClient: toClient}) {
+					t.Errorf("ended as %+v", end)
+				}
+			})
+		}
+	}
+}
+
+// words are bytes of which each tells its place.
+func words(size int) []byte {
+	p := make([]byte, 0, size+16)
+	for i := 0; len(p) < size; i++ {
+		p = fmt.Appendf(p, "%d,", i)
+	}
+	return p[:size]
+}
+
+// A side that has ended its stream may still reset, or be reset: the other one is told of it.
+func TestResetAfterAnEnd(t *testing.T) {
+	for _, who := range []string{"client", "server"} {
+		t.Run(who, func(t *testing.T) {
+			s := set(t, nil, nil)
+			a, b := s.client, s.server
+			if who == "server" {
+				a, b = b, a
+			}
+			say(t, a, "question")
+			must(t, a.CloseWrite())
+			expect(t, b, "question")
+			expectEnd(t, b, io.EOF)
+			say(t, b, "the answer begins")
+			expect(t, a, "the answer begins")
+			// It goes without having read all: its kernel answers what still comes with a reset.
+			must(t, a.Close())
+			_, err := io.Copy(b, neverEnding{})
+			if err == nil {
+				t.Fatal("wrote without an end to a side that is gone")
+			}
+			if end := s.ended(t); end.Cause == nil {
+				t.Error("ended in order")
+			}
+		})
+	}
+}
+
+// A side that closes with bytes unread resets the connection, whoever it is: the other one isn't told of an end in order.
+func TestCloseWithUnreadBytesIsPassedOnAsReset(t *testing.T) {
+	for _, who := range []string{"client", "server"} {
+		t.Run(who, func(t *testing.T) {
+			s := set(t, nil, nil)
+			a, b := s.client, s.server
+			if who == "server" {
+				a, b = b, a
+			}
+			say(t, b, "never read")
+			for deadline := time.Now().Add(patience); unread(a) == 0; runtime.Gosched() {
+				if time.Now().After(deadline) {
+					t.Fatal("nothing comes")
+				}
+			}
+			must(t, a.Close())
+			expectEnd(t, b, syscall.ECONNRESET)
+			if end := s.ended(t); end.Cause == nil {
+				t.Error("ended in order")
+			}
+		})
+	}
+}
+
+// unread gives how many bytes wait in a peer's own kernel.
+func unread(conn *net.TCPConn) (n int) {
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		_ = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	}
+	return n
+}
