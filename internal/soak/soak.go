@@ -384,7 +384,7 @@ func (r *rig) idle(ctx context.Context) error {
 		return err
 	}
 	err = errors.Join(check("sessions that clients hold", done.Served, int64(r.Idle)), check("sessions by the status", int64(service.Sessions), int64(r.Idle)))
-	if held.files < before.files+2*r.Idle {
+	if held.files < 2*r.Idle {
 		err = errors.Join(err, fmt.Errorf("%d descriptors can't be %d sessions", held.files, r.Idle))
 	}
 	again, askErr := r.have(Task{Do: Ask})
