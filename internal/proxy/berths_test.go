@@ -39,11 +39,11 @@ func TestBerthsAreShared(t *testing.T) {
 		conn, _ := reach(t, addressOf(one))
 		inside = append(inside, conn)
 	}
-	// A listener that waits for a client already may take that one, where a goroutine accepts; the next waits.
+	// A listener that waits for a client already may take that one; the next waits.
 	first, second := dial(t, addressOf(other)), dial(t, addressOf(other))
 	quiet(t, second)
 	if s := r.service(t, other.FullName); s.Clients > 1 {
-		t.Errorf("%d clients of the other service, want one at most", s.Clients)
+		t.Errorf("%d clients of the other service, want 1 at most", s.Clients)
 	}
 	for _, conn := range inside[:2] {
 		echoes(t, conn)

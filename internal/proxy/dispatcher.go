@@ -94,7 +94,8 @@ type session struct {
 
 func newDispatcher(e *Engine, endpoint Endpoint, at place) *dispatcher {
 	d := &dispatcher{engine: e, name: endpoint.Definition.FullName, picker: balance.Picker{Seed: rand.Uint64()}, sessions: map[*session]struct{}{},
-		ushers: map[*usher]struct{}{}, queued: make(chan struct{}, 1), clients: census{of: &e.berths}, suspects: map[string]*suspicion{}, tally: newTally()}
+		ushers: map[*usher]struct{}{},
+		queued: make(chan struct{}, 1), clients: census{of: &e.berths}, suspects: map[string]*suspicion{}, tally: newTally()}
 	d.here, d.gone = context.WithCancelCause(e.over)
 	d.assigned.Store(&assignment{Endpoint: endpoint, at: at, replaced: make(chan struct{})})
 	return d

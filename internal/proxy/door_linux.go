@@ -138,10 +138,7 @@ const mostAtOnce = 32
 func (l *listener) admitAll() {
 	for range mostAtOnce {
 		d := l.serves.Load()
-		room, _ := d.room()
-		if room {
-			room, _ = l.engine.berths.room()
-		}
+		room, _ := l.room()
 		var fd int
 		var err error
 		if room {
@@ -170,7 +167,7 @@ func (l *listener) drain(to func(conn *net.TCPConn)) {
 		if err != nil {
 			return
 		}
-		if conn, err := connection(fd); err == nil {
+		if conn, err := connection(fd, func(error) {}); err == nil {
 			to(conn)
 		}
 	}

@@ -278,13 +278,18 @@ func (l *listener) accept(halt <-chan struct{}) {
 	}
 }
 
+// room tells whether there may be another client, and if not, gives a channel that is closed when to ask again.
+func (l *listener) room() (bool, <-chan struct{}) {
+	if room, changed := l.serves.Load().room(); !room {
+		return false, changed
+	}
+	return l.engine.berths.room()
+}
+
 // waitForRoom returns once the service has room for a client; false when the listener was closed, or halt.
 func (l *listener) waitForRoom(halt <-chan struct{}) bool {
 	for {
-		room, changed := l.serves.Load().room()
-		if room {
-			room, changed = l.engine.berths.room()
-		}
+		room, changed := l.room()
 		select {
 		case <-l.closed:
 			return false

@@ -32,6 +32,13 @@ type refusal struct {
 // Error is the message.
 func (r *refusal) Error() string { return r.message }
 
+// encode is the refusal as PostgreSQL's clients read it.
+func (r *refusal) encode() []byte {
+	// It fails on messages longer than any of ours.
+	answer, _ := (&pgproto3.ErrorResponse{Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: r.code, Message: r.message, Detail: r.detail}).Encode(nil)
+	return answer
+}
+
 // shortage is why no server takes a client now.
 type shortage struct {
 	// gone is set if the service isn't offered here any more.
@@ -139,12 +146,7 @@ func refuse(ctx context.Context, client net.Conn, no *refusal, declined map[open
 	if !awaitStartup(in, client, declined) {
 		return
 	}
-	answer, err := (&pgproto3.ErrorResponse{Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: no.code,
-		Message: no.message, Detail: no.detail}).Encode(nil)
-	if err != nil {
-		return
-	}
-	if _, err := client.Write(answer); err != nil {
+	if _, err := client.Write(no.encode()); err != nil {
 		return
 	}
 	if half, ok := client.(interface{ CloseWrite() error }); ok {

@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"fmt"
 	"maps"
 	"net"
 	"net/netip"
@@ -417,13 +418,13 @@ func (u *usher) fallLocked(err error) {
 func (u *usher) walk(err error) {
 	d, c, s := u.d, &u.client, u.session
 	defer d.engine.serving.Done()
-	conn, connErr := connection(u.fd)
+	conn, connErr := connection(u.fd, u.turnAway)
 	if connErr != nil {
 		// Nobody but this node is to blame.
 		if s != nil {
 			d.giveUp(s, errUnwanted)
 		}
-		d.engine.log.Error("closed a client for lack of means to lead it", "service", d.name, "client", c.from.String(), "error", connErr)
+		d.engine.leading.Done()
 		d.mu.Lock()
 		d.leave()
 		d.mu.Unlock()
@@ -448,12 +449,33 @@ func (u *usher) walk(err error) {
 	d.dispose(c, d.pursue(c, s))
 }
 
-// connection hands a socket to the runtime. With an error it is closed.
-func connection(fd int) (*net.TCPConn, error) {
+// turnAway tells the client that there is no descriptor to lead it by, on the bare socket, which needs no other one. One that
+// has asked for encryption, or hasn't spoken, is told nothing.
+func (u *usher) turnAway(lack error) {
+	d := u.d
+	no := &refusal{code: codeTooManyConnections, message: fmt.Sprintf("pgporter cannot lead a client to a server of service %s now", d.name),
+		detail: plain(lack).Error()}
+	if u.what == startupMessage && u.takePacket() {
+		// A new connection's buffer takes it at once.
+		_, _ = relay.Send(u.fd, no.encode())
+	}
+	d.mu.Lock()
+	d.tally.refused++
+	say, missed := d.turnings.ready(time.Now())
+	d.mu.Unlock()
+	if say {
+		d.engine.log.Error(no.message, "client", u.from.String(), "error", plain(lack), "clients_since_last_line", missed+1)
+	}
+}
+
+// connection hands a socket to the runtime, which makes a descriptor of its own. If that fails lack is called, with the socket
+// still open, which is closed then.
+func connection(fd int, lack func(error)) (*net.TCPConn, error) {
 	file := os.NewFile(uintptr(fd), "")
 	defer file.Close()
 	conn, err := net.FileConn(file)
 	if err != nil {
+		lack(err)
 		return nil, err
 	}
 	return conn.(*net.TCPConn), nil

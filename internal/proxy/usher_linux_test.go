@@ -19,7 +19,7 @@ func ushered(e *Engine, service string) (ushers, clients int) {
 	e.mu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.ushers), d.clients
+	return len(d.ushers), d.clients.n
 }
 
 // TestUsherLeavesWhatIsNotPlain has clients speak in ways that an usher doesn't wait for. They reach a server all the same, and
@@ -125,7 +125,7 @@ func TestServiceThatGoesTakesItsUshersAlong(t *testing.T) {
 	eventually(t, "nobody is left", func() bool {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		return d.clients == 0 && len(d.ushers) == 0 && len(d.sessions) == 0 && a.open() == 0
+		return d.clients.n == 0 && len(d.ushers) == 0 && len(d.sessions) == 0 && a.open() == 0
 	})
 }
 

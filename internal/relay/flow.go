@@ -92,7 +92,11 @@ func (f *Flow) Begin(pair Pair, end func(End)) {
 }
 
 func (s *side) begin(f *Flow, fd int, ended bool, pending []byte, moved int64) {
-	s.flow, s.fd, s.readOver, s.pending, s.moved = f, fd, ended, pending, moved
+	if s.flow == nil {
+		// A loop that the flow was prepared in reads it without the lock.
+		s.flow = f
+	}
+	s.fd, s.readOver, s.pending, s.moved = fd, ended, pending, moved
 }
 
 // Bytes gives how many bytes have been written to each side so far.
