@@ -237,10 +237,8 @@ func (d *Daemon) estate(engine native) ([]handover.Item, error) {
 		return nil
 	}
 	var problems []error
-	sockets, err := engine.Sockets()
-	problems = append(problems, err)
-	for at, fd := range sockets {
-		items = append(items, handover.Item{Kind: socketItem, Body: text(serviceSocket + at), Descriptors: []int{fd}})
+	for at, socket := range engine.Sockets() {
+		problems = append(problems, add(serviceSocket+at, socket))
 	}
 	for name, listener := range map[string]net.Listener{adminSocket + d.cfg.Admin: d.admin, d.controlName(): d.door} {
 		if tcp, is := listener.(*net.TCPListener); is {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -42,14 +43,25 @@ func newDoor(socket *net.TCPListener) (*door, error) {
 	return d, nil
 }
 
-// set runs a function on the socket.
-func (o *door) set(f func(fd uintptr) error) {
+// SyscallConn gives access to the descriptor.
+func (o *door) SyscallConn() (syscall.RawConn, error) { return o, nil }
+
+// Control runs a function on the descriptor, which stays open meanwhile.
+func (o *door) Control(f func(fd uintptr)) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.fd >= 0 {
-		_ = f(uintptr(o.fd))
+	if o.fd < 0 {
+		return net.ErrClosed
 	}
+	f(uintptr(o.fd))
+	return nil
 }
+
+// Read and Write are what a listening socket has not.
+func (o *door) Read(func(uintptr) bool) error { return syscall.EINVAL }
+
+// Write is like Read.
+func (o *door) Write(func(uintptr) bool) error { return syscall.EINVAL }
 
 func (o *door) close() {
 	o.mu.Lock()
@@ -69,22 +81,7 @@ func (o *door) shut() {
 	}
 }
 
-// pause and resume have nothing to do here: take sees halt.
-func (o *door) pause()  {}
-func (o *door) resume() {}
-
-// duplicate gives a descriptor of the socket that is the caller's.
-func (o *door) duplicate() (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.fd < 0 {
-		return -1, net.ErrClosed
-	}
-	return unix.FcntlInt(uintptr(o.fd), unix.F_DUPFD_CLOEXEC, 0)
-}
-
-// take has clients taken and led until there is no room for another one, or halt ends it, which is no error. No client is taken
-// after it has returned.
+// take has clients taken and led until there is no room for another one, or halt is closed, which are no errors.
 func (l *listener) take(halt <-chan struct{}) error {
 	o := l.door
 	if err := o.open(&l.engine.relay, l.admitAll); err != nil {
@@ -94,13 +91,16 @@ func (l *listener) take(halt <-chan struct{}) error {
 	case err := <-o.stopped:
 		return err
 	case <-halt:
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		o.shut()
-		return nil
 	case <-l.closed:
-		return net.ErrClosed
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.shut()
+	select {
+	case <-o.stopped: // at the same time
+	default:
+	}
+	return nil
 }
 
 // open has arrived called, with o.mu held, when clients wait.
@@ -109,10 +109,6 @@ func (o *door) open(r *relay.Relay, arrived func()) error {
 	defer o.mu.Unlock()
 	if o.fd < 0 {
 		return net.ErrClosed
-	}
-	select {
-	case <-o.stopped: // of a take that was halted at that moment
-	default:
 	}
 	var err error
 	if o.watch, err = r.Prepare(func(bool) {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/handover"
@@ -157,22 +158,15 @@ func (e *Engine) offered() []*dispatcher {
 	return all
 }
 
-// Sockets gives a descriptor of each listening socket, by the address (ip:port, with * for every address). They are the caller's.
-func (e *Engine) Sockets() (map[string]int, error) {
+// Sockets are the listening sockets, by their addresses (ip:port, with * for every address). They stay the Engine's.
+func (e *Engine) Sockets() map[string]syscall.Conn {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	all := make(map[string]int, len(e.listeners))
+	all := make(map[string]syscall.Conn, len(e.listeners))
 	for at, l := range e.listeners {
-		fd, err := l.door.duplicate()
-		if err != nil {
-			for _, other := range all {
-				relay.Discard(other)
-			}
-			return nil, fmt.Errorf("the socket of %s: %w", at, err)
-		}
-		all[at.String()] = fd
+		all[at.String()] = l.door
 	}
-	return all, nil
+	return all
 }
 
 // errHandingOver is why clients are led no further while an Engine is Frozen.
@@ -222,8 +216,8 @@ func (e *Engine) Freeze() (*Frozen, error) {
 	for _, d := range e.dispatchers {
 		d.gone(errHandingOver)
 		d.mu.Lock()
-		d.recall()
 		d.dismiss()
+		d.recall()
 		d.mu.Unlock()
 	}
 	stopped := make(chan struct{})
@@ -490,7 +484,8 @@ func (e *Engine) takeOver(item handover.Item, known Standing) error {
 			e.relay.Start(pair, nil).Abort(fmt.Errorf("service %s is no longer offered here", h.Service))
 			return nil
 		}
-		client, _ := netip.ParseAddrPort(h.Client) // for people
+		// Only the log names it.
+		client, _ := netip.ParseAddrPort(h.Client)
 		d.adopt(&session{member: h.Member, address: h.Address, client: client, began: h.Began, moved: h.Moved, movedAt: h.MovedAt,
 			epoch: known[h.Service][h.Member].Epoch}, pair)
 	case clientItem:
@@ -517,16 +512,14 @@ func (e *Engine) takeOver(item handover.Item, known Standing) error {
 func (e *Engine) keepParts() {
 	for text, socket := range e.cfg.Inherited {
 		at, err := parsePlace(text)
-		whole := covering(at, e.listeners)
-		if err != nil || whole == nil {
-			_ = socket.Close()
+		if whole := covering(at, e.listeners); err == nil && whole != nil {
+			if l, err := newListener(e, at, socket); err == nil {
+				e.listeners[at] = l
+				l.lead(whole.serves.Load())
+			}
 			continue
 		}
-		// If it can't be, there is no client of it that the other one wouldn't get.
-		if l, err := newListener(e, at, socket); err == nil {
-			l.lead(whole.serves.Load())
-			e.listeners[at] = l
-		}
+		_ = socket.Close()
 	}
 	e.cfg.Inherited = nil
 }

@@ -47,9 +47,9 @@ func inherit(t testing.TB, r *rig, cfg Config, endpoints ...Endpoint) *rig {
 	t.Helper()
 	var items []handover.Item
 	var names []string
-	sockets, err := r.Sockets()
-	must(t, err)
-	for at, fd := range sockets {
+	for at, socket := range r.Sockets() {
+		fd, err := handover.Duplicate(socket)
+		must(t, err)
 		defer relay.Discard(fd)
 		items, names = append(items, handover.Item{Kind: "socket", Descriptors: []int{fd}}), append(names, at)
 	}
@@ -401,11 +401,8 @@ func TestSuccessorOfAnotherPlace(t *testing.T) {
 	r.commit(t, Endpoint{"pg-test", def, board, 0})
 	places := func(r *rig) []string {
 		var all []string
-		sockets, err := r.Sockets()
-		must(t, err)
-		for at, fd := range sockets {
+		for at := range r.Sockets() {
 			all = append(all, at)
-			relay.Discard(fd)
 		}
 		slices.Sort(all)
 		return all

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -243,7 +242,6 @@ func (l *listener) pause() {
 	if l.halt != nil {
 		close(l.halt)
 		l.halt = nil
-		l.door.pause()
 	}
 }
 
@@ -254,7 +252,7 @@ func (l *listener) accept(halt <-chan struct{}) {
 	backOff, failed := time.Duration(0), time.Time{}
 	for l.waitForRoom(halt) {
 		err := l.take(halt)
-		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) { // handOver or pause has been at work
+		if err == nil {
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {

@@ -206,7 +206,6 @@ func (e *Engine) startAccepting(l *listener) {
 	if l.halt == nil {
 		halt := make(chan struct{})
 		l.halt = halt
-		l.door.resume()
 		e.accepting.Go(func() { l.accept(halt) })
 	}
 }

@@ -30,8 +30,8 @@ func takeOver(at place, leaving []*listener) (*net.TCPListener, error) {
 		return func(fd uintptr) error { return unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, on) }
 	}
 	for _, own := range leaving {
-		own.door.set(share(1))
-		defer own.door.set(share(0))
+		apply(own.door, share(1))
+		defer apply(own.door, share(0))
 	}
 	socket, err := listenOn(at, share(1))
 	if err != nil {
@@ -45,7 +45,7 @@ func takeOver(at place, leaving []*listener) (*net.TCPListener, error) {
 	return socket, nil
 }
 
-func apply(socket *net.TCPListener, set func(fd uintptr) error) {
+func apply(socket syscall.Conn, set func(fd uintptr) error) {
 	raw, err := socket.SyscallConn()
 	if err != nil {
 		return

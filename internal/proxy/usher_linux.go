@@ -428,7 +428,6 @@ func (u *usher) walk(err error) {
 		d.mu.Lock()
 		d.leave()
 		d.mu.Unlock()
-		d.engine.leading.Done()
 		return
 	}
 	c.conn = conn

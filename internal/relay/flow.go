@@ -376,6 +376,7 @@ func (f *Flow) Detach() (Pair, bool) {
 		return Pair{}, false
 	}
 	f.over = true
+	f.loop.lent.Store(true)
 	f.leave()
 	p := Pair{
 		Client: f.client.fd, Server: f.server.fd, ClientEnded: f.client.readOver, ServerEnded: f.server.readOver,
@@ -410,8 +411,13 @@ func (f *Flow) conclude() {
 	f.give(&f.client)
 	f.give(&f.server)
 	if f.stepping && f.cause == nil && !f.aborted {
-		f.loop.forget(&f.client)
-		f.loop.forget(&f.server)
+		if f.loop.lent.Load() {
+			f.client.unwatch()
+			f.server.unwatch()
+		} else {
+			f.loop.forget(&f.client)
+			f.loop.forget(&f.server)
+		}
 		f.loop.left()
 		f.ripe = true
 		return
@@ -437,8 +443,8 @@ func (f *Flow) close() {
 		finish(client, DrainLimit)
 		finish(server, DrainLimit)
 	default:
-		hangUp(client)
-		hangUp(server)
+		closeAtOnce(client)
+		closeAtOnce(server)
 	}
 	if f.end != nil {
 		f.end(End{Cause: f.cause, ServerBroke: !f.aborted && f.server.broke, ToServer: f.server.moved, ToClient: f.client.moved})

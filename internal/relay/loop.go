@@ -83,6 +83,9 @@ type loop struct {
 	// wake is an eventfd(2) that ends the loop.
 	wake  int
 	ended chan struct{}
+	// lent is set once a socket was handed out (see Flow.Detach): with another descriptor of a socket somewhere the kernel tells
+	// of it even after ours was closed, unless it was told not to.
+	lent atomic.Bool
 	// flows are those that haven't left.
 	flows sync.WaitGroup
 	// sides finds a socket by its descriptor. Pages of it are made as they are needed.

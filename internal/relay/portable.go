@@ -253,14 +253,14 @@ func (f *Flow) close() {
 	client, server := f.client.conn, f.server.conn
 	switch {
 	case aborted:
-		cutOff(server, 0)
+		hangUp(server, 0)
 		retire(client, time.Until(drainBy))
 	case f.client.broke.Load():
-		cutOff(client, 0)
-		cutOff(server, DrainLimit)
+		hangUp(client, 0)
+		hangUp(server, DrainLimit)
 	case f.server.broke.Load():
-		cutOff(server, 0)
-		cutOff(client, DrainLimit)
+		hangUp(server, 0)
+		hangUp(client, DrainLimit)
 	case cause != nil:
 		retire(client, DrainLimit)
 		retire(server, DrainLimit)
@@ -282,8 +282,8 @@ func descriptorOf(conn *net.TCPConn) int {
 	return own
 }
 
-// cutOff closes a connection with RST, after waiting up to limit for the peer to get what was written; the rest is dropped.
-func cutOff(conn *net.TCPConn, limit time.Duration) {
+// hangUp closes a connection with RST, after waiting up to limit for the peer to get what was written; the rest is dropped.
+func hangUp(conn *net.TCPConn, limit time.Duration) {
 	delivered(descriptorOf(conn), limit)
 	_ = conn.SetLinger(0)
 	_ = conn.Close()

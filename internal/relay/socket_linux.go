@@ -66,12 +66,12 @@ func transfer(call uintptr, fd int, p []byte, flags uintptr) (int, syscall.Errno
 	}
 }
 
-// endStream is shutdown(2) of our stream, and hangUp close(2), where neither waits: they don't tell the scheduler either.
+// endStream is shutdown(2) of our stream, and closeAtOnce close(2), where neither waits: they don't tell the scheduler either.
 func endStream(fd int) {
 	_, _, _ = unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
 }
 
-func hangUp(fd int) {
+func closeAtOnce(fd int) {
 	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
 }
 
