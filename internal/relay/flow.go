@@ -63,6 +63,7 @@ func (r *Relay) Start(pair Pair, end func(End)) *Flow {
 	f, err := r.Prepare(nil)
 	if err != nil {
 		f = &Flow{cause: err}
+		f.client.flow, f.server.flow = f, f
 	}
 	f.Begin(pair, end)
 	return f
@@ -77,8 +78,8 @@ func (f *Flow) Begin(pair Pair, end func(End)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.end, f.happened = end, nil
-	f.client.begin(f, pair.Client, pair.ClientEnded, pair.ToClient, pair.SentToClient)
-	f.server.begin(f, pair.Server, pair.ServerEnded, pair.ToServer, pair.SentToServer)
+	f.client.begin(pair.Client, pair.ClientEnded, pair.ToClient, pair.SentToClient)
+	f.server.begin(pair.Server, pair.ServerEnded, pair.ToServer, pair.SentToServer)
 	if f.loop == nil {
 		f.conclude()
 		return
@@ -88,8 +89,8 @@ func (f *Flow) Begin(pair Pair, end func(End)) {
 	f.settle()
 }
 
-func (s *side) begin(f *Flow, fd int, ended bool, pending []byte, moved int64) {
-	s.flow, s.fd, s.readOver, s.pending, s.moved = f, fd, ended, pending, moved
+func (s *side) begin(fd int, ended bool, pending []byte, moved int64) {
+	s.fd, s.readOver, s.pending, s.moved = fd, ended, pending, moved
 }
 
 // Bytes gives how many bytes have been written to each side so far.
