@@ -14,6 +14,9 @@
 // of the Board ends sessions whose server left the service or whose state.Health.Epoch rose. A client that no server takes
 // in time gets PostgreSQL's own error (SQLSTATE 57P03) with each server's reason (refusal.go).
 //
+// On Linux clients go this way in the relay's loops, which also accept them (door_linux.go), as long as nothing is in the way
+// (usher_linux.go); a goroutine for each client is for all else.
+//
 // Services that aren't PostgreSQL's (raw.go) go the same way, except that nobody is heard: whoever is accepted is connected
 // at once, and closed without a word where PostgreSQL's clients would get an error.
 //

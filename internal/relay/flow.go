@@ -65,6 +65,7 @@ func (r *Relay) Start(pair Pair, end func(End)) *Flow {
 	f, err := r.Prepare(nil)
 	if err != nil {
 		f = &Flow{cause: err}
+		f.client.flow, f.server.flow = f, f
 	}
 	f.Begin(pair, end)
 	return f
@@ -79,8 +80,8 @@ func (f *Flow) Begin(pair Pair, end func(End)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.end, f.happened = end, nil
-	f.client.begin(f, pair.Client, pair.ClientEnded, pair.ToClient, pair.SentToClient)
-	f.server.begin(f, pair.Server, pair.ServerEnded, pair.ToServer, pair.SentToServer)
+	f.client.begin(pair.Client, pair.ClientEnded, pair.ToClient, pair.SentToClient)
+	f.server.begin(pair.Server, pair.ServerEnded, pair.ToServer, pair.SentToServer)
 	if f.loop == nil {
 		f.conclude()
 		return
@@ -91,11 +92,7 @@ func (f *Flow) Begin(pair Pair, end func(End)) {
 	f.noticeErrors()
 }
 
-func (s *side) begin(f *Flow, fd int, ended bool, pending []byte, moved int64) {
-	if s.flow == nil {
-		// A loop that the flow was prepared in reads it without the lock.
-		s.flow = f
-	}
+func (s *side) begin(fd int, ended bool, pending []byte, moved int64) {
 	s.fd, s.readOver, s.pending, s.moved = fd, ended, pending, moved
 }
 

@@ -39,8 +39,7 @@ func (r *Relay) join() (*loop, error) {
 	if r.closed {
 		return nil, ErrClosed
 	}
-	// While every processor of the runtime's waits in a system call, its monitor wakes up every 20 microseconds to take one
-	// back: with one left over there is nothing to take.
+	// A loop that is busy keeps one of the runtime's processors: one is left for everything else.
 	for len(r.loops) < max(1, runtime.GOMAXPROCS(0)-1) {
 		l, err := newLoop()
 		if err != nil && len(r.loops) > 0 {

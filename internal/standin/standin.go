@@ -34,12 +34,20 @@ type Service struct {
 	Options string
 }
 
-// Patroni answers every check as the Patroni of a primary does (the fields of GET /patroni in its REST API's
-// documentation).
+// Patroni answers checks as the Patroni of a primary does that runs (its REST API's documentation, "Health check endpoints" and
+// "Monitoring endpoint").
 func Patroni() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status := http.StatusServiceUnavailable
+		switch r.URL.Path {
+		case "/", "/primary", "/master", "/leader", "/read-write", "/read-only", "/health", "/patroni":
+			status = http.StatusOK
+		}
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, `{"state": "running", "role": "master", "timeline": 1, "patroni": {"version": "3.0.2", "scope": "`+Cluster+`"}}`)
+		w.WriteHeader(status)
+		if r.Method == http.MethodGet {
+			_, _ = io.WriteString(w, `{"state": "running", "role": "primary", "server_version": 150000, "timeline": 1, "patroni": {"version": "3.0.2", "scope": "`+Cluster+`"}}`)
+		}
 	})
 }
 
