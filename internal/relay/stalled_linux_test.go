@@ -27,13 +27,17 @@ func TestStalledFlowsAreBounded(t *testing.T) {
 	for i := range stages {
 		stages[i] = set(t, nil, nil)
 		for side, conn := range []*net.TCPConn{stages[i].client, stages[i].server} {
-			must(t, conn.SetWriteDeadline(time.Now().Add(time.Second)))
 			writing.Go(func() {
-				n, err := io.Copy(conn, neverEnding{})
-				if !errors.Is(err, os.ErrDeadlineExceeded) {
-					t.Errorf("wrote %d bytes to a reader that doesn't read: %v", n, err)
+				// It has stalled once nothing has gone on for a while.
+				for n := int64(1); n > 0; {
+					_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
+					var err error
+					if n, err = io.Copy(conn, neverEnding{}); !errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Errorf("wrote %d bytes to a reader that doesn't read: %v", n, err)
+						return
+					}
+					brought[side].Add(n)
 				}
-				brought[side].Add(n)
 			})
 		}
 	}
