@@ -24,10 +24,9 @@ import (
 	"github.com/pgporter/pgporter/internal/sandbox"
 )
 
-// TestBytes has PostgreSQL's own programs do through the services what nobody may alter on the way: TLS, replication, change
+// allBytes has PostgreSQL's own programs do through the services what nobody may alter on the way: TLS, replication, change
 // capture, bulk loads, dumps. What comes out is compared with what the server itself has.
-func TestBytes(t *testing.T) {
-	t.Parallel()
+func allBytes(t *testing.T) {
 	c := up(t, 64, sandbox.Config{Members: 2, TLS: true})
 	one, two := c.member(1), c.member(2)
 	c.expect(10*time.Second, serves{primary, []instance{at(one, false)}}, serves{replica, []instance{at(two, true)}})

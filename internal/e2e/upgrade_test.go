@@ -29,11 +29,10 @@ import (
 	"github.com/pgporter/pgporter/internal/sandbox"
 )
 
-// TestUpgrade has pgporters take over from each other on the node that clients use: with fifty clients of pgbench that stay
+// upgradesUnderLoad has pgporters take over from each other on the node that clients use: with fifty clients of pgbench that stay
 // and some that come and go, with questions for names and for the status without a pause, with a stream of 2 GB, and in ways
 // that can't work.
-func TestUpgrade(t *testing.T) {
-	t.Parallel()
+func upgradesUnderLoad(t *testing.T) {
 	const names = "5363"
 	systemd := hearNotices(t)
 	c := up(t, 97, sandbox.Config{BinaryArgs: []string{"--dns=*:" + names}, BinaryEnv: []string{"NOTIFY_SOCKET=" + systemd.path}})
