@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
+	"github.com/pgporter/pgporter/internal/api"
 	"github.com/pgporter/pgporter/internal/load"
 	"github.com/pgporter/pgporter/internal/sandbox"
 )
@@ -29,7 +31,7 @@ func sandboxLoad(dir *string) *cobra.Command {
 connects and writes failed, and how long the last gap between two writes was. It goes on until Ctrl-C.
 
 SERVICE is primary (through PgBouncer; the default) or default (straight to PostgreSQL). On a terminal keys switch over,
-kill and bring back; pgporter sandbox switchover, kill and start do the same from anywhere.`,
+kill, bring back and upgrade; pgporter sandbox switchover, kill and start do the same from anywhere.`,
 		Example: `  pgporter sandbox load
   pgporter sandbox load default --via 2`,
 		Args: cobra.MaximumNArgs(1),
@@ -152,6 +154,7 @@ const keysHelp = `
   p  kill -9 the primary's PostgreSQL: its Patroni starts it again
   k  kill -9 the primary's Patroni and PostgreSQL: the others elect a new primary once its leader key has expired
   b  bring back what was killed
+  u  upgrade the pgporter that is written through: a new process takes over, and nothing is to be seen of it
 `
 
 // listen does what keys say, one thing at a time, until ctx ends.
@@ -196,8 +199,21 @@ func (l *show) order(key byte) (string, func(context.Context) error) {
 		return "kill", func(ctx context.Context) error { return l.kill(ctx, "/patroni", "/postgres") }
 	case 'b':
 		return "return", l.bringBack
+	case 'u':
+		return "upgrade", l.upgrade
 	}
 	return "", nil
+}
+
+// upgrade has a new process take over from the pgporter that is written through.
+func (l *show) upgrade(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, upgradeTimeout)
+	defer cancel()
+	before, after, err := upgrade(ctx, api.Client{Address: net.JoinHostPort(l.access.Host, api.DefaultPort)})
+	if err == nil {
+		fmt.Fprintln(l.screen, upgraded(before, after))
+	}
+	return err
 }
 
 func (l *show) kill(ctx context.Context, parts ...string) error {

@@ -188,6 +188,11 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 	}
 	fmt.Fprintf(w, "pgporter %s (pid %d) serves %s, up %s, configuration %d of %s%s\n", s.Version, s.PID, where,
 		age(s.Now.Sub(s.Started)), s.Config.Generation, s.Config.Loaded.Local().Format("15:04:05"), sent)
+	if u := s.Upgrade; u != nil && u.Problem == "" {
+		fmt.Fprintf(w, "took over from %s (pid %d) %s ago: %s, %s\n", u.Version, u.PID, age(s.Now.Sub(u.At)), plural(u.Sessions, "session"), plural(u.Clients, "waiting client"))
+	} else if u != nil {
+		fmt.Fprintf(w, "%s %s\n", paint(fmt.Sprintf("the upgrade of %s was in vain:", u.At.Local().Format("15:04:05")), red), u.Problem)
+	}
 	for _, a := range s.Config.Assumed {
 		fmt.Fprintf(w, "assumed: %s\n", a)
 	}

@@ -43,14 +43,22 @@ upgrade waits for the outcome. The new process has another number; systemd is to
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "pgporter %s (pid %d) has taken over from %s (pid %d): %s, %s\n", after.Version, after.PID, before.Version, before.PID,
-				plural(after.Upgrade.Sessions, "session"), plural(after.Upgrade.Clients, "waiting client"))
+			fmt.Fprintln(c.OutOrStdout(), upgraded(before, after))
 			return nil
 		},
 	}
 	c.Flags().StringVar(&admin, "admin", "", "the `ADDRESS[:PORT]` where the running pgporter tells its status (default: 127.0.0.1:"+api.DefaultPort+")")
-	c.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the outcome, as `TIME`")
+	c.Flags().DurationVar(&timeout, "timeout", upgradeTimeout, "how long to wait for the outcome, as `TIME`")
 	return c
+}
+
+// upgradeTimeout is longer than a pgporter takes to find out that it can't be upgraded.
+const upgradeTimeout = time.Minute
+
+// upgraded says in words what an upgrade came to.
+func upgraded(before, after *api.Status) string {
+	return fmt.Sprintf("pgporter %s (pid %d) has taken over from %s (pid %d): %s, %s", after.Version, after.PID, before.Version, before.PID,
+		plural(after.Upgrade.Sessions, "session"), plural(after.Upgrade.Clients, "waiting client"))
 }
 
 // upgrade has the pgporter that a client asks replaced, and gives what it said before and what its successor says.
