@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -274,4 +275,12 @@ func localAddresses() ([]string, error) {
 		local = append(local, address)
 	}
 	return local, nil
+}
+
+// spareProcessor gives the runtime one processor more than there are, unless the operator says how many it has. The relay's
+// loops keep all but one of them while they are busy: so there is a loop for each real one, and everything else has its own.
+func spareProcessor() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	}
 }

@@ -111,7 +111,7 @@ func (o *door) open(r *relay.Relay, arrived func()) error {
 		return net.ErrClosed
 	}
 	var err error
-	if o.watch, err = r.Prepare(func(bool) {
+	if o.watch, err = r.Prepare(nil, func(bool) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		if o.watch != nil {
@@ -140,7 +140,7 @@ func (l *listener) admitAll() {
 		if room {
 			var from netip.AddrPort
 			if fd, from, err = acceptFrom(l.door.fd); err == nil {
-				d.usher(fd, from)
+				d.usher(fd, from, l.door.watch)
 				continue
 			}
 		}

@@ -60,8 +60,8 @@ const (
 // hearPatience is how long a client's first packet is waited for without a goroutine.
 const hearPatience = 100 * time.Millisecond
 
-// usher takes charge of a client.
-func (d *dispatcher) usher(fd int, from netip.AddrPort) {
+// usher takes charge of a client, in the loop of the flow that told of it.
+func (d *dispatcher) usher(fd int, from netip.AddrPort, near *relay.Flow) {
 	u := &usher{d: d, fd: fd, server: -1}
 	u.from = from
 	u.mu.Lock()
@@ -79,7 +79,7 @@ func (d *dispatcher) usher(fd int, from netip.AddrPort) {
 	}
 	d.mu.Unlock()
 	var err error
-	if u.flow, err = d.engine.relay.Prepare(u.happened); err != nil {
+	if u.flow, err = d.engine.relay.Prepare(near, u.happened); err != nil {
 		u.fall(nil)
 		return
 	}

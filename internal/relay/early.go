@@ -9,8 +9,10 @@ import "golang.org/x/sys/unix"
 // which. happened must not block. Nothing but the methods in this file and Begin may be called until then.
 //
 // So whoever opens many connections needs no goroutine for each, and nobody is to be woken up when one begins.
-func (r *Relay) Prepare(happened func(server bool)) (*Flow, error) {
-	l, err := r.join()
+//
+// It begins in the loop of another flow, near, if there is one: whoever is called by that one stays on the same thread.
+func (r *Relay) Prepare(near *Flow, happened func(server bool)) (*Flow, error) {
+	l, err := r.join(near)
 	if err != nil {
 		return nil, err
 	}
