@@ -96,6 +96,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 }
 
 func run(c *cobra.Command, f runFlags) (err error) {
+	spareProcessor()
 	logger, err := newLogger(c, f)
 	if err != nil {
 		return err
