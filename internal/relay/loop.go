@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Relay carries flows, by a loop for each processor but one (and at least one). The zero Relay is ready: its loops begin with its first flow. Close
+// Relay carries flows, by a loop for each of the runtime's processors but one (and at least one). The zero Relay is ready: its loops begin with its first flow. Close
 // ends them.
 type Relay struct {
 	ids  atomic.Uint32
