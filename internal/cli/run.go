@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -95,6 +96,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 }
 
 func run(c *cobra.Command, f runFlags) (err error) {
+	spareProcessor()
 	logger, err := newLogger(c, f)
 	if err != nil {
 		return err
@@ -274,4 +276,12 @@ func localAddresses() ([]string, error) {
 		local = append(local, address)
 	}
 	return local, nil
+}
+
+// spareProcessor gives the runtime one processor more than there are, unless the operator says how many it has. The relay's
+// loops keep all but one of them while they are busy: so there is a loop for each real one, and everything else has its own.
+func spareProcessor() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	}
 }

@@ -67,6 +67,17 @@ func (b *berths) add(n int) {
 	}
 }
 
+// reserve takes a berth if there is one.
+func (b *berths) reserve() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.taken >= b.most {
+		return false
+	}
+	b.taken++
+	return true
+}
+
 // census is how many clients a service has, as a part of all that the engine has. Its owner's lock guards n.
 type census struct {
 	n  int
@@ -76,4 +87,13 @@ type census struct {
 func (c *census) add(n int) {
 	c.n += n
 	c.of.add(n)
+}
+
+// reserve is add(1) if the engine has a berth.
+func (c *census) reserve() bool {
+	if !c.of.reserve() {
+		return false
+	}
+	c.n++
+	return true
 }

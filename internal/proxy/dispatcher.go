@@ -32,8 +32,8 @@ type dispatcher struct {
 	mu       sync.Mutex
 	picker   balance.Picker
 	sessions map[*session]struct{}
-	// clients are all that were accepted and haven't left: sessions, and those being led, held or refused. tickets counts
-	// all that ever came.
+	// clients are all that were accepted and haven't left: sessions, and those being led, held or refused. tickets
+	// numbers them in the order in which they come.
 	clients census
 	tickets uint64
 	// ushers lead the clients that are on their way to a session and have no goroutine; sweeping says that somebody looks at

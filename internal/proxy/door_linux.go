@@ -4,7 +4,6 @@ package proxy
 
 import (
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"syscall"
@@ -17,11 +16,12 @@ import (
 // door is a listening socket of ours. The runtime doesn't have it: it would wake up a thread of its own for each client,
 // which one of the relay's loops takes here.
 type door struct {
-	mu sync.Mutex
+	// mu is held for reading by a loop that takes clients.
+	mu sync.RWMutex
 	// fd is -1 once the door is closed.
 	fd int
-	// watch tells of clients that wait; nil while nobody is to be taken.
-	watch *relay.Flow
+	// watches tell of clients that wait, one in each loop; nil while nobody is to be taken.
+	watches []*relay.Flow
 	// stopped gets why no more are taken.
 	stopped chan error
 }
@@ -75,10 +75,10 @@ func (o *door) close() {
 
 // shut takes no more clients. o.mu is held.
 func (o *door) shut() {
-	if o.watch != nil {
-		o.watch.Drop()
-		o.watch = nil
+	for _, w := range o.watches {
+		w.Drop()
 	}
+	o.watches = nil
 }
 
 // take has clients taken and led until there is no room for another one, or halt is closed, which are no errors.
@@ -103,53 +103,57 @@ func (l *listener) take(halt <-chan struct{}) error {
 	return nil
 }
 
-// open has arrived called, with o.mu held, when clients wait.
-func (o *door) open(r *relay.Relay, arrived func()) error {
+// open has clients that wait taken by arrived, which says whether that is over, and why.
+func (o *door) open(r *relay.Relay, arrived func(near *relay.Flow) (over bool, err error)) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.fd < 0 {
 		return net.ErrClosed
 	}
-	var err error
-	if o.watch, err = r.Prepare(func(bool) {
+	o.watches, err = r.WatchListener(o.fd, func(near *relay.Flow) {
+		o.mu.RLock()
+		over, err := false, error(nil)
+		if o.watches != nil {
+			over, err = arrived(near)
+		}
+		o.mu.RUnlock()
+		if !over {
+			return
+		}
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		if o.watch != nil {
-			arrived()
+		if o.watches != nil {
+			o.shut()
+			o.stopped <- err
 		}
-	}); err != nil {
-		return err
-	}
-	if err := o.watch.Watch(o.fd); err != nil {
-		o.shut()
-		return os.NewSyscallError("epoll_ctl", err)
-	}
-	return nil
+	})
+	return err
 }
 
 // mostAtOnce is how many clients are taken before sessions have their turn again.
 const mostAtOnce = 32
 
-// admitAll takes clients that wait. The door's lock is held.
-func (l *listener) admitAll() {
+// admitAll takes clients that wait, until there is no room for one or none can be taken. The door's lock is held for reading.
+func (l *listener) admitAll(near *relay.Flow) (over bool, err error) {
 	for range mostAtOnce {
 		d := l.serves.Load()
-		room, _ := l.room()
-		var fd int
-		var err error
-		if room {
-			var from netip.AddrPort
-			if fd, from, err = acceptFrom(l.door.fd); err == nil {
-				d.usher(fd, from)
-				continue
+		ticket, room := d.reserve()
+		if !room {
+			return true, nil
+		}
+		fd, from, err := acceptFrom(l.door.fd)
+		if err != nil {
+			d.mu.Lock()
+			d.leave()
+			d.mu.Unlock()
+			if err == errNothingYet {
+				return false, nil
 			}
+			return true, err
 		}
-		if err != errNothingYet {
-			l.door.shut()
-			l.door.stopped <- err
-		}
-		return
+		d.usher(fd, from, ticket, near)
 	}
+	return false, nil
 }
 
 // drain takes the clients that wait now, and nobody afterwards.

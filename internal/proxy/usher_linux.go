@@ -61,18 +61,15 @@ const (
 // hearPatience is how long a client's first packet is waited for without a goroutine.
 const hearPatience = 100 * time.Millisecond
 
-// usher takes charge of a client.
-func (d *dispatcher) usher(fd int, from netip.AddrPort) {
+// usher takes charge of a client that has a place, in the loop of the flow that told of it.
+func (d *dispatcher) usher(fd int, from netip.AddrPort, ticket uint64, near *relay.Flow) {
 	u := &usher{d: d, fd: fd, server: -1}
-	u.from = from
+	u.from, u.ticket = from, ticket
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	d.engine.serving.Add(1)
 	d.engine.leading.Add(1)
 	d.mu.Lock()
-	d.clients.add(1)
-	d.tickets++
-	u.ticket = d.tickets
 	d.ushers[u] = struct{}{}
 	if !d.sweeping {
 		d.sweeping = true
@@ -80,7 +77,7 @@ func (d *dispatcher) usher(fd int, from netip.AddrPort) {
 	}
 	d.mu.Unlock()
 	var err error
-	if u.flow, err = d.engine.relay.Prepare(u.happened); err != nil {
+	if u.flow, err = d.engine.relay.Prepare(near, u.happened); err != nil {
 		u.fall(nil)
 		return
 	}
@@ -91,6 +88,17 @@ func (d *dispatcher) usher(fd int, from netip.AddrPort) {
 	}
 	u.limit(hearPatience)
 	u.hear()
+}
+
+// reserve keeps a place for a client, if there is room, and gives it its ticket. Who has no use for it leaves.
+func (d *dispatcher) reserve() (ticket uint64, room bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if limit := d.endpoint().Definition.MaxConn; limit > 0 && d.clients.n >= limit || !d.clients.reserve() {
+		return 0, false
+	}
+	d.tickets++
+	return d.tickets, true
 }
 
 // happened goes on after something happened on a socket.

@@ -9,8 +9,10 @@ import "golang.org/x/sys/unix"
 // which. happened must not block. Nothing but the methods in this file and Begin may be called until then.
 //
 // So whoever opens many connections needs no goroutine for each, and nobody is to be woken up when one begins.
-func (r *Relay) Prepare(happened func(server bool)) (*Flow, error) {
-	l, err := r.join()
+//
+// It begins in the loop of another flow, near, if there is one: whoever is called by that one stays on the same thread.
+func (r *Relay) Prepare(near *Flow, happened func(server bool)) (*Flow, error) {
+	l, err := r.join(near)
 	if err != nil {
 		return nil, err
 	}
@@ -27,9 +29,38 @@ func (f *Flow) AwaitClient(fd int) error { return f.expect(&f.client, fd, everyt
 // AwaitServer is AwaitClient for the other side.
 func (f *Flow) AwaitServer(fd int) error { return f.expect(&f.server, fd, everything) }
 
-// Watch is AwaitServer, but tells of what can be taken from the socket (bytes, its end, or clients of one that listens) again and
-// again until it was taken: what a flow goes on to wait for when it begins.
+// Watch is AwaitServer, but tells of what can be taken from the socket again and again until it was taken: what a flow goes on
+// to wait for when it begins.
 func (f *Flow) Watch(fd int) error { return f.expect(&f.server, fd, unix.EPOLLIN) }
+
+// WatchListener has every loop tell of clients that wait at a listening socket, one of the loops at a time as a rule
+// (EPOLLEXCLUSIVE). waiting gets the flow that is near; dropping all that are given ends it.
+func (r *Relay) WatchListener(fd int, waiting func(near *Flow)) ([]*Flow, error) {
+	var all []*Flow
+	first, err := r.Prepare(nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	loops := r.loops
+	r.mu.Unlock()
+	first.Drop()
+	for _, l := range loops {
+		f, err := r.Prepare(&Flow{loop: l}, nil)
+		if err == nil {
+			f.happened = func(bool) { waiting(f) }
+			all = append(all, f)
+			err = f.expect(&f.server, fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE)
+		}
+		if err != nil {
+			for _, f := range all {
+				f.Drop()
+			}
+			return nil, err
+		}
+	}
+	return all, nil
+}
 
 const everything = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
 

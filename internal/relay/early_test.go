@@ -22,7 +22,7 @@ func TestPreparedFlow(t *testing.T) {
 	}
 	pair := Pair{Client: descriptor(t, ours), Server: descriptor(t, theirs)}
 	told := map[bool]chan struct{}{false: make(chan struct{}, 100), true: make(chan struct{}, 100)}
-	flow, err := relay.Prepare(func(server bool) { told[server] <- struct{}{} })
+	flow, err := relay.Prepare(nil, func(server bool) { told[server] <- struct{}{} })
 	must(t, err)
 	hears := func(server bool, want string) {
 		t.Helper()
@@ -74,7 +74,7 @@ func TestDroppedFlowLeavesItsSockets(t *testing.T) {
 	fd := descriptor(t, ours)
 	defer Discard(fd)
 	var own Relay
-	flow, err := own.Prepare(func(bool) { t.Error("told of something after the end") })
+	flow, err := own.Prepare(nil, func(bool) { t.Error("told of something after the end") })
 	must(t, err)
 	must(t, flow.AwaitClient(fd))
 	// The socket takes bytes, which it may have told of by now; that goes nowhere.

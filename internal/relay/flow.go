@@ -27,6 +27,8 @@ type Flow struct {
 	over bool
 	// stepping says that a loop moves the flow, ripe that this loop is to close it after the step.
 	stepping, ripe bool
+	// steps counts what a loop has done for the flow, up to lasts.
+	steps uint8
 	// aborted is set by Abort. The flow closes at drainBy at the latest then, and once the server was silent until quiet.
 	aborted        bool
 	drainBy, quiet time.Time
@@ -62,7 +64,7 @@ type side struct {
 // closes both sockets and calls end, once, from a goroutine of its own or of a loop's, which it must not hold up; nil is
 // allowed. Start never blocks, and end isn't called before it has returned.
 func (r *Relay) Start(pair Pair, end func(End)) *Flow {
-	f, err := r.Prepare(nil)
+	f, err := r.Prepare(nil, nil)
 	if err != nil {
 		f = &Flow{cause: err}
 		f.client.flow, f.server.flow = f, f
@@ -170,6 +172,11 @@ func (s *side) ready(id, events uint32, scratch *buffer) *buffer {
 		s.unwatch()
 		f.abandon(s, events)
 	}
+	if f.steps < lasts {
+		if f.steps++; f.steps == lasts {
+			f.move()
+		}
+	}
 	f.settle()
 	f.stepping = false
 	ripe := f.ripe
@@ -178,6 +185,20 @@ func (s *side) ready(id, events uint32, scratch *buffer) *buffer {
 		f.close()
 	}
 	return scratch
+}
+
+// lasts is after how many steps a flow is one that lasts.
+const lasts = 16
+
+// move takes the flow to the loop that is to carry it on.
+func (f *Flow) move() {
+	to := f.loop.relay.settleIn(f.loop)
+	if to != f.loop {
+		// What settles the step has the new one wait for both.
+		f.client.unwatch()
+		f.server.unwatch()
+		f.loop = to
+	}
 }
 
 // reads tells whether bytes are taken from a side now.
@@ -391,7 +412,7 @@ func (f *Flow) leave() {
 	if f.loop != nil {
 		f.client.unwatch()
 		f.server.unwatch()
-		f.loop.left()
+		f.loop.left(f)
 	}
 }
 
@@ -415,7 +436,7 @@ func (f *Flow) conclude() {
 			f.loop.forget(&f.client)
 			f.loop.forget(&f.server)
 		}
-		f.loop.left()
+		f.loop.left(f)
 		f.ripe = true
 		return
 	}

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Relay carries flows, by a loop for each processor but one (and at least one). The zero Relay is ready: its loops begin with its first flow. Close
+// Relay carries flows, by a loop for each of the runtime's processors but one (and at least one). The zero Relay is ready: its loops begin with its first flow. Close
 // ends them.
 type Relay struct {
 	ids  atomic.Uint32
@@ -32,8 +32,8 @@ const Detaches = true
 // ErrClosed is the cause of a flow's end that was to start on a closed Relay.
 var ErrClosed = errors.New("the relay is closed")
 
-// join gives the loop that the next flow is carried by.
-func (r *Relay) join() (*loop, error) {
+// join gives the loop that the next flow begins in: that of another one, if one is given.
+func (r *Relay) join(near *Flow) (*loop, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -48,11 +48,36 @@ func (r *Relay) join() (*loop, error) {
 		if err != nil {
 			return nil, err
 		}
+		l.relay = r
 		r.loops = append(r.loops, l)
 	}
 	l := r.loops[r.next.Add(1)%uint32(len(r.loops))]
+	if near != nil {
+		l = near.loop
+	}
 	l.flows.Add(1)
 	return l, nil
+}
+
+// settleIn has the loop with the fewest lasting flows carry one that has turned out to last, and gives that loop. Flows that are
+// over soon stay where they began: to lead each of them to another thread would cost more than it brings.
+func (r *Relay) settleIn(from *loop) *loop {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	to := from
+	if !r.closed {
+		for _, l := range r.loops {
+			if l.lasting.Load() < to.lasting.Load() {
+				to = l
+			}
+		}
+	}
+	to.lasting.Add(1)
+	if to != from {
+		to.flows.Add(1)
+		from.flows.Done()
+	}
+	return to
 }
 
 // Close waits until every flow has ended, which is the callers' business, and ends the loops. No flow starts afterwards.
@@ -85,8 +110,10 @@ type loop struct {
 	// lent is set once a socket was handed out (see Flow.Detach): with another descriptor of a socket somewhere the kernel tells
 	// of it even after ours was closed, unless it was told not to.
 	lent atomic.Bool
-	// flows are those that haven't left.
-	flows sync.WaitGroup
+	// flows are those that haven't left, lasting counts those of them that last.
+	flows   sync.WaitGroup
+	lasting atomic.Int32
+	relay   *Relay
 	// sides finds a socket by its descriptor. Pages of it are made as they are needed.
 	sides [1 << 10]atomic.Pointer[page]
 }
@@ -142,7 +169,12 @@ func (l *loop) discard() {
 }
 
 // left notes that a flow has left.
-func (l *loop) left() { l.flows.Done() }
+func (l *loop) left(f *Flow) {
+	if f.steps == lasts {
+		l.lasting.Add(-1)
+	}
+	l.flows.Done()
+}
 
 func (l *loop) run() {
 	defer close(l.ended)
