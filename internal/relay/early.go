@@ -10,7 +10,7 @@ import "golang.org/x/sys/unix"
 //
 // So whoever opens many connections needs no goroutine for each, and nobody is to be woken up when one begins.
 //
-// It begins in the loop of another flow, near, if there is one: whoever is called by that one stays on the same thread.
+// It begins in the loop of another flow, near, which hasn't begun, if there is one: whoever is called by that one stays on the same thread.
 func (r *Relay) Prepare(near *Flow, happened func(server bool)) (*Flow, error) {
 	l, err := r.join(near)
 	if err != nil {

@@ -172,12 +172,16 @@ func (s *side) ready(id, events uint32, scratch *buffer) *buffer {
 		s.unwatch()
 		f.abandon(s, events)
 	}
+	moved := false
 	if f.steps < lasts {
 		if f.steps++; f.steps == lasts {
-			f.move()
+			moved = f.move()
 		}
 	}
 	f.settle()
+	if moved {
+		f.noticeErrors()
+	}
 	f.stepping = false
 	ripe := f.ripe
 	f.mu.Unlock()
@@ -190,15 +194,17 @@ func (s *side) ready(id, events uint32, scratch *buffer) *buffer {
 // lasts is after how many steps a flow is one that lasts.
 const lasts = 16
 
-// move takes the flow to the loop that is to carry it on.
-func (f *Flow) move() {
+// move takes the flow to the loop that is to carry it on, and tells whether that is another one. What settles the step has that
+// one wait for both sides.
+func (f *Flow) move() bool {
 	to := f.loop.relay.settleIn(f.loop)
-	if to != f.loop {
-		// What settles the step has the new one wait for both.
-		f.client.unwatch()
-		f.server.unwatch()
-		f.loop = to
+	if to == f.loop {
+		return false
 	}
+	f.client.unwatch()
+	f.server.unwatch()
+	f.loop = to
+	return true
 }
 
 // reads tells whether bytes are taken from a side now.
