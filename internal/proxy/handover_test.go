@@ -280,7 +280,6 @@ func TestClientsComeThroughSuccessors(t *testing.T) {
 func TestThaw(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	def := definition(t, "primary", "127.0.43.53")
-	with := view(serviceOf(def, up(a)))
 	r, board, with, without := leaderless(t, longHold, def, a)
 	board.Publish(with)
 	open, _ := reach(t, addressOf(def))
