@@ -136,12 +136,14 @@ func (d *Daemon) handOver(ctx context.Context, engine native, next *handover.Suc
 		return err
 	}
 	var frozen *proxy.Frozen
+	var began time.Time
 	why := ""
 	for until := time.Now().Add(startTime + settleTime); frozen == nil; {
 		theirs, err := standingOf(next)
 		if err != nil {
 			return err
 		}
+		began = time.Now()
 		if frozen, why, err = freeze(engine.Engine, theirs); err != nil {
 			return err
 		}
@@ -158,7 +160,6 @@ func (d *Daemon) handOver(ctx context.Context, engine native, next *handover.Suc
 	}
 	sessions, clients := frozen.Count()
 	within(lastStep)
-	began := time.Now()
 	items, err := frozen.Items()
 	if err == nil {
 		err = next.Send(items...)

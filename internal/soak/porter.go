@@ -20,7 +20,9 @@ import (
 
 // porter is the pgporter under test.
 type porter struct {
+	// command started the first process; process is the number of the one that serves now.
 	command *exec.Cmd
+	process int
 	admin   api.Client
 	log     *lastLines
 	ended   chan struct{}
@@ -50,7 +52,9 @@ func startPorter(ctx context.Context, binary, dir, host, inventory string, files
 	if err := p.command.Start(); err != nil {
 		return nil, err
 	}
+	p.process = p.command.Process.Pid
 	go func() {
+		// That is when nobody can write to its output any more: whoever took over has ended as well.
 		p.err = p.command.Wait()
 		close(p.ended)
 	}()
@@ -84,11 +88,11 @@ func (p *porter) over() bool {
 
 // stop ends it in order and says what was wrong with that.
 func (p *porter) stop() error {
-	_ = p.command.Process.Signal(syscall.SIGTERM)
+	_ = syscall.Kill(p.process, syscall.SIGTERM)
 	select {
 	case <-p.ended:
 	case <-time.After(40 * time.Second):
-		_ = p.command.Process.Kill()
+		_ = syscall.Kill(p.process, syscall.SIGKILL)
 		<-p.ended
 		return fmt.Errorf("pgporter didn't stop within 40 s of SIGTERM\n%s", p.log)
 	}
@@ -120,7 +124,39 @@ func (p *porter) service(ctx context.Context, name string) (api.Service, error) 
 	return api.Service{}, fmt.Errorf("the status has no service %s", name)
 }
 
-func (p *porter) pid() int { return p.command.Process.Pid }
+func (p *porter) pid() int { return p.process }
+
+// handedOver is in a line of pgporter's log that says so.
+const handedOver = `msg="handed over"`
+
+// upgrade has another process take over from the one that serves, and gives what pgporter says of how long everything stood
+// still, and how many sessions it handed over.
+func (p *porter) upgrade(ctx context.Context) (stood string, sessions int, err error) {
+	if err := syscall.Kill(p.process, syscall.SIGUSR2); err != nil {
+		return "", 0, err
+	}
+	before := p.process
+	err = until(ctx, "another process has taken over", func() error {
+		s, err := p.status(ctx)
+		switch {
+		case err != nil:
+			return err
+		case s.PID == before && s.Upgrade != nil && s.Upgrade.Problem != "":
+			return fmt.Errorf("%w: %s", errOver, s.Upgrade.Problem)
+		case s.PID == before || s.Upgrade == nil || p.log.count(handedOver) == 0:
+			return errors.New("not yet")
+		}
+		p.process, sessions = s.PID, s.Upgrade.Sessions
+		return nil
+	})
+	if err != nil {
+		return "", 0, fmt.Errorf("%w\n%s", err, p.log)
+	}
+	_, rest, _ := strings.Cut(p.log.String(), handedOver)
+	_, rest, _ = strings.Cut(rest, "took=")
+	stood, _, _ = strings.Cut(rest, "\n")
+	return stood, sessions, nil
+}
 
 // state is what a process holds.
 type state struct {

@@ -79,6 +79,8 @@ func services(checked string) []standin.Service {
 // rig is a pgporter with a server behind it and clients before it.
 type rig struct {
 	Config
+	// dir has the inventory.
+	dir             string
 	porter          *porter
 	server, clients *peer
 }
@@ -127,10 +129,9 @@ func setUp(ctx context.Context, c Config, checked string, files uint64) (*rig, e
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
-	r := &rig{Config: c}
+	r := &rig{Config: c, dir: dir}
 	if r.server, err = startPeer(ctx, serverPeer); err != nil {
-		return nil, err
+		return nil, errors.Join(err, r.tearDown())
 	}
 	var at hello
 	if err = r.server.ask(c.Host, &at); err == nil && at.Failed != "" {
@@ -170,7 +171,7 @@ func (r *rig) tearDown() error {
 	if r.server != nil {
 		r.server.stop()
 	}
-	return err
+	return errors.Join(err, os.RemoveAll(r.dir))
 }
 
 func (r *rig) say(format string, a ...any) { fmt.Fprintf(r.Out, format+"\n", a...) }
@@ -389,12 +390,17 @@ func (r *rig) idle(ctx context.Context) error {
 	}
 	again, askErr := r.have(Task{Do: Ask})
 	err = errors.Join(err, askErr, check("sessions that answer", again.Served, int64(r.Idle)))
+	stood, handed, upgradeErr := r.porter.upgrade(ctx)
+	err = errors.Join(err, upgradeErr, check("sessions that another process took over", int64(handed), int64(r.Idle)))
+	again, askErr = r.have(Task{Do: Ask})
+	err = errors.Join(err, askErr, check("sessions that answer after an upgrade", again.Served, int64(r.Idle)))
 	if _, dropErr := r.have(Task{Do: Drop}); dropErr != nil {
 		return errors.Join(err, dropErr)
 	}
 	after, quietErr := r.quiet(ctx, &state{files: before.files, goroutines: before.goroutines, rss: held.rss})
 	r.say("idle: %d sessions opened in %.1f s; held: %s, %.1f KB a session; all answer", r.Idle, done.Took.Seconds(), held,
 		float64(held.rss-before.rss)/1024/float64(r.Idle))
+	r.say("idle: another process took over %d of them, all stood still for %s; all answer", handed, stood)
 	r.say("idle: before: %s; after: %s", before, after)
 	return errors.Join(err, quietErr)
 }
