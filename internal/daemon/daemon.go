@@ -11,11 +11,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -30,7 +28,6 @@ import (
 	"github.com/pgporter/pgporter/internal/state"
 	"github.com/pgporter/pgporter/internal/upstream"
 	"github.com/pgporter/pgporter/internal/vipd"
-	"github.com/pgporter/pgporter/internal/web"
 )
 
 // Config is what a daemon needs to know.
@@ -222,29 +219,6 @@ func Run(ctx context.Context, cfg Config) error {
 		d.log.Info("pgporter has stopped")
 	}
 	return nil
-}
-
-// begin makes the first configuration the running one, and takes over from the process before if there is one.
-func (d *Daemon) begin(ctx context.Context, loaded Loaded) error {
-	before := d.cfg.Inherited
-	if before == nil {
-		return d.take(ctx, loaded)
-	}
-	engine, isNative := d.engine.(native)
-	if !isNative {
-		return errors.New("the process before can't be taken over from with --engine haproxy: restart pgporter instead")
-	}
-	// A plan that was sent says nothing of etcd.
-	d.declareEtcd(loaded)
-	d.accepted = before.legacy.Generation
-	loaded, err := before.loaded(loaded)
-	if err == nil {
-		err = d.take(ctx, loaded)
-	}
-	if err != nil {
-		return err
-	}
-	return d.takeOver(ctx, before, engine)
 }
 
 // tellReady says that every port is open: to systemd, if it started us (sd_notify(3)), and to whoever wants to know.
@@ -528,54 +502,4 @@ func (d *Daemon) recheck(clusterName, member string) {
 	if r != nil {
 		r.loop.Recheck(member)
 	}
-}
-
-// listenAdmin opens the admin address, unless it is inherited; if somebody has it, the error says who.
-func listenAdmin(ctx context.Context, address string, inherited *Inherited) (net.Listener, error) {
-	if l, err := inherited.listener(adminSocket + address); l != nil || err != nil {
-		return l, err
-	}
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", address)
-	var refused *net.OpError
-	if errors.As(err, &refused) && errors.Is(err, syscall.EADDRINUSE) {
-		if at, ok := refused.Addr.(*net.TCPAddr); ok {
-			return nil, fmt.Errorf("admin address %s: %w: %s; another is chosen with --admin", address, syscall.EADDRINUSE, proxy.Holder(at.AddrPort()))
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("admin address %s: %w", address, err)
-	}
-	return listener, nil
-}
-
-// lastAnswers is how long requests that are being answered may take once ctx has ended.
-const lastAnswers = 300 * time.Millisecond
-
-// serveAdmin answers at the admin address until ctx ends.
-func (d *Daemon) serveAdmin(ctx context.Context, listener net.Listener) error {
-	server := &http.Server{
-		Handler:           web.Handler(d.Status),
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
-	}
-	closed := make(chan struct{})
-	stopped := context.AfterFunc(ctx, func() {
-		defer close(closed)
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastAnswers)
-		defer cancel()
-		if server.Shutdown(last) != nil {
-			server.Close()
-		}
-	})
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		stopped()
-		return fmt.Errorf("admin address %s: %w", listener.Addr(), err)
-	}
-	<-closed
-	return nil
 }

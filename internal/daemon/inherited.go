@@ -204,6 +204,29 @@ func (i *Inherited) loaded(l Loaded) (Loaded, error) {
 	return Loaded{Plan: order.Plan, Base: l.Base, Sent: &sent}, nil
 }
 
+// begin makes the first configuration the running one, and takes over from the process before if there is one.
+func (d *Daemon) begin(ctx context.Context, loaded Loaded) error {
+	before := d.cfg.Inherited
+	if before == nil {
+		return d.take(ctx, loaded)
+	}
+	engine, isNative := d.engine.(native)
+	if !isNative {
+		return errors.New("the process before can't be taken over from with --engine haproxy: restart pgporter instead")
+	}
+	// A plan that was sent says nothing of etcd.
+	d.declareEtcd(loaded)
+	d.accepted = before.legacy.Generation
+	loaded, err := before.loaded(loaded)
+	if err == nil {
+		err = d.take(ctx, loaded)
+	}
+	if err != nil {
+		return err
+	}
+	return d.takeOver(ctx, before, engine)
+}
+
 // takeOver tells the process before that this one is ready, and takes everything over from it, which isn't running any more
 // then.
 func (d *Daemon) takeOver(ctx context.Context, i *Inherited, engine native) error {

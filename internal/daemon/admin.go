@@ -1,0 +1,65 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/proxy"
+	"github.com/pgporter/pgporter/internal/web"
+)
+
+// listenAdmin opens the admin address, unless it is inherited; if somebody has it, the error says who.
+func listenAdmin(ctx context.Context, address string, inherited *Inherited) (net.Listener, error) {
+	if l, err := inherited.listener(adminSocket + address); l != nil || err != nil {
+		return l, err
+	}
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", address)
+	var refused *net.OpError
+	if errors.As(err, &refused) && errors.Is(err, syscall.EADDRINUSE) {
+		if at, ok := refused.Addr.(*net.TCPAddr); ok {
+			return nil, fmt.Errorf("admin address %s: %w: %s; another is chosen with --admin", address, syscall.EADDRINUSE, proxy.Holder(at.AddrPort()))
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("admin address %s: %w", address, err)
+	}
+	return listener, nil
+}
+
+// lastAnswers is how long requests that are being answered may take once ctx has ended.
+const lastAnswers = 300 * time.Millisecond
+
+// serveAdmin answers at the admin address until ctx ends.
+func (d *Daemon) serveAdmin(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{
+		Handler:           web.Handler(d.Status),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+	}
+	closed := make(chan struct{})
+	stopped := context.AfterFunc(ctx, func() {
+		defer close(closed)
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastAnswers)
+		defer cancel()
+		if server.Shutdown(last) != nil {
+			server.Close()
+		}
+	})
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		stopped()
+		return fmt.Errorf("admin address %s: %w", listener.Addr(), err)
+	}
+	<-closed
+	return nil
+}
