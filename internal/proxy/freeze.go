@@ -91,7 +91,7 @@ func (d *dispatcher) freeze() frozenService {
 	f := frozenService{dispatcher: d, clients: d.parked}
 	d.parked, d.frozen = nil, true
 	slices.SortFunc(f.clients, func(a, b *client) int { return int(int64(a.ticket) - int64(b.ticket)) })
-	f.handed = handedService{Service: d.name, Tickets: d.tickets, Usable: d.usable, Lost: d.lost, Refuse: d.tally.refused, Left: d.tally.left.handed(),
+	f.handed = handedService{Service: d.name, Tickets: d.tickets, Usable: d.usable, Lost: d.lost, Refused: d.tally.refused, Left: d.tally.left.handed(),
 		Counts: make(map[string]handedCounts, len(d.tally.servers))}
 	for member, counted := range d.tally.servers {
 		f.handed.Counts[member] = counted.handed()

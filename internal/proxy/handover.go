@@ -23,10 +23,10 @@ type handedService struct {
 	// Tickets counts the clients that ever came.
 	Tickets uint64 `json:"tickets"`
 	// Usable and Lost are the dispatcher's of the same names.
-	Usable bool                    `json:"usable"`
-	Lost   time.Time               `json:"lost,omitzero"`
-	Refuse uint64                  `json:"refused"`
-	Counts map[string]handedCounts `json:"servers,omitempty"`
+	Usable  bool                    `json:"usable"`
+	Lost    time.Time               `json:"lost,omitzero"`
+	Refused uint64                  `json:"refused"`
+	Counts  map[string]handedCounts `json:"servers,omitempty"`
 	// Left are the counts of servers that aren't there any more.
 	Left handedCounts `json:"left"`
 }

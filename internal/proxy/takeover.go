@@ -103,7 +103,7 @@ func (d *dispatcher) inherit(h handedService) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tickets, d.usable, d.lost = h.Tickets, h.Usable, h.Lost
-	d.tally.refused, d.tally.left = h.Refuse, h.Left.tally()
+	d.tally.refused, d.tally.left = h.Refused, h.Left.tally()
 	for member, counts := range h.Counts {
 		counted := counts.tally()
 		d.tally.servers[member] = &counted
