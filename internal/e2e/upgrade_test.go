@@ -316,11 +316,13 @@ func (u upgrades) traffic(s *api.Status) api.Service {
 	return api.Service{}
 }
 
-// asksForNames asks over UDP until ctx ends. No question may stay without its answer.
+// asksForNames asks over UDP, some hundred times a second, until ctx ends. No question may stay without its answer.
 func asksForNames(t *testing.T, ctx context.Context, server string) {
 	client := wire.Client{Timeout: 3 * time.Second}
 	asked := 0
-	for ctx.Err() == nil {
+	again := time.NewTicker(2 * time.Millisecond)
+	defer again.Stop()
+	for ; ctx.Err() == nil; <-again.C {
 		question := new(wire.Msg)
 		question.SetQuestion("pg-test.", wire.TypeA)
 		answer, _, err := client.Exchange(question, server)
@@ -336,7 +338,9 @@ func asksForNames(t *testing.T, ctx context.Context, server string) {
 // asksForStatus asks until ctx ends. There is always somebody who answers.
 func asksForStatus(t *testing.T, ctx context.Context, node string) {
 	asked := 0
-	for ctx.Err() == nil {
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for ; ctx.Err() == nil; <-again.C {
 		if _, err := (api.Client{Address: net.JoinHostPort(node, api.DefaultPort)}).Status(t.Context()); err != nil {
 			t.Errorf("question %d for the status: %v", asked, err)
 			return

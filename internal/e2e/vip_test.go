@@ -194,7 +194,10 @@ func virtualUpgrade(t *testing.T, c *cluster, holder string) {
 	defer stop()
 	looks := 0
 	looking.Go(func() {
+		again := time.NewTicker(5 * time.Millisecond)
+		defer again.Stop()
 		for ; ctx.Err() == nil; looks++ {
+			<-again.C
 			if got := c.holders(ours); !slices.Equal(got, []string{holder}) {
 				t.Errorf("look %d: %s is on %v", looks, ours, got)
 				return
