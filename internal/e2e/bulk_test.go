@@ -19,7 +19,7 @@ import (
 
 // How much is brought in and out in one stream.
 const (
-	copiedIn  = 1 << 30
+	copiedIn  = 512 << 20
 	copiedOut = 512 << 20
 	largest   = 24<<20 + 12_345 // a large object
 )

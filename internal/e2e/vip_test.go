@@ -194,7 +194,7 @@ func virtualUpgrade(t *testing.T, c *cluster, holder string) {
 	defer stop()
 	looks := 0
 	looking.Go(func() {
-		again := time.NewTicker(5 * time.Millisecond)
+		again := time.NewTicker(25 * time.Millisecond)
 		defer again.Stop()
 		for ; ctx.Err() == nil; looks++ {
 			<-again.C
