@@ -36,7 +36,7 @@ func (c *cluster) everyBench(t *testing.T) {
 				if !pooled && protocol == "prepared" {
 					more = c.verified()
 				}
-				const clients, each = 4, 50
+				const clients, each = 4, 25
 				out, err := run(tool(t.Context(), s, "pgbench", "-n", "-b", script, "-M", protocol, "-c", fmt.Sprint(clients), "-t", fmt.Sprint(each), s.conninfo(c.member(2), more)))
 				if err != nil || !strings.Contains(out, fmt.Sprintf("actually processed: %d/%d\n", clients*each, clients*each)) || !strings.Contains(out, "number of failed transactions: 0 ") {
 					t.Errorf("%s, %s, port %d: %v\n%s", script, protocol, s.port, err, out)

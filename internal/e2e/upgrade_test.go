@@ -5,11 +5,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/md5"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
+	"hash/crc32"
 	"io"
 	"net"
 	"os"
@@ -131,7 +131,8 @@ func upgradesUnderLoad(t *testing.T) {
 		if err := command.Start(); err != nil {
 			t.Fatal(err)
 		}
-		got, want := sha256.New(), sha256.New()
+		table := crc32.MakeTable(crc32.Castagnoli)
+		got, want := crc32.New(table), crc32.New(table)
 		moved := &counter{Hash: got}
 		buffer := make([]byte, 1<<20)
 		for range 3 {
@@ -152,7 +153,7 @@ func upgradesUnderLoad(t *testing.T) {
 			line := append(bytes.Repeat([]byte(hex.EncodeToString(sum[:])), repeated), '\n')
 			want.Write(line)
 		}
-		if moved.n != rows*(repeated*32+1) || !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
+		if moved.n != rows*(repeated*32+1) || got.Sum32() != want.Sum32() {
 			t.Errorf("%d bytes came, or other ones", moved.n)
 		}
 	})
