@@ -47,7 +47,7 @@ upgrade waits for the outcome. The new process has another number; systemd is to
 			return nil
 		},
 	}
-	c.Flags().StringVar(&admin, "admin", "", "the `ADDRESS[:PORT]` where the running pgporter tells its status (default: 127.0.0.1:"+api.DefaultPort+")")
+	adminFlag(c, &admin)
 	c.Flags().DurationVar(&timeout, "timeout", upgradeTimeout, "how long to wait for the outcome, as `TIME`")
 	return c
 }
