@@ -97,6 +97,8 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 
 func run(c *cobra.Command, f runFlags) (err error) {
 	spareProcessor()
+	// A log that nobody reads any more (journald that is restarted, a pipe that ends) is no reason to end: without this the runtime does.
+	signal.Ignore(syscall.SIGPIPE)
 	logger, err := newLogger(c, f)
 	if err != nil {
 		return err

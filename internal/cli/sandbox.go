@@ -99,6 +99,8 @@ Member 1 is the primary. The last of several members answers offline queries: a 
 
 // runSandbox brings a sandbox up and, in the foreground, stays with it until a signal, with a load if that is wanted.
 func runSandbox(c *cobra.Command, config sandbox.Config, load bool) error {
+	// Ctrl-C ends who reads our output through a pipe as well, and the sandbox is still to be taken down.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	s, err := sandbox.Up(ctx, config, c.ErrOrStderr())
