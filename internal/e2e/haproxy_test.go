@@ -141,7 +141,11 @@ var transactions = regexp.MustCompile(`number of transactions actually processed
 // run runs pgbench for a few seconds and gives the number of its transactions. A connection that fails, a session that ends
 // or one on a wrong role (a division by zero) makes it fail.
 func (b bench) run(ctx context.Context, node, script string) (int, error) {
-	args := []string{"-n", "-h", node, "-p", strconv.Itoa(b.port), "-U", b.user, "-c", "2", "-T", "4", "-R", "20", "-M", "simple",
+	rate := 20
+	if b.fresh {
+		rate = 6 // each costs milliseconds of SCRAM, twice
+	}
+	args := []string{"-n", "-h", node, "-p", strconv.Itoa(b.port), "-U", b.user, "-c", "2", "-T", "4", "-R", strconv.Itoa(rate), "-M", "simple",
 		"-D", "wrong=" + strconv.FormatBool(b.wrong), "-f", script, b.database}
 	if b.fresh {
 		args = append([]string{"-C"}, args...)
