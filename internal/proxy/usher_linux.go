@@ -295,26 +295,35 @@ func (u *usher) takePacket() bool {
 
 // begin starts the session, unless the newest View has something against the server.
 func (u *usher) begin(answer []byte) {
+	if !u.started(answer) {
+		return
+	}
+	// Without the dispatcher's lock: other loops have clients to lead meanwhile.
+	pair := relay.Pair{Client: u.fd, ClientPrepared: true, Server: u.server, ToClient: answer, SentToServer: u.toServer, SentToClient: u.toClient}
+	if answer != nil {
+		pair.SentToServer += int64(len(u.packet))
+	}
+	u.flow.Begin(pair, u.d.onEnd(u.session))
+	u.d.engine.leading.Done()
+}
+
+// started notes that the session has started, unless it may not; the flow is to begin then.
+func (u *usher) started(answer []byte) bool {
 	d, s := u.d, u.session
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.stillWanted(s) {
 		u.fallLocked(errUnwanted)
-		return
+		return false
 	}
 	if answer != nil && !u.takePacket() {
 		u.fallLocked(errLeft)
-		return
+		return false
 	}
 	u.finish()
-	pair := relay.Pair{Client: u.fd, ClientPrepared: true, Server: u.server, ToClient: answer, SentToServer: u.toServer, SentToClient: u.toClient}
-	if answer != nil {
-		pair.SentToServer += int64(len(u.packet))
-	}
 	s.stop, s.flow = nil, u.flow
-	u.flow.Begin(pair, d.onEnd(s))
 	d.started(s)
-	d.engine.leading.Done()
+	return true
 }
 
 // finish ends the usher's part. Both locks are held.

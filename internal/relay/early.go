@@ -6,7 +6,8 @@ import "golang.org/x/sys/unix"
 
 // Prepare makes a flow whose sockets are still being led to each other. Until Begin, which makes it move bytes, or Drop, it
 // calls happened from a loop whenever there may be something new on a socket that it was told to await: server says on
-// which. happened must not block. Nothing but the methods in this file and Begin may be called until then.
+// which. happened must not block. Nothing but the methods in this file, Begin, Bytes, Abort and Detach may be called until then; the
+// last two have the flow end as soon as it begins.
 //
 // So whoever opens many connections needs no goroutine for each, and nobody is to be woken up when one begins.
 //

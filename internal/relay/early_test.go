@@ -3,6 +3,7 @@
 package relay
 
 import (
+	"errors"
 	"io"
 	"net"
 	"syscall"
@@ -65,6 +66,45 @@ func TestPreparedFlow(t *testing.T) {
 	flow.Wait()
 	if end := <-ends; end.Cause != nil || end.ToServer != 5+13 || end.ToClient != 13 {
 		t.Errorf("end %+v", end)
+	}
+}
+
+// Whoever has a flow ended, or wants it back, while it is being prepared is heard when it begins.
+func TestForestalledFlow(t *testing.T) {
+	for name, forestall := range map[string]func(*Flow) error{
+		"aborted": func(f *Flow) error {
+			cause := errors.New("too late")
+			f.Abort(cause)
+			f.Abort(errors.New("the first one counts"))
+			return cause
+		},
+		"detached": func(f *Flow) error {
+			if pair, still := f.Detach(); still {
+				t.Errorf("it gave %+v", pair)
+			}
+			return errDetached
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var own Relay
+			flow, err := own.Prepare(nil, func(bool) {})
+			must(t, err)
+			client, ours := connected(t)
+			defer client.Close()
+			server, theirs := connected(t)
+			defer server.Close()
+			fd := descriptor(t, theirs)
+			must(t, flow.AwaitServer(fd))
+			cause := forestall(flow)
+			ends := make(chan End, 1)
+			flow.Begin(Pair{Client: descriptor(t, ours), Server: fd, ToClient: []byte("welcome")}, func(end End) { ends <- end })
+			expect(t, client, "welcome")
+			expectEnd(t, client, io.EOF)
+			if end := <-ends; end.Cause != cause || end.ToClient != 7 {
+				t.Errorf("end %+v", end)
+			}
+			own.Close()
+		})
 	}
 }
 

@@ -3,6 +3,7 @@
 package relay
 
 import (
+	"errors"
 	"sync"
 	"syscall"
 	"time"
@@ -14,12 +15,14 @@ import (
 type Flow struct {
 	loop *loop
 	end  func(End)
-	// happened is called instead of moving bytes until the flow begins; see Prepare.
+	// happened is called instead of moving bytes until the flow begins, and is nil from then on; see Prepare.
 	happened func(server bool)
 
 	mu             sync.Mutex
 	client, server side
 	cause          error
+	// forestalled is why the flow has to end as soon as it begins; nil if it hasn't.
+	forestalled error
 	// done is made when somebody asks for it, and closed when closed is set.
 	done   chan struct{}
 	closed bool
@@ -90,6 +93,10 @@ func (f *Flow) Begin(pair Pair, end func(End)) {
 	}
 	f.flush(&f.server)
 	f.flush(&f.client)
+	if f.forestalled != nil {
+		f.abort(f.forestalled)
+		return
+	}
 	f.settle()
 	f.noticeErrors()
 }
@@ -346,9 +353,23 @@ func (s *side) unwatch() {
 func (f *Flow) Abort(cause error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.aborted || f.over {
-		return
+	switch {
+	case f.aborted || f.over:
+	case f.happened != nil:
+		f.forestall(cause)
+	default:
+		f.abort(cause)
 	}
+}
+
+// forestall has a flow that is being prepared end as soon as it begins.
+func (f *Flow) forestall(cause error) {
+	if f.forestalled == nil {
+		f.forestalled = cause
+	}
+}
+
+func (f *Flow) abort(cause error) {
 	now := time.Now()
 	f.aborted, f.drainBy, f.quiet = true, now.Add(DrainLimit), now.Add(drainQuiet)
 	if f.cause == nil {
@@ -391,12 +412,18 @@ func (f *Flow) drain() {
 	f.settle()
 }
 
+// errDetached is the cause of a flow's end that was detached before it had begun.
+var errDetached = errors.New("the flow was detached before it began")
+
 // Detach stops the flow between two bytes and hands its sockets back: what was read and isn't written yet is in the Pair.
-// end isn't called. It is false, and nothing has changed, if the flow is ending.
+// end isn't called. It is false, and nothing has changed, if the flow is ending; one that is being prepared ends when it begins.
 func (f *Flow) Detach() (Pair, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.over || f.aborted || f.cause != nil {
+	if f.happened != nil {
+		f.forestall(errDetached)
+	}
+	if f.over || f.aborted || f.cause != nil || f.forestalled != nil {
 		return Pair{}, false
 	}
 	f.over = true
