@@ -230,7 +230,7 @@ func (d *Daemon) begin(ctx context.Context, loaded Loaded) error {
 // takeOver tells the process before that this one is ready, and takes everything over from it, which isn't running any more
 // then.
 func (d *Daemon) takeOver(ctx context.Context, i *Inherited, engine native) error {
-	stop := context.AfterFunc(ctx, func() { _ = i.conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, i.conn.Interrupt)
 	defer stop()
 	var known proxy.Standing
 	var items []handover.Item
@@ -262,19 +262,16 @@ func (d *Daemon) takeOver(ctx context.Context, i *Inherited, engine native) erro
 	}
 	i.taken = true
 	// From here on there is no way back: what can't be taken is lost, and everything else goes on.
-	if err := engine.TakeOver(items, known); err != nil {
+	sessions, clients, err := engine.TakeOver(items, known)
+	if err != nil {
 		d.log.Error("not everything could be taken over", "problems", err.Error())
 	}
-	taken := map[string]int{}
-	for _, item := range items {
-		taken[item.Kind]++
-	}
 	d.mu.Lock()
-	d.upgraded = &api.Upgrade{At: time.Now(), PID: i.legacy.PID, Version: i.legacy.Version, Sessions: taken["session"], Clients: taken["client"]}
+	d.upgraded = &api.Upgrade{At: time.Now(), PID: i.legacy.PID, Version: i.legacy.Version, Sessions: sessions, Clients: clients}
 	d.mu.Unlock()
 	i.close()
 	_ = i.conn.Close()
-	d.log.Info("took over", "from_pid", i.legacy.PID, "from_version", i.legacy.Version, "sessions", taken["session"], "clients", taken["client"])
+	d.log.Info("took over", "from_pid", i.legacy.PID, "from_version", i.legacy.Version, "sessions", sessions, "clients", clients)
 	return nil
 }
 

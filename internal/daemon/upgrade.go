@@ -102,7 +102,7 @@ func (d *Daemon) upgrade(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = next.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, next.Interrupt)
 	defer stop()
 	if err := d.handOver(ctx, engine, next); err != nil {
 		return fmt.Errorf("the next process (pid %d, %s): %w", next.PID(), next.Dismiss(), err)
@@ -123,7 +123,7 @@ func (d *Daemon) handOver(ctx context.Context, engine native, next *handover.Suc
 	within := func(limit time.Duration) {
 		_ = next.SetDeadline(time.Now().Add(limit))
 		if ctx.Err() != nil {
-			_ = next.SetDeadline(time.Unix(1, 0))
+			next.Interrupt()
 		}
 	}
 	within(startTime)
@@ -144,17 +144,15 @@ func (d *Daemon) handOver(ctx context.Context, engine native, next *handover.Suc
 			return err
 		}
 		began = time.Now()
-		if frozen, why, err = freeze(engine.Engine, theirs); err != nil {
-			return err
+		frozen, why, err = freeze(engine.Engine, theirs)
+		if err == nil && frozen == nil {
+			if time.Now().After(until) {
+				return fmt.Errorf("it isn't the moment: %s", why)
+			}
+			within(lastStep)
+			err = next.Send(handover.Item{Kind: againItem})
 		}
-		if frozen != nil {
-			break
-		}
-		if time.Now().After(until) {
-			return fmt.Errorf("it isn't the moment: %s", why)
-		}
-		within(lastStep)
-		if err := next.Send(handover.Item{Kind: againItem}); err != nil {
+		if err != nil {
 			return err
 		}
 	}

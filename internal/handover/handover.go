@@ -93,6 +93,9 @@ func Pair() (*Conn, int, error) {
 // SetDeadline bounds how long Send and Receive wait.
 func (c *Conn) SetDeadline(t time.Time) error { return c.unix.SetDeadline(t) }
 
+// Interrupt ends what Send and Receive wait for now, and all that they would wait for until the next SetDeadline.
+func (c *Conn) Interrupt() { _ = c.unix.SetDeadline(time.Unix(1, 0)) }
+
 // Close ends it.
 func (c *Conn) Close() error { return c.unix.Close() }
 

@@ -51,6 +51,24 @@ func newClient(conn *net.TCPConn, ticket uint64) *client {
 	return &client{conn: conn, raw: raw, from: netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), ticket: ticket}
 }
 
+// connection hands a socket to the runtime, which makes a descriptor of its own. If that fails lack is called, with the socket
+// still open. It is closed in any case.
+func connection(fd int, lack func(error)) (*net.TCPConn, error) {
+	file := os.NewFile(uintptr(fd), "")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		lack(err)
+		return nil, err
+	}
+	tcp, is := conn.(*net.TCPConn)
+	if !is {
+		_ = conn.Close()
+		return nil, fmt.Errorf("a %T is no TCP connection", conn)
+	}
+	return tcp, nil
+}
+
 // past is a deadline that has passed: it wakes whoever waits on a socket.
 var past = time.Unix(1, 0)
 

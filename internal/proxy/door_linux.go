@@ -8,8 +8,7 @@ import (
 	"sync"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/pgporter/pgporter/internal/handover"
 	"github.com/pgporter/pgporter/internal/relay"
 )
 
@@ -28,19 +27,13 @@ type door struct {
 
 // newDoor takes a listening socket out of the runtime's hands. With an error it is closed.
 func newDoor(socket *net.TCPListener) (*door, error) {
-	d := &door{fd: -1, stopped: make(chan error, 1)}
-	raw, err := socket.SyscallConn()
-	if err == nil {
-		err = raw.Control(func(fd uintptr) {
-			relay.PrepareListener(fd)
-			d.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
-		})
-	}
-	_ = socket.Close()
-	if d.fd < 0 {
+	defer socket.Close()
+	fd, err := handover.Duplicate(socket)
+	if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	return d, nil
+	relay.PrepareListener(fd)
+	return &door{fd: fd, stopped: make(chan error, 1)}, nil
 }
 
 // SyscallConn gives access to the descriptor.

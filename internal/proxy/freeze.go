@@ -119,15 +119,11 @@ func (d *dispatcher) freeze() frozenService {
 // Unsettled is Engine.Unsettled of what stands still.
 func (f *Frozen) Unsettled(theirs Standing) string {
 	for _, svc := range f.services {
-		their, offered := theirs[svc.name]
-		if !offered {
-			continue
-		}
 		on := map[string]int{}
 		for _, s := range svc.sessions {
 			on[s.member]++
 		}
-		if why := unsettled(svc.name, svc.service(), on, their); why != "" {
+		if why := svc.unsettled(on, theirs); why != "" {
 			return why
 		}
 	}

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"syscall"
 	"time"
-
-	"github.com/pgporter/pgporter/internal/state"
 )
 
 // What an Engine hands over to that of another process: an item for each service, then its sessions and its clients that
@@ -101,17 +99,13 @@ func (e *Engine) Standing() Standing {
 // services that it doesn't have are no reason, since its configuration may be another one.
 func (e *Engine) Unsettled(theirs Standing) string {
 	for _, d := range e.offered() {
-		their, offered := theirs[d.name]
-		if !offered {
-			continue
-		}
 		on := map[string]int{}
 		d.mu.Lock()
 		for s := range d.sessions {
 			on[s.member]++
 		}
 		d.mu.Unlock()
-		if why := unsettled(d.name, d.service(), on, their); why != "" {
+		if why := d.unsettled(on, theirs); why != "" {
 			return why
 		}
 	}
@@ -119,21 +113,26 @@ func (e *Engine) Unsettled(theirs Standing) string {
 }
 
 // unsettled is Engine.Unsettled of one service with so many sessions on its servers, by members.
-func unsettled(name string, svc *state.Service, sessions map[string]int, theirs map[string]Stand) string {
-	if theirs == nil {
-		return fmt.Sprintf("service %s isn't known yet", name)
+func (d *dispatcher) unsettled(sessions map[string]int, theirs Standing) string {
+	stands, offered := theirs[d.name]
+	if !offered {
+		return ""
 	}
+	if stands == nil {
+		return fmt.Sprintf("service %s isn't known yet", d.name)
+	}
+	svc := d.service()
 	if svc == nil {
 		return ""
 	}
 	for i, server := range svc.Servers {
-		stand, known := theirs[server.Member]
+		stand, known := stands[server.Member]
 		switch {
 		case !known || stand.Up:
 		case svc.Health[i].Up:
-			return fmt.Sprintf("server %s of service %s is up, and not so for the new process yet", server.Member, name)
+			return fmt.Sprintf("server %s of service %s is up, and not so for the new process yet", server.Member, d.name)
 		case sessions[server.Member] > 0 && svc.OptionsOf(i).ShutdownSessions:
-			return fmt.Sprintf("server %s of service %s has sessions and isn't up: %s", server.Member, name, svc.Health[i].Reason)
+			return fmt.Sprintf("server %s of service %s has sessions and isn't up: %s", server.Member, d.name, svc.Health[i].Reason)
 		}
 	}
 	return ""

@@ -32,7 +32,8 @@ func succeed(t testing.TB, r *rig, cfg Config, known Standing, endpoints ...Endp
 	if known == nil {
 		known = next.Standing()
 	}
-	must(t, next.TakeOver(items, known))
+	_, _, err = next.TakeOver(items, known)
+	must(t, err)
 	next.begin(t)
 	began := time.Now()
 	r.stop()
@@ -423,7 +424,7 @@ func TestTakeOverRefusesNonsense(t *testing.T) {
 	for _, item := range []handover.Item{
 		{Kind: "soup"}, {Kind: sessionItem, Body: []byte(`{}`)}, {Kind: clientItem, Body: []byte(`{}`)}, {Kind: serviceItem, Body: []byte(`7`)},
 	} {
-		if err := e.TakeOver([]handover.Item{item}, nil); err == nil {
+		if _, _, err := e.TakeOver([]handover.Item{item}, nil); err == nil {
 			t.Errorf("%s is taken", item.Kind)
 		}
 	}
@@ -433,7 +434,7 @@ func TestTakeOverRefusesNonsense(t *testing.T) {
 	if _, err := e.Freeze(); err == nil {
 		t.Error("an engine that has stopped can be frozen")
 	}
-	if err := e.TakeOver(nil, nil); err == nil {
+	if _, _, err := e.TakeOver(nil, nil); err == nil {
 		t.Error("an engine that has run takes over")
 	}
 }

@@ -5,16 +5,6 @@ import "golang.org/x/sys/unix"
 // errNothingYet is what a socket says that has no bytes for now.
 const errNothingYet = unix.EAGAIN
 
-// peek looks at the bytes that a socket has received, without taking them or waiting for any. 0 is the stream's end.
-func peek(fd uintptr, p []byte) (int, error) {
-	for {
-		n, _, err := unix.Recvfrom(int(fd), p, unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		if err != unix.EINTR {
-			return max(n, 0), err
-		}
-	}
-}
-
 // hasLeft tells whether a socket's peer has ended its stream, also behind bytes that nobody has read.
 func hasLeft(fd uintptr) bool {
 	events := []unix.PollFd{{Fd: int32(fd), Events: peerClosed}}

@@ -132,16 +132,3 @@ func isConnected(fd int) (bool, error) {
 	}
 	return true, nil
 }
-
-// glimpse is peek without a word to the scheduler, which has nothing to gain from a call that never waits.
-func glimpse(fd int, p []byte) (int, error) {
-	for {
-		n, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
-		if err == 0 {
-			return int(n), nil
-		}
-		if err != unix.EINTR {
-			return 0, err
-		}
-	}
-}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 
 	"github.com/pgporter/pgporter/internal/handover"
 	"github.com/pgporter/pgporter/internal/relay"
@@ -14,26 +13,33 @@ import (
 
 // TakeOver makes what another process's Engine handed over this one's. It is called between a Commit and Run, once, and then
 // the sessions move on. known is the Standing that the other one took for settled: a session whose server has lost its clients
-// since ends. It owns the items' descriptors.
-func (e *Engine) TakeOver(items []handover.Item, known Standing) error {
+// since ends. It owns the items' descriptors. sessions and clients are how many it has taken; the error tells of what it hasn't.
+func (e *Engine) TakeOver(items []handover.Item, known Standing) (sessions, clients int, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.phase != notYet {
 		handover.Close(items)
-		return errors.New("proxy: the engine runs already")
+		return 0, 0, errors.New("proxy: the engine runs already")
 	}
 	var problems []error
 	for _, item := range items {
-		if err := e.takeOver(item, known); err != nil {
+		switch err := e.takeOver(item, known); {
+		case err != nil:
 			problems = append(problems, fmt.Errorf("taking over a %s: %w", item.Kind, err))
-			handover.Close([]handover.Item{item})
+		case item.Kind == sessionItem:
+			sessions++
+		case item.Kind == clientItem:
+			clients++
 		}
 	}
 	e.keepParts()
-	return errors.Join(problems...)
+	return sessions, clients, errors.Join(problems...)
 }
 
-func (e *Engine) takeOver(item handover.Item, known Standing) error {
+func (e *Engine) takeOver(item handover.Item, known Standing) (err error) {
+	// Until somebody else has them.
+	unused := item
+	defer func() { handover.Close([]handover.Item{unused}) }()
 	switch item.Kind {
 	case serviceItem:
 		var h handedService
@@ -53,6 +59,7 @@ func (e *Engine) takeOver(item handover.Item, known Standing) error {
 		}
 		pair := relay.Pair{Client: item.Descriptors[0], Server: item.Descriptors[1], ToServer: h.ToServer, ToClient: h.ToClient,
 			ClientEnded: h.ClientEnded, ServerEnded: h.ServerEnded, SentToServer: h.SentToServer, SentToClient: h.SentToClient}
+		unused.Descriptors = nil
 		d := e.dispatchers[h.Service]
 		if d == nil {
 			e.relay.Start(pair, nil).Abort(fmt.Errorf("service %s is no longer offered here", h.Service))
@@ -72,10 +79,14 @@ func (e *Engine) takeOver(item handover.Item, known Standing) error {
 		}
 		d := e.dispatchers[h.Service]
 		if d == nil {
-			relay.Discard(item.Descriptors[0])
 			return nil
 		}
-		return d.welcome(h, item.Descriptors[0])
+		unused.Descriptors = nil
+		conn, err := connection(item.Descriptors[0], func(error) {})
+		if err != nil {
+			return fmt.Errorf("its socket: %w", err)
+		}
+		d.welcome(h, conn)
 	default:
 		return errors.New("nothing that is known here")
 	}
@@ -122,22 +133,15 @@ func (d *dispatcher) adopt(s *session, pair relay.Pair) {
 }
 
 // welcome takes charge of a client that came to another process.
-func (d *dispatcher) welcome(h handedClient, fd int) error {
-	file := os.NewFile(uintptr(fd), "client")
-	conn, err := net.FileConn(file)
-	_ = file.Close()
-	if err != nil {
-		return fmt.Errorf("its socket: %w", err)
-	}
-	tcp, is := conn.(*net.TCPConn)
-	if !is || tcp.RemoteAddr() == nil {
+func (d *dispatcher) welcome(h handedClient, conn *net.TCPConn) {
+	if conn.RemoteAddr() == nil {
 		// It has left meanwhile.
 		_ = conn.Close()
-		return nil
+		return
 	}
 	d.mu.Lock()
 	d.tickets++
-	c := newClient(tcp, d.tickets)
+	c := newClient(conn, d.tickets)
 	d.mu.Unlock()
 	c.declined = map[opening]bool{}
 	for _, name := range h.Declined {
@@ -145,7 +149,6 @@ func (d *dispatcher) welcome(h handedClient, fd int) error {
 	}
 	c.toServer, c.toClient, c.holdUntil = h.ToServer, h.ToClient, h.HoldUntil
 	d.readmit(c)
-	return nil
 }
 
 // readmit leads a client that was led before, as far as nothing of it was taken.

@@ -5,7 +5,6 @@ package proxy
 import (
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -118,7 +117,7 @@ func (u *usher) happened(server bool) {
 // hear looks at what the client has said.
 func (u *usher) hear() {
 	var seen [512]byte
-	n, err := glimpse(u.fd, seen[:])
+	n, err := peek(uintptr(u.fd), seen[:])
 	if err != errNothingYet && (err != nil || n == 0 || n == len(seen)) {
 		u.fall(nil)
 		return
@@ -482,17 +481,4 @@ func (u *usher) turnAway(lack error) {
 	if say {
 		d.engine.log.Error(no.message, "client", u.from.String(), "error", plain(lack), "clients_since_last_line", missed+1)
 	}
-}
-
-// connection hands a socket to the runtime, which makes a descriptor of its own. If that fails lack is called, with the socket
-// still open, which is closed then.
-func connection(fd int, lack func(error)) (*net.TCPConn, error) {
-	file := os.NewFile(uintptr(fd), "")
-	defer file.Close()
-	conn, err := net.FileConn(file)
-	if err != nil {
-		lack(err)
-		return nil, err
-	}
-	return conn.(*net.TCPConn), nil
 }

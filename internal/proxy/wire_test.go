@@ -60,7 +60,7 @@ func FuzzTakeOver(f *testing.F) {
 		e := New(Config{})
 		defer e.kill()
 		e.dispatchers["pg-test-primary"] = newDispatcher(e, Endpoint{}, place{})
-		err := e.TakeOver([]handover.Item{{Kind: kind, Body: []byte(body)}}, nil)
+		_, _, err := e.TakeOver([]handover.Item{{Kind: kind, Body: []byte(body)}}, nil)
 		if kind != serviceItem && err == nil {
 			t.Errorf("a %s without a socket is taken: %s", kind, body)
 		}

@@ -163,7 +163,7 @@ func TestAcceptedSocketsHaveAFlowsOptions(t *testing.T) {
 	defer l.Close()
 	raw, err := l.(*net.TCPListener).SyscallConn()
 	must(t, err)
-	must(t, raw.Control(func(fd uintptr) { PrepareListener(fd); PrepareListener(fd) }))
+	must(t, raw.Control(func(fd uintptr) { PrepareListener(int(fd)); PrepareListener(int(fd)) }))
 	client, err := net.Dial("tcp", l.Addr().String())
 	must(t, err)
 	defer client.Close()

@@ -15,7 +15,7 @@ func duplicate(fd uintptr) (int, error) {
 
 // PrepareListener sets a listening socket's options to what a flow's sockets need: those that it accepts have them from then
 // on. Setting them again does no harm.
-func PrepareListener(fd uintptr) { prepare(int(fd)) }
+func PrepareListener(fd int) { prepare(fd) }
 
 // prepare sets a socket's options. They fail only on one that is dead already, which the first read says better.
 func prepare(fd int) {
