@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -55,7 +53,7 @@ func (f *field) upgrade(ctx context.Context, member string) error {
 
 // gone waits for the end of a process that handed over.
 func (f *field) gone(ctx context.Context, pid int) error {
-	for !ended(pid) {
+	for sandbox.Runs(pid) {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("process %d handed over, and is still there", pid)
@@ -68,7 +66,7 @@ func (f *field) gone(ctx context.Context, pid int) error {
 // follow notes it if a process that took over ends though no fault ends it. It is no child of the sandbox's, which sees only those.
 func (f *field) follow(what string, pid int) {
 	f.following.Go(func() {
-		for !ended(pid) {
+		for sandbox.Runs(pid) {
 			select {
 			case <-f.over:
 				return
@@ -81,14 +79,4 @@ func (f *field) follow(what string, pid int) {
 			f.died = append(f.died, fmt.Sprintf("%s %s (process %d, which had taken over) ended by itself", clock(time.Now()), what, pid))
 		}
 	})
-}
-
-// ended tells whether a process has, also if nobody has waited for it: the parent of one that took over may have handed over itself.
-func ended(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return true
-	}
-	// The name (field 2) is in parentheses and may hold some.
-	return bytes.HasPrefix(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" Z"))
 }

@@ -73,6 +73,13 @@ func (p Process) running() bool {
 	return err == nil && p.PID > 0 && st.start == p.Start && st.state != 'Z' && st.state != 'X'
 }
 
+// Runs tells whether there is a process with an id, other than one that has ended and wasn't waited for: the parent of a pgporter
+// that took over may have handed over itself.
+func Runs(pid int) bool {
+	p, err := identify(pid)
+	return err == nil && p.running()
+}
+
 // stopped says whether the process was halted by SIGSTOP.
 func (p Process) stopped() bool {
 	st, err := statOf(p.PID)
