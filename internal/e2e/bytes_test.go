@@ -27,7 +27,7 @@ import (
 // allBytes has PostgreSQL's own programs do through the services what nobody may alter on the way: TLS, replication, change
 // capture, bulk loads, dumps. What comes out is compared with what the server itself has.
 func allBytes(t *testing.T) {
-	c := up(t, 64, sandbox.Config{Members: 2, TLS: true})
+	c := up(t, 64, sandbox.Config{Members: 2, TLS: true, Fall: patient})
 	one, two := c.member(1), c.member(2)
 	c.expect(30*time.Second, serves{primary, []instance{at(one, false)}}, serves{replica, []instance{at(two, true)}})
 

@@ -21,7 +21,7 @@ import (
 // TestFailoverUnderLoad has probers write while the primary changes: what they see is the change as an application sees it.
 // Times are printed, not asserted: they are the machine's as much as ours.
 func TestFailoverUnderLoad(t *testing.T) {
-	c := up(t, 95, sandbox.Config{})
+	c := up(t, 95, sandbox.Config{Fall: patient})
 	setUpProbes(t, c)
 
 	t.Run("cancel", func(t *testing.T) {

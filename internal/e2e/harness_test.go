@@ -49,6 +49,10 @@ func TestMain(m *testing.M) {
 	}())
 }
 
+// patient is a Fall for the clusters of tests in which bystanders' sessions have to live. The tests share two cores, and a Patroni that
+// a switchover keeps busy is silent for three checks now and then.
+const patient = 10
+
 // cluster is a sandbox of one test.
 type cluster struct {
 	*sandbox.Sandbox

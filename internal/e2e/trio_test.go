@@ -32,7 +32,7 @@ const (
 // kinds of kills.
 func TestTrio(t *testing.T) {
 	t.Parallel()
-	c := up(t, 71, sandbox.Config{})
+	c := up(t, 71, sandbox.Config{Fall: patient})
 	one, two, three := c.member(1), c.member(2), c.member(3)
 
 	// leads asserts all four services while a member is the primary and these are the replicas.

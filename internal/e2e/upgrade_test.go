@@ -35,7 +35,7 @@ import (
 func upgradesUnderLoad(t *testing.T) {
 	const names = "5363"
 	systemd := hearNotices(t)
-	c := up(t, 97, sandbox.Config{BinaryArgs: []string{"--dns=*:" + names}, BinaryEnv: []string{"NOTIFY_SOCKET=" + systemd.path}})
+	c := up(t, 97, sandbox.Config{Fall: patient, BinaryArgs: []string{"--dns=*:" + names}, BinaryEnv: []string{"NOTIFY_SOCKET=" + systemd.path}})
 	node := c.member(2)
 	c.expect(20*time.Second, serves{direct, []instance{at(c.member(1), false)}})
 	u := upgrades{t, c, node, systemd}

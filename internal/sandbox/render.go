@@ -146,6 +146,7 @@ type inventoryView struct {
 	EtcdAddress string
 	// Infra is where the clusters' names are answered; empty on loopback addresses.
 	Infra, Interface         string
+	Fall                     int
 	Clusters                 []clusterView
 	Users                    []Account
 	Databases                []database
@@ -153,7 +154,7 @@ type inventoryView struct {
 }
 
 func (l layout) inventoryView() inventoryView {
-	v := inventoryView{EtcdAddress: l.etcdAddress(), Databases: databases, Replication: replication, Rest: restAccount}
+	v := inventoryView{EtcdAddress: l.etcdAddress(), Databases: databases, Replication: replication, Rest: restAccount, Fall: l.config.Fall}
 	if l.config.Netns {
 		v.Infra, v.Interface = l.address(metaHost), lan.Interface
 	}

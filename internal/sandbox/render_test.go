@@ -20,6 +20,7 @@ var testTools = tools{
 // TestFiles renders whole sandboxes: testdata/<case>.txtar has every file as it lies below the sandbox's directory.
 func TestFiles(t *testing.T) {
 	cases := map[string]Config{
+		"patient": {Dir: "/srv/sandbox", Members: 1, Fall: 10},
 		"default": {Dir: "/srv/sandbox"},
 		"single":  {Dir: "/srv/sandbox", Members: 1, Prefix: "127.9.8"},
 		"all":     {Dir: "/srv/sandbox", Sync: true, Offline: true, Delayed: true, Standby: true},

@@ -69,15 +69,28 @@ func (s *Sandbox) etcdHealthy(ctx context.Context) error {
 	return nil
 }
 
-// etcdHas says whether a key exists (etcd's v3 API through its JSON gateway).
+// etcdHas says whether a key exists.
 func (s *Sandbox) etcdHas(ctx context.Context, key string) bool {
-	request := map[string]any{"key": base64.StdEncoding.EncodeToString([]byte(key)), "count_only": true}
-	status, body, err := s.ask(ctx, Account{}, http.MethodPost, s.layout.etcdURL("/v3/kv/range"), request, restTimeout)
-	if err != nil || status != http.StatusOK {
-		return false
-	}
 	var answer struct{ Count string }
-	return json.Unmarshal(body, &answer) == nil && answer.Count != "" && answer.Count != "0"
+	err := s.etcd(ctx, "range", map[string]any{"key": base64.StdEncoding.EncodeToString([]byte(key)), "count_only": true}, &answer)
+	return err == nil && answer.Count != "" && answer.Count != "0"
+}
+
+// etcdRemove removes a key, if it is there.
+func (s *Sandbox) etcdRemove(ctx context.Context, key string) error {
+	return s.etcd(ctx, "deleterange", map[string]any{"key": base64.StdEncoding.EncodeToString([]byte(key))}, &struct{}{})
+}
+
+// etcd makes a request of etcd's v3 API through its JSON gateway.
+func (s *Sandbox) etcd(ctx context.Context, method string, request map[string]any, answer any) error {
+	status, body, err := s.ask(ctx, Account{}, http.MethodPost, s.layout.etcdURL("/v3/kv/"+method), request, restTimeout)
+	if err != nil {
+		return err
+	}
+	if status != http.StatusOK {
+		return fmt.Errorf("etcd says %d to %s", status, method)
+	}
+	return json.Unmarshal(body, answer)
 }
 
 // patroniStatus is what GET /patroni tells about the member that is asked.
@@ -95,6 +108,9 @@ type patroniStatus struct {
 func (p patroniStatus) leads() bool {
 	return p.State == "running" && (p.Role == "master" || p.Role == "primary" || p.Role == "standby_leader")
 }
+
+// waits says whether the member has no data and waits for somebody to initialise the cluster.
+func (p patroniStatus) waits() bool { return p.State == "stopped" && p.Role == "uninitialized" }
 
 func (s *Sandbox) patroni(ctx context.Context, m Member) (patroniStatus, error) {
 	var answer patroniStatus

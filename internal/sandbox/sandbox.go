@@ -59,6 +59,9 @@ type Config struct {
 	Standby bool `json:"standby,omitempty"`
 	// TLS has each PostgreSQL and PgBouncer take clients with TLS as well as without, with one certificate (Certificate).
 	TLS bool `json:"tls,omitempty"`
+	// Fall is how many failed checks in a row take a server down; 0 leaves it at the 3 of `pg_rto: fast`. On a machine that is
+	// so busy that Patroni falls silent for seconds, more of them keep that from being taken for a fault.
+	Fall int `json:"fall,omitempty"`
 	// WithoutPgporter leaves the pgporters out: a bare Patroni cluster.
 	WithoutPgporter bool `json:"without_pgporter,omitempty"`
 	// Binary is the pgporter to run on each member; empty takes this program.

@@ -380,13 +380,7 @@ func (s *Sandbox) bringUpCluster(ctx context.Context, t tools, cluster string) e
 			return err
 		}
 	}
-	claimed := func(ctx context.Context) error {
-		if !s.etcdHas(ctx, "/pg/"+cluster+"/initialize") {
-			return fmt.Errorf("%s hasn't claimed the cluster in etcd", members[0].Name)
-		}
-		return nil
-	}
-	if err := s.await(ctx, members[0].Name+" initialises "+cluster, claimed, first); err != nil {
+	if err := s.await(ctx, members[0].Name+" initialises "+cluster, s.initialises(members[0]), first); err != nil {
 		return err
 	}
 	for _, m := range members[1:] {
@@ -414,6 +408,36 @@ func (s *Sandbox) bringUpCluster(ctx context.Context, t tools, cluster string) e
 		}
 	}
 	return nil
+}
+
+// claimLost is how long the member that has to initialise a cluster may do nothing of the kind.
+const claimLost = 5 * time.Second
+
+// initialises gives a check that a cluster's first member has claimed it in etcd and is at work. If etcd takes a claim and is too
+// slow to say so, Patroni tries again, finds the claim there, and waits for whoever made it: such a claim is taken back.
+func (s *Sandbox) initialises(first Member) func(context.Context) error {
+	claim := "/pg/" + first.Cluster + "/initialize"
+	var idle time.Time
+	return func(ctx context.Context) error {
+		if !s.etcdHas(ctx, claim) {
+			return fmt.Errorf("%s hasn't claimed the cluster in etcd", first.Name)
+		}
+		status, err := s.patroni(ctx, first)
+		if err != nil || !status.waits() {
+			idle = time.Time{}
+			return err
+		}
+		if idle.IsZero() {
+			idle = time.Now()
+		}
+		err = fmt.Errorf("%s hasn't begun to initialise", first.Name)
+		if time.Since(idle) > claimLost {
+			idle = time.Time{}
+			s.say("%s takes its own claim for another's: taking that back", first.Name)
+			err = errors.Join(err, s.etcdRemove(ctx, claim))
+		}
+		return err
+	}
 }
 
 // involved are the parts of a kind, for await.
