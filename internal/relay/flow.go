@@ -56,6 +56,8 @@ type side struct {
 	readOver, writeOver bool
 	// broke is set once the side's stream was cut: it will not come to an end in order.
 	broke bool
+	// bulk says that the side's last bytes filled a buffer, so that more are to be expected; copied that its bytes can't be spliced.
+	bulk, copied bool
 	// pending are bytes that the side hasn't taken yet; held is the buffer that they are in, if it is one of ours.
 	pending []byte
 	held    *buffer
@@ -151,19 +153,24 @@ func (s *side) String() string {
 	return "server"
 }
 
-// ready moves what can be moved now that a loop was told of events on a socket. scratch is the loop's buffer; what comes
-// back is the one that it goes on with.
-func (s *side) ready(id, events uint32, scratch *buffer) *buffer {
+// tools are what whoever moves flows a step works with. They are the caller's own: two may be at flows of the same loop.
+type tools struct {
+	scratch *buffer
+	duct    duct
+}
+
+// ready moves what can be moved now that a loop was told of events on a socket.
+func (s *side) ready(id, events uint32, with *tools) {
 	f := s.flow
 	f.mu.Lock()
 	if f.over || s.id != id {
 		f.mu.Unlock()
-		return scratch
+		return
 	}
 	if happened := f.happened; happened != nil {
 		f.mu.Unlock()
 		happened(s == &f.server)
-		return scratch
+		return
 	}
 	f.stepping = true
 	const failed = unix.EPOLLERR | unix.EPOLLHUP
@@ -172,7 +179,7 @@ func (s *side) ready(id, events uint32, scratch *buffer) *buffer {
 	}
 	switch {
 	case events&(unix.EPOLLIN|failed) != 0 && f.reads(s):
-		scratch = f.carry(s, scratch)
+		f.carry(s, with)
 	case events&failed != 0 && len(s.pending) == 0:
 		// What is wrong will be found when there is something to do with the socket again. Until then the kernel would tell of
 		// it over and over.
@@ -195,7 +202,6 @@ func (s *side) ready(id, events uint32, scratch *buffer) *buffer {
 	if ripe {
 		f.close()
 	}
-	return scratch
 }
 
 // lasts is after how many steps a flow is one that lasts.
@@ -218,9 +224,9 @@ func (f *Flow) move() bool {
 func (f *Flow) reads(s *side) bool { return !s.readOver && len(f.other(s).pending) == 0 }
 
 // carry takes what a side has sent, at most a buffer full, to the other one.
-func (f *Flow) carry(from *side, scratch *buffer) *buffer {
+func (f *Flow) carry(from *side, with *tools) {
 	to := f.other(from)
-	n, err := receive(from.fd, scratch[:])
+	n, splices, err := from.take(with)
 	switch {
 	case err == unix.EAGAIN:
 	case err != 0:
@@ -231,14 +237,38 @@ func (f *Flow) carry(from *side, scratch *buffer) *buffer {
 		if f.aborted {
 			f.quiet = time.Now().Add(drainQuiet)
 		}
-		to.pending = scratch[:n]
+		if splices {
+			taken, whole := with.duct.pour(to.fd, n, with.scratch[:])
+			to.moved += int64(taken)
+			if !whole {
+				f.cut(from, "splice", unix.EIO)
+				return
+			}
+			n -= taken
+		}
+		to.pending = with.scratch[:n]
 		f.flush(to)
 		if len(to.pending) > 0 {
-			to.held = scratch
-			return buffers.Get().(*buffer)
+			to.held = with.scratch
+			with.scratch = buffers.Get().(*buffer)
 		}
 	}
-	return scratch
+}
+
+// take receives what a side has sent into the buffer, or into the duct while that is more than a buffer can hold: splicing spares
+// the copies and costs a system call more.
+func (s *side) take(with *tools) (n int, splices bool, err syscall.Errno) {
+	if s.bulk && !s.copied && with.duct.in >= 0 {
+		n, err = with.duct.fill(s.fd)
+		if err != unix.EINVAL {
+			s.bulk = n >= bufferSize/2
+			return n, true, err
+		}
+		s.copied = true
+	}
+	n, err = receive(s.fd, with.scratch[:])
+	s.bulk = n == bufferSize
+	return n, false, err
 }
 
 // flush writes what is pending for a side, as far as it takes it.
@@ -389,13 +419,13 @@ func (f *Flow) drain() {
 		return
 	}
 	// A machine with more to do than it can may have let nobody look in time.
-	scratch := buffers.Get().(*buffer)
+	with := tools{buffers.Get().(*buffer), duct{-1, -1}}
 	for quiet := f.quiet; f.reads(&f.server); quiet = f.quiet {
-		if scratch = f.carry(&f.server, scratch); f.quiet.Equal(quiet) {
+		if f.carry(&f.server, &with); f.quiet.Equal(quiet) {
 			break
 		}
 	}
-	buffers.Put(scratch)
+	buffers.Put(with.scratch)
 	now := time.Now()
 	if now.Before(f.drainBy) && now.Before(f.quiet) {
 		f.drainer.Reset(min(f.quiet.Sub(now), f.drainBy.Sub(now)))

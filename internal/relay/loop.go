@@ -178,7 +178,7 @@ func (l *loop) left(f *Flow) {
 
 func (l *loop) run() {
 	defer close(l.ended)
-	scratch := buffers.Get().(*buffer)
+	with := tools{buffers.Get().(*buffer), newDuct()}
 	var events [128]unix.EpollEvent
 	for {
 		n := l.look(events[:])
@@ -187,11 +187,12 @@ func (l *loop) run() {
 		}
 		for _, e := range events[:n] {
 			if int(e.Fd) == l.wake {
-				buffers.Put(scratch)
+				buffers.Put(with.scratch)
+				with.duct.close()
 				return
 			}
 			if s := l.at(int(e.Fd)).Load(); s != nil {
-				scratch = s.ready(uint32(e.Pad), e.Events, scratch)
+				s.ready(uint32(e.Pad), e.Events, &with)
 			}
 		}
 	}

@@ -24,7 +24,7 @@ import (
 // within three seconds here, and a stalled server is waited for half a second.
 func TestPeersThatAreGone(t *testing.T) {
 	idle, interval, count, limit := keepAliveIdle, keepAliveInterval, keepAliveCount, abandonLimit
-	keepAliveIdle, keepAliveInterval, keepAliveCount, abandonLimit = time.Second, time.Second, 2, 500*time.Millisecond
+	keepAliveIdle, keepAliveInterval, keepAliveCount, abandonLimit = time.Second, time.Second, 2, 1500*time.Millisecond
 	t.Cleanup(func() { keepAliveIdle, keepAliveInterval, keepAliveCount, abandonLimit = idle, interval, count, limit })
 	for _, test := range []struct {
 		name string
@@ -245,22 +245,35 @@ func clientBehindASlowServer(t *testing.T) {
 	// Little is in the sockets on the server's side, so that the rest waits for the relay.
 	must(t, server.SetReadBuffer(64<<10))
 	must(t, theirs.SetWriteBuffer(64<<10))
-	must(t, server.SetDeadline(time.Now().Add(patience)))
-	must(t, client.SetWriteDeadline(time.Now().Add(2*time.Second)))
+	must(t, server.SetDeadline(time.Now().Add(3*patience)))
 	ends := make(chan End, 1)
 	flow := relay.Start(Pair{Client: descriptor(t, ours), Server: descriptor(t, theirs)}, func(e End) { ends <- e })
 	// At first the server reads, so that the kernel gives the client's side more and more room.
-	const first = 32 << 20
+	const first = 8 << 20
 	read := make(chan error, 1)
 	go func() {
 		_, err := io.CopyN(io.Discard, server, first)
 		read <- err
 	}()
-	written, err := io.Copy(client, neverEnding{})
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Fatalf("wrote %d bytes to a server that doesn't read: %v", written, err)
+	// The client sends for as long as that takes, and then until nothing goes on.
+	var written int64
+	for stopped := false; ; {
+		must(t, client.SetWriteDeadline(time.Now().Add(500*time.Millisecond)))
+		n, err := io.Copy(client, neverEnding{})
+		written += n
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("wrote %d bytes to a server that doesn't read: %v", written, err)
+		}
+		if stopped {
+			break
+		}
+		select {
+		case err := <-read:
+			must(t, err)
+			stopped = true
+		default:
+		}
 	}
-	must(t, <-read)
 	// A reset drops what the client's own kernel still has.
 	left := written - int64(waiting(client))
 	must(t, client.SetLinger(0))
@@ -268,7 +281,7 @@ func clientBehindASlowServer(t *testing.T) {
 	began, got := time.Now(), int64(first)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	buffer := make([]byte, max(1<<10, (left-first)/60))
+	buffer := make([]byte, max(1<<10, (left-first)/120))
 	for {
 		<-tick.C
 		n, err := io.ReadFull(server, buffer)
