@@ -23,9 +23,9 @@ func TestBulk(t *testing.T) {
 	for _, room := range []int{0, 64 << 10} {
 		t.Run(fmt.Sprintf("room %d", room), func(t *testing.T) {
 			s := set(t, nil, nil)
-			total := 64 << 20
+			total := 16 << 20
 			if room > 0 {
-				total = 8 << 20
+				total = 4 << 20
 				must(t, s.client.SetReadBuffer(room))
 				must(t, s.server.SetReadBuffer(room))
 			}
