@@ -179,12 +179,12 @@ func (r *running) until(what string, holds func(*api.Status) bool) {
 	r.t.Helper()
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
-	limit := time.After(10 * time.Second)
+	limit := time.After(30 * time.Second)
 	for !holds(r.status()) {
 		select {
 		case <-again.C:
 		case <-limit:
-			r.t.Fatalf("not %s after 10s: %+v\n%s", what, r.status().Config, &r.log)
+			r.t.Fatalf("not %s after 30s: %+v\n%s", what, r.status().Config, &r.log)
 		}
 	}
 }

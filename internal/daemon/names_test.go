@@ -152,7 +152,7 @@ func TestNamesFollowRoles(t *testing.T) {
 	at := names.Address()
 	becomes := func(name, want string) {
 		t.Helper()
-		limit := time.After(10 * time.Second)
+		limit := time.After(30 * time.Second)
 		tick := time.NewTicker(5 * time.Millisecond)
 		defer tick.Stop()
 		for got := ""; got != want; got = asked(t, at, name) {

@@ -81,7 +81,7 @@ func newSecured(t *testing.T, name, host, says string) *secured {
 // says sends a line and gives what comes back.
 func says(t *testing.T, conn net.Conn, line string) string {
 	t.Helper()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := fmt.Fprintln(conn, line); err != nil {

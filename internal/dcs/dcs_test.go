@@ -82,7 +82,7 @@ func TestCitusPath(t *testing.T) {
 
 // brisk shortens a Watcher's times.
 func brisk(w *Watcher) {
-	w.pace = paces{attempt: 500 * time.Millisecond, read: 500 * time.Millisecond, beat: 100 * time.Millisecond, first: 20 * time.Millisecond, most: 200 * time.Millisecond}
+	w.pace = paces{attempt: 2 * time.Second, read: 2 * time.Second, beat: 100 * time.Millisecond, first: 20 * time.Millisecond, most: 200 * time.Millisecond}
 }
 
 // TestKilled: an etcd that dies is told once, and once that it is back, with what changed meanwhile.

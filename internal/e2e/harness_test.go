@@ -63,7 +63,7 @@ type cluster struct {
 // up brings a sandbox up on 127.0.<octet>, or in namespaces if it is to be there, and takes it down with the test.
 func up(t *testing.T, octet int, config sandbox.Config) *cluster {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pgporter-sandbox-")
+	dir, err := os.MkdirTemp(memory(), "pgporter-sandbox-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +94,18 @@ func up(t *testing.T, octet int, config sandbox.Config) *cluster {
 		}
 	})
 	return c
+}
+
+// memory is a directory that is kept in memory, where there is plenty of it, and else where temporary files are. etcd syncs its log,
+// which takes seconds on a disk that others keep busy: leader keys expire meanwhile.
+func memory() string {
+	const shared, plenty = "/dev/shm", 8 << 30
+	var fs syscall.Statfs_t
+	const tmpfs = 0x01021994 // statfs(2), TMPFS_MAGIC
+	if err := syscall.Statfs(shared, &fs); err != nil || fs.Type != tmpfs || fs.Bavail*uint64(fs.Bsize) < plenty {
+		return ""
+	}
+	return shared
 }
 
 // checkRaces fails the test if the race detector of a pgporter found something.

@@ -312,7 +312,7 @@ func (r *rig) scripts(ctx context.Context, from, count int, before *state) error
 	}
 	done, doneErr := r.have(Task{Do: Scripts, Address: r.address(exactPort), Rude: r.address(rudePort), Seed: r.Seed, From: from, Count: count, Workers: atOnce})
 	after, quietErr := r.quiet(ctx, before)
-	seen, seenErr := r.seenAll(ctx)
+	seen, seenErr := r.seenCancels(ctx, done.Cancels)
 	if err = errors.Join(doneErr, quietErr, seenErr); err != nil {
 		return err
 	}
@@ -343,6 +343,23 @@ func (r *rig) scripts(ctx context.Context, from, count int, before *state) error
 		done.Rude, done.Cancels, seen.Sessions[aimNothing], ledRude)
 	r.say("sessions: before: %s; after: %s", *before, after)
 	return err
+}
+
+// seenCancels gives what the server has seen, once there are so many cancel requests among it or a few seconds are over: whoever sends one
+// needn't wait until it has arrived.
+func (r *rig) seenCancels(ctx context.Context, want int64) (Seen, error) {
+	seen, err := r.seenAll(ctx)
+	for until := time.Now().Add(5 * time.Second); err == nil && seen.Cancels < want && time.Now().Before(until); {
+		select {
+		case <-ctx.Done():
+			return seen, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+		var later Seen
+		later, err = r.seenAll(ctx)
+		seen.add(later)
+	}
+	return seen, err
 }
 
 // add adds what was seen later.
