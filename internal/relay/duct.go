@@ -42,12 +42,12 @@ func (d *duct) close() {
 func (d *duct) fill(from int) (int, syscall.Errno) { return spliced(from, d.in, bufferSize) }
 
 // pour gives a socket what it takes of the n bytes in the pipe, and says how many it took. The rest is in p[:n-taken] then, and the
-// pipe is empty. If that can't be, the pipe is lost, and false is given: bytes are missing.
-func (d *duct) pour(to, n int, p []byte) (taken int, whole bool) {
-	for taken < n {
-		m, err := spliced(d.out, to, n-taken)
-		if err != 0 || m == 0 {
-			// Whatever is wrong with the socket, a write to it says so, too.
+// pipe is empty. err is what the socket said in the end: the kernel tells of a reset only once, so no write would say so again. If the
+// rest can't be had, the pipe is lost, and whole is false: bytes are missing.
+func (d *duct) pour(to, n int, p []byte) (taken int, whole bool, err syscall.Errno) {
+	for taken < n && err == 0 {
+		var m int
+		if m, err = spliced(d.out, to, n-taken); err == 0 && m == 0 {
 			break
 		}
 		taken += m
@@ -59,11 +59,11 @@ func (d *duct) pour(to, n int, p []byte) (taken int, whole bool) {
 		}
 		if err != nil || m == 0 {
 			d.close()
-			return taken, false
+			return taken, false, 0
 		}
 		rest = rest[m:]
 	}
-	return taken, true
+	return taken, true, err
 }
 
 // spliced is splice(2), without waiting.

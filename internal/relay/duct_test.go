@@ -5,6 +5,7 @@ package relay
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -104,8 +105,8 @@ func TestDuctKeepsNothing(t *testing.T) {
 		if err != 0 || n == 0 {
 			t.Fatalf("filled with %d bytes, %v", n, err)
 		}
-		taken, whole := d.pour(fds[1], n, scratch[:])
-		if !whole {
+		taken, whole, err := d.pour(fds[1], n, scratch[:])
+		if !whole || err != 0 && err != unix.EAGAIN {
 			t.Fatal("bytes are missing")
 		}
 		p := make([]byte, taken)
@@ -135,5 +136,20 @@ func TestWhatCannotBeSpliced(t *testing.T) {
 	_, splices, errno := s.take(&tools{new(buffer), d})
 	if splices || !s.copied || errno != syscall.ENOTSOCK {
 		t.Errorf("splices %t, copied %t, %v", splices, s.copied, errno)
+	}
+}
+
+// TestResetOfABulkReader: the kernel tells of a reset once, and be it to a splice. It isn't passed on as an end in order.
+func TestResetOfABulkReader(t *testing.T) {
+	for range 20 {
+		s := set(t, nil, nil)
+		go func() { _, _ = io.Copy(s.server, neverEnding{}) }()
+		if _, err := io.CopyN(io.Discard, s.client, 4<<20); err != nil {
+			t.Fatal(err)
+		}
+		s.leaveHard(t)
+		if end := s.ended(t); !errors.Is(end.Cause, syscall.ECONNRESET) || end.ServerBroke {
+			t.Fatalf("ended as %+v", end)
+		}
 	}
 }

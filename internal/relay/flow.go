@@ -238,10 +238,14 @@ func (f *Flow) carry(from *side, with *tools) {
 			f.quiet = time.Now().Add(drainQuiet)
 		}
 		if splices {
-			taken, whole := with.duct.pour(to.fd, n, with.scratch[:])
+			taken, whole, err := with.duct.pour(to.fd, n, with.scratch[:])
 			to.moved += int64(taken)
-			if !whole {
+			switch {
+			case !whole:
 				f.cut(from, "splice", unix.EIO)
+				return
+			case err != 0 && err != unix.EAGAIN:
+				f.refused(to, err)
 				return
 			}
 			n -= taken
@@ -281,19 +285,24 @@ func (f *Flow) flush(to *side) {
 			return
 		}
 		if err != 0 {
-			// The opposite stream is left alone: it delivers what had been received before and then ends by itself, since the
-			// stream of a dead socket ends. EPIPE comes from a side that had ended its stream in order and then closed: no reason
-			// to cut the opposite one.
-			if err != unix.EPIPE {
-				to.broke = true
-			}
-			f.blame(to, "write", err)
-			f.give(to)
-			f.other(to).readOver, to.writeOver = true, true
+			f.refused(to, err)
 			return
 		}
 	}
 	f.give(to)
+}
+
+// refused ends the stream to a side that takes nothing any more, for an error that isn't EAGAIN.
+func (f *Flow) refused(to *side, err syscall.Errno) {
+	// The opposite stream is left alone: it delivers what had been received before and then ends by itself, since the
+	// stream of a dead socket ends. EPIPE comes from a side that had ended its stream in order and then closed: no reason
+	// to cut the opposite one.
+	if err != unix.EPIPE {
+		to.broke = true
+	}
+	f.blame(to, "write", err)
+	f.give(to)
+	f.other(to).readOver, to.writeOver = true, true
 }
 
 // give drops what is pending for a side, with its buffer.

@@ -21,7 +21,7 @@ import (
 )
 
 // TestPeersThatAreGone is about those who don't say so, or say so behind bytes that nobody reads. Keepalive finds a lost peer
-// within three seconds here, and a stalled server is waited for half a second.
+// within three seconds here, and a stalled server is waited for one and a half.
 func TestPeersThatAreGone(t *testing.T) {
 	idle, interval, count, limit := keepAliveIdle, keepAliveInterval, keepAliveCount, abandonLimit
 	keepAliveIdle, keepAliveInterval, keepAliveCount, abandonLimit = time.Second, time.Second, 2, 1500*time.Millisecond
