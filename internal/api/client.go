@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -33,6 +34,11 @@ func (c Client) Status(ctx context.Context) (*Status, error) {
 	}
 	res, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
+		var late net.Error
+		var dialed *net.OpError
+		if errors.As(err, &late) && late.Timeout() && !errors.As(err, &dialed) {
+			return nil, fmt.Errorf("admin address %s takes connections and doesn't answer: %w", c.Address, err)
+		}
 		return nil, fmt.Errorf("no pgporter answers at %s (give --admin if it listens elsewhere): %w", c.Address, err)
 	}
 	defer res.Body.Close()

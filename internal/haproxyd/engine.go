@@ -228,7 +228,7 @@ func (c *Change) Commit(ctx context.Context) error {
 // even if nothing differs: somebody asked for it.
 func (e *Engine) bring(ctx context.Context, next *layout, always bool) error {
 	if e.wanted != nil && e.wanted.same(next) && !always {
-		e.wanted = next
+		e.want(next)
 		return nil
 	}
 	changes, err := changesTo(e.cfg.Dir, next)
@@ -266,7 +266,8 @@ func (e *Engine) byCommands(ctx context.Context, changes []change, next *layout,
 			return false, nil
 		}
 	}
-	e.loaded, e.wanted, e.parked = reweighed(e.loaded, next), next, parks
+	e.loaded, e.parked = reweighed(e.loaded, next), parks
+	e.want(next)
 	e.log.Info("HAProxy was told what has changed", "commands", len(told))
 	e.follow(ctx)
 	return true, nil
@@ -283,7 +284,8 @@ func (e *Engine) byReload(ctx context.Context, changes []change, next *layout) e
 	was, parked := e.loaded, e.parked
 	err := e.load(ctx, next)
 	if err == nil {
-		e.loaded, e.wanted, e.parked = next, next, map[place]bool{}
+		e.loaded, e.parked = next, map[place]bool{}
+		e.want(next)
 		return nil
 	}
 	// The way back must not end halfway because somebody wants to stop.
@@ -305,6 +307,14 @@ func (e *Engine) byReload(ctx context.Context, changes []change, next *layout) e
 	}
 	e.log.Warn("HAProxy is back at the configuration that it had")
 	return err
+}
+
+// want notes what HAProxy has been brought to.
+func (e *Engine) want(l *layout) {
+	e.wanted = l
+	e.seen.mu.Lock()
+	defer e.seen.mu.Unlock()
+	e.seen.carried = l
 }
 
 // reweighed is a layout with the weights that another one has.

@@ -33,10 +33,13 @@ func TestNobodyGoesToAnUncheckedServer(t *testing.T) {
 // TestNothingIsKnown: with no word of the members, HAProxy's own checks must have passed first.
 func TestNothingIsKnown(t *testing.T) {
 	w := newWorld(t, 84)
+	w.options = brisk
+	w.answer(503, 1, 2, 3)
 	w.begin(w.config(), w.says(0, "", "1", "2", "3"))
 	if _, seq := w.dial(); seq != 0 {
 		t.Errorf("led to %d before anything was checked", seq)
 	}
+	w.answer(200, 1, 2, 3)
 	w.until("HAProxy has checked", func() bool {
 		_, seq := w.dial()
 		return seq != 0
@@ -96,6 +99,7 @@ func TestUnsettledRolesAreLeftAlone(t *testing.T) {
 // TestABoardIsNotOverruled: HAProxy's check passes all the time on a server that is down on the Board.
 func TestABoardIsNotOverruled(t *testing.T) {
 	w := newWorld(t, 84)
+	w.options = brisk
 	w.begin(w.config(), w.says(1, "2", "2", "3"))
 	w.until("HAProxy's check has lost", func() bool { return strings.Contains(w.log.String(), "it is off until the server may") })
 	w.until("three is down", func() bool {
@@ -112,9 +116,7 @@ func TestABoardIsNotOverruled(t *testing.T) {
 	w.says(1, "23", "2", "3")
 	w.until("three is led to", func() bool { _, seq := w.dial(); return seq == 3 })
 	// Its check is on again: what HAProxy sees counts.
-	w.mu.Lock()
-	w.checks[3] = 503
-	w.mu.Unlock()
+	w.answer(503, 3)
 	w.until("HAProxy has found three down", func() bool {
 		servers, err := w.engine.control.servers(t.Context(), w.workers().Current.PID)
 		return err == nil && !servers[place{"pg-test-reads", "pg-test-3"}].takesClients()
@@ -305,7 +307,9 @@ func TestAServiceThatGoes(t *testing.T) {
 
 func TestStopInOrder(t *testing.T) {
 	w := newWorld(t, 84)
-	w.begin(w.config(), w.says(1, "2", "2"))
+	c := w.config()
+	c.StopTimeout = 10 * time.Second
+	w.begin(c, w.says(1, "2", "2"))
 	short, _ := w.dial()
 	long, _ := w.dial()
 	pid := w.engine.master
@@ -320,6 +324,9 @@ func TestStopInOrder(t *testing.T) {
 	})
 	if !answers(short) {
 		t.Error("a session ended before its time")
+	}
+	if got := w.engine.Traffic(t.Context()); len(got) != 1 || got[0].Sessions != 2 {
+		t.Errorf("the traffic while it stops: %+v", got)
 	}
 	short.Close()
 	ends(t, long)

@@ -11,15 +11,23 @@ import (
 	"github.com/pgporter/pgporter/internal/state"
 )
 
-// clusterOf makes a cluster of three members with one service whose servers are those named: `2`, or `1b` for a backup.
-func clusterOf(host func(seq int) string, ports [3]int, port int, servers ...string) (service.Cluster, []service.Service) {
+// steady are options with which a test doesn't see HAProxy's own checks decide: two have to pass, and none follows the first.
+// brisk are some with which it does.
+const (
+	steady = "inter 1h fastinter 1h downinter 1h rise 2 fall 3 on-marked-down shutdown-sessions"
+	brisk  = "inter 1s fastinter 500ms downinter 1s rise 2 fall 3 on-marked-down shutdown-sessions"
+)
+
+// clusterOf makes a cluster of three members with one service with these options, whose servers are those named: `2`, or `1b`
+// for a backup.
+func clusterOf(words string, host func(seq int) string, ports [3]int, port int, servers ...string) (service.Cluster, []service.Service) {
 	c := service.Cluster{Name: "pg-test", TTL: 20}
 	for seq := 1; seq <= 3; seq++ {
 		c.Members = append(c.Members, service.Member{Name: "pg-test-" + string(rune('0'+seq)), Host: host(seq), Role: service.Replica,
 			PostgresPort: ports[0], PgBouncerPort: ports[0], PatroniPort: ports[1], Weight: 100})
 	}
 	c.Members[0].Role = service.Primary
-	options, _ := service.ParseOptions("inter 1s fastinter 500ms downinter 1s rise 2 fall 3 on-marked-down shutdown-sessions")
+	options, _ := service.ParseOptions(words)
 	s := service.Service{Cluster: c.Name, Definition: service.Definition{Name: "reads", FullName: "pg-test-reads", IP: "*", Port: port,
 		Check: "/replica", MaxConn: 100, Balance: service.RoundRobin, Options: options}}
 	for _, name := range servers {
@@ -34,7 +42,7 @@ func testHost(seq int) string { return "10.10.10.1" + string(rune('0'+seq)) }
 
 func layoutOf(t *testing.T, servers ...string) *layout {
 	t.Helper()
-	c, services := clusterOf(testHost, [3]int{5432, 8008}, 5434, servers...)
+	c, services := clusterOf(brisk, testHost, [3]int{5432, 8008}, 5434, servers...)
 	l, err := render("10.10.10.11", "127.0.0.9", material{clusters: []resolved{{c, services}}}, "", "")
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +62,7 @@ func TestRenderBindsWhereTheNodeIs(t *testing.T) {
 }
 
 func TestRenderExtras(t *testing.T) {
-	c, services := clusterOf(testHost, [3]int{5432, 8008}, 5434, "1")
+	c, services := clusterOf(brisk, testHost, [3]int{5432, 8008}, 5434, "1")
 	m := material{clusters: []resolved{{c, services}}, generics: []service.Generic{{Name: "web", IP: "*", Port: 80, Protocol: "tcp", MaxConn: 9,
 		Balance: "roundrobin", Default: "inter 1s", Servers: []service.GenericServer{{Name: "a", Host: "10.0.0.1", Port: 80, Options: "check"}, {Name: "b", Host: "10.0.0.2", Port: 80}}}}}
 	l, err := render("n", "", m, "    load-server-state-from-file global\n", "own\n")
@@ -167,7 +175,7 @@ func TestStateFile(t *testing.T) {
 }
 
 func TestOpinions(t *testing.T) {
-	_, services := clusterOf(testHost, [3]int{5432, 8008}, 5434, "1", "2", "3")
+	_, services := clusterOf(brisk, testHost, [3]int{5432, 8008}, 5434, "1", "2", "3")
 	v := &state.View{Members: []state.Member{
 		{Member: service.Member{Name: "pg-test-1"}, Answer: "200 replica running"},
 		{Member: service.Member{Name: "pg-test-2"}, Answer: "silent: connection refused"},

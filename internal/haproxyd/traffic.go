@@ -25,9 +25,12 @@ type ServerTraffic struct {
 	Known, Up bool
 }
 
-// traffic sums up what workers counted. Its lock is never held while HAProxy is asked.
+// traffic sums up what workers counted. Its lock is never held while HAProxy is asked: who looks at the traffic doesn't wait
+// for a reload, nor for the last sessions at a stop.
 type traffic struct {
 	mu sync.Mutex
+	// carried is what HAProxy has been brought to; nil if nothing was yet.
+	carried *layout
 	// past are totals of workers that get no more clients.
 	past map[place]counters
 }
@@ -57,9 +60,9 @@ func (t *traffic) retire(ctx context.Context, c control, pid int, counted map[pl
 func (e *Engine) Traffic(ctx context.Context) []ServiceTraffic {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
-	e.mu.Lock()
-	l := e.wanted
-	e.mu.Unlock()
+	e.seen.mu.Lock()
+	l := e.seen.carried
+	e.seen.mu.Unlock()
 	if l == nil {
 		return nil
 	}

@@ -25,14 +25,16 @@ import (
 
 // world is three members that answer with their names, a Board that the test writes, and an engine with a real HAProxy.
 type world struct {
-	t      *testing.T
-	octet  int
-	bind   string
-	ports  [3]int // destination and Patroni
-	board  *state.Board
-	engine *Engine
-	dir    string
-	log    lockedBuffer
+	t     *testing.T
+	octet int
+	bind  string
+	ports [3]int // destination and Patroni
+	// options are the service's: steady, unless the test is about HAProxy's own checks.
+	options string
+	board   *state.Board
+	engine  *Engine
+	dir     string
+	log     lockedBuffer
 	// checks says what the members' Patroni answers.
 	mu     sync.Mutex
 	checks [4]int
@@ -58,6 +60,9 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+// patience is how long a test waits for what has to come: only a failure takes so long, and a machine may be busy.
+const patience = time.Minute
+
 const (
 	destination = 7432
 	patroniPort = 7008
@@ -72,7 +77,7 @@ func (w *world) address() string { return net.JoinHostPort(w.bind, strconv.Itoa(
 // newWorld makes members on 127.0.<octet>.11 to .13; every check passes.
 func newWorld(t *testing.T, octet int) *world {
 	t.Helper()
-	w := &world{t: t, octet: octet, bind: fmt.Sprintf("127.0.%d.1", octet), ports: [3]int{destination, patroniPort}}
+	w := &world{t: t, octet: octet, bind: fmt.Sprintf("127.0.%d.1", octet), ports: [3]int{destination, patroniPort}, options: steady}
 	var err error
 	if w.dir, err = os.MkdirTemp("", "ha-"); err != nil { // t.TempDir is too long for sockets
 		t.Fatal(err)
@@ -115,6 +120,15 @@ func newWorld(t *testing.T, octet int) *world {
 	return w
 }
 
+// answer sets what the checks of members answer from now on.
+func (w *world) answer(status int, members ...int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, seq := range members {
+		w.checks[seq] = status
+	}
+}
+
 func (w *world) listen(seq, port int) net.Listener {
 	l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", w.host(seq), port))
 	if err != nil {
@@ -125,7 +139,7 @@ func (w *world) listen(seq, port int) net.Listener {
 
 // says publishes what is known: the primary, the servers of the service as layouts name them, and who is up.
 func (w *world) says(primary int, up string, servers ...string) Offer {
-	c, services := clusterOf(w.host, w.ports, servicePort, servers...)
+	c, services := clusterOf(w.options, w.host, w.ports, servicePort, servers...)
 	v := &state.View{Cluster: c.Name, At: time.Now()}
 	for seq := 1; seq <= 3; seq++ {
 		m := state.Member{Member: c.Members[seq-1], Live: service.Replica, State: "running", Answer: "200 replica running"}
@@ -205,12 +219,12 @@ func (w *world) take(o Offer) error {
 // dial gives a session and the number of the member that it is with; 0 if it was closed.
 func (w *world) dial() (net.Conn, int) {
 	w.t.Helper()
-	conn, err := net.DialTimeout("tcp", w.address(), 5*time.Second)
+	conn, err := net.DialTimeout("tcp", w.address(), patience)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(patience))
 	name := make([]byte, 1)
 	if _, err := io.ReadFull(conn, name); err != nil {
 		return conn, 0
@@ -241,11 +255,11 @@ func (w *world) leads(to ...int) {
 // until waits for something to become true.
 func (w *world) until(what string, holds func() bool) {
 	w.t.Helper()
-	limit := time.After(15 * time.Second)
+	limit := time.After(patience)
 	for !holds() {
 		select {
 		case <-limit:
-			w.t.Fatalf("not within 15s: %s", what)
+			w.t.Fatalf("not within %s: %s", patience, what)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
@@ -253,7 +267,7 @@ func (w *world) until(what string, holds func() bool) {
 
 // answers says whether a session still passes bytes.
 func answers(conn net.Conn) bool {
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	conn.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(conn, "x"); err != nil {
 		return false
 	}
@@ -264,7 +278,7 @@ func answers(conn net.Conn) bool {
 // ends waits for the end of a session.
 func ends(t *testing.T, conn net.Conn) {
 	t.Helper()
-	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(patience))
 	if _, err := conn.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
 		t.Errorf("the session goes on: %v", err)
 	}
