@@ -51,7 +51,7 @@ test: prerequisites ## every test with the race detector, those on a real cluste
 # Four packages at a time: much of what they take is waiting for sockets and for what others say.
 unit: ## go vet and the unit tests
 	@scripts/progress 'go vet' go vet ./...
-	@scripts/progress 'unit tests' go test -race -p 4 -timeout 5m $(UNIT)
+	@scripts/progress 'unit tests' go test -race -p 4 -timeout 15m $(UNIT)
 
 # Three clusters at a time: their tests wait for leader keys to expire more than they compute.
 e2e: ## the end-to-end tests (they start clusters of their own)

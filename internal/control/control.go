@@ -60,7 +60,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		Handler:   s.handler(ctx),
 		TLSConfig: s.Credentials.serverTLS(),
 		// What a stranger's connection can cost is bounded before the token is looked at.
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: 15 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      time.Minute,
 		IdleTimeout:       30 * time.Second,

@@ -167,24 +167,35 @@ func (r *running) write(text string) {
 
 func (r *running) status() *api.Status {
 	r.t.Helper()
-	s, err := api.Client{Address: r.admin}.Status(r.t.Context())
+	s, err := r.ask()
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	return s
 }
 
+func (r *running) ask() (*api.Status, error) {
+	return api.Client{Address: r.admin}.Status(r.t.Context())
+}
+
+// patience is how long a test waits for what has to come: only a failure takes so long, and a machine may be busy.
+const patience = time.Minute
+
 // until waits for a state of the daemon.
 func (r *running) until(what string, holds func(*api.Status) bool) {
 	r.t.Helper()
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
-	limit := time.After(30 * time.Second)
-	for !holds(r.status()) {
+	limit := time.After(patience)
+	for {
+		s, err := r.ask()
+		if err == nil && holds(s) {
+			return
+		}
 		select {
 		case <-again.C:
 		case <-limit:
-			r.t.Fatalf("not %s after 30s: %+v\n%s", what, r.status().Config, &r.log)
+			r.t.Fatalf("not %s after %s: %v, %+v\n%s", what, patience, err, s, &r.log)
 		}
 	}
 }
@@ -192,7 +203,7 @@ func (r *running) until(what string, holds func(*api.Status) bool) {
 // echo sends a line through a connection and expects it back.
 func echo(t *testing.T, conn net.Conn, line string) {
 	t.Helper()
-	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.WriteString(conn, line); err != nil {

@@ -59,7 +59,7 @@ func banner(t *testing.T, host, name string) (port int) {
 // greeted waits for what the server says first.
 func greeted(t *testing.T, conn net.Conn) string {
 	t.Helper()
-	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	line, err := bufio.NewReaderSize(conn, 16).ReadString('\n')
@@ -67,6 +67,14 @@ func greeted(t *testing.T, conn net.Conn) string {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(line)
+}
+
+// rest is how many bytes come until a connection ends.
+func rest(conn net.Conn) (int64, error) {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
+	}
+	return io.Copy(io.Discard, conn)
 }
 
 // genericOf finds a generic service in a status.
@@ -98,7 +106,7 @@ func TestGenericServicesNatively(t *testing.T) {
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	checked := fmt.Sprintf("check-ssl ca-file %s check port %d inter 100ms fastinter 100ms downinter 100ms rise 1 fall 2", ca, web.Listener.Addr().(*net.TCPAddr).Port)
+	checked := fmt.Sprintf("check-ssl ca-file %s check port %d inter 3s fastinter 200ms downinter 200ms rise 1 fall 2", ca, web.Listener.Addr().(*net.TCPAddr).Port)
 	one, two, three := banner(t, f.host, "one"), banner(t, f.host, "two"), banner(t, f.host, "three")
 	// inventory has the services mail and plain, with these lines for mail, and what else stands in the list.
 	inventory := func(lines, plain string) string {
@@ -137,7 +145,7 @@ func TestGenericServicesNatively(t *testing.T) {
 		g := genericOf(s, "mail")
 		return !g.Servers[0].Up && g.Servers[1].Serving && !g.Servers[2].Serving
 	})
-	if n, err := io.Copy(io.Discard, mail); n != 0 || err != nil && !strings.Contains(err.Error(), "reset") {
+	if n, err := rest(mail); n != 0 || err != nil && !strings.Contains(err.Error(), "reset") {
 		t.Errorf("the old session: %d bytes, %v", n, err)
 	}
 	for range 3 {
@@ -165,7 +173,7 @@ func TestGenericServicesNatively(t *testing.T) {
 		conn.Close()
 		t.Error("the service that is gone still listens")
 	}
-	if n, err := io.Copy(io.Discard, session); n != 0 || err != nil && !strings.Contains(err.Error(), "reset") {
+	if n, err := rest(session); n != 0 || err != nil && !strings.Contains(err.Error(), "reset") {
 		t.Errorf("a session of the service that is gone: %d bytes, %v", n, err)
 	}
 	healthy.Store(true)

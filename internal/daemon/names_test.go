@@ -74,7 +74,7 @@ func door(t *testing.T, host string) int {
 			if err != nil {
 				return
 			}
-			_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+			_ = conn.SetDeadline(time.Now().Add(patience))
 			if _, err := io.ReadFull(conn, make([]byte, 8)); err == nil {
 				_, _ = conn.Write([]byte("N"))
 			}
@@ -100,7 +100,7 @@ func pair(name string, first, second *scripted, service string) string {
     pg_cluster: %s
     pg_rto: fast
     pg_dns_suffix: .db.example
-    pg_rto_plan: { fast: [ 20, 5, 5, 15, 5, 100ms, 50ms, 100ms, 2, 1 ] }
+    pg_rto_plan: { fast: [ 20, 5, 5, 15, 5, 3s, 200ms, 200ms, 2, 3 ] }
     pg_services: [ { name: %s, port: 5499, selector: "[]", check: /read-only } ]
 `, name, first.host, first.port, first.postgres, first.pgbouncer, second.host, second.port, second.postgres, second.pgbouncer, name, service)
 }
@@ -126,7 +126,7 @@ func asked(t *testing.T, server, name string) string {
 	t.Helper()
 	m := new(wire.Msg)
 	m.SetQuestion(name+".", wire.TypeA)
-	answer, err := wire.ExchangeContext(t.Context(), m, server)
+	answer, _, err := (&wire.Client{Timeout: patience}).ExchangeContext(t.Context(), m, server)
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
@@ -152,7 +152,7 @@ func TestNamesFollowRoles(t *testing.T) {
 	at := names.Address()
 	becomes := func(name, want string) {
 		t.Helper()
-		limit := time.After(30 * time.Second)
+		limit := time.After(patience)
 		tick := time.NewTicker(5 * time.Millisecond)
 		defer tick.Stop()
 		for got := ""; got != want; got = asked(t, at, name) {

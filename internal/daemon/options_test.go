@@ -63,7 +63,13 @@ func newSecured(t *testing.T, name, host, says string) *secured {
 			}
 			sessions.Go(func() {
 				defer conn.Close()
-				for lines := bufio.NewScanner(conn); lines.Scan(); {
+				reader := bufio.NewReader(conn)
+				// A knock at the door begins with a zero byte (SSLRequest), and wants one in return.
+				if first, err := reader.Peek(1); err == nil && first[0] == 0 {
+					fmt.Fprint(conn, "N")
+					return
+				}
+				for lines := bufio.NewScanner(reader); lines.Scan(); {
 					fmt.Fprintf(conn, "%s: %s\n", name, lines.Text())
 				}
 			})
@@ -81,7 +87,7 @@ func newSecured(t *testing.T, name, host, says string) *secured {
 // says sends a line and gives what comes back.
 func says(t *testing.T, conn net.Conn, line string) string {
 	t.Helper()
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := fmt.Fprintln(conn, line); err != nil {
@@ -112,7 +118,7 @@ func TestOptionsAtWork(t *testing.T) {
         check: /read-only
         selector: "[? pg_role == 'replica']"
         backup: "[? pg_role == 'primary']"
-        options: inter 100ms rise 1 fall 1 %s
+        options: inter 3s fastinter 200ms downinter 200ms rise 1 fall 3 %s
 `, one.host, one.echoPort, one.patroniPort, two.host, two.echoPort, two.patroniPort, words)
 	}
 	secure := "on-marked-up shutdown-backup-sessions check-ssl ca-file " + one.authority

@@ -85,6 +85,9 @@ func brisk(w *Watcher) {
 	w.pace = paces{attempt: 2 * time.Second, read: 2 * time.Second, beat: 100 * time.Millisecond, first: 20 * time.Millisecond, most: 200 * time.Millisecond}
 }
 
+// unhurried lengthens them, where the reason for a loss is to be something else than slowness.
+func unhurried(w *Watcher) { w.pace.attempt, w.pace.read = time.Minute, time.Minute }
+
 // TestKilled: an etcd that dies is told once, and once that it is back, with what changed meanwhile.
 func TestKilled(t *testing.T) {
 	e := startEtcd(t).connect(clientv3.Config{})
@@ -190,8 +193,7 @@ func TestBrokenConnection(t *testing.T) {
 	p := startPipe(t, e.address)
 	f := follow(t, Config{Endpoints: []string{p.address}}, func(w *Watcher) {
 		brisk(w)
-		// What is asked here is whether cuts are told; a machine that is busy must not make it one of slowness.
-		w.pace.attempt, w.pace.read = 10*time.Second, 10*time.Second
+		unhurried(w)
 		w.pace.most = time.Millisecond
 	})
 	f.says("leader pg-test-1")
@@ -227,18 +229,18 @@ func TestAuthentication(t *testing.T) {
 	as := func(user, password string) Config {
 		return Config{Endpoints: []string{e.address}, User: user, Password: fixed(password)}
 	}
-	f := follow(t, as("pg-test", "secret of pg-test"), nil)
+	f := follow(t, as("pg-test", "secret of pg-test"), unhurried)
 	f.says("leader pg-test-1")
 	root.put("/pg/pg-test/leader", "pg-test-2")
 	f.says("leader pg-test-2")
 
-	follow(t, as("pg-test", "wrong"), nil).lost("authentication failed")
-	follow(t, at(e), nil).lost("user name is empty")
+	follow(t, as("pg-test", "wrong"), unhurried).lost("authentication failed")
+	follow(t, at(e), unhurried).lost("user name is empty")
 	other, err := New(as("pg-test", "secret of pg-test"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, other.Watch("/pg/pg-other"), nil).lost("permission denied")
+	run(t, other.Watch("/pg/pg-other"), unhurried).lost("permission denied")
 
 	// A password that is mended while pgporter runs is taken with the next attempt.
 	password := filepath.Join(t.TempDir(), "password")
@@ -251,7 +253,7 @@ func TestAuthentication(t *testing.T) {
 	mended := follow(t, Config{Endpoints: []string{e.address}, User: "pg-test", Password: func() (string, error) {
 		text, err := os.ReadFile(password)
 		return string(text), err
-	}}, nil)
+	}}, unhurried)
 	mended.lost("authentication failed")
 	write("secret of pg-test")
 	mended.says("leader pg-test-2")

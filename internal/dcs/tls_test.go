@@ -93,7 +93,7 @@ func TestTLS(t *testing.T) {
 	e.put("/pg/pg-test/leader", "pg-test-1")
 
 	good := Config{Endpoints: []string{e.address}, CAFile: ours.file, CertFile: clientCert, KeyFile: clientKey}
-	f := follow(t, good, nil)
+	f := follow(t, good, unhurried)
 	f.says("leader pg-test-1")
 	e.put("/pg/pg-test/leader", "pg-test-2")
 	f.says("leader pg-test-2")
@@ -103,15 +103,15 @@ func TestTLS(t *testing.T) {
 		change(&c)
 		return c
 	}
-	follow(t, with(func(c *Config) { c.CAFile = theirs.file }), nil).lost("signed by unknown authority")
-	follow(t, with(func(c *Config) { c.CAFile = "" }), nil).lost("signed by unknown authority")
+	follow(t, with(func(c *Config) { c.CAFile = theirs.file }), unhurried).lost("signed by unknown authority")
+	follow(t, with(func(c *Config) { c.CAFile = "" }), unhurried).lost("signed by unknown authority")
 	// The server's reason may be lost with the connection.
-	follow(t, with(func(c *Config) { c.CertFile, c.KeyFile = "", "" }), nil).lost(e.address)
-	follow(t, with(func(c *Config) { c.CertFile, c.KeyFile = foreignCert, foreignKey }), nil).lost(e.address)
-	follow(t, Config{Endpoints: []string{"http://" + e.address}}, nil).lost(e.address)
+	follow(t, with(func(c *Config) { c.CertFile, c.KeyFile = "", "" }), unhurried).lost(e.address)
+	follow(t, with(func(c *Config) { c.CertFile, c.KeyFile = foreignCert, foreignKey }), unhurried).lost(e.address)
+	follow(t, Config{Endpoints: []string{"http://" + e.address}}, unhurried).lost(e.address)
 	// The same server by an address that its certificate isn't for.
 	p := startPipeAt(t, "127.0.98.2", e.address)
-	follow(t, with(func(c *Config) { c.Endpoints = []string{p.address} }), nil).lost("127.0.98.2")
+	follow(t, with(func(c *Config) { c.Endpoints = []string{p.address} }), unhurried).lost("127.0.98.2")
 
 	// A file that is replaced while pgporter runs is read with the next attempt.
 	renewed := filepath.Join(t.TempDir(), "ca.crt")
@@ -125,7 +125,7 @@ func TestTLS(t *testing.T) {
 		}
 	}
 	copyFile(theirs.file)
-	mended := follow(t, with(func(c *Config) { c.CAFile = renewed }), nil)
+	mended := follow(t, with(func(c *Config) { c.CAFile = renewed }), unhurried)
 	mended.lost("signed by unknown authority")
 	copyFile(ours.file)
 	mended.says("leader pg-test-2")

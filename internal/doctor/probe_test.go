@@ -214,7 +214,7 @@ func TestProbe(t *testing.T) {
 	}
 
 	// What hangs ends with its time, and what is left then isn't tried.
-	cfg.Timeout, cfg.Total = 200*time.Millisecond, 300*time.Millisecond
+	cfg.Timeout, cfg.Total = 2*time.Second, 3*time.Second
 	many := make([]connstr.Way, 3*atOnce)
 	for i := range many {
 		many[i] = way("", hung)

@@ -23,7 +23,7 @@ func FuzzTemplate(f *testing.F) {
 		if err == nil {
 			v, err = compiled.Value(newFixture(t, "testdata/variables.json"), NewBudget())
 		}
-		if took := time.Since(started); took > 10*time.Second {
+		if took := time.Since(started); took > time.Minute {
 			t.Fatalf("it took %s", took)
 		}
 		failed := (*Error)(nil)

@@ -6,12 +6,12 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 )
 
 var update = flag.Bool("update", false, "write the goldens anew")
 
-// What isn't supported, is wrong or costs too much: each with its place and message.
+// What isn't supported, is wrong or costs too much: each with its place and message. A bomb that weren't stopped would go on
+// into the time limit of all tests.
 func TestRefused(t *testing.T) {
 	data, err := os.ReadFile("testdata/refused.txt")
 	if err != nil {
@@ -19,7 +19,6 @@ func TestRefused(t *testing.T) {
 	}
 	var got strings.Builder
 	for _, source := range strings.Split(strings.TrimSpace(string(data)), "\n") {
-		started := time.Now()
 		compiled, err := Compile(source)
 		if err == nil {
 			_, err = compiled.Value(newFixture(t, "testdata/variables.json"), NewBudget())
@@ -28,10 +27,6 @@ func TestRefused(t *testing.T) {
 		if !ok {
 			t.Errorf("%s: the error is %v", source, err)
 			continue
-		}
-		// A bomb that isn't stopped goes on for hours; a busy machine takes seconds.
-		if took := time.Since(started); took > time.Minute {
-			t.Errorf("%s: it took %s", source, took)
 		}
 		if len(source) > 80 {
 			source = source[:77] + "..."
