@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -219,6 +220,22 @@ func (p *porter) descriptors() (map[int]bool, error) {
 	return open, nil
 }
 
+// lasting are descriptors that were open at each of several looks: what a check or a question needs for a moment isn't there.
+func (p *porter) lasting() (map[int]bool, error) {
+	const looks, apart = 10, 100 * time.Millisecond
+	open, err := p.descriptors()
+	for range looks {
+		if err != nil {
+			return nil, err
+		}
+		time.Sleep(apart)
+		var now map[int]bool
+		now, err = p.descriptors()
+		maps.DeleteFunc(open, func(n int, _ bool) bool { return !now[n] })
+	}
+	return open, err
+}
+
 // processorTime is what the process has used so far (proc(5), stat: utime and stime, in hundredths of a second).
 func (p *porter) processorTime() (time.Duration, error) {
 	text, err := os.ReadFile(p.proc("stat"))
@@ -246,7 +263,7 @@ func (p *porter) filesLimit() (uint64, error) {
 
 // leave lowers the limit of open files so far that a number of descriptors is left to it, and gives what undoes it.
 func (p *porter) leave(free int) (restore func() error, err error) {
-	open, err := p.descriptors()
+	open, err := p.lasting()
 	if err != nil {
 		return nil, err
 	}

@@ -149,6 +149,12 @@ func setUp(ctx context.Context, c Config, checked string, files uint64) (*rig, e
 		if _, err = r.have(Task{Do: Hold, Address: r.address(idlePort), Count: 1}); err == nil {
 			_, err = r.have(Task{Do: Drop})
 		}
+		if err == nil {
+			err = until(ctx, "the first session has ended", func() error {
+				s, err := r.porter.service(ctx, "idle")
+				return errors.Join(err, check("sessions", int64(s.Sessions), 0))
+			})
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, r.tearDown())
