@@ -340,10 +340,8 @@ func (e *Engine) load(ctx context.Context, l *layout) error {
 	return e.reload(ctx, l)
 }
 
-// verify reads back over the socket of a worker whether everything of a layout is there.
+// verify reads back over the socket of a worker whether everything of a layout is there. It asks until ctx ends.
 func (e *Engine) verify(ctx context.Context, pid int, l *layout) error {
-	ctx, cancel := context.WithTimeout(ctx, readTime)
-	defer cancel()
 	for {
 		servers, err := e.control.servers(ctx, pid)
 		var counted map[place]counters

@@ -183,8 +183,10 @@ func TestTotalsSurviveReloads(t *testing.T) {
 		t.Error("the session didn't survive")
 	}
 	w.says(1, "none", "2")
-	w.until("a client finds nobody", func() bool { _, seq := w.dial(); return seq == 0 })
-	w.until("it is counted", func() bool { return w.engine.Traffic(context.Background())[0].Refused > 0 })
+	w.until("a client who finds nobody is counted", func() bool {
+		_, seq := w.dial()
+		return seq == 0 && w.engine.Traffic(context.Background())[0].Refused > 0
+	})
 }
 
 func TestRefusedChangesLeaveEverything(t *testing.T) {

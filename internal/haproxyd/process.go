@@ -24,7 +24,7 @@ func apply(dir string, changes []change) error { return outdir.Apply(dir, change
 
 // Times within which HAProxy does what it is told, on a machine that has little left.
 const (
-	loadTime = 20 * time.Second
+	loadTime = time.Minute
 	readTime = 5 * time.Second
 	// pause is between two looks at something that is about to happen.
 	pause = 10 * time.Millisecond

@@ -303,7 +303,7 @@ func TestChecksOverTLS(t *testing.T) {
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	lines := []string{"option httpchk GET / HTTP/1.1", "http-check send hdr Host x", "http-check expect status 200"}
+	lines := []string{"option httpchk GET / HTTP/1.1", "http-check send hdr Host x", "http-check expect status 200", "timeout check 1m"}
 	for _, test := range []struct{ words, line, want string }{
 		{"check check-ssl ca-file " + ca, "", "pass 200"},
 		{"check check-ssl verify none", "", "pass 200"},
