@@ -42,6 +42,9 @@ func (f *field) upgrade(ctx context.Context, member string) error {
 		case err != nil || after.Upgrade == nil:
 		case after.PID != before.PID && after.Upgrade.PID == before.PID:
 			f.say("%s of %s: process %d took over %d sessions and %d waiting clients", upgrade, member, after.PID, after.Upgrade.Sessions, after.Upgrade.Clients)
+			f.mu.Lock()
+			f.gaveWay[before.PID] = true
+			f.mu.Unlock()
 			f.follow(what, after.PID)
 			return f.gone(ctx, before.PID)
 		case after.PID == before.PID && after.Upgrade.Problem != "" && (before.Upgrade == nil || after.Upgrade.At.After(before.Upgrade.At)):
@@ -75,7 +78,7 @@ func (f *field) follow(what string, pid int) {
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if !f.claimed[what] {
+		if !f.claimed[what] && !f.gaveWay[pid] {
 			f.died = append(f.died, fmt.Sprintf("%s %s (process %d, which had taken over) ended by itself", clock(time.Now()), what, pid))
 		}
 	})
