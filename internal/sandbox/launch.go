@@ -191,7 +191,15 @@ func (s *Sandbox) successor(p part) (oldest Process, found bool) {
 	return oldest, found
 }
 
-// ended describes a process that isn't running though it should be, with the end of its log.
+// endedError describes a process that isn't running though it should be, with the end of its log.
+type endedError struct {
+	what, why, file, log string
+}
+
+func (e endedError) Error() string {
+	return fmt.Sprintf("%s ended%s; the end of %s:\n%s", e.what, e.why, e.file, e.log)
+}
+
 func (s *Sandbox) ended(r record, p part) error {
 	s.mu.Lock()
 	why := s.exits[r.Processes[p.String()]]
@@ -199,7 +207,8 @@ func (s *Sandbox) ended(r record, p part) error {
 	if why != "" {
 		why = " (" + why + ")"
 	}
-	return fmt.Errorf("%s ended%s; the end of %s:\n%s", p, why, s.layout.log(p), tail(s.layout.log(p)))
+	file := s.layout.log(p)
+	return endedError{p.String(), why, file, tail(file)}
 }
 
 // tail gives the last lines of a log, indented.

@@ -72,14 +72,17 @@ func (s *Sandbox) etcdHealthy(ctx context.Context) error {
 // etcdHas says whether a key exists.
 func (s *Sandbox) etcdHas(ctx context.Context, key string) bool {
 	var answer struct{ Count string }
-	err := s.etcd(ctx, "range", map[string]any{"key": base64.StdEncoding.EncodeToString([]byte(key)), "count_only": true}, &answer)
+	err := s.etcd(ctx, "range", map[string]any{"key": etcdKey(key), "count_only": true}, &answer)
 	return err == nil && answer.Count != "" && answer.Count != "0"
 }
 
 // etcdRemove removes a key, if it is there.
 func (s *Sandbox) etcdRemove(ctx context.Context, key string) error {
-	return s.etcd(ctx, "deleterange", map[string]any{"key": base64.StdEncoding.EncodeToString([]byte(key))}, &struct{}{})
+	return s.etcd(ctx, "deleterange", map[string]any{"key": etcdKey(key)}, &struct{}{})
 }
+
+// etcdKey is a key as the JSON gateway takes bytes.
+func etcdKey(key string) string { return base64.StdEncoding.EncodeToString([]byte(key)) }
 
 // etcd makes a request of etcd's v3 API through its JSON gateway.
 func (s *Sandbox) etcd(ctx context.Context, method string, request map[string]any, answer any) error {

@@ -82,7 +82,7 @@ const (
 	DefaultPrefix  = "127.0.1"
 	NetnsPrefix    = "10.10.10"
 	DefaultMembers = 3
-	DefaultTimeout = 2 * time.Minute
+	DefaultTimeout = 5 * time.Minute
 )
 
 // DefaultDir is where a sandbox is kept when nothing else is said: for root a directory that the unprivileged user can

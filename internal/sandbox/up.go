@@ -367,36 +367,22 @@ func (s *Sandbox) bringUp(ctx context.Context, t tools, user runUser) error {
 	return s.awaitClients(ctx)
 }
 
-// bringUpCluster starts a cluster's programs and returns when its first member leads. The others start once it has claimed
-// the cluster in etcd: before that any of them could become the first leader.
+// bringUpCluster starts a cluster's programs and returns when its first member leads. The others start after that: before, any
+// of them could become the first leader.
 func (s *Sandbox) bringUpCluster(ctx context.Context, t tools, cluster string) error {
 	members := s.layout.of(cluster)
-	first := part{patroniKind, members[0]}
-	if err := s.launch(first, t); err != nil {
-		return err
-	}
 	for _, m := range members {
 		if err := s.launch(part{pgbouncerKind, m}, t); err != nil {
 			return err
 		}
 	}
-	if err := s.await(ctx, members[0].Name+" initialises "+cluster, s.initialises(members[0]), first); err != nil {
+	if err := s.bootstrap(ctx, t, members[0]); err != nil {
 		return err
 	}
 	for _, m := range members[1:] {
 		if err := s.launch(part{patroniKind, m}, t); err != nil {
 			return err
 		}
-	}
-	leads := func(ctx context.Context) error {
-		status, err := s.patroni(ctx, members[0])
-		if err == nil && !status.leads() {
-			err = fmt.Errorf("%s is %s, %s", members[0].Name, status.Role, status.State)
-		}
-		return err
-	}
-	if err := s.await(ctx, members[0].Name+" leads "+cluster, leads, first); err != nil {
-		return err
 	}
 	if s.layout.config.WithoutPgporter {
 		return nil
@@ -408,6 +394,44 @@ func (s *Sandbox) bringUpCluster(ctx context.Context, t tools, cluster string) e
 		}
 	}
 	return nil
+}
+
+// bootstraps is how often a cluster's first member may begin, gaveUp what Patroni writes last if it hasn't come to an end: a
+// statement of its own has 2 s, and a machine that stands still for so long ends it.
+const (
+	bootstraps = 3
+	gaveUp     = "Failed to bootstrap cluster"
+)
+
+// bootstrap has a cluster's first member make its data and take the leader key.
+func (s *Sandbox) bootstrap(ctx context.Context, t tools, first Member) error {
+	patroni := part{patroniKind, first}
+	leads := func(ctx context.Context) error {
+		status, err := s.patroni(ctx, first)
+		switch {
+		case err != nil:
+			return err
+		case !status.leads():
+			return fmt.Errorf("%s is %s, %s", first.Name, status.Role, status.State)
+		case !s.etcdHas(ctx, "/pg/"+first.Cluster+"/leader"):
+			return fmt.Errorf("%s hasn't taken the leader key", first.Name)
+		}
+		return nil
+	}
+	for again := 1; ; again++ {
+		if err := s.launch(patroni, t); err != nil {
+			return err
+		}
+		err := s.await(ctx, first.Name+" initialises "+first.Cluster, s.initialises(first), patroni)
+		if err == nil {
+			err = s.await(ctx, first.Name+" leads "+first.Cluster, leads, patroni)
+		}
+		var over endedError
+		if err == nil || again == bootstraps || !errors.As(err, &over) || !strings.Contains(over.log, gaveUp) {
+			return err
+		}
+		s.say("Patroni of %s gave up, as it does where a statement takes 2 s: it begins again", first.Name)
+	}
 }
 
 // claimLost is how long the member that has to initialise a cluster may do nothing of the kind.
