@@ -54,3 +54,19 @@ func TestResident(t *testing.T) {
 		t.Error("there is no such process")
 	}
 }
+
+func TestParseTicks(t *testing.T) {
+	got, err := parseTicks("cpu  10 20 30 40 50 60 70 80 900 1000\ncpu0 1 2 3 4 5 6 7 8 9 10\n")
+	if err != nil || got != (ticks{all: 360, stolen: 80}) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for _, text := range []string{"", "cpu 1 2 3\n", "cpu0 1 2 3 4 5 6 7 8 9 10\n", "cpu 1 2 3 x 5 6 7 8 9 10\n"} {
+		if _, err := parseTicks(text); err == nil {
+			t.Errorf("%q was taken", text)
+		}
+	}
+	before, err := machineTime()
+	if err != nil || before.all == 0 || before.stolen > before.all {
+		t.Errorf("this machine's: %+v, %v", before, err)
+	}
+}

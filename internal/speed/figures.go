@@ -15,7 +15,8 @@ type taken struct {
 	section  section
 	measures []measure
 	// samples are by measure and round.
-	samples [][]sample
+	samples   [][]sample
+	disturbed disturbances
 }
 
 func newTaken(s section, measures []measure) *taken {

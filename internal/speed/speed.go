@@ -7,7 +7,8 @@
 // stand-in are processes of their own, so that each one's processor time and memory is its alone.
 //
 // A round does every measurement the three ways right after one another, each round in another order. What is compared is
-// pgporter with HAProxy in the same round: the medians of those ratios are what goals are for (figures.go).
+// pgporter with HAProxy in the same round: the medians of those ratios are what goals are for (figures.go). On a virtual machine
+// a run during which the host gave its processors to others is done again (steal.go).
 package speed
 
 import (
@@ -137,7 +138,7 @@ func Run(ctx context.Context, c Config) error {
 			continue
 		}
 		// A section may be measured by itself: each says which pgporter it is of.
-		text := fmt.Sprintf("%s; pgporter %s; %s.\n\n%s", time.Now().Format(time.DateOnly), version, t.section.often(rounds, c.Run), t.table())
+		text := fmt.Sprintf("%s; pgporter %s; %s%s.\n\n%s", time.Now().Format(time.DateOnly), version, t.section.often(rounds, c.Run), t.disturbed, t.table())
 		fmt.Fprintf(c.Results, "\n%s\n%s", t.section.title, text)
 		switch least := t.section.least; {
 		case failed != nil || c.Doc == "":
@@ -189,7 +190,7 @@ func (s *stage) measure(ctx context.Context, chosen []section) ([]*taken, error)
 					if w == direct && m.indirect {
 						continue
 					}
-					values, err := m.run(ctx, s, w)
+					values, err := t.disturbed.undisturbed(ctx, machineTime, func() ([]float64, error) { return m.run(ctx, s, w) })
 					if err != nil {
 						if ctx.Err() != nil {
 							err = context.Cause(ctx)

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package speed
+
+func machineTime() (ticks, error) { return ticks{}, errLinux }
