@@ -55,7 +55,7 @@ unit: ## go vet and the unit tests
 
 # Three clusters at a time: their tests wait for leader keys to expire more than they compute.
 e2e: ## the end-to-end tests (they start clusters of their own)
-	@scripts/progress 'end-to-end tests' go test -race -count=1 -parallel 3 -timeout 15m ./internal/e2e/...
+	@scripts/progress 'end-to-end tests' go test -race -count=1 -parallel 3 -timeout 25m ./internal/e2e/...
 
 build: ## bin/pgporter
 	@scripts/progress 'building bin/pgporter' go build -ldflags '$(LDFLAGS)' -o bin/pgporter ./cmd/pgporter

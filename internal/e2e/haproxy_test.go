@@ -25,7 +25,7 @@ const reloads = 200
 // TestHAProxy has a real HAProxy carry the services of one node: they are right before and after a switchover without anybody
 // giving a command, sessions don't stay on a demoted primary in a worker of before a reload, and reloads hurt nobody.
 func TestHAProxy(t *testing.T) {
-	c := up(t, 81, sandbox.Config{})
+	c := up(t, 81, sandbox.Config{Fall: patient})
 	one, two, three := c.member(1), c.member(2), c.member(3)
 	node := c.prefix + ".31"
 	dir, err := os.MkdirTemp("", "pgporter-ha-") // short enough for sockets

@@ -310,7 +310,7 @@ func (u upgrades) traffic(s *api.Status) api.Service {
 
 // asksForNames asks over UDP, some hundred times a second, until ctx ends. No question may stay without its answer.
 func asksForNames(t *testing.T, ctx context.Context, server string) {
-	client := wire.Client{Timeout: 3 * time.Second}
+	client := wire.Client{Timeout: 30 * time.Second}
 	asked := 0
 	again := time.NewTicker(2 * time.Millisecond)
 	defer again.Stop()

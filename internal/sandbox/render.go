@@ -50,11 +50,13 @@ type portNumbers struct{ Postgres, PgBouncer, Patroni int }
 
 // memberView is what the templates of a member's files see.
 type memberView struct {
-	Member                         Member
-	Ports                          portNumbers
-	Etcd                           string
-	Rest, Superuser, Replication   Account
-	SynchronousMode                bool
+	Member                       Member
+	Ports                        portNumbers
+	Etcd                         string
+	Rest, Superuser, Replication Account
+	SynchronousMode              bool
+	// Patient says that Patroni gives etcd as long as the ttl allows.
+	Patient                        bool
 	StandbyCluster, StandbySlot    string
 	PostBootstrap, BootstrapSQL    string
 	DataDir, BinDir, PassFile      string
@@ -82,6 +84,7 @@ func (l layout) memberView(m Member, t tools) memberView {
 		Superuser:       superuser,
 		Replication:     replication,
 		SynchronousMode: l.config.Sync && m.Cluster == mainCluster,
+		Patient:         l.config.Fall > 0,
 		PostBootstrap:   l.file(m, "post_bootstrap.sh"),
 		BootstrapSQL:    l.bootstrapSQL(),
 		DataDir:         l.data(m),

@@ -60,7 +60,8 @@ type Config struct {
 	// TLS has each PostgreSQL and PgBouncer take clients with TLS as well as without, with one certificate (Certificate).
 	TLS bool `json:"tls,omitempty"`
 	// Fall is how many failed checks in a row take a server down; 0 leaves it at the 3 of `pg_rto: fast`. On a machine that is
-	// so busy that Patroni falls silent for seconds, more of them keep that from being taken for a fault.
+	// so busy that Patroni falls silent for seconds, more of them keep that from being taken for a fault. Patroni then gives etcd 8 s
+	// instead of 3 before a primary gives up.
 	Fall int `json:"fall,omitempty"`
 	// WithoutPgporter leaves the pgporters out: a bare Patroni cluster.
 	WithoutPgporter bool `json:"without_pgporter,omitempty"`
