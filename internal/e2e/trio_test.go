@@ -25,7 +25,7 @@ import (
 const (
 	afterSwitchover = 20 * time.Second
 	afterFailover   = 50 * time.Second
-	sessionsEnd     = 10 * time.Second
+	sessionsEnd     = 15 * time.Second
 )
 
 // TestTrio is the main job on three members: every service through every node, before and after a switchover and three
