@@ -55,7 +55,7 @@ func TestTrio(t *testing.T) {
 			serves{direct, []instance{at(leader, false)}},
 			serves{offline, []instance{at(offlineTo, true)}})
 	}
-	leads(t, 10*time.Second, one, two, three)
+	leads(t, afterFailover, one, two, three)
 
 	t.Run("writes and reads", func(t *testing.T) {
 		writeAndRead(t, c)
