@@ -29,7 +29,7 @@ import (
 func allBytes(t *testing.T) {
 	c := up(t, 64, sandbox.Config{Members: 2, TLS: true, Fall: patient})
 	one, two := c.member(1), c.member(2)
-	c.expect(30*time.Second, serves{primary, []instance{at(one, false)}}, serves{replica, []instance{at(two, true)}})
+	c.expect(afterFailover, serves{primary, []instance{at(one, false)}}, serves{replica, []instance{at(two, true)}})
 
 	// These lie idle while everything else is done.
 	var listeners []*listener

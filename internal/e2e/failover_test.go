@@ -141,7 +141,7 @@ func (all probers) write(t *testing.T) {
 // setUpProbes makes the table that probers write to.
 func setUpProbes(t *testing.T, c *cluster) {
 	t.Helper()
-	c.expect(20*time.Second, serves{primary, []instance{at(c.member(1), false)}}, serves{direct, []instance{at(c.member(1), false)}})
+	c.expect(afterFailover, serves{primary, []instance{at(c.member(1), false)}}, serves{direct, []instance{at(c.member(1), false)}})
 	conn, err := connect(t.Context(), c.member(1), direct)
 	if err != nil {
 		t.Fatal(err)

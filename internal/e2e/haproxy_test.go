@@ -59,7 +59,7 @@ func TestHAProxy(t *testing.T) {
 			return nil
 		})
 	}
-	leads(10*time.Second, serves{primary, []instance{at(one, false)}}, serves{replica, []instance{at(two, true), at(three, true)}},
+	leads(afterFailover, serves{primary, []instance{at(one, false)}}, serves{replica, []instance{at(two, true), at(three, true)}},
 		serves{direct, []instance{at(one, false)}}, serves{offline, []instance{at(three, true)}})
 
 	t.Run("reloads under load", func(t *testing.T) { reloadsUnderLoad(t, node, p, edit) })

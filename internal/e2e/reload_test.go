@@ -63,7 +63,7 @@ func TestReloadFromElsewhere(t *testing.T) {
 		"--control", "*", "--control-token-file", token, "--control-tls-cert", ca, "--control-tls-key", filepath.Join(dir, "control.key"),
 	}})
 	one, two, three := c.member(1), c.member(2), c.member(3)
-	c.expect(20*time.Second, serves{direct, []instance{at(one, false)}})
+	c.expect(afterFailover, serves{direct, []instance{at(one, false)}})
 
 	text, err := os.ReadFile(c.Inventory())
 	if err != nil {
@@ -122,7 +122,7 @@ func TestReloadFromElsewhere(t *testing.T) {
 	if status, out, problems = runReload(t, path, token, ca, "pg-test"); status != 0 || strings.Count(out, "runs configuration 2") != 3 {
 		t.Fatalf("status %d\n%s%s", status, out, problems)
 	}
-	c.expect(10*time.Second, onAll)
+	c.expect(afterFailover, onAll)
 	live()
 	for _, node := range c.nodes() {
 		if s := generation(node, 2); s.Config.Source != path || s.Config.Sent == nil || !strings.Contains(s.Config.Sent.Sender, "@") {

@@ -16,7 +16,7 @@ func TestSynchronousStandby(t *testing.T) {
 	t.Parallel()
 	c := up(t, 72, sandbox.Config{Members: 2, Sync: true})
 	one, two := c.member(1), c.member(2)
-	c.expect(20*time.Second, serves{standby, []instance{at(two, true)}}, serves{primary, []instance{at(one, false)}})
+	c.expect(afterFailover, serves{standby, []instance{at(two, true)}}, serves{primary, []instance{at(one, false)}})
 
 	if err := c.Kill(t.Context(), syscall.SIGKILL, "pg-test-2/patroni", "pg-test-2/postgres"); err != nil {
 		t.Fatal(err)
@@ -38,7 +38,7 @@ func TestDelayedReplica(t *testing.T) {
 	t.Parallel()
 	c := up(t, 73, sandbox.Config{Members: 2, Delayed: true})
 	behind := c.nodes()[2]
-	c.expect(20*time.Second, serves{delayed, []instance{at(behind, true)}})
+	c.expect(afterFailover, serves{delayed, []instance{at(behind, true)}})
 
 	writer, err := connect(t.Context(), c.member(1), direct)
 	if err != nil {
@@ -80,7 +80,7 @@ func TestDedicatedOffline(t *testing.T) {
 	t.Parallel()
 	c := up(t, 74, sandbox.Config{Offline: true})
 	one, two, three := c.member(1), c.member(2), c.member(3)
-	c.expect(20*time.Second,
+	c.expect(afterFailover,
 		serves{replica, []instance{at(two, true)}},
 		serves{offline, []instance{at(three, true)}})
 
@@ -114,7 +114,7 @@ func TestPair(t *testing.T) {
 	t.Parallel()
 	c := up(t, 75, sandbox.Config{Members: 2})
 	one, two := c.member(1), c.member(2)
-	c.expect(20*time.Second,
+	c.expect(afterFailover,
 		serves{primary, []instance{at(one, false)}},
 		serves{replica, []instance{at(two, true)}},
 		serves{offline, []instance{at(two, true)}})

@@ -37,7 +37,7 @@ func upgradesUnderLoad(t *testing.T) {
 	systemd := hearNotices(t)
 	c := up(t, 97, sandbox.Config{Fall: patient, BinaryArgs: []string{"--dns=*:" + names}, BinaryEnv: []string{"NOTIFY_SOCKET=" + systemd.path}})
 	node := c.member(2)
-	c.expect(20*time.Second, serves{direct, []instance{at(c.member(1), false)}})
+	c.expect(afterFailover, serves{direct, []instance{at(c.member(1), false)}})
 	u := upgrades{t, c, node, systemd}
 
 	t.Run("ten under load", func(t *testing.T) {
@@ -183,7 +183,7 @@ func upgradesUnderLoad(t *testing.T) {
 		write(text)
 		u.upgrade()
 		session.lives(t)
-		c.expect(10*time.Second, serves{direct, []instance{at(c.member(1), false)}})
+		c.expect(afterFailover, serves{direct, []instance{at(c.member(1), false)}})
 	})
 }
 
