@@ -34,9 +34,8 @@ type field struct {
 	// freezes are the times in which pgporters stood still, silences those in which nodes couldn't be heard by clients.
 	freezes, silences []freeze
 	journal           []entry
-	// died are pgporters that ended though no fault ended them, gaveWay the numbers of those that another took over from.
-	died    []string
-	gaveWay map[int]bool
+	// died are pgporters that ended though no fault ended them.
+	died []string
 
 	// following joins those who watch over processes that took over, until over is closed.
 	following sync.WaitGroup
@@ -61,7 +60,7 @@ type entry struct {
 }
 
 func newField(s *sandbox.Sandbox, out io.Writer) *field {
-	f := &field{Sandbox: s, ledger: newLedger(), out: out, began: time.Now(), claimed: map[string]bool{}, gaveWay: map[int]bool{}, over: make(chan struct{})}
+	f := &field{Sandbox: s, ledger: newLedger(), out: out, began: time.Now(), claimed: map[string]bool{}, over: make(chan struct{})}
 	for _, m := range s.Declared() {
 		if m.Cluster == scope {
 			f.members = append(f.members, m)

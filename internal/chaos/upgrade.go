@@ -42,9 +42,6 @@ func (f *field) upgrade(ctx context.Context, member string) error {
 		case err != nil || after.Upgrade == nil:
 		case after.PID != before.PID && after.Upgrade.PID == before.PID:
 			f.say("%s of %s: process %d took over %d sessions and %d waiting clients", upgrade, member, after.PID, after.Upgrade.Sessions, after.Upgrade.Clients)
-			f.mu.Lock()
-			f.gaveWay[before.PID] = true
-			f.mu.Unlock()
 			f.follow(what, after.PID)
 			return f.gone(ctx, before.PID)
 		case after.PID == before.PID && after.Upgrade.Problem != "" && (before.Upgrade == nil || after.Upgrade.At.After(before.Upgrade.At)):
@@ -66,7 +63,8 @@ func (f *field) gone(ctx context.Context, pid int) error {
 	return nil
 }
 
-// follow notes it if a process that took over ends though no fault ends it. It is no child of the sandbox's, which sees only those.
+// follow notes it if a process that took over ends though no fault ends it and none took over in turn. It is no child of the
+// sandbox's, which sees only those.
 func (f *field) follow(what string, pid int) {
 	f.following.Go(func() {
 		for sandbox.Runs(pid) {
@@ -76,9 +74,10 @@ func (f *field) follow(what string, pid int) {
 			case <-time.After(100 * time.Millisecond):
 			}
 		}
+		_, succeeded := f.PID(what)
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if !f.claimed[what] && !f.gaveWay[pid] {
+		if !f.claimed[what] && !succeeded {
 			f.died = append(f.died, fmt.Sprintf("%s %s (process %d, which had taken over) ended by itself", clock(time.Now()), what, pid))
 		}
 	})

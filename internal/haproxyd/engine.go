@@ -29,6 +29,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/service"
@@ -72,10 +73,12 @@ type Engine struct {
 	// offer and services are what HAProxy carries: services of each cluster as they were rendered last.
 	offer    Offer
 	services map[string][]service.Service
-	// loaded is what the current worker has read, wanted what it has been brought to by the runtime API since: the files.
-	loaded, wanted *layout
-	parked         map[place]bool
-	ours           map[string]bool
+	// loaded is what the current worker has read, wanted what it has been brought to by the runtime API since: the files. Traffic
+	// reads wanted without the lock.
+	loaded *layout
+	wanted atomic.Pointer[layout]
+	parked map[place]bool
+	ours   map[string]bool
 
 	watch watch
 	seen  traffic
@@ -125,7 +128,7 @@ func (e *Engine) Prepare(ctx context.Context, o Offer) (*Change, error) {
 		return nil, err
 	}
 	// What our own HAProxy has read already needn't be checked again; beside ours the system's reads files of others.
-	if e.cfg.System || !e.wanted.same(l) {
+	if e.cfg.System || !e.wanted.Load().same(l) {
 		if err := check(ctx, e.binary, e.cfg.Dir, l); err != nil {
 			return nil, err
 		}
@@ -227,15 +230,15 @@ func (c *Change) Commit(ctx context.Context) error {
 // bring makes HAProxy have a layout: by the runtime API where that is enough, else by a reload, or a start. always reloads
 // even if nothing differs: somebody asked for it.
 func (e *Engine) bring(ctx context.Context, next *layout, always bool) error {
-	if e.wanted != nil && e.wanted.same(next) && !always {
-		e.want(next)
+	if e.wanted.Load() != nil && e.wanted.Load().same(next) && !always {
+		e.wanted.Store(next)
 		return nil
 	}
 	changes, err := changesTo(e.cfg.Dir, next)
 	if err != nil {
 		return err
 	}
-	if e.loaded != nil && !e.wanted.same(next) {
+	if e.loaded != nil && !e.wanted.Load().same(next) {
 		told, parks, enough := commands(e.loaded, next, e.parked)
 		if enough {
 			done, err := e.byCommands(ctx, changes, next, told, parks)
@@ -267,7 +270,7 @@ func (e *Engine) byCommands(ctx context.Context, changes []change, next *layout,
 		}
 	}
 	e.loaded, e.parked = reweighed(e.loaded, next), parks
-	e.want(next)
+	e.wanted.Store(next)
 	e.log.Info("HAProxy was told what has changed", "commands", len(told))
 	e.follow(ctx)
 	return true, nil
@@ -285,7 +288,7 @@ func (e *Engine) byReload(ctx context.Context, changes []change, next *layout) e
 	err := e.load(ctx, next)
 	if err == nil {
 		e.loaded, e.parked = next, map[place]bool{}
-		e.want(next)
+		e.wanted.Store(next)
 		return nil
 	}
 	// The way back must not end halfway because somebody wants to stop.
@@ -299,22 +302,14 @@ func (e *Engine) byReload(ctx context.Context, changes []change, next *layout) e
 		return err
 	}
 	e.parked = parked
-	if again := e.reload(back, e.wanted); again != nil {
+	if again := e.reload(back, e.wanted.Load()); again != nil {
 		return fmt.Errorf("%w; and going back failed: %w", err, again)
 	}
-	if e.wanted != nil {
-		e.loaded, e.parked = e.wanted, map[place]bool{}
+	if e.wanted.Load() != nil {
+		e.loaded, e.parked = e.wanted.Load(), map[place]bool{}
 	}
 	e.log.Warn("HAProxy is back at the configuration that it had")
 	return err
-}
-
-// want notes what HAProxy has been brought to.
-func (e *Engine) want(l *layout) {
-	e.wanted = l
-	e.seen.mu.Lock()
-	defer e.seen.mu.Unlock()
-	e.seen.carried = l
 }
 
 // reweighed is a layout with the weights that another one has.

@@ -117,7 +117,7 @@ func (e *Engine) look(ctx context.Context) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	// While a change is under way the Boards may already be of its plan.
-	if e.wanted == nil || e.pending != nil {
+	if e.wanted.Load() == nil || e.pending != nil {
 		return tick
 	}
 	e.follow(ctx)
@@ -241,7 +241,7 @@ func (e *Engine) keepState(said map[place]opinion, servers map[place]serverState
 		s.Since = 0
 		lasting[at] = s
 	}
-	text := stateFile(e.wanted, said, lasting, e.parked)
+	text := stateFile(e.wanted.Load(), said, lasting, e.parked)
 	if text == e.watch.saved {
 		return nil
 	}
@@ -306,12 +306,12 @@ func (e *Engine) revive(ctx context.Context) {
 	}
 	e.log.Error("HAProxy has died and is started again", "log", e.cfg.Dir+"/"+logFile)
 	e.adopted = false
-	if err := e.start(ctx, e.wanted); err != nil {
+	if err := e.start(ctx, e.wanted.Load()); err != nil {
 		e.watch.notBefore = time.Now().Add(retryTime)
 		e.log.Error("HAProxy can't be started", "error", err)
 		return
 	}
-	e.loaded, e.parked = e.wanted, map[place]bool{}
+	e.loaded, e.parked = e.wanted.Load(), map[place]bool{}
 	clear(e.watch.silenced)
 }
 
@@ -391,7 +391,7 @@ func (e *Engine) overIn(pid int) (over func(place) bool, any bool) {
 	began, known := e.watch.workers[pid]
 	epochs, said := e.epochs(), opinions(e.views())
 	over = func(at place) bool {
-		p, there := e.wanted.find(at.proxy)
+		p, there := e.wanted.Load().find(at.proxy)
 		if !there {
 			return e.ours[at.proxy]
 		}
@@ -412,7 +412,7 @@ func (e *Engine) overIn(pid int) (over func(place) bool, any bool) {
 		any = any || over(at)
 	}
 	for name := range e.ours {
-		_, there := e.wanted.find(name)
+		_, there := e.wanted.Load().find(name)
 		any = any || !there
 	}
 	return over, any

@@ -317,7 +317,7 @@ func (e *Engine) alive() bool {
 // leave makes the state file one that can't be wrong later: whoever reloads the system's HAProxy while pgporter isn't there
 // begins with servers that take nobody until they have been checked.
 func (e *Engine) leave() {
-	if e.wanted == nil {
+	if e.wanted.Load() == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), readTime)
@@ -329,7 +329,7 @@ func (e *Engine) leave() {
 			}
 		}
 	}
-	if err := replace(e.state, stateFile(e.wanted, nil, nil, nil)); err != nil {
+	if err := replace(e.state, stateFile(e.wanted.Load(), nil, nil, nil)); err != nil {
 		e.log.Warn("the state of HAProxy's servers isn't left as unknown", "error", err)
 	}
 }

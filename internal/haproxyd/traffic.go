@@ -25,12 +25,9 @@ type ServerTraffic struct {
 	Known, Up bool
 }
 
-// traffic sums up what workers counted. Its lock is never held while HAProxy is asked: who looks at the traffic doesn't wait
-// for a reload, nor for the last sessions at a stop.
+// traffic sums up what workers counted. Its lock is never held while HAProxy is asked.
 type traffic struct {
 	mu sync.Mutex
-	// carried is what HAProxy has been brought to; nil if nothing was yet.
-	carried *layout
 	// past are totals of workers that get no more clients.
 	past map[place]counters
 }
@@ -56,13 +53,12 @@ func (t *traffic) retire(ctx context.Context, c control, pid int, counted map[pl
 	}
 }
 
-// Traffic asks HAProxy what it carries, old workers included. What can't be asked is left out.
+// Traffic asks HAProxy what it carries, old workers included. What can't be asked is left out. Whoever asks waits neither for a
+// reload nor for the last sessions at a stop.
 func (e *Engine) Traffic(ctx context.Context) []ServiceTraffic {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
-	e.seen.mu.Lock()
-	l := e.seen.carried
-	e.seen.mu.Unlock()
+	l := e.wanted.Load()
 	if l == nil {
 		return nil
 	}

@@ -193,11 +193,8 @@ func (s *Sandbox) successor(p part) (oldest Process, found bool) {
 
 // endedError describes a process that isn't running though it should be, with the end of its log.
 type endedError struct {
-	what, why, file, log string
-}
-
-func (e endedError) Error() string {
-	return fmt.Sprintf("%s ended%s; the end of %s:\n%s", e.what, e.why, e.file, e.log)
+	error
+	log string
 }
 
 func (s *Sandbox) ended(r record, p part) error {
@@ -207,8 +204,8 @@ func (s *Sandbox) ended(r record, p part) error {
 	if why != "" {
 		why = " (" + why + ")"
 	}
-	file := s.layout.log(p)
-	return endedError{p.String(), why, file, tail(file)}
+	log := tail(s.layout.log(p))
+	return endedError{fmt.Errorf("%s ended%s; the end of %s:\n%s", p, why, s.layout.log(p), log), log}
 }
 
 // tail gives the last lines of a log, indented.

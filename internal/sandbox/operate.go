@@ -209,11 +209,8 @@ func (s *Sandbox) Switchover(ctx context.Context, to string) (Switched, error) {
 		if now == from {
 			return fmt.Errorf("%s still leads", from.Name)
 		}
-		state, err := s.patroni(ctx, now)
-		if err == nil && !state.leads() {
-			err = fmt.Errorf("%s is %s, %s", now.Name, state.Role, state.State)
-		}
 		leader = now
+		_, err = s.leading(ctx, now)
 		return err
 	}
 	if err := s.await(ctx, "a new leader runs", leads); err != nil {

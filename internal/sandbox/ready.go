@@ -89,12 +89,9 @@ func (s *Sandbox) await(ctx context.Context, what string, check func(context.Con
 
 // following says what is missing until a member leads its cluster and all others stream from it; nil is nothing.
 func (s *Sandbox) following(ctx context.Context, leader Member) error {
-	status, err := s.patroni(ctx, leader)
+	status, err := s.leading(ctx, leader)
 	if err != nil {
 		return err
-	}
-	if !status.leads() {
-		return fmt.Errorf("%s is %s, %s", leader.Name, status.Role, status.State)
 	}
 	streams := map[string]string{}
 	for _, r := range status.Replication {

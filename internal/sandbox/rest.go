@@ -127,6 +127,15 @@ func (s *Sandbox) patroni(ctx context.Context, m Member) (patroniStatus, error) 
 	return answer, nil
 }
 
+// leading gives a member's status; it is an error that it doesn't lead.
+func (s *Sandbox) leading(ctx context.Context, m Member) (patroniStatus, error) {
+	status, err := s.patroni(ctx, m)
+	if err == nil && !status.leads() {
+		err = fmt.Errorf("%s is %s, %s", m.Name, status.Role, status.State)
+	}
+	return status, err
+}
+
 // clusterMember is one of Patroni's GET /cluster, which it reads from etcd.
 type clusterMember struct {
 	Name     string `json:"name"`

@@ -407,16 +407,11 @@ const (
 func (s *Sandbox) bootstrap(ctx context.Context, t tools, first Member) error {
 	patroni := part{patroniKind, first}
 	leads := func(ctx context.Context) error {
-		status, err := s.patroni(ctx, first)
-		switch {
-		case err != nil:
-			return err
-		case !status.leads():
-			return fmt.Errorf("%s is %s, %s", first.Name, status.Role, status.State)
-		case !s.etcdHas(ctx, "/pg/"+first.Cluster+"/leader"):
-			return fmt.Errorf("%s hasn't taken the leader key", first.Name)
+		_, err := s.leading(ctx, first)
+		if err == nil && !s.etcdHas(ctx, "/pg/"+first.Cluster+"/leader") {
+			err = fmt.Errorf("%s hasn't taken the leader key", first.Name)
 		}
-		return nil
+		return err
 	}
 	for again := 1; ; again++ {
 		if err := s.launch(patroni, t); err != nil {
