@@ -62,38 +62,43 @@ func (f *field) lostWrites(ctx context.Context) []string {
 	if len(writes) == 0 {
 		return []string{"nothing was written at all"}
 	}
-	var missing []string
-	position := ""
-	leader, err := f.Leader(ctx)
+	leader, rows, position, err := f.leaderRows(ctx)
 	if err != nil {
-		return []string{"nobody can be asked: " + err.Error()}
+		return []string{"no leader can be asked what it has: " + err.Error()}
 	}
-	members := slices.Clone(f.members)
-	slices.SortFunc(members, func(a, b sandbox.Member) int {
-		switch leader.Name {
-		case a.Name:
-			return -1
-		case b.Name:
-			return 1
+	missing := lost(writes, rows, leader.Name)
+	for _, m := range f.members {
+		if m == leader {
+			continue
 		}
-		return strings.Compare(a.Name, b.Name)
-	})
-	for _, m := range members {
-		rows, at, err := f.rows(ctx, m, position)
-		if err != nil && m != leader {
+		rows, _, err := f.rows(ctx, m, position)
+		if err != nil {
 			f.say("%s can't be asked what it has: %v", m.Name, err)
 			continue
-		}
-		if err != nil {
-			missing = append(missing, fmt.Sprintf("%s can't be asked what it has: %v", m.Name, err))
-			continue
-		}
-		if position == "" {
-			position = at
 		}
 		missing = append(missing, lost(writes, rows, m.Name)...)
 	}
 	return missing
+}
+
+// leaderRows asks the leader what it has, and where its log ends. A leader may step down at any time: whoever follows is asked
+// then, for a minute.
+func (f *field) leaderRows(ctx context.Context) (leader sandbox.Member, rows map[[2]int]bool, position string, err error) {
+	for deadline := time.Now().Add(time.Minute); ; {
+		leader, err = f.Leader(ctx)
+		if err == nil {
+			rows, position, err = f.rows(ctx, leader, "")
+		}
+		if err == nil || time.Now().After(deadline) {
+			return leader, rows, position, err
+		}
+		f.say("the leader can't be asked what it has (asking again): %v", err)
+		select {
+		case <-ctx.Done():
+			return leader, nil, "", err
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // rows reads what a member has, once it has replayed everything up to a position of the leader's log.

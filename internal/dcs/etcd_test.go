@@ -22,6 +22,9 @@ import (
 // host is the loopback address that the tests' etcd listens on; its ports are free ones.
 const host = "127.0.98.1"
 
+// patience bounds what takes next to no time where there is a processor for it.
+const patience = time.Minute
+
 // etcd is a server of one test. It is the real one: a test fails where it isn't installed.
 type etcd struct {
 	t       *testing.T
@@ -111,7 +114,7 @@ func (e *etcd) signal(s syscall.Signal) {
 // connect makes the admin client and waits until the server answers it.
 func (e *etcd) connect(config clientv3.Config) *etcd {
 	e.t.Helper()
-	config.Endpoints, config.Logger, config.DialTimeout = []string{e.scheme + "://" + e.address}, zap.NewNop(), 20*time.Second
+	config.Endpoints, config.Logger, config.DialTimeout = []string{e.scheme + "://" + e.address}, zap.NewNop(), patience
 	admin, err := clientv3.New(config)
 	if err != nil {
 		e.t.Fatal(err)
@@ -125,7 +128,7 @@ func (e *etcd) connect(config clientv3.Config) *etcd {
 // do runs one of the admin's requests.
 func (e *etcd) do(request func(ctx context.Context) error) {
 	e.t.Helper()
-	ctx, cancel := context.WithTimeout(e.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(e.t.Context(), patience)
 	defer cancel()
 	if err := request(ctx); err != nil {
 		e.t.Fatalf("etcd: %v", err)
@@ -201,7 +204,7 @@ func (f *following) next() Reading {
 	select {
 	case r := <-f.readings:
 		return r
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		f.t.Fatal("nothing was delivered")
 		return Reading{}
 	}
@@ -266,7 +269,7 @@ func short(r Reading) string {
 // until waits for a condition that isn't told by anything.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal(what)
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -17,36 +18,38 @@ import (
 // TestEndsInAnyOrder has both sides send and end their streams in every order that there is, with whoever reads doing so at
 // once or only when all has been said.
 func TestEndsInAnyOrder(t *testing.T) {
-	// Small letters are the client's: s sends, e ends the stream. More is sent than a relay holds.
+	// More is sent than a relay holds.
+	const toServer, toClient = 150_000, 200_000
+	forServer, forClient := words(toServer), words(toClient)
+	// Small letters are the client's: s sends, e ends the stream.
 	for _, order := range []string{"seSE", "sSeE", "sSEe", "SseE", "SsEe", "SEse"} {
 		for _, late := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, read late %t", order, late), func(t *testing.T) {
 				t.Parallel()
 				s := set(t, nil, nil)
 				var reading sync.WaitGroup
-				read := func(from *net.TCPConn, size int) {
+				read := func(from *net.TCPConn, want []byte) {
 					reading.Go(func() {
 						got, err := io.ReadAll(from)
-						if err != nil || !bytes.Equal(got, words(size)) {
-							t.Errorf("read %d bytes (%v), want %d", len(got), err, size)
+						if err != nil || !bytes.Equal(got, want) {
+							t.Errorf("read %d bytes (%v), want %d", len(got), err, len(want))
 						}
 					})
 				}
-				const toServer, toClient = 150_000, 200_000
 				reads := func() {
-					read(s.client, toClient)
-					read(s.server, toServer)
+					read(s.client, forClient)
+					read(s.server, forServer)
 				}
 				if !late {
 					reads()
 				}
 				for _, step := range order {
-					side, size := s.client, toServer
+					side, what := s.client, forServer
 					if step == 'S' || step == 'E' {
-						side, size = s.server, toClient
+						side, what = s.server, forClient
 					}
 					if step == 's' || step == 'S' {
-						_, err := side.Write(words(size))
+						_, err := side.Write(what)
 						must(t, err)
 						continue
 					}
@@ -68,7 +71,7 @@ func TestEndsInAnyOrder(t *testing.T) {
 func words(size int) []byte {
 	p := make([]byte, 0, size+16)
 	for i := 0; len(p) < size; i++ {
-		p = fmt.Appendf(p, "%d,", i)
+		p = append(strconv.AppendInt(p, int64(i), 10), ',')
 	}
 	return p[:size]
 }

@@ -28,8 +28,13 @@ func TestStalledFlowsAreBounded(t *testing.T) {
 		stages[i] = set(t, nil, nil)
 		for side, conn := range []*net.TCPConn{stages[i].client, stages[i].server} {
 			writing.Go(func() {
-				// It has stalled once nothing has gone on for a while.
-				for n := int64(1); n > 0; {
+				// It has stalled once the reader's kernel takes no more, and nothing has gone on for a while.
+				full := &stages[i].flow.server
+				if side == 1 {
+					full = &stages[i].flow.client
+				}
+				deadline := time.Now().Add(patience)
+				for n := int64(1); n > 0 || full.holds() == 0 && time.Now().Before(deadline); {
 					_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
 					var err error
 					if n, err = io.Copy(conn, neverEnding{}); !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -44,14 +49,13 @@ func TestStalledFlowsAreBounded(t *testing.T) {
 	writing.Wait()
 	held := 0
 	for _, s := range stages {
-		s.flow.mu.Lock()
 		for _, side := range []*side{&s.flow.client, &s.flow.server} {
-			if len(side.pending) == 0 || len(side.pending) > bufferSize {
-				t.Errorf("%d bytes are pending for a %s that doesn't read", len(side.pending), side)
+			pending := side.holds()
+			if pending == 0 || pending > bufferSize {
+				t.Errorf("%d bytes are pending for a %s that doesn't read", pending, side)
 			}
-			held += len(side.pending)
+			held += pending
 		}
-		s.flow.mu.Unlock()
 	}
 	runtime.GC()
 	runtime.GC()
@@ -64,4 +68,11 @@ func TestStalledFlowsAreBounded(t *testing.T) {
 	}
 	t.Logf("%d flows, stalled both ways, %d MB written to them: %d KB pending and %d KB of heap each", flows,
 		(brought[0].Load()+brought[1].Load())>>20, held/flows>>10, each>>10)
+}
+
+// holds gives how many bytes are pending for a side.
+func (s *side) holds() int {
+	s.flow.mu.Lock()
+	defer s.flow.mu.Unlock()
+	return len(s.pending)
 }
