@@ -67,7 +67,7 @@ func TestIdleSessionOnAPromotedMember(t *testing.T) {
 			r := watcher()
 			mine, theirs := net.Pipe()
 			defer mine.Close()
-			ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 			defer stop()
 			opened := time.Now().Add(-time.Minute)
 			r.said("b", true, time.Now().Add(-30*time.Second))

@@ -35,7 +35,7 @@ func TestEnded(t *testing.T) {
 func TestStop(t *testing.T) {
 	ready := filepath.Join(t.TempDir(), "ready")
 	p := started(t, "echo $$ >"+ready+"; exec sleep 600")
-	if err := p.Await(t.Context(), 10*time.Second, func(context.Context) error { _, err := os.Stat(ready); return err }); err != nil {
+	if err := p.Await(t.Context(), time.Minute, func(context.Context) error { _, err := os.Stat(ready); return err }); err != nil {
 		t.Fatal(err)
 	}
 	p.Stop()

@@ -77,7 +77,7 @@ func TestDNSMasq(t *testing.T) {
 	if out, err := exec.Command("dnsmasq", "--test", "--conf-file="+conf).CombinedOutput(); err != nil {
 		t.Fatalf("dnsmasq --test: %v\n%s", err, out)
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	server := exec.CommandContext(ctx, "dnsmasq", "--keep-in-foreground", "--conf-file="+conf)
 	var log strings.Builder

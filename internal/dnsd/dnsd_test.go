@@ -52,7 +52,7 @@ func ask(t *testing.T, address, network, name string) string {
 	t.Helper()
 	m := new(wire.Msg)
 	m.SetQuestion(name+".", wire.TypeA)
-	client := wire.Client{Net: network, Timeout: 5 * time.Second}
+	client := wire.Client{Net: network, Timeout: time.Minute}
 	answer, _, err := client.ExchangeContext(t.Context(), m, address)
 	if err != nil {
 		t.Fatalf("%s over %s: %v", name, network, err)
@@ -159,7 +159,7 @@ func TestBadClients(t *testing.T) {
 		return conn
 	}
 	closed := func(conn *net.TCPConn) bool {
-		conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		conn.SetReadDeadline(time.Now().Add(time.Minute))
 		_, err := conn.Read(make([]byte, 1))
 		return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 	}
@@ -191,7 +191,7 @@ func TestBadClients(t *testing.T) {
 		}
 		binary.BigEndian.PutUint16(length[:], uint16(len(text)))
 		conn.Write(append(length[:], text...))
-		conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		conn.SetReadDeadline(time.Now().Add(time.Minute))
 		_, err = io.ReadFull(conn, length[:])
 		return err == nil
 	})
@@ -248,7 +248,7 @@ func TestFlood(t *testing.T) {
 	}
 	answered := false
 	for range 10 {
-		client := wire.Client{Timeout: time.Second}
+		client := wire.Client{Timeout: 3 * time.Second}
 		one := new(wire.Msg)
 		one.SetQuestion("pg-a.", wire.TypeA)
 		if answer, _, err := client.ExchangeContext(t.Context(), one, r.Address()); err == nil && len(answer.Answer) == 1 {

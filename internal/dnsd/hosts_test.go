@@ -112,7 +112,7 @@ func TestDNSMasqFollows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	server := exec.CommandContext(ctx, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--hostsdir="+hosts, "--no-hosts", "--no-resolv",
 		"--listen-address="+address, "--bind-interfaces", "--port="+port, "--user="+me.Username, "--pid-file="+filepath.Join(dir, "pid"))

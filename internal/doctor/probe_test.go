@@ -173,7 +173,7 @@ func TestProbe(t *testing.T) {
 	nobody := gone.Addr().(*net.TCPAddr).Port
 	gone.Close()
 
-	cfg := Config{Timeout: 10 * time.Second, Total: 20 * time.Second, Resolver: &net.Resolver{}, Members: []service.Member{
+	cfg := Config{Timeout: time.Minute, Total: 2 * time.Minute, Resolver: &net.Resolver{}, Members: []service.Member{
 		{Name: "pg-1", Host: "127.0.0.1", PostgresPort: 5432}, {Name: "pg-2", Host: "127.0.0.1", PostgresPort: 5442}}}
 	way := func(session string, ports ...int) connstr.Way {
 		w := connstr.Way{By: connstr.ByIP, Service: connstr.PgBouncer, User: "o'hara \\", Database: "test", Session: session, Pooled: true}
@@ -233,7 +233,7 @@ func TestTLSRequired(t *testing.T) {
 	alone(t)
 	t.Setenv("PGSSLMODE", "require")
 	w := connstr.Way{By: connstr.ByIP, Service: connstr.Postgres, Hosts: []string{"127.0.0.1"}, Ports: []int{server{}.listen(t)}, User: "test", Database: "test"}
-	o := Probe(t.Context(), w, Config{Timeout: 10 * time.Second, Resolver: &net.Resolver{}})
+	o := Probe(t.Context(), w, Config{Timeout: time.Minute, Resolver: &net.Resolver{}})
 	if o.Answer != nil || o.Fault != Other || o.Text != "TLS is asked for (PGSSLMODE), and there is none" {
 		t.Errorf("it ends with %+v", o)
 	}

@@ -28,7 +28,7 @@ func ends(t testing.TB) (from, to *Conn) {
 		t.Fatal(err)
 	}
 	for _, c := range []*Conn{from, to} {
-		if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
@@ -200,7 +200,7 @@ func TestRefusedDescriptorsAreClosed(t *testing.T) {
 	if _, err := to.Receive(); err == nil || !strings.Contains(err.Error(), "1 descriptors belong to nothing") {
 		t.Errorf("got %v", err)
 	}
-	if err := r.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := r.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.Read(make([]byte, 1)); err != io.EOF {

@@ -129,10 +129,10 @@ func TestProber(t *testing.T) {
 			if url == "" {
 				url = serve(t, func() peer { return c.peer })
 			}
-			ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 			defer stop()
 			var got []Probe
-			p := Prober{URL: url, SQL: "insert", Every: time.Millisecond, Connect: 5 * time.Second, Write: 5 * time.Second, Observe: func(probe Probe) {
+			p := Prober{URL: url, SQL: "insert", Every: time.Millisecond, Connect: time.Minute, Write: time.Minute, Observe: func(probe Probe) {
 				if got = append(got, probe); len(got) == 2 {
 					stop()
 				}
@@ -166,11 +166,11 @@ func TestProberOfSeveralHosts(t *testing.T) {
 	var host string
 	fmt.Sscanf(one, "postgres://u:p@%s", &host) //nolint:errcheck // looked at below
 	host = host[:len(host)-len("/d?sslmode=disable")]
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	var got Probe
 	p := Prober{URL: fmt.Sprintf("postgres://u:p@%s,%s/d?sslmode=disable", host, host), SQL: "insert", Every: time.Millisecond,
-		Connect: 5 * time.Second, Write: 5 * time.Second, Observe: func(probe Probe) { got = probe; stop() }}
+		Connect: time.Minute, Write: time.Minute, Observe: func(probe Probe) { got = probe; stop() }}
 	if err := p.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +196,7 @@ func TestWatcher(t *testing.T) {
 		}
 		return p
 	})
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	var got []bool
 	w := Watcher{URL: url, Every: time.Millisecond, Observe: func(a Answer) {

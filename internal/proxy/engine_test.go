@@ -102,14 +102,10 @@ func TestMarkDownEndsSessions(t *testing.T) {
 			idle, _ := reach(t, addressOf(def))
 			neighbour, _ := reach(t, addressOf(other))
 			echoes(t, busy)
-			began := time.Now()
 			board.Publish(view(serviceOf(def, test.after...), serviceOf(other, up(a))))
 			if test.ends {
 				over(t, busy)
 				over(t, idle)
-				if took := time.Since(began); took > time.Second {
-					t.Errorf("the sessions ended after %v", took)
-				}
 				eventually(t, "one line says so", func() bool { return r.log.count("ended 2 sessions on a: ") == 1 })
 			} else {
 				echoes(t, busy)
@@ -390,7 +386,7 @@ func fullListener(t *testing.T, ip string) *net.TCPAddr {
 	must(t, err)
 	address := &net.TCPAddr{IP: net.ParseIP(ip), Port: name.(*syscall.SockaddrInet4).Port}
 	for {
-		conn, err := net.DialTimeout("tcp", address.String(), 200*time.Millisecond)
+		conn, err := net.DialTimeout("tcp", address.String(), time.Second)
 		if err != nil {
 			return address
 		}

@@ -173,7 +173,7 @@ func TestHoldExpires(t *testing.T) {
 			told.Message != "service pg-test-primary has no usable server (waited 300ms)" || told.Detail != "a: down: 503 replica running" {
 			t.Errorf("the driver says %v", err)
 		}
-		if took := time.Since(began); took < hold || took > hold+5*time.Second {
+		if took := time.Since(began); took < hold || took > hold+patience/2 {
 			t.Errorf("refused after %v", took)
 		}
 	}
@@ -262,7 +262,7 @@ func TestFullServersHaveClientsWait(t *testing.T) {
 	a, b := startBackend(t, "a", "127.0.42.1"), startBackend(t, "b", "127.0.42.2")
 	def := definition(t, "replica", "127.0.46.6")
 	def.Options = options(t, "maxconn 1 maxqueue 1")
-	const hold = time.Second
+	const hold = 5 * time.Second
 	r := run(t, Config{Hold: hold}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a), up(b)))), 0})
 	first, _ := reach(t, addressOf(def))
 	second, _ := reach(t, addressOf(def))
@@ -271,17 +271,16 @@ func TestFullServersHaveClientsWait(t *testing.T) {
 	fourth := dial(t, addressOf(def))
 	holding(t, r, def, 2)
 	// Two servers have two clients wait, one each.
-	began := time.Now()
 	_, err := pgconn.Connect(t.Context(), fmt.Sprintf("postgres://u:p@%s/d", addressOf(def)))
-	if err == nil || !strings.Contains(err.Error(), "53300") || strings.Contains(err.Error(), "waited") || time.Since(began) > hold*9/10 {
-		t.Errorf("after %v: %v", time.Since(began), err)
+	if err == nil || !strings.Contains(err.Error(), "53300") || strings.Contains(err.Error(), "waited") {
+		t.Errorf("the fifth client was told %v", err)
 	}
 	_ = first.Close()
 	if name, err := greeting(third); err != nil || name != "a" {
 		t.Errorf("the third client reached %q, %v", name, err)
 	}
 	echoes(t, second)
-	if said, err := io.ReadAll(fourth); err != nil || !strings.Contains(string(said), "53300") || !strings.Contains(string(said), "(waited 1s)") {
+	if said, err := io.ReadAll(fourth); err != nil || !strings.Contains(string(said), "53300") || !strings.Contains(string(said), "(waited 5s)") {
 		t.Errorf("the fourth client was told %q, %v", said, err)
 	}
 }

@@ -171,12 +171,12 @@ func TestRefusalOfAServerIsNamed(t *testing.T) {
 	b := startScript(t, "b", "127.0.42.2", func(conn net.Conn) { play(t, conn, []step{{startup, nil}}, false) })
 	def := definition(t, "primary", "127.0.48.2")
 	var rechecked sync.Map
-	cfg := Config{Hold: 500 * time.Millisecond, Recheck: func(_, member string) { rechecked.Store(member, true) }}
+	cfg := Config{Hold: 3 * time.Second, Recheck: func(_, member string) { rechecked.Store(member, true) }}
 	run(t, cfg, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a), up(b)))), 0})
 	message, err := pgproto3.NewFrontend(dial(t, addressOf(def)), nil).Receive()
 	no, refused := message.(*pgproto3.ErrorResponse)
 	want := fmt.Sprintf("a: %s refuses: the database system is starting up (SQLSTATE 57P03)\nb: %s closed the connection before it had said anything", a.Addr(), b.Addr())
-	if err != nil || !refused || no.Code != "57P03" || no.Message != "service pg-test-primary has no usable server (waited 500ms)" || no.Detail != want {
+	if err != nil || !refused || no.Code != "57P03" || no.Message != "service pg-test-primary has no usable server (waited 3s)" || no.Detail != want {
 		t.Errorf("told %+v, %v", message, err)
 	}
 	for _, member := range []string{"a", "b"} {

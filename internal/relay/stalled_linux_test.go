@@ -23,28 +23,12 @@ func TestStalledFlowsAreBounded(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	stages := make([]*stage, flows)
 	var writing sync.WaitGroup
-	var brought [2]atomic.Int64
+	var brought atomic.Int64
 	for i := range stages {
-		stages[i] = set(t, nil, nil)
-		for side, conn := range []*net.TCPConn{stages[i].client, stages[i].server} {
-			writing.Go(func() {
-				// It has stalled once the reader's kernel takes no more, and nothing has gone on for a while.
-				full := &stages[i].flow.server
-				if side == 1 {
-					full = &stages[i].flow.client
-				}
-				deadline := time.Now().Add(patience)
-				for n := int64(1); n > 0 || full.holds() == 0 && time.Now().Before(deadline); {
-					_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
-					var err error
-					if n, err = io.Copy(conn, neverEnding{}); !errors.Is(err, os.ErrDeadlineExceeded) {
-						t.Errorf("wrote %d bytes to a reader that doesn't read: %v", n, err)
-						return
-					}
-					brought[side].Add(n)
-				}
-			})
-		}
+		s := set(t, nil, nil)
+		stages[i] = s
+		writing.Go(func() { brought.Add(stall(t, s.client, &s.flow.server)) })
+		writing.Go(func() { brought.Add(stall(t, s.server, &s.flow.client)) })
 	}
 	writing.Wait()
 	held := 0
@@ -67,7 +51,28 @@ func TestStalledFlowsAreBounded(t *testing.T) {
 		t.Errorf("a stalled flow keeps %d bytes on the heap, %d at most are expected", each, most)
 	}
 	t.Logf("%d flows, stalled both ways, %d MB written to them: %d KB pending and %d KB of heap each", flows,
-		(brought[0].Load()+brought[1].Load())>>20, held/flows>>10, each>>10)
+		brought.Load()>>20, held/flows>>10, each>>10)
+}
+
+// stall writes until nothing goes on: the reader, who doesn't read, is the other end of a side that holds bytes then. It gives how
+// many were written.
+func stall(t *testing.T, to *net.TCPConn, full *side) (written int64) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		_ = to.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+		n, err := io.Copy(to, neverEnding{})
+		written += n
+		switch {
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			t.Errorf("wrote %d bytes to a reader that doesn't read: %v", written, err)
+			return written
+		case n == 0 && full.holds() > 0:
+			return written
+		case time.Now().After(deadline):
+			t.Errorf("wrote %d bytes to a reader that doesn't read, and there is no end of it", written)
+			return written
+		}
+	}
 }
 
 // holds gives how many bytes are pending for a side.

@@ -52,7 +52,7 @@ func start(t *testing.T, path, dir string, environment []string, args ...string)
 // eventually waits for what another process is about to do.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if !poll(ctx, time.Millisecond, done) {
 		t.Fatalf("not within 20 s: %s", what)
@@ -139,7 +139,7 @@ func TestSignalAndWait(t *testing.T) {
 	if err := p.signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if !p.wait(t.Context(), 10*time.Second) {
+	if !p.wait(t.Context(), time.Minute) {
 		t.Error("a killed process that nobody has reaped yet counts as running")
 	}
 	if err := p.signal(syscall.SIGKILL); !errors.Is(err, errEnded) {

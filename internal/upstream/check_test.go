@@ -46,7 +46,7 @@ func answering(t *testing.T, ip, answer string) *raw {
 			}
 			serving.Go(func() {
 				defer conn.Close()
-				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+				_ = conn.SetDeadline(time.Now().Add(time.Minute))
 				in := bufio.NewReader(conn)
 				request, err := http.ReadRequest(in)
 				if err != nil {
@@ -197,7 +197,7 @@ func TestHAProxyJudgesTheSame(t *testing.T) {
 	})
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
-	limit := time.After(20 * time.Second)
+	limit := time.After(time.Minute)
 	var states map[string]string
 	for len(states) < len(judged) {
 		select {

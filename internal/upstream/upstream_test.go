@@ -79,7 +79,7 @@ func (w *watching) replace(services ...service.Generic) {
 // until waits for a View.
 func (w *watching) until(what string, holds func(*state.View) bool) *state.View {
 	w.t.Helper()
-	limit := time.After(20 * time.Second)
+	limit := time.After(time.Minute)
 	for {
 		view, replaced := w.Board().Watch()
 		if holds(view) {

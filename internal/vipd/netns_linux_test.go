@@ -107,7 +107,7 @@ func keepAsTold() {
 
 // askWho prints who answers at an address, asking until somebody does.
 func askWho(address string) {
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		conn, err := net.DialTimeout("tcp", net.JoinHostPort(address, "5000"), 200*time.Millisecond)
 		if err != nil {
 			continue

@@ -32,7 +32,7 @@ func TestMoves(t *testing.T) {
 		one, two := n.nodes[0], n.nodes[1]
 		one.keep(prefix, one.name)
 		two.keep(prefix, one.name)
-		n.until(10*time.Second, "the address is on the first node", func() bool { _, there := one.has(prefix); return there })
+		n.until(time.Minute, "the address is on the first node", func() bool { _, there := one.has(prefix); return there })
 		a, _ := one.has(prefix)
 		if a.Valid < 6 || a.Valid > 8 || a.Preferred > a.Valid {
 			t.Errorf("its lifetime is %+v, want at most 8 s with a TTL of %v", a, ttl)
@@ -51,7 +51,7 @@ func TestMoves(t *testing.T) {
 		began := time.Now()
 		one.tell("key " + two.name)
 		two.tell("key " + two.name)
-		n.until(2*time.Second, "the switch remembers the second node", func() bool { return n.neighbour(address) == two.mac() })
+		n.until(time.Minute, "the switch remembers the second node", func() bool { return n.neighbour(address) == two.mac() })
 		t.Logf("%v from the key's move until a neighbour that hadn't asked knew", time.Since(began).Round(time.Millisecond))
 		if _, there := one.has(prefix); there {
 			t.Error("it is on the first node still")
@@ -80,7 +80,7 @@ func TestStandsStill(t *testing.T) {
 				one, two := n.nodes[0], n.nodes[1]
 				one.keep(prefix, one.name)
 				two.keep(prefix, one.name)
-				n.until(10*time.Second, "the address is on the first node", func() bool { _, there := one.has(prefix); return there })
+				n.until(time.Minute, "the address is on the first node", func() bool { _, there := one.has(prefix); return there })
 				if err := one.process.Process.Signal(end); err != nil {
 					t.Fatal(err)
 				}
@@ -88,7 +88,7 @@ func TestStandsStill(t *testing.T) {
 					one.kill()
 				}
 				two.tell("key " + two.name)
-				n.until(2*time.Second, "the address is on the second node", func() bool { _, there := two.has(prefix); return there })
+				n.until(4*time.Second, "the address is on the second node", func() bool { _, there := two.has(prefix); return there })
 				both := time.Now()
 				if _, there := one.has(prefix); !there {
 					t.Fatal("the first node has lost it too soon for this test")
@@ -109,10 +109,10 @@ func TestStandsStill(t *testing.T) {
 				if err := one.process.Process.Signal(syscall.SIGCONT); err != nil {
 					t.Fatal(err)
 				}
-				n.until(5*time.Second, "the first node notices", func() bool {
+				n.until(time.Minute, "the first node notices", func() bool {
 					return strings.Contains(one.log.String(), "its time was over")
 				})
-				n.until(5*time.Second, "it isn't back", func() bool { _, there := one.has(prefix); return !there })
+				n.until(time.Minute, "it isn't back", func() bool { _, there := one.has(prefix); return !there })
 			})
 		})
 	}
@@ -123,7 +123,7 @@ func TestHandOver(t *testing.T) {
 	both(t, func(t *testing.T, n *network, prefix, _ string) {
 		one := n.nodes[0]
 		one.keep(prefix, one.name)
-		n.until(10*time.Second, "the address is there", func() bool { _, there := one.has(prefix); return there })
+		n.until(time.Minute, "the address is there", func() bool { _, there := one.has(prefix); return there })
 		one.tell("hand over")
 		one.quit()
 		if _, there := one.has(prefix); !there {
@@ -150,13 +150,13 @@ func TestWithout(t *testing.T) {
 		n := newNetwork(t)
 		one := n.nodes[0]
 		one.keep("10.10.10.3/24", one.name, "VIPD_INTERFACE=eth7")
-		n.until(10*time.Second, "it is said", func() bool {
+		n.until(time.Minute, "it is said", func() bool {
 			return strings.Contains(one.log.String(), "there is no network interface eth7")
 		})
 		n.in(one.space, "link set eth0 down")
 		n.in(one.space, "link set eth0 name eth7")
 		n.in(one.space, "link set eth7 up")
-		n.until(5*time.Second, "it is bound", func() bool {
+		n.until(time.Minute, "it is bound", func() bool {
 			return strings.Contains(one.log.String(), "is on eth7 now")
 		})
 	})
@@ -165,7 +165,7 @@ func TestWithout(t *testing.T) {
 		n := newNetwork(t)
 		one := n.nodes[0]
 		one.keepWrapped([]string{"setpriv", "--bounding-set", "-net_admin,-net_raw"}, "10.10.10.3/24", one.name)
-		n.until(10*time.Second, "it is said", func() bool {
+		n.until(time.Minute, "it is said", func() bool {
 			return strings.Contains(one.log.String(), "pgporter lacks CAP_NET_ADMIN and CAP_NET_RAW")
 		})
 		if name := n.who("10.10.10.11"); name != one.name {
