@@ -195,7 +195,7 @@ insert into visits (who) values (current_user);
 
 // typed types a command on the client and gives what it prints and what it complains of.
 func (c *cluster) typed(ctx context.Context, command, input string) (out, complaint string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", command)
 	var stdout, stderr bytes.Buffer

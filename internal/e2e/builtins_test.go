@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
 // everyBench runs each script that pgbench has built in, in each protocol, through both services that write, and those that
@@ -14,7 +13,7 @@ func (c *cluster) everyBench(t *testing.T) {
 	if _, err := run(tool(t.Context(), primary, "pgbench", "-i", "-q", "-s", "1", primary.conninfo(c.member(2), ""))); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, func(ctx context.Context) error {
+	eventually(t, patience, func(ctx context.Context) error {
 		n, err := c.psql(ctx, c.member(1), replica, "", "select count(*) from pgbench_accounts")
 		if err == nil && n != "100000" {
 			err = fmt.Errorf("the replica has %s rows", n)

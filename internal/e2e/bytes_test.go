@@ -204,12 +204,12 @@ func (c *cluster) gssRequest(t *testing.T) {
 
 // asked makes requests on one connection. If the last one is answered with S, TLS has to follow, with the server's certificate.
 func (s service) asked(ctx context.Context, node string, requests [][]byte, answers string, config *tls.Config, certificate []byte) error {
-	conn, err := net.DialTimeout("tcp", net.JoinHostPort(node, strconv.Itoa(s.port)), 10*time.Second)
+	conn, err := net.DialTimeout("tcp", net.JoinHostPort(node, strconv.Itoa(s.port)), patience)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
 	var answer [1]byte
@@ -278,7 +278,7 @@ func (c *cluster) notifyAll(t *testing.T, all []*listener, payload string) {
 	t.Helper()
 	c.ask(t, c.member(2), primary, fmt.Sprintf("select pg_notify('%s', '%s')", channel, payload))
 	for _, l := range all {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		heard, err := l.WaitForNotification(ctx)
 		cancel()
 		if err != nil || heard.Channel != channel || heard.Payload != payload {
@@ -339,7 +339,7 @@ func (c *cluster) idlePsql(t *testing.T, node string) func(input string) string 
 		}
 	}
 	say("listen " + channel + ";\n\\echo it listens\n")
-	eventually(t, 10*time.Second, func(context.Context) error {
+	eventually(t, patience, func(context.Context) error {
 		if !strings.Contains(p.logged(), "it listens\n") {
 			return fmt.Errorf("psql says %q", p.logged())
 		}

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/pgporter/pgporter/internal/sandbox"
 )
@@ -121,7 +120,7 @@ func (d doctor) opens(inventory, by string, count int) {
 }
 
 // settling is how long a pgporter may take to see what was just broken or mended.
-const settling = 15 * time.Second
+const settling = patience
 
 // says waits until the doctor says what the golden has, and ends as it should: what a pgporter knows of its members is as
 // old as its last check.

@@ -86,7 +86,7 @@ func showLoad(t *testing.T, c *cluster) shownLoad {
 			t.Errorf("sandbox load ended with %v:\n%s", err, l.logged())
 		}
 	})
-	eventually(t, 20*time.Second, func(context.Context) error {
+	eventually(t, patience, func(context.Context) error {
 		if !strings.Contains(l.logged(), "Writing through pg-test-primary at "+c.member(2)+":5433") {
 			return fmt.Errorf("it says %q", l.logged())
 		}
@@ -98,7 +98,7 @@ func showLoad(t *testing.T, c *cluster) shownLoad {
 // tells asserts that there are lines like these.
 func (l shownLoad) tells(lines ...string) {
 	l.t.Helper()
-	eventually(l.t, 20*time.Second, func(context.Context) error {
+	eventually(l.t, patience, func(context.Context) error {
 		for _, line := range lines {
 			if !matches(line, l.logged()) {
 				return fmt.Errorf("no line like %q in\n%s", line, l.logged())
@@ -155,7 +155,7 @@ func setUpProbes(t *testing.T, c *cluster) {
 // cancels runs a long query through a service and has it cancelled by a CancelRequest.
 func cancels(t *testing.T, node string, s service) {
 	t.Helper()
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), patience)
 	defer stop()
 	conn, err := connect(ctx, node, s)
 	if err != nil {
@@ -204,7 +204,7 @@ func startProber(t *testing.T, name, url string) *prober {
 	p := &prober{name: name}
 	running := load.Prober{
 		URL: url, SQL: "insert into probe default values returning host(inet_server_addr())",
-		Every: 20 * time.Millisecond, Connect: 30 * time.Second, Write: 30 * time.Second, Observe: p.Add,
+		Every: 20 * time.Millisecond, Connect: patience, Write: patience, Observe: p.Add,
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	var probing sync.WaitGroup

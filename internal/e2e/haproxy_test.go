@@ -108,7 +108,7 @@ func hangUp(t *testing.T, p *porter, generation int) {
 	taken := fmt.Sprintf(`msg="the configuration is taken" generation=%d `, generation)
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()
-	limit := time.After(30 * time.Second)
+	limit := time.After(patience)
 	for {
 		said := p.logged()[from:]
 		if strings.Contains(said, taken) {

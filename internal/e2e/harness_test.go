@@ -87,7 +87,7 @@ func up(t *testing.T, octet int, config sandbox.Config) *cluster {
 		if t.Failed() {
 			c.showLogs()
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		if err := s.Down(ctx, false); err != nil {
 			t.Errorf("sandbox down: %v", err)
@@ -393,7 +393,7 @@ func startPorter(t *testing.T, bind string, args ...string) *porter {
 	ended := make(chan struct{})
 	t.Cleanup(func() {
 		p.cmd.Process.Signal(syscall.SIGTERM)
-		kill := time.AfterFunc(20*time.Second, func() { p.cmd.Process.Kill() })
+		kill := time.AfterFunc(patience, func() { p.cmd.Process.Kill() })
 		<-ended
 		if !kill.Stop() {
 			t.Errorf("pgporter didn't stop on SIGTERM")
@@ -411,7 +411,7 @@ func startPorter(t *testing.T, bind string, args ...string) *porter {
 			t.Errorf("pgporter has a data race")
 		}
 	}()
-	eventually(t, 20*time.Second, func(ctx context.Context) error {
+	eventually(t, patience, func(ctx context.Context) error {
 		_, err := p.status(ctx)
 		return err
 	})

@@ -180,7 +180,7 @@ func (c *cluster) leaderKey(within time.Duration, holds func(api.LeaderKey) bool
 // pause turns Patroni's maintenance mode on or off, and waits until every member knows.
 func (c *cluster) pause(on bool) {
 	c.t.Helper()
-	eventually(c.t, 30*time.Second, func(ctx context.Context) error {
+	eventually(c.t, patience, func(ctx context.Context) error {
 		body := strings.NewReader(fmt.Sprintf(`{"pause": %t}`, on))
 		request, err := http.NewRequestWithContext(ctx, http.MethodPatch, "http://"+c.member(1)+":8008/config", body)
 		if err != nil {

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/pgporter/pgporter/internal/api"
 	"github.com/pgporter/pgporter/internal/sandbox"
@@ -158,7 +157,7 @@ func TestReloadFromElsewhere(t *testing.T) {
 	if err := c.Start(t.Context(), "pg-test-3/pgporter"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, onAll.checkAt(three))
+	eventually(t, patience, onAll.checkAt(three))
 	generation(three, 2)
 	live()
 
@@ -209,7 +208,7 @@ func reloadHAProxy(t *testing.T, c *cluster, path, before, after, credentials st
 			t.Fatalf("%s: it runs configuration %d, %v", dryRun, s.Config.Generation, err)
 		}
 	}
-	eventually(t, 10*time.Second, extra.checkAt(bind))
+	eventually(t, patience, extra.checkAt(bind))
 	if answer, err := http.Get("http://" + bind + ":5441/health"); err != nil {
 		t.Errorf("the service of HAProxy's own: %v", err)
 	} else {
@@ -222,7 +221,7 @@ func reloadHAProxy(t *testing.T, c *cluster, path, before, after, credentials st
 // runReload runs the command and gives its exit status and what it said.
 func runReload(t *testing.T, inventory, token, ca string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, append([]string{"reload", "--inventory", inventory, "--token-file", token, "--ca", ca}, args...)...)
 	var out, problems bytes.Buffer

@@ -73,7 +73,7 @@ var segmentName = regexp.MustCompile(`^[0-9A-F]{24}$`)
 // compare ends the last segment, waits until it was received and says to have been flushed, and compares all of them with the server's.
 func (r *received) compare(t *testing.T) {
 	last := r.ask(t, r.member(1), server, "select pg_walfile_name(pg_switch_wal())")
-	eventually(t, 20*time.Second, func(ctx context.Context) error {
+	eventually(t, patience, func(ctx context.Context) error {
 		if _, err := os.Stat(filepath.Join(r.dir, last)); err != nil {
 			return fmt.Errorf("%w; pg_receivewal says %s", err, r.logged())
 		}

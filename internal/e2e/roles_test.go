@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/pgporter/pgporter/internal/sandbox"
 )
@@ -57,7 +56,7 @@ func TestDelayedReplica(t *testing.T) {
 		err = conn.QueryRow(t.Context(), "select to_regclass('just_now') is not null").Scan(&there)
 		return there, err
 	}
-	eventually(t, 10*time.Second, func(context.Context) error {
+	eventually(t, patience, func(context.Context) error {
 		if there, err := exists(offline); err != nil || !there {
 			return fmt.Errorf("on the ordinary replica: %v, %v", there, err)
 		}

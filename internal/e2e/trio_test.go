@@ -21,11 +21,14 @@ import (
 )
 
 // The times within which services must be right again. Patroni's part is the larger: a leader key lives 20 s in the
-// sandbox, an election takes one or two loops of 2 s.
+// sandbox, an election takes one or two loops of 2 s. The rest is for machines that have little time for all of it: how long a
+// change takes where they have is what the benchmarks tell.
 const (
-	afterSwitchover = 20 * time.Second
-	afterFailover   = 50 * time.Second
-	sessionsEnd     = 15 * time.Second
+	afterSwitchover = 40 * time.Second
+	afterFailover   = 80 * time.Second
+	sessionsEnd     = 30 * time.Second
+	// patience bounds what takes next to no time.
+	patience = time.Minute
 )
 
 // TestTrio is the main job on three members: every service through every node, before and after a switchover and three
@@ -62,7 +65,7 @@ func TestTrio(t *testing.T) {
 	})
 
 	names := tellNames(t, c)
-	names.are(t, 10*time.Second, map[string][]string{
+	names.are(t, patience, map[string][]string{
 		"pg-test": {one}, "primary.pg-test": {one}, "replica.pg-test": {two, three}, "offline.pg-test": {three}, "pg-test-2": {two},
 	})
 
@@ -158,7 +161,7 @@ func writeAndRead(t *testing.T, c *cluster) {
 			}
 		}
 		for _, reading := range []service{replica, offline} {
-			eventually(t, 10*time.Second, func(ctx context.Context) error {
+			eventually(t, patience, func(ctx context.Context) error {
 				conn, err := connect(ctx, c.member(1), reading)
 				if err != nil {
 					return err
@@ -284,7 +287,7 @@ func watchStatus(t *testing.T, admin string) statusWatcher {
 // shows asserts that the table has rows like these, last of all.
 func (w statusWatcher) shows(t *testing.T, rows ...string) {
 	t.Helper()
-	eventually(t, 10*time.Second, func(context.Context) error {
+	eventually(t, patience, func(context.Context) error {
 		text := w.logged()
 		last := text[max(0, strings.LastIndex(text, "SERVICE")):]
 		for _, row := range rows {
@@ -304,7 +307,7 @@ func discovered(t *testing.T, c *cluster) {
 	leader := c.leader(t)
 	replicas := without([]string{c.member(1), c.member(2), c.member(3)}, leader)
 	reads := []instance{at(replicas[0], true), at(replicas[1], true)}
-	eventually(t, 15*time.Second, func(ctx context.Context) error {
+	eventually(t, patience, func(ctx context.Context) error {
 		for _, w := range []serves{{primary, []instance{at(leader, false)}}, {replica, reads}, {direct, []instance{at(leader, false)}}, {offline, reads[:1]}} {
 			if err := w.check(ctx, bind); err != nil {
 				return err
@@ -346,7 +349,7 @@ func reload(t *testing.T, c *cluster) {
 	write(string(text))
 	p := startPorter(t, bind, "--inventory", path, "--node", c.member(1))
 	leader := c.leader(t)
-	eventually(t, 10*time.Second, serves{direct, []instance{at(leader, false)}}.checkAt(bind))
+	eventually(t, patience, serves{direct, []instance{at(leader, false)}}.checkAt(bind))
 	session, err := connect(t.Context(), bind, direct)
 	if err != nil {
 		t.Fatal(err)
@@ -367,7 +370,7 @@ func reload(t *testing.T, c *cluster) {
 		if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 10*time.Second, func(ctx context.Context) error {
+		eventually(t, patience, func(ctx context.Context) error {
 			s, err := p.status(ctx)
 			if err == nil && !want(s.Config.Generation, s.Config.Refused) {
 				err = fmt.Errorf("generation %d, refused %q", s.Config.Generation, s.Config.Refused)
@@ -384,7 +387,7 @@ func reload(t *testing.T, c *cluster) {
 	}
 	write(added)
 	hangUp(func(generation int, refused string) bool { return generation == 2 && refused == "" })
-	eventually(t, 5*time.Second, serves{custom, []instance{at(leader, false)}}.checkAt(bind))
+	eventually(t, patience, serves{custom, []instance{at(leader, false)}}.checkAt(bind))
 	same()
 
 	// A broken file: refused with its place, everything goes on.
@@ -392,7 +395,7 @@ func reload(t *testing.T, c *cluster) {
 	hangUp(func(generation int, refused string) bool {
 		return generation == 2 && strings.Contains(refused, path+":") && strings.Contains(refused, "544000")
 	})
-	eventually(t, 5*time.Second, serves{custom, []instance{at(leader, false)}}.checkAt(bind))
+	eventually(t, patience, serves{custom, []instance{at(leader, false)}}.checkAt(bind))
 	same()
 
 	// The service gone: its port is closed, the session on another stays.

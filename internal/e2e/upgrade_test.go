@@ -107,7 +107,7 @@ func upgradesUnderLoad(t *testing.T) {
 			// A load has gone on before the next.
 			select {
 			case <-ready:
-			case <-time.After(20 * time.Second):
+			case <-time.After(patience):
 				t.Fatal("pgbench tells of no progress")
 			}
 		}
@@ -220,7 +220,7 @@ func (u upgrades) upgrade() *api.Status {
 	if err != nil {
 		u.t.Fatalf("pgporter upgrade: %v\n%s", err, out)
 	}
-	eventually(u.t, 5*time.Second, func(context.Context) error {
+	eventually(u.t, patience, func(context.Context) error {
 		if sandbox.Runs(before.PID) {
 			return fmt.Errorf("process %d is still there", before.PID)
 		}
@@ -308,11 +308,11 @@ func (u upgrades) traffic(s *api.Status) api.Service {
 	return api.Service{}
 }
 
-// asksForNames asks over UDP, some hundred times a second, until ctx ends. No question may stay without its answer.
+// asksForNames asks over UDP, a hundred times a second, until ctx ends. No question may stay without its answer.
 func asksForNames(t *testing.T, ctx context.Context, server string) {
-	client := wire.Client{Timeout: 30 * time.Second}
+	client := wire.Client{Timeout: patience}
 	asked := 0
-	again := time.NewTicker(2 * time.Millisecond)
+	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
 	for ; ctx.Err() == nil; <-again.C {
 		question := new(wire.Msg)
@@ -330,7 +330,7 @@ func asksForNames(t *testing.T, ctx context.Context, server string) {
 // asksForStatus asks until ctx ends. There is always somebody who answers.
 func asksForStatus(t *testing.T, ctx context.Context, node string) {
 	asked := 0
-	again := time.NewTicker(10 * time.Millisecond)
+	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	for ; ctx.Err() == nil; <-again.C {
 		if _, err := (api.Client{Address: net.JoinHostPort(node, api.DefaultPort)}).Status(t.Context()); err != nil {

@@ -46,7 +46,7 @@ func TestVirtualAddress(t *testing.T) {
 	for _, m := range c.members() {
 		c.tellName(m)
 	}
-	c.soleHolder(t, 10*time.Second, "pg-test-1")
+	c.soleHolder(t, patience, "pg-test-1")
 	t.Run("upgrade", func(t *testing.T) { virtualUpgrade(t, c, "pg-test-1") })
 	t.Run("switchover", func(t *testing.T) { virtualSwitchover(t, c) })
 	t.Run("chaos", func(t *testing.T) { virtualChaos(t, c) })
@@ -209,7 +209,7 @@ func virtualUpgrade(t *testing.T, c *cluster, holder string) {
 		if err := c.Kill(t.Context(), syscall.SIGUSR2, holder+"/pgporter"); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 20*time.Second, func(context.Context) error {
+		eventually(t, patience, func(context.Context) error {
 			if now, running := c.PID(holder + "/pgporter"); !running || now == before {
 				return fmt.Errorf("process %d is still the one", before)
 			}
@@ -230,7 +230,7 @@ func virtualSwitchover(t *testing.T, c *cluster) {
 	for _, m := range c.members() {
 		c.vipManager(t, m)
 	}
-	eventually(t, 10*time.Second, func(context.Context) error {
+	eventually(t, patience, func(context.Context) error {
 		if got := c.holders(theirs); !slices.Equal(got, []string{"pg-test-1"}) {
 			return fmt.Errorf("%s is on %v", theirs, got)
 		}
@@ -238,7 +238,7 @@ func virtualSwitchover(t *testing.T, c *cluster) {
 	})
 	byOurs, byTheirs := c.visit(t, ours), c.visit(t, theirs)
 	to := "pg-test-2"
-	eventually(t, 5*time.Second, func(context.Context) error {
+	eventually(t, patience, func(context.Context) error {
 		for _, v := range []*visitor{byOurs, byTheirs} {
 			if _, there := v.first("pg-test-1"); !there {
 				return fmt.Errorf("the client doesn't reach pg-test-1")
@@ -254,7 +254,7 @@ func virtualSwitchover(t *testing.T, c *cluster) {
 	promoted, delay := mirror.took(t, to)
 	took := func(v *visitor) time.Duration {
 		var at time.Time
-		eventually(t, 20*time.Second, func(context.Context) error {
+		eventually(t, patience, func(context.Context) error {
 			var there bool
 			if at, there = v.first(to); !there {
 				return fmt.Errorf("nobody has reached %s", to)
@@ -268,7 +268,7 @@ func virtualSwitchover(t *testing.T, c *cluster) {
 	if a > b {
 		t.Errorf("pgporter took %v, vip-manager %v", a, b)
 	}
-	c.soleHolder(t, 5*time.Second, to)
+	c.soleHolder(t, patience, to)
 }
 
 // etcdClient is a client of the sandbox's etcd.
@@ -332,7 +332,7 @@ func (c *cluster) mirror(t *testing.T, keys *clientv3.Client) *mirrored {
 	if err != nil || len(now.Kvs) != 1 {
 		t.Fatalf("the leader key: %v, %v", now, err)
 	}
-	eventually(t, 20*time.Second, func(ctx context.Context) error { return write(ctx, string(now.Kvs[0].Value)) })
+	eventually(t, patience, func(ctx context.Context) error { return write(ctx, string(now.Kvs[0].Value)) })
 	ctx, cancel := context.WithCancel(context.Background())
 	changes := keys.Watch(ctx, "/pg/pg-test/leader", clientv3.WithRev(now.Header.Revision+1))
 	var joined sync.WaitGroup
@@ -475,23 +475,23 @@ func virtualChaos(t *testing.T, c *cluster) {
 	c.soleHolder(t, sandboxTTL, "pg-test-1")
 	do(c.Kill(t.Context(), syscall.SIGCONT, "pg-test-2/pgporter"))
 	do(c.Start(t.Context(), "pg-test-3/pgporter"))
-	c.soleHolder(t, 5*time.Second, "pg-test-1")
+	c.soleHolder(t, patience, "pg-test-1")
 
 	// etcd is away until everybody has noticed. Patroni may give the primary up over that; whoever leads then has the address.
 	do(c.Kill(t.Context(), syscall.SIGSTOP, "etcd"))
-	eventually(t, 15*time.Second, func(ctx context.Context) error {
+	eventually(t, patience, func(ctx context.Context) error {
 		if text := c.log("pg-test-1/pgporter"); !strings.Contains(text, "pg-test: etcd is lost") {
 			return fmt.Errorf("pgporter hasn't noticed that etcd is lost")
 		}
 		return nil
 	})
 	do(c.Kill(t.Context(), syscall.SIGCONT, "etcd"))
-	leader := c.soleHolderBut(t, sandboxTTL+20*time.Second, "")
+	leader := c.soleHolderBut(t, sandboxTTL+patience, "")
 
 	// The leader is cut off with its etcd out of reach: another one is elected, and only then gets the address.
 	do(c.Cut(false, leader))
 	began := time.Now()
-	next := c.soleHolderBut(t, sandboxTTL+30*time.Second, leader)
+	next := c.soleHolderBut(t, sandboxTTL+patience, leader)
 	t.Logf("%.1f s from the partition until %s alone had the address instead of %s", time.Since(began).Seconds(), next, leader)
 	do(c.Heal())
 	for pair, d := range stop() {
