@@ -18,7 +18,7 @@ import (
 // TestNeighbours: what stands beside a PostgreSQL that is well hangs or dies: PgBouncer, etcd, and Patroni in maintenance.
 func TestNeighbours(t *testing.T) {
 	t.Parallel()
-	c := up(t, 96, sandbox.Config{})
+	c := up(t, 96, sandbox.Config{Fall: patient})
 	one, two, three := c.member(1), c.member(2), c.member(3)
 	all := []serves{
 		{primary, []instance{at(one, false)}},
@@ -91,8 +91,8 @@ func TestNeighbours(t *testing.T) {
 	away("etcd hangs", func() { signal(syscall.SIGSTOP, "etcd") }, lost, func() { signal(syscall.SIGCONT, "etcd") })
 	away("etcd is killed", func() { signal(syscall.SIGKILL, "etcd") }, lost, func() { start("etcd") })
 	away("Patroni is killed in maintenance", func() { signal(syscall.SIGKILL, "pg-test-1/patroni") },
-		// `fall` is 3, `fastinter` half a second: its silence would have ended sessions before it is told that often.
-		func() { c.silent(afterFailover, "pg-test-1", 5*time.Second) }, func() { start("pg-test-1/patroni") })
+		// `fall` is 10, `fastinter` half a second: its silence would have ended sessions before it is told that often.
+		func() { c.silent(afterFailover, "pg-test-1", 10*time.Second) }, func() { start("pg-test-1/patroni") })
 	c.t = t
 	for _, m := range c.Declared() {
 		log := c.log(m.Name + "/pgporter")

@@ -58,7 +58,7 @@ func TestReloadFromElsewhere(t *testing.T) {
 	const octet = 91
 	dir := credentials(t, fmt.Sprintf("127.0.%d", octet))
 	token, ca := filepath.Join(dir, "control.token"), filepath.Join(dir, "control.crt")
-	c := up(t, octet, sandbox.Config{BinaryArgs: []string{
+	c := up(t, octet, sandbox.Config{Fall: patient, BinaryArgs: []string{
 		"--control", "*", "--control-token-file", token, "--control-tls-cert", ca, "--control-tls-key", filepath.Join(dir, "control.key"),
 	}})
 	one, two, three := c.member(1), c.member(2), c.member(3)

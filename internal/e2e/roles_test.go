@@ -13,7 +13,7 @@ import (
 // when there is none.
 func TestSynchronousStandby(t *testing.T) {
 	t.Parallel()
-	c := up(t, 72, sandbox.Config{Members: 2, Sync: true})
+	c := up(t, 72, sandbox.Config{Members: 2, Sync: true, Fall: patient})
 	one, two := c.member(1), c.member(2)
 	c.expect(afterFailover, serves{standby, []instance{at(two, true)}}, serves{primary, []instance{at(one, false)}})
 
@@ -35,7 +35,7 @@ func TestSynchronousStandby(t *testing.T) {
 // TestDelayedReplica: a service that a selector on the role leads to the delayed member, which shows the past.
 func TestDelayedReplica(t *testing.T) {
 	t.Parallel()
-	c := up(t, 73, sandbox.Config{Members: 2, Delayed: true})
+	c := up(t, 73, sandbox.Config{Members: 2, Delayed: true, Fall: patient})
 	behind := c.nodes()[2]
 	c.expect(afterFailover, serves{delayed, []instance{at(behind, true)}})
 
@@ -77,7 +77,7 @@ func TestDelayedReplica(t *testing.T) {
 // ordinary replicas.
 func TestDedicatedOffline(t *testing.T) {
 	t.Parallel()
-	c := up(t, 74, sandbox.Config{Offline: true})
+	c := up(t, 74, sandbox.Config{Offline: true, Fall: patient})
 	one, two, three := c.member(1), c.member(2), c.member(3)
 	c.expect(afterFailover,
 		serves{replica, []instance{at(two, true)}},
@@ -111,7 +111,7 @@ func TestDedicatedOffline(t *testing.T) {
 // TestPair: one primary and one replica, the smallest cluster that fails over.
 func TestPair(t *testing.T) {
 	t.Parallel()
-	c := up(t, 75, sandbox.Config{Members: 2})
+	c := up(t, 75, sandbox.Config{Members: 2, Fall: patient})
 	one, two := c.member(1), c.member(2)
 	c.expect(afterFailover,
 		serves{primary, []instance{at(one, false)}},

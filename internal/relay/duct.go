@@ -42,8 +42,9 @@ func (d *duct) close() {
 func (d *duct) fill(from int) (int, syscall.Errno) { return spliced(from, d.in, bufferSize) }
 
 // pour gives a socket what it takes of the n bytes in the pipe, and says how many it took. The rest is in p[:n-taken] then, and the
-// pipe is empty. err is what the socket said in the end: the kernel tells of a reset only once, so no write would say so again. If the
-// rest can't be had, the pipe is lost, and whole is false: bytes are missing.
+// pipe is empty. err is what the socket said in the end: the kernel tells of a reset only once, so no write would say so again. A
+// reset that meets a splice between two of its parts isn't told at all (fs/splice.c, splice_to_socket: what was moved is told instead),
+// and EPIPE is what follows, as after an end in order. If the rest can't be had, the pipe is lost, and whole is false: bytes are missing.
 func (d *duct) pour(to, n int, p []byte) (taken int, whole bool, err syscall.Errno) {
 	for taken < n && err == 0 {
 		var m int

@@ -271,9 +271,11 @@ func clientBehindASlowServer(t *testing.T) {
 	must(t, client.SetLinger(0))
 	must(t, client.Close())
 	began, got := time.Now(), int64(first)
-	tick := time.NewTicker(20 * time.Millisecond)
+	const often = 20 * time.Millisecond
+	tick := time.NewTicker(often)
 	defer tick.Stop()
-	buffer := make([]byte, max(1<<10, (left-first)/120))
+	// It takes twice the time for which a stalled one is waited for.
+	buffer := make([]byte, max(1<<10, (left-first)/int64(2*abandonLimit/often)))
 	for {
 		<-tick.C
 		n, err := io.ReadFull(server, buffer)
