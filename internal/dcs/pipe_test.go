@@ -13,7 +13,6 @@ type pipe struct {
 
 	mu    sync.Mutex
 	conns []net.Conn
-	made  int
 }
 
 func startPipe(t *testing.T, to string) *pipe { return startPipeAt(t, host, to) }
@@ -39,7 +38,6 @@ func startPipeAt(t *testing.T, host, to string) *pipe {
 			}
 			p.mu.Lock()
 			p.conns = append(p.conns, client, server)
-			p.made++
 			p.mu.Unlock()
 			joined.Go(func() { io.Copy(client, server); client.Close() })
 			joined.Go(func() { io.Copy(server, client); server.Close() })
@@ -61,13 +59,6 @@ func (p *pipe) cut() {
 		c.Close()
 	}
 	p.conns = nil
-}
-
-// count is how many connections there have been.
-func (p *pipe) count() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.made
 }
 
 // startSilent gives an address that takes connections and says nothing.
