@@ -68,6 +68,9 @@ func (s *stage) metered(ctx context.Context, w way, do func() error) ([]reading,
 	return readings, errors.Join(err, failed)
 }
 
+// errStill is of a run in which no transaction was done for so long that there is nothing to count.
+var errStill = errors.New("no transaction between two readings of the meter")
+
 // spentEach gives what each transaction took of a proxy, in microseconds: between two readings that lie within the time
 // in which transactions were done, so that opening and closing the sessions is in neither; 0 if there is no reading at all.
 func spentEach(readings []reading, done []transaction) (float64, error) {
@@ -103,7 +106,7 @@ func spentEach(readings []reading, done []transaction) (float64, error) {
 		}
 	}
 	if within == 0 {
-		return 0, errors.New("no transaction between two readings of the meter")
+		return 0, errStill
 	}
 	return each(to.spent-from.spent, within), nil
 }

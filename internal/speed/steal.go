@@ -2,6 +2,7 @@ package speed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -45,7 +46,8 @@ func (d disturbances) String() string {
 	return text
 }
 
-// undisturbed does a run until no other machine has had the processors meanwhile. now tells their time.
+// undisturbed does a run until no other machine has had the processors meanwhile. now tells their time. Of a run's failures errStill
+// alone may be the other machines' doing.
 func (d *disturbances) undisturbed(ctx context.Context, now func() (ticks, error), run func() ([]float64, error)) ([]float64, error) {
 	d.runs++
 	for try := 1; ; try++ {
@@ -53,16 +55,17 @@ func (d *disturbances) undisturbed(ctx context.Context, now func() (ticks, error
 		if err != nil {
 			return nil, err
 		}
-		values, err := run()
-		if err != nil {
-			return nil, err
+		values, failed := run()
+		if failed != nil && !errors.Is(failed, errStill) {
+			return nil, failed
 		}
 		after, err := now()
 		if err != nil {
 			return nil, err
 		}
-		if after.stolenSince(before) <= mostStolen {
-			return values, nil
+		disturbed := after.stolenSince(before) > mostStolen
+		if !disturbed || failed != nil && try == mostTries {
+			return values, failed
 		}
 		if try == mostTries {
 			d.kept++
