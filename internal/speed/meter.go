@@ -3,6 +3,7 @@ package speed
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -68,8 +69,8 @@ func (s *stage) metered(ctx context.Context, w way, do func() error) ([]reading,
 	return readings, errors.Join(err, failed)
 }
 
-// errStill is of a run in which no transaction was done for so long that there is nothing to count.
-var errStill = errors.New("no transaction between two readings of the meter")
+// errStill is of a run in which nothing went on for so long that there is nothing to count.
+var errStill = errors.New("no transaction")
 
 // spentEach gives what each transaction took of a proxy, in microseconds: between two readings that lie within the time
 // in which transactions were done, so that opening and closing the sessions is in neither; 0 if there is no reading at all.
@@ -106,7 +107,7 @@ func spentEach(readings []reading, done []transaction) (float64, error) {
 		}
 	}
 	if within == 0 {
-		return 0, errStill
+		return 0, fmt.Errorf("%w between two readings of the meter", errStill)
 	}
 	return each(to.spent-from.spent, within), nil
 }

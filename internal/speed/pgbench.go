@@ -117,13 +117,15 @@ func parseSummary(said string) (transactions, error) {
 		}
 		return n
 	}
-	t.count, t.perSecond, t.average = int64(number(saidCount)), number(saidRate), number(saidAverage)
+	t.count = int64(number(saidCount))
 	if failed := number(saidFailed); failed > 0 {
 		errs = append(errs, fmt.Errorf("%.0f transactions failed", failed))
 	}
 	if len(errs) == 0 && t.count == 0 {
-		errs = append(errs, errors.New("no transaction"))
+		// Then it tells no more.
+		return t, errStill
 	}
+	t.perSecond, t.average = number(saidRate), number(saidAverage)
 	return t, errors.Join(errs...)
 }
 
