@@ -93,10 +93,8 @@ func (f *field) leaderRows(ctx context.Context) (leader sandbox.Member, rows map
 			return leader, rows, position, err
 		}
 		f.say("the leader can't be asked what it has (asking again): %v", err)
-		select {
-		case <-ctx.Done():
+		if !rest(ctx, time.Second) {
 			return leader, nil, "", err
-		case <-time.After(time.Second):
 		}
 	}
 }

@@ -140,7 +140,7 @@ func until(t *testing.T, what string, holds func() bool) {
 		select {
 		case <-tick.C:
 		case <-limit:
-			t.Fatalf("not %s after 10s", what)
+			t.Fatalf("not %s after a minute", what)
 		}
 	}
 }

@@ -117,7 +117,7 @@ func hangUp(t *testing.T, p *porter, generation int) {
 		select {
 		case <-again.C:
 		case <-limit:
-			t.Fatalf("generation %d isn't there after 30s:\n%s", generation, said)
+			t.Fatalf("generation %d isn't there after %s:\n%s", generation, patience, said)
 		}
 		if strings.Contains(said, "is refused") {
 			t.Fatalf("a reload was refused:\n%s", said)

@@ -26,7 +26,8 @@ import (
 const (
 	afterSwitchover = 40 * time.Second
 	afterFailover   = 80 * time.Second
-	sessionsEnd     = 30 * time.Second
+	// sessionsEnd is less than a leader key lives: it isn't its end that ends them.
+	sessionsEnd = 18 * time.Second
 	// patience bounds what takes next to no time.
 	patience = time.Minute
 )

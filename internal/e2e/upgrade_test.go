@@ -220,7 +220,7 @@ func (u upgrades) upgrade() *api.Status {
 	if err != nil {
 		u.t.Fatalf("pgporter upgrade: %v\n%s", err, out)
 	}
-	eventually(u.t, patience, func(context.Context) error {
+	eventually(u.t, 5*time.Second, func(context.Context) error {
 		if sandbox.Runs(before.PID) {
 			return fmt.Errorf("process %d is still there", before.PID)
 		}

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -39,10 +38,7 @@ const (
 // happens to pgporters, etcd and the network.
 func TestVirtualAddress(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("TestVirtualAddress needs root: it makes network namespaces")
-	}
-	c := up(t, 0, sandbox.Config{Netns: true})
+	c := upOnNetwork(t)
 	for _, m := range c.members() {
 		c.tellName(m)
 	}
@@ -268,7 +264,7 @@ func virtualSwitchover(t *testing.T, c *cluster) {
 	if a > b {
 		t.Errorf("pgporter took %v, vip-manager %v", a, b)
 	}
-	c.soleHolder(t, patience, to)
+	c.soleHolder(t, 5*time.Second, to)
 }
 
 // etcdClient is a client of the sandbox's etcd.
@@ -475,7 +471,7 @@ func virtualChaos(t *testing.T, c *cluster) {
 	c.soleHolder(t, sandboxTTL, "pg-test-1")
 	do(c.Kill(t.Context(), syscall.SIGCONT, "pg-test-2/pgporter"))
 	do(c.Start(t.Context(), "pg-test-3/pgporter"))
-	c.soleHolder(t, patience, "pg-test-1")
+	c.soleHolder(t, 5*time.Second, "pg-test-1")
 
 	// etcd is away until everybody has noticed. Patroni may give the primary up over that; whoever leads then has the address.
 	do(c.Kill(t.Context(), syscall.SIGSTOP, "etcd"))

@@ -126,7 +126,7 @@ func TestCancelWaitsForNoHangingServer(t *testing.T) {
 	_, err := conn.Write(cancelled)
 	must(t, err)
 	over(t, conn)
-	if took := time.Since(began); took < cancelPatience*9/10 || took > cancelPatience+patience/2 {
+	if took := time.Since(began); took < cancelPatience*9/10 || took > cancelPatience+5*time.Second {
 		t.Errorf("closed after %v", took)
 	}
 	eventually(t, "nobody is left", func() bool { return r.service(t, def.FullName).Clients == 0 && mute.open() == 0 })

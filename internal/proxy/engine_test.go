@@ -102,10 +102,14 @@ func TestMarkDownEndsSessions(t *testing.T) {
 			idle, _ := reach(t, addressOf(def))
 			neighbour, _ := reach(t, addressOf(other))
 			echoes(t, busy)
+			began := time.Now()
 			board.Publish(view(serviceOf(def, test.after...), serviceOf(other, up(a))))
 			if test.ends {
 				over(t, busy)
 				over(t, idle)
+				if took := time.Since(began); took > time.Second {
+					t.Errorf("the sessions ended after %v", took)
+				}
 				eventually(t, "one line says so", func() bool { return r.log.count("ended 2 sessions on a: ") == 1 })
 			} else {
 				echoes(t, busy)

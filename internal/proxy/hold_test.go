@@ -173,7 +173,7 @@ func TestHoldExpires(t *testing.T) {
 			told.Message != "service pg-test-primary has no usable server (waited 300ms)" || told.Detail != "a: down: 503 replica running" {
 			t.Errorf("the driver says %v", err)
 		}
-		if took := time.Since(began); took < hold || took > hold+patience/2 {
+		if took := time.Since(began); took < hold || took > hold+5*time.Second {
 			t.Errorf("refused after %v", took)
 		}
 	}
@@ -271,9 +271,10 @@ func TestFullServersHaveClientsWait(t *testing.T) {
 	fourth := dial(t, addressOf(def))
 	holding(t, r, def, 2)
 	// Two servers have two clients wait, one each.
+	began := time.Now()
 	_, err := pgconn.Connect(t.Context(), fmt.Sprintf("postgres://u:p@%s/d", addressOf(def)))
-	if err == nil || !strings.Contains(err.Error(), "53300") || strings.Contains(err.Error(), "waited") {
-		t.Errorf("the fifth client was told %v", err)
+	if err == nil || !strings.Contains(err.Error(), "53300") || strings.Contains(err.Error(), "waited") || time.Since(began) > hold*9/10 {
+		t.Errorf("after %v: %v", time.Since(began), err)
 	}
 	_ = first.Close()
 	if name, err := greeting(third); err != nil || name != "a" {

@@ -55,7 +55,7 @@ func eventually(t *testing.T, what string, done func() bool) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if !poll(ctx, time.Millisecond, done) {
-		t.Fatalf("not within 20 s: %s", what)
+		t.Fatalf("not within a minute: %s", what)
 	}
 }
 

@@ -79,7 +79,7 @@ func spentEach(readings []reading, done []transaction) (float64, error) {
 		return 0, nil
 	}
 	if len(done) == 0 {
-		return 0, errors.New("no transaction")
+		return 0, errStill
 	}
 	first, last := done[0].ended, done[0].ended
 	for _, t := range done {

@@ -51,7 +51,7 @@ func TestMoves(t *testing.T) {
 		began := time.Now()
 		one.tell("key " + two.name)
 		two.tell("key " + two.name)
-		n.until(time.Minute, "the switch remembers the second node", func() bool { return n.neighbour(address) == two.mac() })
+		n.until(2*time.Second, "the switch remembers the second node", func() bool { return n.neighbour(address) == two.mac() })
 		t.Logf("%v from the key's move until a neighbour that hadn't asked knew", time.Since(began).Round(time.Millisecond))
 		if _, there := one.has(prefix); there {
 			t.Error("it is on the first node still")
@@ -88,7 +88,7 @@ func TestStandsStill(t *testing.T) {
 					one.kill()
 				}
 				two.tell("key " + two.name)
-				n.until(4*time.Second, "the address is on the second node", func() bool { _, there := two.has(prefix); return there })
+				n.until(2*time.Second, "the address is on the second node", func() bool { _, there := two.has(prefix); return there })
 				both := time.Now()
 				if _, there := one.has(prefix); !there {
 					t.Fatal("the first node has lost it too soon for this test")
@@ -109,10 +109,10 @@ func TestStandsStill(t *testing.T) {
 				if err := one.process.Process.Signal(syscall.SIGCONT); err != nil {
 					t.Fatal(err)
 				}
-				n.until(time.Minute, "the first node notices", func() bool {
+				n.until(5*time.Second, "the first node notices", func() bool {
 					return strings.Contains(one.log.String(), "its time was over")
 				})
-				n.until(time.Minute, "it isn't back", func() bool { _, there := one.has(prefix); return !there })
+				n.until(5*time.Second, "it isn't back", func() bool { _, there := one.has(prefix); return !there })
 			})
 		})
 	}
