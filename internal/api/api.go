@@ -28,6 +28,8 @@ type Status struct {
 	// Upgrade is how this process took over from another, or why its last attempt to hand over failed; absent if there was
 	// neither.
 	Upgrade *Upgrade `json:"upgrade,omitempty"`
+	// LogDropped is how many lines of the log were dropped since the start because nobody read them in time; absent if none was.
+	LogDropped uint64 `json:"log_lines_dropped,omitempty"`
 }
 
 // Upgrade is a process's taking over from another, or its failed attempt to hand over.

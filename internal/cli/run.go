@@ -19,9 +19,11 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/grpclog"
 
 	"github.com/pgporter/pgporter/internal/api"
 	"github.com/pgporter/pgporter/internal/daemon"
+	"github.com/pgporter/pgporter/internal/logqueue"
 )
 
 // runFlags are what `pgporter run` may be told.
@@ -75,7 +77,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --engine haproxy                     # a HAProxy of its own
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --engine haproxy --haproxy-system    # /etc/haproxy`,
 		Args: f.dns.noArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return run(c, f) },
+		RunE: func(c *cobra.Command, _ []string) error { return runLogged(c, f) },
 	}
 	inventoryFlag(c, &f.inventory)
 	c.Flags().StringVar(&f.node, "node", "", "which `HOST` of the inventory to serve as (default: the one that is an address of this machine)")
@@ -95,14 +97,35 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	return c
 }
 
-func run(c *cobra.Command, f runFlags) (err error) {
-	spareProcessor()
+// logPatience is how long the end of the process waits for the log to be read.
+const logPatience = time.Second
+
+// runLogged is run with everything that it has to say on standard error, its own error too, in a queue: whoever reads that may hang.
+func runLogged(c *cobra.Command, f runFlags) error {
 	// A log that nobody reads any more (journald that is restarted, a pipe that ends) is no reason to end: without this the runtime does.
 	signal.Ignore(syscall.SIGPIPE)
-	logger, err := newLogger(c, f)
+	queue := logqueue.New(c.ErrOrStderr(), func(out io.Writer, dropped uint64) error {
+		record := slog.NewRecord(time.Now(), slog.LevelWarn, "lines of the log were dropped, nobody read them in time", 0)
+		record.Add("lines", dropped)
+		// Whatever level the operator wants: it may be those lines.
+		return newHandler(out, f.logFormat, nil).Handle(context.Background(), record)
+	})
+	defer queue.Close(logPatience)
+	if err := run(c, f, queue); err != nil {
+		return statusError(report(queue, c, err))
+	}
+	return nil
+}
+
+func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
+	spareProcessor()
+	logger, err := newLogger(queue, f)
 	if err != nil {
 		return err
 	}
+	// What libraries have to say takes the same way. net/http has the standard log, gRPC (etcd's client) one of its own.
+	slog.SetDefault(logger)
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, queue))
 	if f.hold < 0 {
 		return inputError{fmt.Errorf("--hold %s: 0 or more", f.hold)}
 	}
@@ -165,7 +188,7 @@ func run(c *cobra.Command, f runFlags) (err error) {
 	signal.Notify(upgrade, syscall.SIGUSR2)
 	defer signal.Stop(upgrade)
 	cfg := daemon.Config{Version: Version, Source: source, Admin: admin, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys,
-		Upgrade: upgrade, Program: program(), Inherited: inherited, Logger: logger}
+		Upgrade: upgrade, Program: program(), Inherited: inherited, Logger: logger, LogDropped: queue.Dropped}
 	if file, isFile := source.(*daemon.InventoryFile); isFile && engine != nil {
 		file.HAProxy, engine.Node, cfg.HAProxy = true, file.Node, engine
 	}
@@ -206,7 +229,7 @@ func program() daemon.Program {
 	return daemon.Program{Path: path, Arguments: os.Args[1:]}
 }
 
-func newLogger(c *cobra.Command, f runFlags) (*slog.Logger, error) {
+func newLogger(w io.Writer, f runFlags) (*slog.Logger, error) {
 	if err := oneOf("log-format", f.logFormat, "text", "json"); err != nil {
 		return nil, err
 	}
@@ -217,11 +240,16 @@ func newLogger(c *cobra.Command, f runFlags) (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
 		return nil, inputError{fmt.Errorf("--log-level: %w", err)}
 	}
+	return slog.New(newHandler(w, f.logFormat, level)), nil
+}
+
+// newHandler writes lines of a format, from a level on; nil is info.
+func newHandler(w io.Writer, format string, level slog.Leveler) slog.Handler {
 	options := &slog.HandlerOptions{Level: level}
-	if f.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(c.ErrOrStderr(), options)), nil
+	if format == "json" {
+		return slog.NewJSONHandler(w, options)
 	}
-	return slog.New(slog.NewTextHandler(c.ErrOrStderr(), options)), nil
+	return slog.NewTextHandler(w, options)
 }
 
 // newSource makes the one source that the flags name.

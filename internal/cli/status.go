@@ -199,6 +199,9 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 	if s.Config.Refused != "" {
 		fmt.Fprintf(w, "%s\n%s\n", paint("the last reload was refused:", red), s.Config.Refused)
 	}
+	if s.LogDropped > 0 {
+		fmt.Fprintln(w, paint(fmt.Sprintf("lines of the log that nobody read in time: %d were dropped", s.LogDropped), red))
+	}
 	for _, c := range s.Clusters {
 		if c.LeaderKey != nil && c.LeaderKey.Lost != "" {
 			fmt.Fprintf(w, "%s %s\n", paint(c.Name+": etcd is lost, the checks decide alone:", red), c.LeaderKey.Lost)

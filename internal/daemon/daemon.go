@@ -61,6 +61,8 @@ type Config struct {
 	// LeaderKeys says how the clusters' leader keys in etcd are watched; nil leaves etcd out.
 	LeaderKeys *LeaderKeys
 	Logger     *slog.Logger
+	// LogDropped is how many lines of the log nobody read in time; nil if that isn't known.
+	LogDropped func() uint64
 	// Ready is called once every port is open; may be nil.
 	Ready func()
 }

@@ -26,6 +26,9 @@ func (d *Daemon) Status() api.Status {
 		Clusters: []api.Cluster{},
 	}
 	s.Upgrade = d.upgraded
+	if d.cfg.LogDropped != nil {
+		s.LogDropped = d.cfg.LogDropped()
+	}
 	if d.cfg.Control != nil {
 		s.Config.Control = d.cfg.Control.Address
 	}
