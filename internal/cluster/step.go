@@ -124,7 +124,8 @@ func (Checked) event() {}
 func (Planned) event() {}
 func (Ticked) event()  {}
 
-// Actions are what a step wants done.
+// Actions are what a step wants done, in the order of the fields. Whoever does it publishes the View first, since clients go by it,
+// and logs last: when a line of the log is written, all that it tells of is done, however long the line takes.
 type Actions struct {
 	// View is to be published; nil if nothing that readers see has changed.
 	View *state.View
@@ -139,7 +140,7 @@ type Actions struct {
 	Recheck []string
 	// Confirm asks for etcd's keys to be read at once: a member contradicts them.
 	Confirm bool
-	// Log is to be told.
+	// Log is to be told, after everything else.
 	Log []Message
 	// Refused says why a Planned was not taken; the state is then what it was.
 	Refused error
