@@ -113,14 +113,16 @@ func (d *dispatcher) assign(endpoint Endpoint, raw *Raw, at place) {
 	d.wake()
 }
 
-// retire ends the service here: every session, and every client on its way to a server.
-func (d *dispatcher) retire(cause error) {
+// retire ends the service here: every session, and every client on its way to a server. What ended is for tell, once no lock is
+// held.
+func (d *dispatcher) retire(cause error) endings {
 	d.gone(cause)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.endSessions(func(*session) string { return cause.Error() })
+	ended := d.endSessions(func(*session) string { return cause.Error() })
 	d.recall()
 	d.dismiss()
+	return ended
 }
 
 // watch ends sessions and lets clients in as Views come, until the service is gone.
@@ -139,12 +141,13 @@ func (d *dispatcher) watch() {
 // sessions that were registered under the newest.
 func (d *dispatcher) enforce() {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	svc := d.service()
 	d.forgive(svc)
-	if len(d.sessions) > 0 {
-		d.endSessions(func(s *session) string { return objection(svc, s) })
-	}
+	ended := d.endSessions(func(s *session) string { return objection(svc, s) })
+	// Who waits for a server doesn't wait for the log.
+	d.letIn()
+	d.mu.Unlock()
+	d.tell(ended)
 }
 
 // objection says why a session may not go on; empty if it may. One that isn't connected yet needs a server that takes
@@ -173,10 +176,16 @@ func objection(svc *state.Service, s *session) string {
 	return "it is no longer a server of the service"
 }
 
-// endSessions ends each session that judge has a reason against, with d.mu held, and says so once per server and reason.
-func (d *dispatcher) endSessions(judge func(*session) string) {
-	type batch struct{ member, reason string }
-	ended := map[batch]int{}
+// ending is why sessions on a server were told to end, and endings count those sessions: they are lines of the log, which nobody
+// writes with a lock held, since a client's way and the loops of the relay lead through d.mu.
+type (
+	ending  struct{ member, reason string }
+	endings map[ending]int
+)
+
+// endSessions ends each session that judge has a reason against, with d.mu held.
+func (d *dispatcher) endSessions(judge func(*session) string) endings {
+	ended := endings{}
 	for s := range d.sessions {
 		reason := ""
 		if !s.ending {
@@ -194,14 +203,19 @@ func (d *dispatcher) endSessions(judge func(*session) string) {
 			continue
 		}
 		s.flow.Abort(cause)
-		ended[batch{s.member, reason}]++
+		ended[ending{s.member, reason}]++
 	}
-	for b, n := range ended {
+	return ended
+}
+
+// tell logs sessions that were told to end, in a line for each server and reason.
+func (d *dispatcher) tell(ended endings) {
+	for e, n := range ended {
 		plural := "s"
 		if n == 1 {
 			plural = ""
 		}
-		d.engine.log.Info(fmt.Sprintf("ended %d session%s on %s: %s", n, plural, b.member, b.reason), "service", d.name)
+		d.engine.log.Info(fmt.Sprintf("ended %d session%s on %s: %s", n, plural, e.member, e.reason), "service", d.name)
 	}
 }
 
@@ -273,12 +287,12 @@ func (d *dispatcher) dispose(c *client, err error) {
 		if d.raw() != nil {
 			d.turnAway(c, no)
 		} else {
-			d.engine.log.Debug("refused a client", "service", d.name, "client", c.from.String(), "reason", no.message, "detail", no.detail)
 			refuse(d.engine.over, c.conn, no, c.declined)
+			d.engine.log.Debug("refused a client", "service", d.name, "client", c.from.String(), "reason", no.message, "detail", no.detail)
 		}
 	} else {
-		d.engine.log.Debug("a client went without a session", "service", d.name, "client", c.from.String(), "reason", err)
 		_ = c.conn.Close()
+		d.engine.log.Debug("a client went without a session", "service", d.name, "client", c.from.String(), "reason", err)
 	}
 	d.mu.Lock()
 	d.leave()

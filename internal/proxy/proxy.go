@@ -185,11 +185,13 @@ func (e *Engine) Run(ctx context.Context) error {
 	select {
 	case <-finished:
 	case <-patience.C:
-		e.mu.Lock()
-		for _, d := range e.dispatchers {
-			d.retire(errStopping)
+		ended := map[*dispatcher]endings{}
+		for _, d := range e.offered() {
+			ended[d] = d.retire(errStopping)
 		}
-		e.mu.Unlock()
+		for d := range ended {
+			d.tell(ended[d])
+		}
 	}
 	e.kill()
 	<-finished
@@ -307,16 +309,24 @@ func (e *Engine) places(endpoints []Endpoint) (map[int]place, []error) {
 // lead new clients by the new definition. A service that is still there (by its full name) keeps its sessions, as long as
 // its Board's View has their servers under the same epoch; the sessions of one that is gone end, drained.
 func (c *Change) Commit() {
+	c.engine.mu.Lock()
+	lines := c.commit()
+	c.engine.mu.Unlock()
+	for _, log := range lines {
+		log()
+	}
+}
+
+// commit is Commit with e.mu held. What it gives is to be called without: it logs.
+func (c *Change) commit() (lines []func()) {
 	e := c.engine
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	if e.pending != c {
-		return
+		return nil
 	}
 	e.pending = nil
 	if e.phase == stopped {
 		c.undo()
-		return
+		return nil
 	}
 	listeners, dispatchers := make(map[place]*listener, len(c.plan)), make(map[string]*dispatcher, len(c.plan))
 	for _, p := range c.plan {
@@ -351,20 +361,24 @@ func (c *Change) Commit() {
 			l.handOver(listeners)
 		}
 		l.close()
-		e.log.Info("stopped listening", "address", at.String())
+		lines = append(lines, func() { e.log.Info("stopped listening", "address", at.String()) })
 	}
 	maps.Copy(listeners, parts)
 	for name, d := range e.dispatchers {
 		if dispatchers[name] != d {
-			d.retire(fmt.Errorf("service %s is no longer offered here", name))
+			ended := d.retire(fmt.Errorf("service %s is no longer offered here", name))
+			lines = append(lines, func() { d.tell(ended) })
 		}
 	}
 	e.listeners, e.dispatchers = listeners, dispatchers
 	for _, p := range c.plan {
 		if p.fresh {
-			e.log.Info("listening", "service", p.endpoint.Definition.FullName, "address", p.listener.at.String())
+			lines = append(lines, func() {
+				e.log.Info("listening", "service", p.endpoint.Definition.FullName, "address", p.listener.at.String())
+			})
 		}
 	}
+	return lines
 }
 
 // Abort closes what Prepare opened. What runs goes on as it was.

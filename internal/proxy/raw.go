@@ -107,8 +107,7 @@ func (d *dispatcher) watchIdle() {
 // endIdle ends the sessions that have moved nothing for a time.
 func (d *dispatcher) endIdle(idle time.Duration, now time.Time) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.endSessions(func(s *session) string {
+	ended := d.endSessions(func(s *session) string {
 		if s.flow == nil {
 			return ""
 		}
@@ -122,4 +121,6 @@ func (d *dispatcher) endIdle(idle time.Duration, now time.Time) {
 		}
 		return fmt.Sprintf("neither side has sent anything for %s", idle)
 	})
+	d.mu.Unlock()
+	d.tell(ended)
 }
