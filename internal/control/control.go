@@ -158,13 +158,15 @@ type strangers struct {
 
 func (s *strangers) note(log *slog.Logger, from string, now time.Time) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if now.Sub(s.told) < time.Second {
 		s.untold++
+		s.mu.Unlock()
 		return
 	}
-	log.Warn("a request without the token came to the control address", "from", from, "others_before", s.untold)
+	before := s.untold
 	s.told, s.untold = now, 0
+	s.mu.Unlock()
+	log.Warn("a request without the token came to the control address", "from", from, "others_before", before)
 }
 
 // bearer is how a request brings its token (RFC 6750, section 2.1).

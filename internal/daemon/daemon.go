@@ -434,11 +434,12 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		}
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.running, d.order, d.node, d.assumed = next, order, l.Plan.Node, l.Assumed
 	d.plan, d.sent, d.watching = l.Plan, l.Sent, checks
 	d.loaded, d.refused = time.Now(), ""
 	d.accepted++
+	generation := d.accepted
+	d.mu.Unlock()
 	for _, a := range l.Assumed {
 		d.log.Info("assumed", "what", a)
 	}
@@ -447,7 +448,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 			d.log.Info("the virtual address is left to another program: with --vip this one keeps it", "cluster", c.Name, "address", c.VIP.Address.String())
 		}
 	}
-	d.log.Info("the configuration is taken", "generation", d.accepted, "clusters", len(order), "services", services)
+	d.log.Info("the configuration is taken", "generation", generation, "clusters", len(order), "services", services)
 	return nil
 }
 

@@ -30,9 +30,9 @@ func TestVirtualAddressWithoutInterface(t *testing.T) {
 	if why := problem(r.status()); !strings.Contains(why, "there is no network interface pgporter-none") && !strings.Contains(why, "CAP_NET_ADMIN") {
 		t.Errorf("the problem is %q", why)
 	}
-	if !strings.Contains(r.log.String(), "level=ERROR") || !strings.Contains(r.log.String(), "the virtual address 192.0.2.3/24 can't be kept here") {
-		t.Errorf("no error in the log:\n%s", r.log.String())
-	}
+	r.until("an error in the log", func(*api.Status) bool {
+		return strings.Contains(r.log.String(), "level=ERROR") && strings.Contains(r.log.String(), "the virtual address 192.0.2.3/24 can't be kept here")
+	})
 	r.until("serving", func(s *api.Status) bool { return s.Clusters[0].Services[0].Up })
 	r.write(f.inventory("primary:5433"))
 	r.reload <- syscall.SIGHUP

@@ -176,14 +176,14 @@ func (s *Server) Prepare(o Offer) (commit func(), err error) {
 		}
 	}
 	return func() {
-		for _, w := range warnings {
-			s.log.Warn(w)
-		}
 		next.begin(s.current.Load())
 		s.current.Store(next)
 		select {
 		case s.replaced <- struct{}{}:
 		default:
+		}
+		for _, w := range warnings {
+			s.log.Warn(w)
 		}
 	}, nil
 }
@@ -263,11 +263,11 @@ func (s *Server) followCluster(ctx context.Context, t *told, i int, name string)
 		before := t.live[i].Load()
 		if next := dns.Follow(before, view, time.Now()); next != before {
 			t.live[i].Store(next)
-			s.report(name, before, next)
 			select {
 			case t.stale <- struct{}{}:
 			default:
 			}
+			s.report(name, before, next)
 		}
 		select {
 		case <-ctx.Done():

@@ -72,6 +72,29 @@ type Watcher struct {
 	serving map[string]bool
 	// epoch is the last one given out; version that of the View.
 	epoch, version uint64
+	// lines are for the log, once the View that they tell of is published: see unlock.
+	lines []line
+}
+
+// line is one of the log.
+type line struct {
+	level slog.Level
+	text  string
+}
+
+// logf has a line logged by unlock. w.mu is held.
+func (w *Watcher) logf(level slog.Level, format string, args ...any) {
+	w.lines = append(w.lines, line{level, fmt.Sprintf(format, args...)})
+}
+
+// unlock gives w.mu back and then logs: other checks' results don't wait for a reader of the log.
+func (w *Watcher) unlock() {
+	lines := w.lines
+	w.lines = nil
+	w.mu.Unlock()
+	for _, l := range lines {
+		w.log.Log(context.Background(), l.level, l.text)
+	}
 }
 
 type serverKey struct{ service, member string }
@@ -112,7 +135,7 @@ func (w *Watcher) Recheck(service, member string) { w.checker.Trigger(service + 
 // before, by service, name and address, keep their health, epoch and sessions, also if their options or checks have changed.
 func (w *Watcher) Replace(p *Prepared) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	defer w.unlock()
 	now := time.Now()
 	servers := map[serverKey]*server{}
 	w.byTarget = map[health.Target]*server{}
@@ -172,7 +195,7 @@ func (w *Watcher) check(ctx context.Context, t health.Target) health.Outcome {
 // take takes a result into account.
 func (w *Watcher) take(_ context.Context, r health.Result) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	defer w.unlock()
 	s := w.byTarget[r.Target]
 	if s == nil {
 		return
@@ -199,7 +222,7 @@ func (w *Watcher) change(s *server, next machine, now time.Time) {
 	s.machine = next
 	if was.up == next.up {
 		if !was.told && next.told && !next.up {
-			w.log.Warn(fmt.Sprintf("%s: server %s is down: %s", s.key.service, s.key.member, next.reason()))
+			w.logf(slog.LevelWarn, "%s: server %s is down: %s", s.key.service, s.key.member, next.reason())
 		}
 		return
 	}
@@ -209,13 +232,13 @@ func (w *Watcher) change(s *server, next machine, now time.Time) {
 			w.epoch++
 			s.epoch = w.epoch
 		}
-		w.log.Warn(fmt.Sprintf("%s: server %s is down: %s", s.key.service, s.key.member, next.reason()))
+		w.logf(slog.LevelWarn, "%s: server %s is down: %s", s.key.service, s.key.member, next.reason())
 		return
 	}
 	if was.passed {
 		s.recovered = now
 	}
-	w.log.Info(fmt.Sprintf("%s: server %s is up: %s", s.key.service, s.key.member, next.reason()))
+	w.logf(slog.LevelInfo, "%s: server %s is up: %s", s.key.service, s.key.member, next.reason())
 	if !next.options.ShutdownBackupSessions || s.backup || s.weight == 0 {
 		return
 	}
@@ -241,7 +264,7 @@ func (w *Watcher) publish(now time.Time) {
 		view.Services = append(view.Services, svc)
 		serving[declared.FullName] = len(svc.Usable()) > 0
 		if w.serving[declared.FullName] && !serving[declared.FullName] {
-			w.log.Error(fmt.Sprintf("%s: no server is left: %s", declared.FullName, reasons(&svc)))
+			w.logf(slog.LevelError, "%s: no server is left: %s", declared.FullName, reasons(&svc))
 		}
 	}
 	w.serving = serving

@@ -18,13 +18,18 @@ import (
 	"github.com/pgporter/pgporter/internal/state"
 )
 
-// logBook collects what is logged.
+// logBook collects what is logged. Where let isn't nil, no line that holds stop is written before let is closed.
 type logBook struct {
+	stop string
+	let  chan struct{}
 	mu   sync.Mutex
 	text strings.Builder
 }
 
 func (l *logBook) Write(p []byte) (int, error) {
+	if l.let != nil && strings.Contains(string(p), l.stop) {
+		<-l.let
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(p)
@@ -41,6 +46,8 @@ type watching struct {
 	*Watcher
 	t   *testing.T
 	log *logBook
+	// end ends the Watcher and waits for that.
+	end func()
 }
 
 func watch(t *testing.T) *watching {
@@ -53,9 +60,12 @@ func watch(t *testing.T) *watching {
 		defer close(ended)
 		w.Run(ctx)
 	}()
-	t.Cleanup(func() {
+	w.end = func() {
 		cancel()
 		<-ended
+	}
+	t.Cleanup(func() {
+		w.end()
 		if t.Failed() {
 			t.Logf("the log:\n%s", w.log)
 		}
@@ -157,12 +167,14 @@ func TestWatcher(t *testing.T) {
 	w.replace(other, g)
 	w.Recheck("y", "a")
 	w.until("y is down", func(v *state.View) bool { return strings.HasPrefix(stands(v), "y: a down") })
-	if got := w.log.String(); strings.Count(got, "y: no server is left: a cannot connect: connection refused (2 in a row)") != 1 {
-		t.Error("nobody says that y has no server left")
-	}
 	w.replace()
 	if v := w.Board().View(); len(v.Services) != 0 {
 		t.Errorf("at last: %+v", v)
+	}
+	// The log comes after the View, and is complete when the Watcher has ended.
+	w.end()
+	if got := w.log.String(); strings.Count(got, "y: no server is left: a cannot connect: connection refused (2 in a row)") != 1 {
+		t.Error("nobody says that y has no server left")
 	}
 }
 
@@ -188,5 +200,36 @@ func TestRegularServerEndsSessionsOnBackups(t *testing.T) {
 	after := w.until("a is up", func(v *state.View) bool { return stands(v) == "x: a up, b up" })
 	if after.Services[0].Health[1].Epoch <= before.Services[0].Health[1].Epoch {
 		t.Error("the sessions on b go on")
+	}
+}
+
+// TestViewsComeBeforeTheLog has nobody read the log from the line on that a server is down. The View has it down all the same, and
+// so it is with the next.
+func TestViewsComeBeforeTheLog(t *testing.T) {
+	w := watch(t)
+	w.log.stop, w.log.let = "x: server a is down", make(chan struct{})
+	let := sync.OnceFunc(func() { close(w.log.let) })
+	t.Cleanup(let)
+	var webs []*httptest.Server
+	var generics []service.Generic
+	for _, name := range []string{"x", "y"} {
+		web := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		defer web.Close()
+		g := generic("127.0.0.1", web.Listener.Addr().(*net.TCPAddr).Port, "check inter 20ms fall 1")
+		g.Name = name
+		webs, generics = append(webs, web), append(generics, g)
+	}
+	w.replace(generics...)
+	w.until("both are up", func(v *state.View) bool { return stands(v) == "x: a up; y: a up" })
+	for i, want := range []string{"x: a down; y: a up", "x: a down; y: a down"} {
+		webs[i].Close()
+		w.until(want, func(v *state.View) bool { return stands(v) == want })
+	}
+	let()
+	w.end()
+	for _, want := range []string{"x: server a is down", "y: server a is down", "x: no server is left", "y: no server is left"} {
+		if strings.Count(w.log.String(), want) != 1 {
+			t.Errorf("the log doesn't say once that %s", want)
+		}
 	}
 }

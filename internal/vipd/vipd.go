@@ -203,11 +203,12 @@ func (k *Keeper) hold(ctx context.Context, p place, a Address, follow <-chan Add
 	var claimants []vip.MAC
 	for {
 		view, replaced := a.Board.Watch()
-		s = k.step(s, l, vip.Sight{View: view, Link: l.look(), Claimants: claimants})
-		claimants = nil
+		next, tell := k.step(s, l, vip.Sight{View: view, Link: l.look(), Claimants: claimants})
+		s, claimants = next, nil
 		k.mu.Lock()
 		k.status[p] = s.Status()
 		k.mu.Unlock()
+		tell()
 		var due <-chan time.Time
 		if at, limited := s.Deadline(); limited {
 			timer.Reset(time.Until(at))
@@ -228,8 +229,8 @@ func (k *Keeper) hold(ctx context.Context, p place, a Address, follow <-chan Add
 	}
 }
 
-// step takes a step and does what comes of it.
-func (k *Keeper) step(s vip.State, l link, seen vip.Sight) vip.State {
+// step takes a step and does what comes of it. What it gives beside the next State logs that, once the status says so.
+func (k *Keeper) step(s vip.State, l link, seen vip.Sight) (next vip.State, tell func()) {
 	next, a := vip.Step(s, seen, time.Now())
 	if a.Release != "" || a.Bind > 0 {
 		var err error
@@ -242,8 +243,7 @@ func (k *Keeper) step(s vip.State, l link, seen vip.Sight) vip.State {
 		var after vip.Actions
 		if err != nil {
 			next, after = next.Failed(a, err, time.Now())
-			k.log(after)
-			return next
+			return next, func() { k.log(after) }
 		}
 		next, after = next.Done()
 		a.Log = append(a.Log, after.Log...)
@@ -256,11 +256,12 @@ func (k *Keeper) step(s vip.State, l link, seen vip.Sight) vip.State {
 	if a.Probe {
 		sending = errors.Join(sending, l.probe())
 	}
-	k.log(a)
-	if sending != nil {
-		k.cfg.Logger.Warn("a virtual address can't be announced", "error", sending)
+	return next, func() {
+		k.log(a)
+		if sending != nil {
+			k.cfg.Logger.Warn("a virtual address can't be announced", "error", sending)
+		}
 	}
-	return next
 }
 
 func (k *Keeper) log(a vip.Actions) {
