@@ -82,6 +82,29 @@ type Engine struct {
 
 	watch watch
 	seen  traffic
+	// lines are for the log: see unlock.
+	lines []slog.Record
+}
+
+// say has a line logged by unlock, with the time of now. e.mu is held.
+func (e *Engine) say(level slog.Level, text string, args ...any) {
+	if !e.log.Enabled(context.Background(), level) {
+		return
+	}
+	line := slog.NewRecord(time.Now(), level, text, 0)
+	line.Add(args...)
+	e.lines = append(e.lines, line)
+}
+
+// unlock gives e.mu back and then logs: HAProxy is told what the cluster says first, and nothing that needs the lock waits for whoever
+// reads the log.
+func (e *Engine) unlock() {
+	lines := e.lines
+	e.lines = nil
+	e.mu.Unlock()
+	for _, line := range lines {
+		_ = e.log.Handler().Handle(context.Background(), line)
+	}
 }
 
 // New makes an Engine and finds out where everything is. Nothing is started or written yet.
@@ -107,7 +130,7 @@ type Change struct {
 // time, and exactly one of Commit and Abort is to be called on it.
 func (e *Engine) Prepare(ctx context.Context, o Offer) (*Change, error) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	switch {
 	case e.pending != nil:
 		return nil, errors.New("another change is being prepared")
@@ -196,7 +219,7 @@ func (c *Change) Abort() {
 func (c *Change) Commit(ctx context.Context) error {
 	e := c.engine
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	if e.pending != c {
 		return errors.New("this change isn't the one that is under way")
 	}
@@ -265,13 +288,13 @@ func (e *Engine) byCommands(ctx context.Context, changes []change, next *layout,
 	}
 	for _, command := range told {
 		if err := e.control.tell(ctx, running.Current.PID, command); err != nil {
-			e.log.Warn("HAProxy has to be reloaded: a command wasn't taken", "error", err)
+			e.say(slog.LevelWarn, "HAProxy has to be reloaded: a command wasn't taken", "error", err)
 			return false, nil
 		}
 	}
 	e.loaded, e.parked = reweighed(e.loaded, next), parks
 	e.wanted.Store(next)
-	e.log.Info("HAProxy was told what has changed", "commands", len(told))
+	e.say(slog.LevelInfo, "HAProxy was told what has changed", "commands", len(told))
 	e.follow(ctx)
 	return true, nil
 }
@@ -308,7 +331,7 @@ func (e *Engine) byReload(ctx context.Context, changes []change, next *layout) e
 	if e.wanted.Load() != nil {
 		e.loaded, e.parked = e.wanted.Load(), map[place]bool{}
 	}
-	e.log.Warn("HAProxy is back at the configuration that it had")
+	e.say(slog.LevelWarn, "HAProxy is back at the configuration that it had")
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"reflect"
 	"time"
@@ -115,7 +116,7 @@ func (e *Engine) release() {
 // look brings HAProxy to what the Boards say and gives the time until the next look.
 func (e *Engine) look(ctx context.Context) time.Duration {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	// While a change is under way the Boards may already be of its plan.
 	if e.wanted.Load() == nil || e.pending != nil {
 		return tick
@@ -154,9 +155,9 @@ func (e *Engine) follow(ctx context.Context) {
 	if trouble != e.watch.trouble {
 		e.watch.trouble = trouble
 		if err != nil {
-			e.log.Error("HAProxy can't be told what the cluster says, its own checks decide", "error", err)
+			e.say(slog.LevelError, "HAProxy can't be told what the cluster says, its own checks decide", "error", err)
 		} else {
-			e.log.Info("HAProxy answers again")
+			e.say(slog.LevelInfo, "HAProxy answers again")
 		}
 	}
 }
@@ -214,13 +215,13 @@ func (e *Engine) push(ctx context.Context, pid int) error {
 				if e.watch.insisted[at] && !e.watch.silenced[at] {
 					failed = append(failed, e.control.tell(ctx, pid, "disable health "+at.String()))
 					e.watch.silenced[at] = true
-					e.log.Warn("HAProxy's check passes on a server that may not take clients, it is off until the server may", "service", p.name, "server", s.name)
+					e.say(slog.LevelWarn, "HAProxy's check passes on a server that may not take clients, it is off until the server may", "service", p.name, "server", s.name)
 				}
 				e.watch.insisted[at] = true
 			}
 			if word != "" {
 				failed = append(failed, e.control.tell(ctx, pid, "set server "+at.String()+" health "+word))
-				e.log.Info("HAProxy was told of a server", "service", p.name, "server", s.name, "health", word)
+				e.say(slog.LevelInfo, "HAProxy was told of a server", "service", p.name, "server", s.name, "health", word)
 			}
 			// Not before it is down, or the next client would be led there. One that is up was down in between.
 			if over {
@@ -292,7 +293,7 @@ func (e *Engine) sweep(ctx context.Context, running processes) error {
 			ended++
 		}
 		if ended > 0 {
-			e.log.Info("sessions of an old HAProxy worker were ended: their servers may not have them any more", "worker", old.PID, "sessions", ended)
+			e.say(slog.LevelInfo, "sessions of an old HAProxy worker were ended: their servers may not have them any more", "worker", old.PID, "sessions", ended)
 		}
 	}
 	maps.DeleteFunc(e.watch.workers, func(pid int, _ map[place]uint64) bool { return !living[pid] })
@@ -304,11 +305,11 @@ func (e *Engine) revive(ctx context.Context) {
 	if time.Now().Before(e.watch.notBefore) {
 		return
 	}
-	e.log.Error("HAProxy has died and is started again", "log", e.cfg.Dir+"/"+logFile)
+	e.say(slog.LevelError, "HAProxy has died and is started again", "log", e.cfg.Dir+"/"+logFile)
 	e.adopted = false
 	if err := e.start(ctx, e.wanted.Load()); err != nil {
 		e.watch.notBefore = time.Now().Add(retryTime)
-		e.log.Error("HAProxy can't be started", "error", err)
+		e.say(slog.LevelError, "HAProxy can't be started", "error", err)
 		return
 	}
 	e.loaded, e.parked = e.wanted.Load(), map[place]bool{}
@@ -342,7 +343,7 @@ func (e *Engine) followRoles(ctx context.Context, now time.Time) time.Duration {
 	}
 	if err := e.rerender(ctx, wanting); err != nil && ctx.Err() == nil {
 		e.watch.notBefore = now.Add(retryTime)
-		e.log.Error("HAProxy doesn't follow the change of roles", "error", err)
+		e.say(slog.LevelError, "HAProxy doesn't follow the change of roles", "error", err)
 	}
 	return tick
 }
@@ -365,7 +366,7 @@ func (e *Engine) rerender(ctx context.Context, changed map[string][]service.Serv
 		return err
 	}
 	for name := range changed {
-		e.log.Info("HAProxy follows a change of roles", "cluster", name, "primary", primaryOf(e.offer, name))
+		e.say(slog.LevelInfo, "HAProxy follows a change of roles", "cluster", name, "primary", primaryOf(e.offer, name))
 	}
 	return nil
 }

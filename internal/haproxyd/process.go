@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,7 +63,7 @@ func (e *Engine) begin(ctx context.Context) error {
 	e.lock = lock
 	if running, err := e.control.processes(ctx); err == nil {
 		e.adopted, e.master = true, running.Master.PID
-		e.log.Info("HAProxy runs already, it is taken over", "pid", running.Master.PID)
+		e.say(slog.LevelInfo, "HAProxy runs already, it is taken over", "pid", running.Master.PID)
 	}
 	return nil
 }
@@ -105,7 +106,7 @@ func (e *Engine) start(ctx context.Context, l *layout) error {
 			if err := e.verify(ctx, running.Current.PID, l); err != nil {
 				return err
 			}
-			e.log.Info("HAProxy serves", "pid", command.Process.Pid, "directory", e.cfg.Dir)
+			e.say(slog.LevelInfo, "HAProxy serves", "pid", command.Process.Pid, "directory", e.cfg.Dir)
 			return nil
 		}
 		select {
@@ -167,7 +168,7 @@ func (e *Engine) reload(ctx context.Context, l *layout) error {
 	if err := e.verify(ctx, after.Current.PID, l); err != nil {
 		return err
 	}
-	e.log.Info("HAProxy has been reloaded", "worker", after.Current.PID, "old_workers", len(after.Old))
+	e.say(slog.LevelInfo, "HAProxy has been reloaded", "worker", after.Current.PID, "old_workers", len(after.Old))
 	return nil
 }
 
@@ -243,7 +244,7 @@ func (e *Engine) views() []*state.View {
 // that the Boards give up in the meantime end at once.
 func (e *Engine) stop() {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	e.stopped = true
 	if e.cfg.System {
 		e.leave()
@@ -287,7 +288,7 @@ func (e *Engine) kill(ctx context.Context) {
 		}
 	}
 	if e.alive() {
-		e.log.Warn("HAProxy doesn't end, it is killed", "pid", e.master)
+		e.say(slog.LevelWarn, "HAProxy doesn't end, it is killed", "pid", e.master)
 		for _, p := range append(slices.Clone(running.Old), running.Current, process{PID: e.master}) {
 			if p.PID > 0 {
 				syscall.Kill(p.PID, syscall.SIGKILL)
@@ -325,11 +326,11 @@ func (e *Engine) leave() {
 	if running, err := e.control.processes(ctx); err == nil {
 		for at := range e.watch.silenced {
 			if err := e.control.tell(ctx, running.Current.PID, "enable health "+at.String()); err != nil {
-				e.log.Warn("a health check of HAProxy stays off", "server", at.String(), "error", err)
+				e.say(slog.LevelWarn, "a health check of HAProxy stays off", "server", at.String(), "error", err)
 			}
 		}
 	}
 	if err := replace(e.state, stateFile(e.wanted.Load(), nil, nil, nil)); err != nil {
-		e.log.Warn("the state of HAProxy's servers isn't left as unknown", "error", err)
+		e.say(slog.LevelWarn, "the state of HAProxy's servers isn't left as unknown", "error", err)
 	}
 }
