@@ -263,14 +263,14 @@ func (d *Daemon) takeOver(ctx context.Context, i *Inherited, engine native) erro
 	i.taken = true
 	// From here on there is no way back: what can't be taken is lost, and everything else goes on.
 	sessions, clients, err := engine.TakeOver(items, known)
-	if err != nil {
-		d.log.Error("not everything could be taken over", "problems", err.Error())
-	}
 	d.mu.Lock()
 	d.upgraded = &api.Upgrade{At: time.Now(), PID: i.legacy.PID, Version: i.legacy.Version, Sessions: sessions, Clients: clients}
 	d.mu.Unlock()
 	i.close()
 	_ = i.conn.Close()
+	if err != nil {
+		d.log.Error("not everything could be taken over", "problems", err.Error())
+	}
 	d.log.Info("took over", "from_pid", i.legacy.PID, "from_version", i.legacy.Version, "sessions", sessions, "clients", clients)
 	return nil
 }

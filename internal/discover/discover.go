@@ -317,12 +317,12 @@ func (f *Follower) Follow(ctx context.Context, changed func(Finding)) error {
 			lost = true
 			continue
 		}
+		if differs {
+			changed(found)
+		}
 		if lost {
 			f.log.Info("the members can be read again")
 		}
 		lost = false
-		if differs {
-			changed(found)
-		}
 	}
 }

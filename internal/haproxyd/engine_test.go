@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -81,6 +83,49 @@ func TestFollowsTheBoard(t *testing.T) {
 	if err != nil || !strings.Contains(string(text), "weight 100 backup") || strings.Count(string(text), " backup\n") != 1 {
 		t.Errorf("the file doesn't say it: %v\n%s", err, text)
 	}
+}
+
+// gate is a log whose reader stops at the first line that holds a text, until it is let go on.
+type gate struct {
+	stop         string
+	reached, let chan struct{}
+	once         sync.Once
+}
+
+func (g *gate) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), g.stop) {
+		g.once.Do(func() {
+			close(g.reached)
+			<-g.let
+		})
+	}
+	return len(p), nil
+}
+
+// TestHAProxyIsToldBeforeTheLog has nobody read the line that a server is down: it is, its sessions have ended, and another change is
+// prepared meanwhile.
+func TestHAProxyIsToldBeforeTheLog(t *testing.T) {
+	w := newWorld(t, 84)
+	g := &gate{stop: "health=down", reached: make(chan struct{}), let: make(chan struct{})}
+	c := w.config()
+	c.Logger = slog.New(slog.NewTextHandler(g, nil))
+	w.begin(c, w.says(1, "23", "2", "3", "1b"))
+	t.Cleanup(func() { close(g.let) })
+	w.leads(2, 3)
+	var sessions [4]net.Conn
+	for sessions[3] == nil {
+		conn, seq := w.dial()
+		sessions[seq] = conn
+	}
+	offer := w.says(1, "2", "2", "3", "1b")
+	<-g.reached
+	ends(t, sessions[3])
+	w.leads(2)
+	change, err := w.engine.Prepare(t.Context(), offer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change.Abort()
 }
 
 // TestUnsettledRolesAreLeftAlone: without one running primary nothing is rendered anew.
