@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgporter/pgporter/internal/api"
+	"github.com/pgporter/pgporter/internal/guard"
 	"github.com/pgporter/pgporter/internal/sandbox"
 )
 
@@ -28,11 +29,17 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
+	os.Exit(guard.Run(func() int {
+		if os.Getenv(doomed) != "" {
+			return doomedSandbox()
+		}
+		// The race detector has a program wait for a second before it exits, which commands and restarts would do too.
+		if os.Getenv("GORACE") == "" {
+			os.Setenv("GORACE", "atexit_sleep_ms=0")
+		}
 		// The sandbox's unprivileged user has to reach it.
 		dir, err := os.MkdirTemp("", "pgporter-e2e-")
 		if err == nil {
-			defer os.RemoveAll(dir)
 			err = os.Chmod(dir, 0o755)
 		}
 		if err != nil {
@@ -46,7 +53,7 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		return m.Run()
-	}())
+	}))
 }
 
 // patient is a Fall for the clusters of tests in which bystanders' sessions have to live. The tests share two cores, and a Patroni that
@@ -67,7 +74,7 @@ func up(t *testing.T, octet int, config sandbox.Config) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(dir, 0o755); err != nil {
+	if err := errors.Join(guard.Keep(guard.Directory, dir), os.Chmod(dir, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })

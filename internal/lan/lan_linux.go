@@ -17,7 +17,14 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/pgporter/pgporter/internal/guard"
 )
+
+// guarded is the kind of thing that a LAN is to the guardian of the program that made it.
+const guarded = "lan"
+
+func init() { guard.Handle(guarded, Remove) }
 
 // Where iproute2 keeps named namespaces and what replaces files of /etc in them (ip-netns(8)).
 const (
@@ -49,6 +56,9 @@ func (l LAN) Up() (err error) {
 			err = errors.Join(err, Remove(l.Name))
 		}
 	}()
+	if err := guard.Keep(guarded, l.Name); err != nil {
+		return err
+	}
 	for _, name := range l.namespaces() {
 		if err := create(name); errors.Is(err, unix.EPERM) {
 			return fmt.Errorf("network namespace %s: %w (it takes CAP_SYS_ADMIN and CAP_NET_ADMIN)", name, err)
@@ -205,7 +215,7 @@ func Remove(name string) error {
 			}
 		}
 	}
-	return errors.Join(failed...)
+	return errors.Join(append(failed, guard.Forget(guarded, name))...)
 }
 
 func removeEntry(dir, name string) error {

@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pgporter/pgporter/internal/guard"
 	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/state"
 )
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 		holdPort(spec)
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(guard.Run(m.Run))
 }
 
 // holdPort is another process: it listens on `ip:port option` until its input ends. Options are reuseaddr, reuseport, and

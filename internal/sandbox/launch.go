@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/pgporter/pgporter/internal/guard"
 )
 
 // user gives whom the sandbox runs as.
@@ -27,6 +29,7 @@ func (s *Sandbox) environment(p part) []string {
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + home, "LANG=C.UTF-8",
 		dirVariable + "=" + s.layout.config.Dir,
 	}
+	env = append(env, guard.Environment()...)
 	if zone, ok := os.LookupEnv("TZ"); ok {
 		env = append(env, "TZ="+zone)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgporter/pgporter/internal/guard"
 	"github.com/pgporter/pgporter/internal/lan"
 )
 
@@ -93,6 +94,10 @@ func Up(ctx context.Context, config Config, progress io.Writer) (*Sandbox, error
 		s.state.Supervisor = &self
 	}
 	if err := s.placeSockets(); err != nil {
+		return abandon(err)
+	}
+	// Of a program with a guardian nothing stays, its sandbox neither.
+	if err := errors.Join(guard.Keep(guard.Directory, config.Dir), guard.Keep(guard.Directory, s.layout.sockets)); err != nil {
 		return abandon(err)
 	}
 	if err := s.state.write(); err != nil {

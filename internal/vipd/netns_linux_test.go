@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/guard"
 	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/state"
 	"github.com/pgporter/pgporter/internal/vip"
@@ -25,7 +26,7 @@ import (
 func TestMain(m *testing.M) {
 	switch role := os.Getenv("VIPD_ROLE"); role {
 	case "":
-		os.Exit(m.Run())
+		os.Exit(guard.Run(m.Run))
 	case "keep":
 		keepAsTold()
 	case "who":
@@ -173,6 +174,7 @@ func newNetwork(t *testing.T) *network {
 	networks.made++
 	n := &network{t: t, prefix: fmt.Sprintf("pgporter-vipd-%d-%d-", os.Getpid(), networks.made)}
 	networks.Unlock()
+	n.keep("switch")
 	n.ip("netns add " + n.prefix + "switch")
 	t.Cleanup(func() { n.ip("netns del " + n.prefix + "switch") })
 	n.in("switch", "link add br0 type bridge")
@@ -182,6 +184,7 @@ func newNetwork(t *testing.T) *network {
 	for i := range n.nodes {
 		v := &node{network: n, name: fmt.Sprintf("pg-test-%d", i+1), space: fmt.Sprintf("node%d", i+1)}
 		n.nodes[i] = v
+		n.keep(v.space)
 		n.ip("netns add " + n.prefix + v.space)
 		t.Cleanup(func() { n.ip("netns del " + n.prefix + v.space) })
 		n.ip(fmt.Sprintf("link add eth0 netns %s type veth peer name %s netns %s", n.prefix+v.space, v.space, n.prefix+"switch"))
@@ -192,6 +195,26 @@ func newNetwork(t *testing.T) *network {
 		n.in(v.space, "link set eth0 up")
 	}
 	return n
+}
+
+// keep has a namespace removed if the tests can't do it any more.
+func (n *network) keep(space string) {
+	n.t.Helper()
+	if err := guard.Keep(namespace, n.prefix+space); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// namespace is the kind of thing that network namespaces are to the guardian.
+const namespace = "namespace"
+
+func init() {
+	guard.Handle(namespace, func(name string) error {
+		if _, err := os.Lstat("/run/netns/" + name); err != nil {
+			return nil
+		}
+		return exec.Command("ip", "netns", "del", name).Run()
+	})
 }
 
 func (n *network) ip(arguments string) []byte {
