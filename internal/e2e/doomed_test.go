@@ -29,6 +29,8 @@ type fate struct {
 	Dir        string
 	Processes  []int
 	Namespaces []string
+	// Shared are files of shared memory.
+	Shared []string
 }
 
 // doomedSandbox tells its fate and waits for its end.
@@ -53,6 +55,15 @@ func doomedSandbox() int {
 		f := fate{Dir: dir}
 		for _, p := range status.Processes {
 			f.Processes = append(f.Processes, p.PID)
+			maps, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.PID), "maps"))
+			if err != nil {
+				return err
+			}
+			for line := range strings.Lines(string(maps)) {
+				if at := strings.Index(line, "/dev/shm/PostgreSQL."); at >= 0 {
+					f.Shared = append(f.Shared, strings.TrimSpace(line[at:]))
+				}
+			}
 		}
 		for _, m := range s.Declared() {
 			if name, err := s.Namespace(m.Name); err == nil {
@@ -95,7 +106,7 @@ func TestKilledProgramLeavesNothing(t *testing.T) {
 	program.WaitDelay = patience
 	var f fate
 	line, err := bufio.NewReader(stdout).ReadBytes('\n')
-	if err := errors.Join(err, json.Unmarshal(line, &f)); err != nil || len(f.Processes) < 9 {
+	if err := errors.Join(err, json.Unmarshal(line, &f)); err != nil || len(f.Processes) < 9 || len(f.Shared) == 0 {
 		t.Errorf("it tells %+v, %v", f, err)
 	}
 	if err := program.Process.Signal(syscall.SIGKILL); err != nil {
@@ -122,6 +133,11 @@ func TestKilledProgramLeavesNothing(t *testing.T) {
 		}
 		return nil
 	})
+	for _, segment := range f.Shared {
+		if _, err := os.Lstat(segment); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is still there (%v)", segment, err)
+		}
+	}
 	// PostgreSQL's own processes are known by where they work.
 	entries, err := os.ReadDir("/proc")
 	if err != nil {

@@ -219,11 +219,17 @@ func endWith(starter string, program int) {
 	}
 }
 
-// enough bounds how long processes are killed for: one that waits for a device doesn't end before that answers.
-const enough = 30 * time.Second
+const (
+	// enough bounds how long processes are killed for: one that waits for a device doesn't end before that answers.
+	enough = 30 * time.Second
+	// immediate is how long PostgreSQL has for what it calls an immediate shutdown, which removes its shared memory: killed, it leaves
+	// that behind.
+	immediate = 5 * time.Second
+)
 
 // end kills everything with the mark until nothing is left.
 func end(mark string, kept []thing) error {
+	told := map[int]bool{}
 	for began := time.Now(); ; time.Sleep(often) {
 		left := 0
 		for _, pid := range processes() {
@@ -232,9 +238,17 @@ func end(mark string, kept []thing) error {
 			if err != nil {
 				continue
 			}
-			if marked(pid, mark) || servesBelow(pid, kept) {
+			// Errors are those of one that has ended.
+			switch serves := servesBelow(pid, kept); {
+			case serves && time.Since(began) < immediate:
 				left++
-				_ = process.Kill() // it may have ended
+				if !told[pid] {
+					told[pid] = true
+					_, _ = process.Signal(syscall.SIGQUIT), process.Signal(syscall.SIGCONT)
+				}
+			case serves || marked(pid, mark):
+				left++
+				_ = process.Kill()
 			}
 			_ = process.Release()
 		}
