@@ -12,6 +12,10 @@ LDFLAGS := -X github.com/pgporter/pgporter/internal/cli.Version=$(VERSION)
 UNIT = $$(go list ./... | grep -v /internal/e2e)
 # Go's benchmarks: all, or those of one package: make bench-go BENCH=./internal/relay
 BENCH ?= ./...
+# Temporary files of tests. Each checkout has one name, which Go's cache of results takes for a part of what they depend on.
+TEST_TMP := /tmp/pgporter-$(shell pwd | cksum | cut -d ' ' -f 1)
+# A program with the race detector waits for a second before it exits, and there are many.
+export GORACE ?= atexit_sleep_ms=0
 # Of the comparison of failovers: scenarios, separated by commas (all if empty), and how often each (0: as often as it takes).
 SCENARIO ?=
 RUNS ?= 0
@@ -51,11 +55,11 @@ test: prerequisites ## every test with the race detector, those on a real cluste
 # Four packages at a time: much of what they take is waiting for sockets and for what others say.
 unit: ## go vet and the unit tests
 	@scripts/progress 'go vet' go vet ./...
-	@scripts/progress 'unit tests' go test -race -p 4 -timeout 15m $(UNIT)
+	@PROGRESS_TMP=$(TEST_TMP) scripts/progress 'unit tests' go test -race -vet=off -p 4 -timeout 15m $(UNIT)
 
 # Three clusters at a time: their tests wait for leader keys to expire more than they compute.
 e2e: ## the end-to-end tests (they start clusters of their own)
-	@scripts/progress 'end-to-end tests' go test -race -count=1 -parallel 3 -timeout 25m ./internal/e2e/...
+	@PROGRESS_TMP=$(TEST_TMP) scripts/progress 'end-to-end tests' go test -race -vet=off -count=1 -parallel 3 -timeout 25m ./internal/e2e/...
 
 build: ## bin/pgporter
 	@scripts/progress 'building bin/pgporter' go build -ldflags '$(LDFLAGS)' -o bin/pgporter ./cmd/pgporter
