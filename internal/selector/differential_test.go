@@ -151,7 +151,7 @@ func TestAgainstPython(t *testing.T) {
 	if out, err := exec.Command(interpreter, "-c", "import jmespath").CombinedOutput(); err != nil {
 		t.Fatalf("%s with jmespath is needed (Debian: apt-get install python3-jmespath): %v\n%s", interpreter, err, out)
 	}
-	const count = 12_000
+	const count = 4_000
 	g := generator{rand.New(rand.NewPCG(1, 2))}
 	questions := make([]question, 0, count)
 	var input bytes.Buffer

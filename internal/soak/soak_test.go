@@ -30,7 +30,7 @@ func TestSoak(t *testing.T) {
 		name, porter string
 		args         []string
 	}{
-		{"as shipped", build("pgporter", "../../cmd/pgporter"), []string{"-bytes", "268435456", "-sessions", "5000", "-idle", "500"}},
+		{"as shipped", build("pgporter", "../../cmd/pgporter"), []string{"-bytes", "67108864", "-sessions", "2000", "-idle", "500"}},
 		{"with the race detector", build("pgporter-race", "../../cmd/pgporter", "-race"),
 			[]string{"-bytes", "16777216", "-sessions", "2000", "-idle", "0", "-storm", "1000", "-scarce=false", "-memory=false"}},
 	} {
