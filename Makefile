@@ -9,7 +9,9 @@ PREFIX ?= 127.0.1
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/pgporter/pgporter/internal/cli.Version=$(VERSION)
-UNIT = $$(go list ./... | grep -v /internal/e2e)
+# Go as go.mod wants it, from wherever it is.
+GO := scripts/with-go go
+UNIT = $$($(GO) list ./... | grep -v /internal/e2e)
 # Go's benchmarks: all, or those of one package: make bench-go BENCH=./internal/relay
 BENCH ?= ./...
 # Temporary files of tests. Each checkout has one name, which Go's cache of results takes for a part of what they depend on.
@@ -42,7 +44,7 @@ IDLE ?= 9000
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
-	@printf '\nGo 1.26 is the one prerequisite; the rest is installed (as root) or named (otherwise).\n'
+	@printf '\nWhat is missing is installed with apt (as root) or named (otherwise); Debian 12 needs Go 1.26 from elsewhere.\n'
 
 demo: prerequisites build ## a real cluster on this machine, under load: switch over, kill, watch; Ctrl-C takes it down
 	bin/pgporter sandbox up --members $(MEMBERS) --prefix $(PREFIX) --load
@@ -54,33 +56,33 @@ test: prerequisites ## every test with the race detector, those on a real cluste
 
 # Four packages at a time: much of what they take is waiting for sockets and for what others say.
 unit: ## go vet and the unit tests
-	@scripts/progress 'go vet' go vet ./...
-	@PROGRESS_TMP=$(TEST_TMP) scripts/progress 'unit tests' go test -race -vet=off -p 4 -timeout 15m $(UNIT)
+	@scripts/progress 'go vet' $(GO) vet ./...
+	@PROGRESS_TMP=$(TEST_TMP) scripts/progress 'unit tests' $(GO) test -race -vet=off -p 4 -timeout 15m $(UNIT)
 
 # Three clusters at a time: their tests wait for leader keys to expire more than they compute.
 e2e: ## the end-to-end tests (they start clusters of their own)
-	@PROGRESS_TMP=$(TEST_TMP) scripts/progress 'end-to-end tests' go test -race -vet=off -count=1 -parallel 3 -timeout 25m ./internal/e2e/...
+	@PROGRESS_TMP=$(TEST_TMP) scripts/progress 'end-to-end tests' $(GO) test -race -vet=off -count=1 -parallel 3 -timeout 25m ./internal/e2e/...
 
 build: ## bin/pgporter
-	@scripts/progress 'building bin/pgporter' go build -ldflags '$(LDFLAGS)' -o bin/pgporter ./cmd/pgporter
+	@scripts/progress 'building bin/pgporter' $(GO) build -ldflags '$(LDFLAGS)' -o bin/pgporter ./cmd/pgporter
 
 lint: ## gofmt, go vet, staticcheck, govulncheck
-	@scripts/lint
+	@scripts/with-go scripts/lint
 
 bench: prerequisites build ## speed: direct, HAProxy and pgporter (SECTION=… ROUNDS=… SECONDS=… CLIENTS=…): docs/benchmarks.md
-	@go run ./cmd/bench speed -pgporter '$(PGPORTER)' -doc docs/benchmarks.md -section '$(SECTION)' -rounds $(ROUNDS) -seconds $(SECONDS) -clients '$(CLIENTS)'
+	@$(GO) run ./cmd/bench speed -pgporter '$(PGPORTER)' -doc docs/benchmarks.md -section '$(SECTION)' -rounds $(ROUNDS) -seconds $(SECONDS) -clients '$(CLIENTS)'
 
 bench-go: ## Go benchmarks (BENCH=./internal/… for those of one package)
-	go test -run '^$$' -bench . -benchmem $(BENCH)
+	$(GO) test -run '^$$' -bench . -benchmem $(BENCH)
 
 chaos: prerequisites ## random faults on a real cluster under load (SEED=… TIME=… NETNS=1): docs/reliability.md
-	@go run ./internal/chaos -seed $(SEED) -time $(TIME) $(if $(NETNS),-netns)
+	@$(GO) run ./internal/chaos -seed $(SEED) -time $(TIME) $(if $(NETNS),-netns)
 
 soak: build ## bytes, sessions and descriptors under load for long (BYTES=… SESSIONS=… IDLE=… SEED=…): docs/reliability.md
-	@go run ./cmd/soak -pgporter bin/pgporter -bytes $(BYTES) -sessions $(SESSIONS) -idle $(IDLE) -seed $(SEED)
+	@$(GO) run ./cmd/soak -pgporter bin/pgporter -bytes $(BYTES) -sessions $(SESSIONS) -idle $(IDLE) -seed $(SEED)
 
 bench-failover: prerequisites build ## pgporter, HAProxy and a multi-host client in the same failovers (SCENARIO=… RUNS=…)
-	go run ./cmd/bench failover -pgporter bin/pgporter -doc docs/benchmarks.md -scenario '$(SCENARIO)' -runs $(RUNS)
+	$(GO) run ./cmd/bench failover -pgporter bin/pgporter -doc docs/benchmarks.md -scenario '$(SCENARIO)' -runs $(RUNS)
 
 prerequisites:
 	@scripts/prerequisites

@@ -84,12 +84,13 @@ func (s service) conninfo(node, more string) string {
 	return fmt.Sprintf("host=%s port=%d user=%s dbname=%s sslmode=disable connect_timeout=10 %s", node, s.port, s.user, s.database, more)
 }
 
-// tools has PostgreSQL's programs, past Debian's wrapper in PATH, which chooses among versions and hasn't all of them.
-const tools = "/usr/lib/postgresql/15/bin"
-
 // tool prepares one of PostgreSQL's programs that logs in as a service's user. Nothing of the caller's environment reaches it.
 func tool(ctx context.Context, s service, name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(tools, name), args...)
+	bin, _, err := sandbox.PostgresBin()
+	if err != nil {
+		panic(err) // no cluster starts without it
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, name), args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", "LANG=C.UTF-8", "PGPASSWORD=" + s.password}
 	return cmd
 }

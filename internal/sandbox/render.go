@@ -149,15 +149,15 @@ type inventoryView struct {
 	EtcdAddress string
 	// Infra is where the clusters' names are answered; empty on loopback addresses.
 	Infra, Interface         string
-	Fall                     int
+	Fall, Postgres           int
 	Clusters                 []clusterView
 	Users                    []Account
 	Databases                []database
 	Admin, Replication, Rest Account
 }
 
-func (l layout) inventoryView() inventoryView {
-	v := inventoryView{EtcdAddress: l.etcdAddress(), Databases: databases, Replication: replication, Rest: restAccount, Fall: l.config.Fall}
+func (l layout) inventoryView(t tools) inventoryView {
+	v := inventoryView{Postgres: t.postgres, EtcdAddress: l.etcdAddress(), Databases: databases, Replication: replication, Rest: restAccount, Fall: l.config.Fall}
 	if l.config.Netns {
 		v.Infra, v.Interface = l.address(metaHost), lan.Interface
 	}
@@ -194,7 +194,7 @@ func (l layout) files(t tools) ([]file, error) {
 		}
 		all = append(all, file{path, b.String(), mode})
 	}
-	add(l.inventory(), 0o644, "inventory.yml.tmpl", l.inventoryView())
+	add(l.inventory(), 0o644, "inventory.yml.tmpl", l.inventoryView(t))
 	if l.config.Netns {
 		add(l.passwords(), 0o600, "pgpass.tmpl", accounts)
 	}

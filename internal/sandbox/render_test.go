@@ -14,7 +14,7 @@ var update = flag.Bool("update", false, "write the goldens")
 
 var testTools = tools{
 	etcd: "/usr/bin/etcd", patroni: "/usr/bin/patroni", pgbouncer: "/usr/sbin/pgbouncer", psql: "/usr/bin/psql",
-	postgresBin: postgresBin,
+	postgresBin: "/usr/lib/postgresql/15/bin", postgres: 15,
 }
 
 // TestFiles renders whole sandboxes: testdata/<case>.txtar has every file as it lies below the sandbox's directory.

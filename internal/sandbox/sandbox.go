@@ -31,7 +31,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -211,47 +210,4 @@ func (s *Sandbox) OnExit(f func(what, why string)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.watchers = append(s.watchers, f)
-}
-
-// tools are the programs that a sandbox runs.
-type tools struct {
-	etcd, patroni, pgbouncer, psql string
-	postgresBin                    string
-}
-
-const postgresBin = "/usr/lib/postgresql/15/bin"
-
-// findTools looks for the programs in PATH and where Debian keeps them; all that are missing are named at once.
-func findTools() (tools, error) {
-	var missing []string
-	find := func(name, pkg string, dirs ...string) string {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-		for _, dir := range append(dirs, "/usr/sbin", "/usr/bin") {
-			path := filepath.Join(dir, name)
-			if _, err := exec.LookPath(path); err == nil {
-				return path
-			}
-		}
-		missing = append(missing, fmt.Sprintf("%s (Debian package %s)", name, pkg))
-		return ""
-	}
-	t := tools{
-		etcd:        find("etcd", "etcd-server"),
-		patroni:     find("patroni", "patroni"),
-		pgbouncer:   find("pgbouncer", "pgbouncer"),
-		psql:        find("psql", "postgresql-client-15", postgresBin),
-		postgresBin: postgresBin,
-	}
-	for _, name := range []string{"postgres", "initdb", "pg_ctl", "pg_basebackup", "pg_rewind"} {
-		if _, err := os.Stat(filepath.Join(postgresBin, name)); err != nil {
-			missing = append(missing, fmt.Sprintf("%s (Debian package postgresql-15)", filepath.Join(postgresBin, name)))
-			break
-		}
-	}
-	if len(missing) > 0 {
-		return t, fmt.Errorf("a sandbox needs programs that aren't installed: %s; on Debian 12 scripts/prerequisites installs them", strings.Join(missing, ", "))
-	}
-	return t, nil
 }

@@ -5,15 +5,18 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
+
+	"github.com/pgporter/pgporter/internal/sandbox"
 )
 
 // programs are those that a benchmark can be made with, and how each is asked for its version.
 var programs = map[string][]string{
-	"PostgreSQL": {"/usr/lib/postgresql/15/bin/postgres", "--version"},
+	"PostgreSQL": {"postgres", "--version"},
 	"Patroni":    {"patroni", "--version"},
 	"etcd":       {"etcd", "--version"},
 	"PgBouncer":  {"pgbouncer", "--version"},
@@ -57,6 +60,13 @@ func Version(ctx context.Context, pgporter string) (string, error) {
 }
 
 func ask(ctx context.Context, name string, command []string) (string, error) {
+	if command[0] == "postgres" { // never in PATH on Debian
+		bin, _, err := sandbox.PostgresBin()
+		if err != nil {
+			return "", err
+		}
+		command = append([]string{filepath.Join(bin, command[0])}, command[1:]...)
+	}
 	out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("version of %s: %w\n%s", name, err, out)

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/pgporter/pgporter/internal/sandbox"
 )
 
 // pgbench is a run of PostgreSQL's benchmark with its script select-only.
@@ -46,7 +48,11 @@ type transaction struct {
 
 // run has pgbench run, with its log of transactions in a directory that is its own.
 func (p pgbench) run(ctx context.Context, dir string) (transactions, error) {
-	dir, err := os.MkdirTemp(dir, "pgbench-")
+	bin, _, err := sandbox.PostgresBin()
+	if err != nil {
+		return transactions{}, err
+	}
+	dir, err = os.MkdirTemp(dir, "pgbench-")
 	if err != nil {
 		return transactions{}, err
 	}
@@ -61,7 +67,7 @@ func (p pgbench) run(ctx context.Context, dir string) (transactions, error) {
 	} else {
 		args = append(args, "--protocol", "prepared")
 	}
-	command := exec.CommandContext(ctx, programPath("pgbench"), append(args, databaseName)...)
+	command := exec.CommandContext(ctx, filepath.Join(bin, "pgbench"), append(args, databaseName)...)
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the benchmark
 	command.Env = append(os.Environ(), "PGSSLMODE=disable", "PGGSSENCMODE=disable", "PGCONNECT_TIMEOUT=10")
 	said, err := command.CombinedOutput()

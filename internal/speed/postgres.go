@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/contender"
+	"github.com/pgporter/pgporter/internal/sandbox"
 )
 
 // Whom pgbench connects as, and where. Nobody else is let in by the network, and this one without a password: what is
@@ -40,9 +41,6 @@ logging_collector = off
 log_checkpoints = off
 `
 
-// programPath is where a program of PostgreSQL 15 is.
-func programPath(name string) string { return "/usr/lib/postgresql/15/bin/" + name }
-
 // account is whom PostgreSQL runs as: it refuses to run as root, and is then given to the account of Debian's packages.
 func account() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
@@ -62,6 +60,10 @@ func account() (*syscall.Credential, error) {
 
 // startPostgres makes a PostgreSQL below dir, with pgbench's tables, and has it listen at an address until Stop.
 func startPostgres(ctx context.Context, dir, address string, port int) (*contender.Process, error) {
+	bin, _, err := sandbox.PostgresBin()
+	if err != nil {
+		return nil, err
+	}
 	who, err := account()
 	if err != nil {
 		return nil, err
@@ -77,7 +79,7 @@ func startPostgres(ctx context.Context, dir, address string, port int) (*contend
 	}
 	data := filepath.Join(own, "data")
 	command := func(name string, args ...string) *exec.Cmd {
-		c := exec.CommandContext(ctx, programPath(name), args...)
+		c := exec.CommandContext(ctx, filepath.Join(bin, name), args...)
 		c.Dir = own
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: who}
 		return c
@@ -99,7 +101,7 @@ func startPostgres(ctx context.Context, dir, address string, port int) (*contend
 	if err := os.WriteFile(filepath.Join(data, "pg_hba.conf"), []byte(rules), 0o600); err != nil {
 		return nil, err
 	}
-	server := exec.Command(programPath("postgres"), "-D", data)
+	server := exec.Command(filepath.Join(bin, "postgres"), "-D", data)
 	server.SysProcAttr = &syscall.SysProcAttr{Credential: who}
 	// SIGINT is PostgreSQL's fast shutdown.
 	p, err := contender.Start(server, filepath.Join(dir, "postgres.log"), syscall.SIGINT)
@@ -126,7 +128,7 @@ func startPostgres(ctx context.Context, dir, address string, port int) (*contend
 				return err
 			}
 		}
-		fill := exec.CommandContext(ctx, programPath("pgbench"), "--initialize", "--scale", strconv.Itoa(scale), "--quiet",
+		fill := exec.CommandContext(ctx, filepath.Join(bin, "pgbench"), "--initialize", "--scale", strconv.Itoa(scale), "--quiet",
 			"--host", address, "--port", at, "--username", databaseUser, databaseName)
 		if out, err := fill.CombinedOutput(); err != nil {
 			return fmt.Errorf("filling pgbench's tables: %w\n%s", err, out)
