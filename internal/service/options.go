@@ -126,7 +126,11 @@ func ParseOptions(text string) (Options, []OptionProblem) {
 			}
 			continue
 		}
-		if f, known := foreignWords[w.text]; known {
+		name := w.text
+		if strings.HasPrefix(name, typedWord+"(") {
+			name = typedWord
+		}
+		if f, known := foreignWords[name]; known {
 			o.Foreign = append(o.Foreign, OptionProblem{w.offset, w.text, "isn't supported by the native engine", orHAProxy(f.want)})
 			i += f.args
 			continue

@@ -131,9 +131,15 @@ type foreignWord struct {
 	args int
 	// want is what would be right here.
 	want string
+	// newer says that HAProxy 2.6 refuses it.
+	newer bool
 }
 
-// foreignWords are the server options of HAProxy 2.6 (haproxy -dKcfg lists them) that the native engine refuses by name.
+// typedWord is the one that has a value in parentheses before its value: set-proxy-v2-tlv-fmt(0x20) FORMAT.
+const typedWord = "set-proxy-v2-tlv-fmt"
+
+// foreignWords are the server options of HAProxy 2.6 and 3.0 (haproxy -dKcfg lists them) that the native engine refuses by
+// name. Those with a + before them are 3.0's and not 2.6's.
 var foreignWords = func() map[string]foreignWord {
 	all := map[string]foreignWord{}
 	for _, group := range []struct{ want, words string }{
@@ -141,23 +147,25 @@ var foreignWords = func() map[string]foreignWord {
 		{"leave it out: the TLS of clients is passed on as it is; for checks there is check-ssl", "ssl no-ssl"},
 		{"check-sni for the name that checks ask for; the TLS of clients is passed on as it is", "sni/1"},
 		{"leave it out: the TLS of clients is passed on as it is, and checks speak TLS 1.2 or later", "allow-0rtt alpn/1 ciphers/1 ciphersuites/1 " +
-			"crl-file/1 force-sslv3 force-tlsv10 force-tlsv11 force-tlsv12 force-tlsv13 no-ssl-reuse no-sslv3 no-tls-tickets no-tlsv10 no-tlsv11 " +
-			"no-tlsv12 no-tlsv13 npn/1 ssl-max-ver/1 ssl-min-ver/1 ssl-reuse tls-tickets"},
+			"crl-file/1 +client-sigalgs/1 +curves/1 force-sslv3 force-tlsv10 force-tlsv11 force-tlsv12 force-tlsv13 no-ssl-reuse no-sslv3 no-tls-tickets no-tlsv10 no-tlsv11 " +
+			"no-tlsv12 no-tlsv13 npn/1 +sigalgs/1 ssl-max-ver/1 ssl-min-ver/1 ssl-reuse tls-tickets"},
 		{"leave it out: checks speak HTTP/1.1 to the member itself", "check-alpn/1 check-proto/1 check-send-proxy check-via-socks4 no-check-send-proxy"},
-		{"send-proxy-v2", "proxy-v2-options/1 send-proxy-v2-ssl send-proxy-v2-ssl-cn"},
+		{"send-proxy-v2", "proxy-v2-options/1 +" + typedWord + "/1 send-proxy-v2-ssl send-proxy-v2-ssl-cn"},
 		{"leave it out: nothing sends it", "no-send-proxy-v2-ssl no-send-proxy-v2-ssl-cn"},
 		{"leave it out: a server that fails a client is checked at once", "error-limit/1 observe/1 on-error/1"},
 		{"leave it out: a member is checked once for all services", "track/1"},
 		{"maxconn", "minconn/1"},
 		{"leave it out: names are looked up at each connection", "init-addr/1 resolve-net/1 resolve-opts/1 resolve-prefer/1 resolvers/1"},
-		{"leave it out: it is about HTTP", "cookie/1 max-reuse/1 pool-low-conn/1 pool-max-conn/1 pool-purge-delay/1 proto/1 redir/1 ws/1"},
+		{"leave it out: it is about HTTP", "cookie/1 max-reuse/1 +pool-conn-name/1 pool-low-conn/1 pool-max-conn/1 pool-purge-delay/1 proto/1 redir/1 ws/1"},
 		{"leave it out: there are no stick tables; balance source keeps a client on a server", "non-stick stick"},
 		{"leave it out: connections come from the address that the kernel chooses", "interface/1 namespace/1 socks4/1 source/1 usesrc/1"},
-		{"leave it out", "id/1 log-proto/1 no-tfo tcp-ut/1 tfo"},
+		{"leave it out: servers are told apart by their addresses", "+hash-key/1"},
+		{"leave it out", "+guid/1 id/1 +log-bufsize/1 log-proto/1 no-tfo +shard/1 tcp-ut/1 tfo"},
 	} {
 		for _, w := range strings.Fields(group.words) {
+			w, newer := strings.CutPrefix(w, "+")
 			name, args, _ := strings.Cut(w, "/")
-			all[name] = foreignWord{args: len(args), want: group.want}
+			all[name] = foreignWord{args: len(args), want: group.want, newer: newer}
 		}
 	}
 	return all
