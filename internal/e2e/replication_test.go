@@ -147,8 +147,12 @@ func (c *cluster) recvlogical(t *testing.T) {
 	way := func(more string, args ...string) (string, error) {
 		return run(tool(t.Context(), direct, "pg_recvlogical", append(args, "--slot", logicalSlot, "-d", direct.conninfo(c.member(2), more))...))
 	}
-	// It isn't for a pool, which says so.
-	if out, err := c.psql(t.Context(), c.member(2), primary, "replication=database", "IDENTIFY_SYSTEM"); err == nil || !strings.Contains(err.Error(), "unsupported startup parameter: replication") {
+	// A pool before PgBouncer 1.23 isn't for it and says so; a newer one has a connection to the server for each that replicates.
+	pooled := direct
+	pooled.port = primary.port
+	out, err := c.psql(t.Context(), c.member(2), pooled, "replication=database", "IDENTIFY_SYSTEM")
+	if poolVersion(t) < 23 && (err == nil || !strings.Contains(err.Error(), "unsupported startup parameter: replication")) ||
+		poolVersion(t) >= 23 && (err != nil || !strings.HasSuffix(out, "|"+direct.database)) {
 		t.Errorf("replication through port %d: %s, %v", primary.port, out, err)
 	}
 	if _, err := way("", "--create-slot", "--plugin", "test_decoding"); err != nil {

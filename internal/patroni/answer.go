@@ -23,9 +23,10 @@ const (
 	// RoleUninitialized is a member without a data directory.
 	RoleUninitialized = "uninitialized"
 
-	// RoleLeader and RoleSyncStandby occur in a ClusterMember only.
-	RoleLeader      = "leader"
-	RoleSyncStandby = "sync_standby"
+	// RoleLeader, RoleSyncStandby and (from 4.0 on) RoleQuorumStandby occur in a ClusterMember only.
+	RoleLeader        = "leader"
+	RoleSyncStandby   = "sync_standby"
+	RoleQuorumStandby = "quorum_standby"
 )
 
 // StateRunning is the state of a PostgreSQL that answers queries. Other states that occur: starting, stopping, stopped,
@@ -116,7 +117,7 @@ type Cluster struct {
 // ClusterMember is an entry of GET /cluster.
 type ClusterMember struct {
 	Name string
-	// Role is RoleLeader, RoleStandbyLeader, RoleSyncStandby or RoleReplica; newer versions have more kinds of standby.
+	// Role is RoleLeader, RoleStandbyLeader, RoleSyncStandby, RoleQuorumStandby or RoleReplica.
 	Role  string
 	State string
 	// Host and Port are PostgreSQL's; empty and 0 while the member hasn't said them.

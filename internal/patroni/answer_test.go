@@ -32,6 +32,16 @@ func TestParseAnswer(t *testing.T) {
 				PendingRestart: true, Pause: true, Tags: map[string]string{"nofailover": "true", "clonefrom": "true", "zone": "a", "nr": "7"}},
 		},
 		{
+			name: "primary of 4.0.7", file: "primary-4.0.7.json", code: 200, words: "200 primary running",
+			want: Answer{Status: 200, Role: RolePrimary, State: StateRunning, Timeline: 3, Name: "pg-test-1", Scope: "pg-test", Version: "4.0.7",
+				ServerVersion: 170012, SystemID: "7713542231190909153", Location: 85214080},
+		},
+		{
+			name: "standby of a quorum", file: "replica-4.0.7.json", code: 200, words: "200 replica running",
+			want: Answer{Status: 200, Role: RoleReplica, State: StateRunning, Timeline: 1, Name: "pg-test-2", Scope: "pg-test", Version: "4.0.7",
+				ServerVersion: 170012, SystemID: "7713544548659962333", Received: 83888696, Replayed: 83888696},
+		},
+		{
 			name: "unlocked", code: 200, words: "200 primary stopping",
 			body: `{"state": "stopping", "role": "master", "cluster_unlocked": true, "failsafe_mode_is_active": true, "dcs_last_seen": 1732233600}`,
 			want: Answer{Status: 200, Role: RolePrimary, State: "stopping", ClusterUnlocked: true, Failsafe: true},
@@ -87,6 +97,20 @@ func TestParseCluster(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n %+v, want\n %+v", got, want)
 	}
+	if body, err = os.ReadFile("testdata/cluster-4.0.7.json"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = ParseCluster(body); err != nil {
+		t.Fatal(err)
+	}
+	want = Cluster{Scope: "pg-test", Members: []ClusterMember{
+		{Name: "pg-test-1", Role: RoleLeader, State: "running", Host: "10.10.10.11", Port: 5432, APIURL: "http://10.10.10.11:8008/patroni", Timeline: 1, Lag: -1},
+		{Name: "pg-test-2", Role: RoleQuorumStandby, State: "streaming", Host: "10.10.10.12", Port: 5432, APIURL: "http://10.10.10.12:8008/patroni", Timeline: 1},
+		{Name: "pg-test-3", Role: RoleQuorumStandby, State: "streaming", Host: "10.10.10.13", Port: 5432, APIURL: "http://10.10.10.13:8008/patroni", Timeline: 1},
+	}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n %+v, want\n %+v", got, want)
+	}
 	for body, part := range map[string]string{
 		"":                          "isn't a JSON object",
 		"[]":                        "isn't a JSON object",
@@ -103,7 +127,7 @@ func TestParseCluster(t *testing.T) {
 
 // FuzzParseAnswer: whatever comes, the status is kept, texts may be printed, and a second reading gives the same.
 func FuzzParseAnswer(f *testing.F) {
-	for _, file := range []string{"primary.json", "replica.json", "cluster.json"} {
+	for _, file := range []string{"primary.json", "replica.json", "cluster.json", "primary-4.0.7.json", "replica-4.0.7.json"} {
 		body, err := os.ReadFile("testdata/" + file)
 		if err != nil {
 			f.Fatal(err)

@@ -121,7 +121,7 @@ func (s *Sandbox) following(ctx context.Context, leader Member) error {
 	synchronous := false
 	for _, m := range seen {
 		running[m.Name] = m.State
-		synchronous = synchronous || m.Role == "sync_standby"
+		synchronous = synchronous || m.Role == "sync_standby" || m.Role == "quorum_standby"
 	}
 	for _, m := range s.layout.of(leader.Cluster) {
 		if state := running[m.Name]; state != "running" && state != "streaming" {
