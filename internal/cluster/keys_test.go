@@ -166,7 +166,7 @@ func TestLoopKeyPath(t *testing.T) {
 		}
 		for _, path := range []string{"/pg/shard/0", "/none"} {
 			c.KeyPath = path
-			if err := l.Replace(t.Context(), c); err != nil {
+			if err := replace(t.Context(), l, c); err != nil {
 				t.Fatal(err)
 			}
 		}

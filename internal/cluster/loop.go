@@ -22,7 +22,7 @@
 // the members', isn't believed at all: names or addresses are mistaken then.
 //
 // Left out: sessions themselves (they look at a server's Epoch), the connection to etcd (dcs), and discovery, which gives a
-// new declaration to Replace.
+// new declaration to Prepare.
 package cluster
 
 import (
@@ -31,6 +31,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/dcs"
@@ -81,17 +82,30 @@ type Loop struct {
 	knocks   chan health.Result
 	readings chan dcs.Reading
 	plans    chan planned
+	// beats counts the times that the loop has gone round.
+	beats atomic.Uint64
 	// ended is closed when Run returns.
 	ended chan struct{}
 }
 
+// BeatGap is how long a loop that nothing happens to takes for a round.
+const BeatGap = time.Second
+
 // planned is a declaration on its way into the loop, and where the verdict on it goes.
 type planned struct {
 	Planned
-	verdict chan error
+	// trial only finds out whether it could be taken.
+	trial   bool
+	verdict chan verdict
 }
 
-// ErrEnded is given by Replace when the loop has ended.
+// verdict is what became of a declaration: the services that it means now, or why it isn't taken.
+type verdict struct {
+	set     service.Set
+	refused error
+}
+
+// ErrEnded is given by Prepare when the loop has ended.
 var ErrEnded = errors.New("the cluster's loop has ended")
 
 // New makes a Loop. Its Board shows a View at once, in which nothing is up and every reason is `not checked yet`. The error
@@ -149,7 +163,10 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer func() { l.stopKeys() }()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	beat := time.NewTicker(BeatGap)
+	defer beat.Stop()
 	for {
+		l.beats.Add(1)
 		var due <-chan time.Time
 		if at, limited := l.state.Deadline(); limited {
 			timer.Reset(time.Until(at))
@@ -165,19 +182,29 @@ func (l *Loop) Run(ctx context.Context) error {
 		case r := <-l.readings:
 			l.step(Keyed{r})
 		case p := <-l.plans:
+			if p.trial {
+				next, a := Step(l.state, p.Planned, time.Now())
+				p.verdict <- verdict{next.set, a.Refused}
+				continue
+			}
 			keys := l.keysOf(p.Cluster)
 			p.Rewatched = keys != l.keys
-			err := l.step(p.Planned)
-			if err == nil && p.Rewatched {
+			l.step(p.Planned)
+			if p.Rewatched {
 				l.stopKeys()
 				l.startKeys(ctx, keys)
 			}
-			p.verdict <- err
+			p.verdict <- verdict{set: l.state.set}
 		case <-due:
 			l.step(Ticked{})
+		case <-beat.C:
 		}
 	}
 }
+
+// Beats counts the times that the loop has gone round, which it does each BeatGap at least. Whoever sees that the number stays
+// the same sees that the loop stands still.
+func (l *Loop) Beats() uint64 { return l.beats.Load() }
 
 // keysOf gives what is to follow a cluster's keys; nil if etcd isn't to be asked.
 func (l *Loop) keysOf(c service.Cluster) Keys {
@@ -211,13 +238,10 @@ func (l *Loop) startKeys(ctx context.Context, keys Keys) {
 	}
 }
 
-// step takes an event into account and does what follows from it. The error says why a declaration was refused.
-func (l *Loop) step(e Event) error {
+// step takes an event into account and does what follows from it.
+func (l *Loop) step(e Event) {
 	next, a := Step(l.state, e, time.Now())
 	l.state = next
-	if a.Refused != nil {
-		return a.Refused
-	}
 	if a.View != nil {
 		l.board.Publish(a.View)
 	}
@@ -242,32 +266,56 @@ func (l *Loop) step(e Event) error {
 	for _, m := range a.Log {
 		l.log.Log(context.Background(), m.Level, m.Text, "cluster", l.name)
 	}
-	return nil
 }
 
-// Replace gives the loop a new declaration of its cluster and returns when a View of it has been published. Servers that are
-// in it as before, by name and address, keep their health, epoch and sessions, also if the options of their service have
-// changed. If the declaration can't be used, or ctx ends first, everything stays as it was. Run has to be running.
-func (l *Loop) Replace(ctx context.Context, c service.Cluster) error {
+// Change is a declaration that a Loop is ready to take. Whoever doesn't commit it just forgets it.
+type Change struct {
+	loop *Loop
+	plan Planned
+}
+
+// prepareTime bounds how long a loop may take to say whether it can take a declaration, which is a matter of microseconds.
+const prepareTime = 10 * time.Second
+
+// Prepare does everything about a new declaration of the cluster that can fail, and touches nothing: Views, epochs and checks
+// are what they were. The error says which selectors can't be compiled, or evaluated with the roles that members have now, or
+// that the loop doesn't answer. Run has to be running.
+func (l *Loop) Prepare(ctx context.Context, c service.Cluster) (*Change, error) {
 	if c.Name != l.name {
-		return fmt.Errorf("cluster %s can't become %s", l.name, c.Name)
+		return nil, fmt.Errorf("cluster %s can't become %s", l.name, c.Name)
 	}
 	resolver, err := resolve.New(c)
 	if err != nil {
-		return fmt.Errorf("cluster %s: %w", c.Name, err)
+		return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
 	}
-	p := planned{Planned{Cluster: c, Resolver: resolver}, make(chan error, 1)}
+	ctx, cancel := context.WithTimeoutCause(ctx, prepareTime, fmt.Errorf("its loop hasn't answered for %s", prepareTime))
+	defer cancel()
+	p := planned{Planned: Planned{Cluster: c, Resolver: resolver}, trial: true, verdict: make(chan verdict, 1)}
 	select {
 	case l.plans <- p:
 	case <-l.ended:
-		return fmt.Errorf("cluster %s: %w", c.Name, ErrEnded)
+		return nil, fmt.Errorf("cluster %s: %w", c.Name, ErrEnded)
 	case <-ctx.Done():
-		return fmt.Errorf("cluster %s: %w", c.Name, context.Cause(ctx))
+		return nil, fmt.Errorf("cluster %s: %w", c.Name, context.Cause(ctx))
 	}
-	if err := <-p.verdict; err != nil {
-		return fmt.Errorf("cluster %s: %w", c.Name, err)
+	v := <-p.verdict
+	if v.refused != nil {
+		return nil, fmt.Errorf("cluster %s: %w", c.Name, v.refused)
 	}
-	return nil
+	p.Prepared = &v.set
+	return &Change{l, p.Planned}, nil
+}
+
+// Publish has the loop go by the declaration and returns when a View of it has been published, or the loop has ended. It can't
+// fail. Servers that are in it as before, by name and address, keep their health, epoch and sessions, also if the options of
+// their service have changed.
+func (c *Change) Publish() {
+	p := planned{Planned: c.plan, verdict: make(chan verdict, 1)}
+	select {
+	case c.loop.plans <- p:
+		<-p.verdict
+	case <-c.loop.ended:
+	}
 }
 
 // Recheck has a member checked by all its paths at once, and its ports: something was seen that its last results don't

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -228,12 +229,21 @@ func TestLoopSilence(t *testing.T) {
 	})
 }
 
+// replace gives a loop a new declaration.
+func replace(ctx context.Context, l *Loop, c service.Cluster) error {
+	change, err := l.Prepare(ctx, c)
+	if err == nil {
+		change.Publish()
+	}
+	return err
+}
+
 func TestReplace(t *testing.T) {
 	inBubble(t, "trio", func(t *testing.T, l *Loop, _ *stage, _ *logbook) {
 		time.Sleep(time.Second)
 		before := l.Board().View()
 		c, _ := declared("trio-few")
-		if err := l.Replace(t.Context(), c); err != nil {
+		if err := replace(t.Context(), l, c); err != nil {
 			t.Fatal(err)
 		}
 		// It is published on return, and the new service starts with what is known.
@@ -246,7 +256,7 @@ func TestReplace(t *testing.T) {
 		}
 		// A service that comes back has higher epochs.
 		c, _ = declared("trio")
-		if err := l.Replace(t.Context(), c); err != nil {
+		if err := replace(t.Context(), l, c); err != nil {
 			t.Fatal(err)
 		}
 		if was, is := health1(t, before, "pg-test-offline", "pg-test-3"), health1(t, l.Board().View(), "pg-test-offline", "pg-test-3"); is.Epoch <= was.Epoch {
@@ -259,17 +269,17 @@ func TestReplace(t *testing.T) {
 		// What can't be used changes nothing.
 		still := l.Board().View()
 		broken, _ := declared("broken")
-		if err := l.Replace(t.Context(), broken); err == nil || !strings.Contains(err.Error(), "cluster pg-test: service pg-test-broken: selector: ") {
+		if err := replace(t.Context(), l, broken); err == nil || !strings.Contains(err.Error(), "cluster pg-test: service pg-test-broken: selector: ") {
 			t.Errorf("error %v", err)
 		}
 		syntax, _ := declared("trio")
 		syntax.Definitions[0].Selector = "[?"
-		if err := l.Replace(t.Context(), syntax); err == nil || !strings.Contains(err.Error(), "service pg-test-primary: selector: ") {
+		if err := replace(t.Context(), l, syntax); err == nil || !strings.Contains(err.Error(), "service pg-test-primary: selector: ") {
 			t.Errorf("error %v", err)
 		}
 		other, _ := declared("trio")
 		other.Name = "pg-other"
-		if err := l.Replace(t.Context(), other); err == nil || !strings.Contains(err.Error(), "pg-test can't become pg-other") {
+		if err := replace(t.Context(), l, other); err == nil || !strings.Contains(err.Error(), "pg-test can't become pg-other") {
 			t.Errorf("error %v", err)
 		}
 		if l.Board().View() != still {
@@ -278,7 +288,7 @@ func TestReplace(t *testing.T) {
 	})
 }
 
-// TestReplaceWithoutRun: Replace ends with its context while nobody runs the loop, and with the loop.
+// TestReplaceWithoutRun: Prepare ends with its context while nobody runs the loop, and with the loop; so does Publish.
 func TestReplaceWithoutRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := declared("trio")
@@ -286,19 +296,114 @@ func TestReplaceWithoutRun(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		go func() {
+			if err := replace(t.Context(), l, c); err == nil || !strings.Contains(err.Error(), "its loop hasn't answered for 10s") {
+				t.Errorf("error %v", err)
+			}
+		}()
+		time.Sleep(prepareTime + time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := l.Replace(ctx, c); !errors.Is(err, context.DeadlineExceeded) {
+		if err := replace(ctx, l, c); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v", err)
 		}
 		l.Recheck("pg-test-1")
 		if err := l.Run(ctx); err != nil {
 			t.Errorf("Run: %v", err)
 		}
-		if err := l.Replace(t.Context(), c); !errors.Is(err, ErrEnded) {
+		if err := replace(t.Context(), l, c); !errors.Is(err, ErrEnded) {
 			t.Errorf("error %v", err)
 		}
 		l.Recheck("pg-test-1")
+	})
+}
+
+// TestPrepareTouchesNothing: what is prepared and not published ends no session (no epoch rises), asks nobody and shows nowhere,
+// and what has been prepared can be published whatever happens in between.
+func TestPrepareTouchesNothing(t *testing.T) {
+	inBubble(t, "trio", func(t *testing.T, l *Loop, g *stage, log *logbook) {
+		time.Sleep(10 * time.Second)
+		before := l.Board().View()
+		c, _ := declared("trio-few") // takes the offline service away
+		c.Members[1].Host = "10.10.10.99"
+		// It can't be resolved where 3 is the primary.
+		c.Definitions[1].Selector = "[? !pg_offline_query || pg_role == 'replica' || abs(pg_role) > `0`]"
+		change, err := l.Prepare(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if l.Board().View() != before {
+			t.Error("another View was published")
+		}
+		time.Sleep(time.Minute)
+		for i, svc := range l.Board().View().Services {
+			if was := before.Services[i]; !slices.Equal(svc.Health, was.Health) || !slices.EqualFunc(svc.Servers, was.Servers, func(a, b service.Server) bool { return a.Address() == b.Address() }) {
+				t.Errorf("%s was %+v, is %+v", svc.FullName, was, svc)
+			}
+		}
+		if got, want := len(change.plan.Prepared.Services), 4; got != want {
+			t.Errorf("prepared with %d services, want %d", got, want)
+		}
+		g.set(1, "replica running")
+		g.set(3, "lock primary running")
+		time.Sleep(10 * time.Second)
+		if _, err := l.Prepare(t.Context(), c); err == nil || !strings.Contains(err.Error(), "service pg-test-replica: selector: ") {
+			t.Errorf("error %v", err)
+		}
+		change.Publish()
+		time.Sleep(10 * time.Second)
+		if got, want := serving(l.Board().View()), "serve primary 3, replica 2 3, default 3, more 3"; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		if log.count("ERROR pg-test: the services have the servers that they were prepared with") != 1 {
+			t.Errorf("the log: %q", log.lines)
+		}
+	})
+}
+
+// TestBeats: a loop to which nothing happens goes round each second, and one that waits for somebody doesn't.
+func TestBeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := declared("single")
+		g, held := newStage(), make(chan struct{})
+		asked := 0
+		g.set(1, "silent timed out")
+		l, err := New(c, Config{Logger: slog.New(&logbook{}), Check: g.check, Knock: g.knock, Keys: func(service.Cluster) Keys {
+			if asked++; asked > 1 {
+				<-held
+			}
+			return nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var joined sync.WaitGroup
+		joined.Go(func() { l.Run(ctx) })
+		synctest.Wait()
+		for range 5 {
+			before := l.Beats()
+			time.Sleep(BeatGap)
+			synctest.Wait()
+			if l.Beats() == before {
+				t.Fatal("no beat for a second")
+			}
+		}
+		joined.Go(func() { replace(t.Context(), l, c) })
+		synctest.Wait()
+		before := l.Beats()
+		time.Sleep(time.Minute)
+		if l.Beats() != before {
+			t.Error("it beats while it stands still")
+		}
+		close(held)
+		synctest.Wait()
+		if l.Beats() == before {
+			t.Error("it doesn't beat again")
+		}
+		cancel()
+		joined.Wait()
 	})
 }
 

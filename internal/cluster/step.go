@@ -113,6 +113,9 @@ type Checked struct{ health.Result }
 type Planned struct {
 	Cluster  service.Cluster
 	Resolver *resolve.Resolver
+	// Prepared are its services by the roles of a moment ago. They are taken if it can't be resolved with those of now; without
+	// them it is refused then.
+	Prepared *service.Set
 	// Rewatched says that its keys are read elsewhere, or not at all, from now on: what was read before is void.
 	Rewatched bool
 }
@@ -312,9 +315,13 @@ func (s *State) plan(p Planned, a *Actions, now time.Time) {
 	s.elect(a)
 	live := s.liveRoles()
 	set, err := p.Resolver.Set(live)
-	if err != nil {
+	if err != nil && p.Prepared == nil {
 		a.Refused = err
 		return
+	}
+	if err != nil {
+		a.logf(slog.LevelError, "%s: the services have the servers that they were prepared with, for they can't be resolved with the roles of now: %v", s.cluster.Name, err)
+		set = *p.Prepared
 	}
 	s.live = live
 	s.adopt(set, a, now)

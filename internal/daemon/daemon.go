@@ -1,14 +1,13 @@
 // Package daemon wires the rooms into the process that `pgporter run` is: it takes a configuration, starts a loop for each
 // cluster and the engine that carries their services, answers at the admin address, reloads and stops.
 //
-// A reload does everything that can fail first (reading, validating, binding) and then swaps; if anything fails, what was
-// running goes on. The daemon owns no state of its own beyond which configuration is running.
+// A reload does everything that can fail first (reading, validating, binding), then commits it all, then publishes it; if
+// anything fails, what was running goes on (reload.go). The daemon owns no state of its own beyond which configuration is running.
 package daemon
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -23,7 +22,6 @@ import (
 	"github.com/pgporter/pgporter/internal/cluster"
 	"github.com/pgporter/pgporter/internal/haproxyd"
 	"github.com/pgporter/pgporter/internal/proxy"
-	"github.com/pgporter/pgporter/internal/resolve"
 	"github.com/pgporter/pgporter/internal/service"
 	"github.com/pgporter/pgporter/internal/state"
 	"github.com/pgporter/pgporter/internal/upstream"
@@ -116,11 +114,9 @@ type Daemon struct {
 	// short is what was logged last about open files; taking guards it, too.
 	short string
 	// mu guards what follows; it is never held while anything waits.
-	mu      sync.Mutex
-	running map[string]*runningCluster
-	order   []string
-	// watching are the checks of the generic services that run.
-	watching *upstream.Prepared
+	mu       sync.Mutex
+	running  map[string]*runningCluster
+	order    []string
 	node     string
 	plan     service.Plan
 	sent     *Sent
@@ -236,18 +232,11 @@ func (d *Daemon) tellReady() {
 // firstChecks bounds how long a new configuration waits for the first word about each member.
 const firstChecks = 2 * time.Second
 
-// awaitFirstChecks waits until every member has been asked once for every service. Without it, whoever comes in the first milliseconds would
-// be told that nobody has been checked yet.
-func (d *Daemon) awaitFirstChecks(ctx context.Context, clusters map[string]*runningCluster) {
+// awaitFirstChecks waits until the Boards say that every member has been asked once for every service. Without it, whoever comes
+// in the first milliseconds would be told that nobody has been checked yet.
+func awaitFirstChecks(ctx context.Context, boards []*state.Board) {
 	ctx, cancel := context.WithTimeout(ctx, firstChecks)
 	defer cancel()
-	var boards []*state.Board
-	for _, r := range clusters {
-		boards = append(boards, r.loop.Board())
-	}
-	if d.upstream != nil {
-		boards = append(boards, d.upstream.Board())
-	}
 	for _, board := range boards {
 		for {
 			view, replaced := board.Watch()
@@ -261,17 +250,6 @@ func (d *Daemon) awaitFirstChecks(ctx context.Context, clusters map[string]*runn
 			}
 		}
 	}
-}
-
-// watch has the servers of generic services watched; nil is none.
-func (d *Daemon) watch(checks *upstream.Prepared) {
-	if d.upstream == nil {
-		return
-	}
-	if checks == nil {
-		checks = &upstream.Prepared{}
-	}
-	d.upstream.Replace(checks)
 }
 
 // checked says that every member was asked for every service that it may carry.
@@ -318,183 +296,6 @@ func (d *Daemon) refuse(err error, about ...any) {
 	generation := d.accepted
 	d.mu.Unlock()
 	d.log.Error("the new configuration is refused, what was running goes on", append(about, "generation", generation, "problems", err.Error())...)
-}
-
-// take makes a configuration the running one, or changes nothing and says why.
-func (d *Daemon) take(ctx context.Context, l Loaded) error {
-	d.taking.Lock()
-	defer d.taking.Unlock()
-	return d.swap(ctx, l)
-}
-
-// swap is take with d.taking held.
-func (d *Daemon) swap(ctx context.Context, l Loaded) error {
-	for _, w := range l.Warnings {
-		d.log.Warn(w)
-	}
-	d.mu.Lock()
-	current, before, watching := d.running, d.plan, d.watching
-	d.mu.Unlock()
-
-	// All that can fail comes first.
-	sets, err := resolved(slices.Concat(l.Plan.Clusters, l.Plan.Elsewhere), current)
-	if err = errors.Join(err, d.cfg.LeaderKeys.fits(l)); err != nil {
-		return err
-	}
-	for _, c := range slices.Concat(l.Plan.Clusters, l.Plan.Elsewhere) {
-		err = errors.Join(err, cluster.Readable(c))
-	}
-	if err != nil {
-		return err
-	}
-	if l.Unattended {
-		if unchanged(before, l.Plan) {
-			d.log.Debug("the inventory was looked at, nothing changed for this node")
-			return nil
-		}
-		if err := harmless(before, l.Plan); err != nil {
-			return err
-		}
-	}
-	next := make(map[string]*runningCluster, len(l.Plan.Clusters)+len(l.Plan.Elsewhere))
-	for _, c := range watched(l.Plan) {
-		r := &runningCluster{plan: c}
-		if old := current[c.Name]; old != nil {
-			r.loop, r.stop = old.loop, old.stop
-		} else {
-			loop, err := cluster.New(c, d.loopConfig())
-			if err != nil {
-				return fmt.Errorf("cluster %s: %w", c.Name, err)
-			}
-			r.loop = loop
-		}
-		next[c.Name] = r
-	}
-	var order []string
-	carried := make(map[string]*runningCluster, len(l.Plan.Clusters))
-	offer := Offer{Node: l.Plan.Node, Names: l.Plan.Names, Generics: l.Plan.Generics, Base: l.Base}
-	var checks *upstream.Prepared
-	if d.upstream != nil {
-		if checks, offer.Watched.Services, err = read(l.Plan.Generics); err != nil {
-			return err
-		}
-		offer.Watched.Board, offer.Watched.Recheck = d.upstream.Board(), d.upstream.Recheck
-	}
-	services := len(l.Plan.Generics)
-	for i, c := range l.Plan.Clusters {
-		carried[c.Name] = next[c.Name]
-		order = append(order, c.Name)
-		offer.Clusters = append(offer.Clusters, OfferedCluster{Cluster: c, Set: sets[i], Board: next[c.Name].loop.Board()})
-		services += len(c.Definitions)
-	}
-	for i, c := range l.Plan.Elsewhere {
-		offer.Elsewhere = append(offer.Elsewhere, OfferedCluster{Cluster: c, Set: sets[len(l.Plan.Clusters)+i], Board: next[c.Name].loop.Board()})
-	}
-	tellParts, err := prepareParts(ctx, d.cfg.Parts, offer)
-	if err != nil {
-		return err
-	}
-	change, err := d.engine.Prepare(ctx, offer)
-	if err != nil {
-		return err
-	}
-	if l.Trial {
-		change.Abort()
-		return nil
-	}
-	d.watch(checks)
-	undoEtcd := d.declareEtcd(l)
-	undo := func() {
-		undoEtcd()
-		d.watch(watching)
-		d.rollBack(next, current)
-	}
-	for name, r := range next {
-		if current[name] == nil {
-			d.start(name, r)
-			continue
-		}
-		if err := r.loop.Replace(ctx, r.plan); err != nil {
-			// Only a role change since validate, or the end of ctx, brings us here.
-			change.Abort()
-			undo()
-			return fmt.Errorf("cluster %s: %w", name, err)
-		}
-	}
-	d.awaitFirstChecks(ctx, carried)
-	if err := change.Commit(ctx); err != nil {
-		undo()
-		return err
-	}
-	tellParts()
-	d.tellShortfall(offer)
-	for name, r := range current {
-		if next[name] == nil {
-			r.stop()
-		}
-	}
-	d.mu.Lock()
-	d.running, d.order, d.node, d.assumed = next, order, l.Plan.Node, l.Assumed
-	d.plan, d.sent, d.watching = l.Plan, l.Sent, checks
-	d.loaded, d.refused = time.Now(), ""
-	d.accepted++
-	generation := d.accepted
-	d.mu.Unlock()
-	for _, a := range l.Assumed {
-		d.log.Info("assumed", "what", a)
-	}
-	for _, c := range l.Plan.Clusters {
-		if c.VIP != nil && d.vips == nil {
-			d.log.Info("the virtual address is left to another program: with --vip this one keeps it", "cluster", c.Name, "address", c.VIP.Address.String())
-		}
-	}
-	d.log.Info("the configuration is taken", "generation", generation, "clusters", len(order), "services", services)
-	return nil
-}
-
-// start runs a cluster's loop until the cluster goes or the daemon ends.
-func (d *Daemon) start(name string, r *runningCluster) {
-	ctx, stop := context.WithCancel(d.loopCtx)
-	r.stop = stop
-	d.loops.Go(func() {
-		if err := r.loop.Run(ctx); err != nil && ctx.Err() == nil {
-			d.log.Error("a cluster's loop died", "cluster", name, "error", err)
-		}
-	})
-}
-
-// rollBack brings every loop back to the plan that is running.
-func (d *Daemon) rollBack(next, current map[string]*runningCluster) {
-	for name, r := range next {
-		old := current[name]
-		switch {
-		case old == nil && r.stop != nil:
-			r.stop()
-		case old != nil:
-			if err := old.loop.Replace(d.loopCtx, old.plan); err != nil {
-				d.log.Error("a cluster could not go back to its running configuration", "cluster", name, "error", err)
-			}
-		}
-	}
-}
-
-// resolved resolves clusters against the roles that their members have now.
-func resolved(clusters []service.Cluster, running map[string]*runningCluster) ([]service.Set, error) {
-	var problems []error
-	sets := make([]service.Set, len(clusters))
-	for i, c := range clusters {
-		live := map[string]service.Role{}
-		if r := running[c.Name]; r != nil {
-			for _, m := range r.loop.Board().View().Members {
-				live[m.Name] = m.Live
-			}
-		}
-		var err error
-		if sets[i], err = resolve.Set(c, live); err != nil {
-			problems = append(problems, fmt.Errorf("cluster %s: %w", c.Name, err))
-		}
-	}
-	return sets, errors.Join(problems...)
 }
 
 // recheck asks a cluster to look at a member at once.

@@ -101,8 +101,9 @@ func (k *LeaderKeys) pathOf(c service.Cluster) string {
 type watcher func(c service.Cluster) cluster.Keys
 
 // watcherFor makes the watcher of one cluster's loop. As long as nothing has changed it gives the same Keys again. Keys that
-// can't be watched are no reason not to serve: the checks decide as they do without etcd.
-func (d *Daemon) watcherFor() watcher {
+// can't be watched are no reason not to serve: the checks decide as they do without etcd. next is what is said of etcd by the
+// configuration that the cluster comes with, which counts until that is the running one.
+func (d *Daemon) watcherFor(next map[string]service.Etcd) watcher {
 	k := d.cfg.LeaderKeys
 	if k == nil {
 		return nil
@@ -112,8 +113,12 @@ func (d *Daemon) watcherFor() watcher {
 	var had cluster.Keys
 	return func(c service.Cluster) cluster.Keys {
 		d.mu.Lock()
-		now, known := d.etcd[c.Name]
+		etcds := d.etcd
+		if d.running[c.Name] == nil {
+			etcds = next
+		}
 		d.mu.Unlock()
+		now, known := etcds[c.Name]
 		at := k.pathOf(c)
 		switch {
 		case len(k.said.Endpoints) == 0 && !known:
@@ -134,25 +139,12 @@ func (d *Daemon) watcherFor() watcher {
 	}
 }
 
-// declareEtcd makes what a configuration says of etcd known to the loops, which look when they start or are given a new
-// plan. A plan that was sent says nothing of it. It returns what takes it back.
-func (d *Daemon) declareEtcd(l Loaded) (undo func()) {
+// etcdOf is what a configuration says of etcd. A plan that was sent says nothing of it: what was said before holds.
+func (d *Daemon) etcdOf(l Loaded) map[string]service.Etcd {
 	if l.Sent != nil {
-		return func() {}
+		return d.etcd
 	}
-	set := func(etcd map[string]service.Etcd) (before map[string]service.Etcd) {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		before, d.etcd = d.etcd, etcd
-		return before
-	}
-	before := set(l.Etcd)
-	return func() { set(before) }
-}
-
-// loopConfig is what a cluster's loop is made with.
-func (d *Daemon) loopConfig() cluster.Config {
-	return cluster.Config{Logger: d.log, Keys: d.watcherFor()}
+	return l.Etcd
 }
 
 func firstLine(file string) (string, error) {

@@ -100,27 +100,31 @@ func TestEtcdOfTheConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &Daemon{cfg: Config{LeaderKeys: keys}, log: slog.New(slog.NewTextHandler(&log, nil)), loopCtx: t.Context()}
-	watch := d.watcherFor()
+	plain := map[string]service.Etcd{"pg-test": {Endpoints: []string{"http://127.0.0.1:2379"}, User: "pg-test", Password: "one"}}
 	test := service.Cluster{Name: "pg-test"}
+	if d.watcherFor(plain)(test) == nil {
+		t.Error("a cluster that comes with a configuration is watched as that one says")
+	}
+	d.running = map[string]*runningCluster{"pg-test": {}}
+	watch := d.watcherFor(plain)
 	if got := watch(test); got != nil {
 		t.Errorf("nothing is declared: %v", got)
 	}
-	plain := map[string]service.Etcd{"pg-test": {Endpoints: []string{"http://127.0.0.1:2379"}, User: "pg-test", Password: "one"}}
-	d.declareEtcd(Loaded{Etcd: plain})
+	d.etcd = d.etcdOf(Loaded{Etcd: plain})
 	first := watch(test)
 	if first == nil || watch(test) != first {
 		t.Errorf("the same configuration: %v, %v", first, watch(test))
 	}
-	d.declareEtcd(Loaded{Sent: &Sent{}})
+	d.etcd = d.etcdOf(Loaded{Sent: &Sent{}})
 	if watch(test) != first {
 		t.Error("a plan that was sent says nothing of etcd")
 	}
-	undo := d.declareEtcd(Loaded{Etcd: map[string]service.Etcd{"pg-test": {Endpoints: []string{"http://127.0.0.1:2379"}, User: "pg-test", Password: "two"}}})
+	d.etcd = d.etcdOf(Loaded{Etcd: map[string]service.Etcd{"pg-test": {Endpoints: []string{"http://127.0.0.1:2379"}, User: "pg-test", Password: "two"}}})
 	second := watch(test)
 	if second == nil || second == first {
 		t.Error("another password is another way")
 	}
-	undo()
+	d.etcd = d.etcdOf(Loaded{Etcd: plain})
 	if third := watch(test); third == nil || third == second {
 		t.Error("back at the first password")
 	}
@@ -129,7 +133,7 @@ func TestEtcdOfTheConfiguration(t *testing.T) {
 	if fourth := watch(moved); fourth == nil || watch(moved) != fourth {
 		t.Error("another path is another key")
 	}
-	d.declareEtcd(Loaded{Etcd: map[string]service.Etcd{"pg-test": {Endpoints: []string{"https://127.0.0.1:2379"}, CAFile: "/nowhere/ca.crt", User: "pg-test", Password: "one"}}})
+	d.etcd = d.etcdOf(Loaded{Etcd: map[string]service.Etcd{"pg-test": {Endpoints: []string{"https://127.0.0.1:2379"}, CAFile: "/nowhere/ca.crt", User: "pg-test", Password: "one"}}})
 	if watch(test) != nil {
 		t.Error("it is watched without the files that it takes")
 	}
@@ -137,7 +141,7 @@ func TestEtcdOfTheConfiguration(t *testing.T) {
 		!strings.Contains(text, "open /nowhere/ca.crt: no such file or directory") || !strings.Contains(text, "cluster=pg-test") {
 		t.Errorf("told: %s", text)
 	}
-	d.declareEtcd(Loaded{})
+	d.etcd = d.etcdOf(Loaded{})
 	if watch(test) != nil {
 		t.Error("it is watched though nothing is declared any more")
 	}

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/haproxyd"
@@ -14,7 +13,7 @@ import (
 
 // Engine carries the services of the running configuration: the native one, or a HAProxy.
 type Engine interface {
-	// Prepare does what can fail before anything is touched. Exactly one of Commit and Abort is called on what it gives.
+	// Prepare does everything that can fail. Sessions, and what new clients meet, stay as they are where what it gives is aborted.
 	Prepare(ctx context.Context, o Offer) (Change, error)
 	// Run carries what is committed until ctx ends, and then stops in order.
 	Run(ctx context.Context) error
@@ -24,37 +23,10 @@ type Engine interface {
 
 // Part is something besides the engine that follows the running configuration: names, virtual addresses.
 type Part interface {
-	// Prepare finds out whether o can be followed and touches nothing. What it gives makes o the one that is followed, and
-	// can't fail; it isn't called where anything else refuses the configuration.
-	Prepare(ctx context.Context, o Offer) (commit func(), err error)
+	// Prepare finds out whether o can be followed and touches nothing.
+	Prepare(ctx context.Context, o Offer) (Change, error)
 	// Run follows what is committed until ctx ends, and then stops in order.
 	Run(ctx context.Context) error
-}
-
-// prepareParts asks every part before any is told.
-func prepareParts(ctx context.Context, parts []Part, o Offer) (commit func(), err error) {
-	var commits []func()
-	var problems []error
-	for _, p := range parts {
-		c, err := p.Prepare(ctx, o)
-		if err != nil {
-			problems = append(problems, err)
-			continue
-		}
-		commits = append(commits, c)
-	}
-	return func() {
-		for _, c := range commits {
-			c()
-		}
-	}, errors.Join(problems...)
-}
-
-// Change is an Offer that is ready to be carried.
-type Change interface {
-	// Commit carries it. On an error what was carried before goes on.
-	Commit(ctx context.Context) error
-	Abort()
 }
 
 // Offer is what an Engine is to carry, and what a Part is to follow.
@@ -70,13 +42,19 @@ type Offer struct {
 	Watched Watched
 	// Base is what a HAProxy of our own stands on; nil for the one that it stands on already.
 	Base *service.Base
+	// Trial says that it will be aborted: it is only to be found out whether it could be carried.
+	Trial bool
+	// FirstChecks waits until the members of clusters that are new have been asked once, or that takes too long.
+	FirstChecks func(ctx context.Context)
 }
 
-// OfferedCluster is a cluster with its services resolved against the roles that are known now, and its Board.
+// OfferedCluster is a cluster with its services resolved against the roles that are known now, and its Board. That of a New one
+// shows it already; another's shows what ran before until the Offer is published.
 type OfferedCluster struct {
 	service.Cluster
 	Set   service.Set
 	Board *state.Board
+	New   bool
 }
 
 // Watched are generic services and their Board.
@@ -136,17 +114,9 @@ func (n native) Prepare(_ context.Context, o Offer) (Change, error) {
 	}
 	change, err := n.Engine.Prepare(endpoints, raws...)
 	if err != nil {
-		return nil, err
+		return Change{}, err
 	}
-	return nativeChange{change}, nil
-}
-
-type nativeChange struct{ *proxy.Change }
-
-// Commit can't fail.
-func (c nativeChange) Commit(context.Context) error {
-	c.Change.Commit()
-	return nil
+	return Change{Commit: change.Commit, Publish: change.Publish, Abort: change.Abort}, nil
 }
 
 // Traffic is the engine's status.
@@ -165,17 +135,23 @@ func (n native) Traffic(context.Context) map[string]Traffic {
 // balancer is a HAProxy.
 type balancer struct{ *haproxyd.Engine }
 
-// Prepare renders HAProxy's files and has it check them.
+// Prepare renders HAProxy's files, has it check them and, unless it is a trial, load them.
 func (b balancer) Prepare(ctx context.Context, o Offer) (Change, error) {
 	offer := haproxyd.Offer{Base: o.Base, Generics: o.Generics}
 	for _, c := range o.Clusters {
-		offer.Clusters = append(offer.Clusters, haproxyd.Cluster{Declared: c.Cluster, Set: c.Set, Board: c.Board})
+		offer.Clusters = append(offer.Clusters, haproxyd.Cluster{Declared: c.Cluster, Set: c.Set, Board: c.Board, New: c.New})
 	}
 	change, err := b.Engine.Prepare(ctx, offer)
 	if err != nil {
-		return nil, err
+		return Change{}, err
 	}
-	return change, nil
+	if !o.Trial {
+		o.FirstChecks(ctx)
+		if err := change.Load(ctx); err != nil {
+			return Change{}, err
+		}
+	}
+	return Change{Publish: func() { change.Commit(ctx) }, Abort: change.Abort}, nil
 }
 
 // Traffic is what HAProxy counts.

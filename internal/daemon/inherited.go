@@ -215,7 +215,7 @@ func (d *Daemon) begin(ctx context.Context, loaded Loaded) error {
 		return errors.New("the process before can't be taken over from with --engine haproxy: restart pgporter instead")
 	}
 	// A plan that was sent says nothing of etcd.
-	d.declareEtcd(loaded)
+	d.etcd = loaded.Etcd
 	d.accepted = before.legacy.Generation
 	loaded, err := before.loaded(loaded)
 	if err == nil {

@@ -58,9 +58,9 @@ func (n *Names) Address() string { return n.server.Address() }
 func (n *Names) Close() { n.server.Close() }
 
 // Prepare finds out whether the names of an Offer can be told.
-func (n *Names) Prepare(_ context.Context, o Offer) (func(), error) {
+func (n *Names) Prepare(_ context.Context, o Offer) (Change, error) {
 	if len(o.Names) == 0 && len(o.Clusters) > 0 {
-		return nil, errors.New("this node tells names, and the configuration has none")
+		return Change{}, errors.New("this node tells names, and the configuration has none")
 	}
 	offer := dnsd.Offer{Names: o.Names, Node: o.Node}
 	for _, c := range o.Elsewhere {
@@ -71,7 +71,8 @@ func (n *Names) Prepare(_ context.Context, o Offer) (func(), error) {
 			offer.Clusters = append(offer.Clusters, dnsd.Cluster{Cluster: c.Cluster, Board: c.Board})
 		}
 	}
-	return n.server.Prepare(offer)
+	commit, err := n.server.Prepare(offer)
+	return Change{Commit: commit}, err
 }
 
 // Run tells names until ctx ends.

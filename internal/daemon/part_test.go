@@ -18,16 +18,16 @@ type follower struct {
 	ran  bool
 }
 
-func (f *follower) Prepare(_ context.Context, o Offer) (func(), error) {
+func (f *follower) Prepare(_ context.Context, o Offer) (Change, error) {
 	services := len(o.Clusters[0].Definitions)
 	if services > f.most {
-		return nil, errors.New("the follower can't follow")
+		return Change{}, errors.New("the follower can't follow")
 	}
-	return func() {
+	return Change{Commit: func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.told = append(f.told, services)
-	}, nil
+	}}, nil
 }
 
 func (f *follower) Run(ctx context.Context) error {

@@ -20,7 +20,7 @@ type virtual struct {
 }
 
 // Prepare can't fail: what keeps an address from its interface is told, and everything else goes on.
-func (v virtual) Prepare(_ context.Context, o Offer) (func(), error) {
+func (v virtual) Prepare(_ context.Context, o Offer) (Change, error) {
 	var addresses []vipd.Address
 	for _, c := range o.Clusters {
 		if c.VIP == nil {
@@ -29,12 +29,12 @@ func (v virtual) Prepare(_ context.Context, o Offer) (func(), error) {
 		want := vip.Want{VirtualIP: *c.VIP, Cluster: c.Name, TTL: time.Duration(c.TTL) * time.Second, Keyed: v.keyed}
 		addresses = append(addresses, vipd.Address{Want: want, Board: c.Board})
 	}
-	return func() {
+	return Change{Publish: func() {
 		if len(addresses) == 0 {
 			v.none()
 		}
 		v.Keep(addresses)
-	}, nil
+	}}, nil
 }
 
 // Run keeps the addresses until the engine has ended after ctx has.

@@ -50,6 +50,9 @@ type Cluster struct {
 	// Set is the cluster resolved against the roles that are known now.
 	Set   service.Set
 	Board *state.Board
+	// New says that the cluster wasn't in the Offer before: its Board is of this declaration already. Others' are of the one that
+	// HAProxy carries until the Change is committed.
+	New bool
 }
 
 // Engine runs HAProxy. Its methods are safe for concurrent use.
@@ -119,15 +122,25 @@ func New(cfg Config) (*Engine, error) {
 	return &Engine{cfg: cfg, settings: s, log: cfg.Logger, ours: map[string]bool{}, parked: map[place]bool{}, watch: newWatch()}, nil
 }
 
-// Change is an Offer whose files HAProxy has found sound.
+// Change is an Offer whose files HAProxy has found sound. Load and then Commit make it what is carried; Abort gives it up, before
+// Load or after it.
 type Change struct {
 	engine   *Engine
 	offer    Offer
 	prepared *layout
+	// was is what HAProxy carried before Load; nil unless that was called.
+	was *carried
+}
+
+// carried is what HAProxy was brought to.
+type carried struct {
+	offer    Offer
+	services map[string][]service.Service
+	layout   *layout
 }
 
 // Prepare renders the files of an Offer and has HAProxy check them. What runs isn't touched. One Change can be under way at a
-// time, and exactly one of Commit and Abort is to be called on it.
+// time.
 func (e *Engine) Prepare(ctx context.Context, o Offer) (*Change, error) {
 	e.mu.Lock()
 	defer e.unlock()
@@ -159,7 +172,7 @@ func (e *Engine) Prepare(ctx context.Context, o Offer) (*Change, error) {
 	if err := e.probe(ctx, l, o); err != nil {
 		return nil, err
 	}
-	e.pending = &Change{e, o, l}
+	e.pending = &Change{engine: e, offer: o, prepared: l}
 	return e.pending, nil
 }
 
@@ -203,31 +216,28 @@ func (e *Engine) probe(ctx context.Context, l *layout, o Offer) error {
 	return errors.Join(taken...)
 }
 
-// Abort gives a Change up.
-func (c *Change) Abort() {
-	c.engine.mu.Lock()
-	defer c.engine.mu.Unlock()
-	if c.engine.pending == c {
-		c.engine.pending = nil
-	}
-}
-
-// Commit installs a Change and has HAProxy take it. On an error files and HAProxy are what they were.
+// Load installs a Change's files and has HAProxy take them, which is the last thing about it that can fail: on an error files
+// and HAProxy are what they were, and the Change is over. No session ends by it: old ones go on in HAProxy's old worker.
 //
-// Where the Boards know roles that differ from those that the Change was prepared with, and one leader is settled, it is
-// rendered by what they know.
-func (c *Change) Commit(ctx context.Context) error {
+// Where the Board of a new cluster knows roles that differ from those that the Change was prepared with, and one leader is
+// settled, it is rendered by what it knows.
+func (c *Change) Load(ctx context.Context) (err error) {
 	e := c.engine
 	e.mu.Lock()
 	defer e.unlock()
-	if e.pending != c {
+	if e.pending != c || c.was != nil {
 		return errors.New("this change isn't the one that is under way")
 	}
-	e.pending = nil
+	was := &carried{e.offer, e.services, e.wanted.Load()}
+	defer func() {
+		if err != nil {
+			e.pending, e.offer, e.services = nil, was.offer, was.services
+		}
+	}()
 	services := map[string][]service.Service{}
 	for _, cluster := range c.offer.Clusters {
 		services[cluster.Declared.Name] = cluster.Set.Services
-		if view := cluster.Board.View(); settled(view) {
+		if view := cluster.Board.View(); cluster.New && settled(view) {
 			services[cluster.Declared.Name] = resolvedIn(view)
 		}
 	}
@@ -240,20 +250,72 @@ func (c *Change) Commit(ctx context.Context) error {
 			return err
 		}
 	}
-	was, before := e.offer, e.services
 	e.offer, e.services = c.offer, services
-	if err := e.bring(ctx, next, true); err != nil {
-		e.offer, e.services = was, before
+	if err := e.bring(ctx, next, asked); err != nil {
 		return err
 	}
-	e.watch.changed(e.offer)
+	c.was = was
 	return nil
 }
 
-// bring makes HAProxy have a layout: by the runtime API where that is enough, else by a reload, or a start. always reloads
-// even if nothing differs: somebody asked for it.
-func (e *Engine) bring(ctx context.Context, next *layout, always bool) error {
-	if e.wanted.Load() != nil && e.wanted.Load().same(next) && !always {
+// Commit makes a Change that was loaded what is followed from now on: sessions of what is gone end, and the current worker is
+// told what the Boards say. The Boards are to be of its Offer by now.
+func (c *Change) Commit(ctx context.Context) {
+	e := c.engine
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.pending != c || c.was == nil {
+		return
+	}
+	e.pending = nil
+	if !e.stopped {
+		e.follow(ctx)
+	}
+	e.watch.changed(e.offer)
+}
+
+// Abort gives a Change up. If it was loaded HAProxy is brought back to what it carried.
+func (c *Change) Abort() {
+	e := c.engine
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.pending != c {
+		return
+	}
+	e.pending = nil
+	if c.was == nil || e.stopped {
+		return
+	}
+	e.offer, e.services = c.was.offer, c.was.services
+	ctx, cancel := context.WithTimeout(context.Background(), loadTime)
+	defer cancel()
+	if c.was.layout == nil {
+		if !e.cfg.System {
+			e.kill(ctx)
+		}
+		return
+	}
+	if err := e.bring(ctx, c.was.layout, gently); err != nil {
+		e.say(slog.LevelError, "HAProxy can't be brought back to the configuration that it had", "error", err)
+	}
+}
+
+// manner says what bring may do.
+type manner int
+
+const (
+	// briefly does what is least: commands rather than a reload, nothing if nothing differs.
+	briefly manner = iota
+	// gently has no session end: what a command would do to those of a server that leaves is left to sweep, after a reload.
+	gently
+	// asked is gently, and reloads even if nothing differs: somebody wants it.
+	asked
+)
+
+// bring makes HAProxy have a layout: by the runtime API where that is enough, else by a reload, or a start.
+func (e *Engine) bring(ctx context.Context, next *layout, how manner) error {
+	same := e.wanted.Load() != nil && e.wanted.Load().same(next)
+	if same && how != asked {
 		e.wanted.Store(next)
 		return nil
 	}
@@ -261,8 +323,11 @@ func (e *Engine) bring(ctx context.Context, next *layout, always bool) error {
 	if err != nil {
 		return err
 	}
-	if e.loaded != nil && !e.wanted.Load().same(next) {
+	if e.loaded != nil && !same {
 		told, parks, enough := commands(e.loaded, next, e.parked)
+		for at := range parks {
+			enough = enough && (how == briefly || e.parked[at])
+		}
 		if enough {
 			done, err := e.byCommands(ctx, changes, next, told, parks)
 			if done || err != nil {
@@ -292,10 +357,14 @@ func (e *Engine) byCommands(ctx context.Context, changes []change, next *layout,
 			return false, nil
 		}
 	}
+	for at := range e.parked {
+		if !parks[at] {
+			delete(e.watch.told, at) // it came back down
+		}
+	}
 	e.loaded, e.parked = reweighed(e.loaded, next), parks
 	e.wanted.Store(next)
 	e.say(slog.LevelInfo, "HAProxy was told what has changed", "commands", len(told))
-	e.follow(ctx)
 	return true, nil
 }
 

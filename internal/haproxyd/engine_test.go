@@ -312,6 +312,76 @@ func TestRollBack(t *testing.T) {
 	}
 }
 
+// TestNothingEndsBeforeCommit: a Change that HAProxy has loaded ends no session, and one that is given up then leaves HAProxy as
+// it was: what it carries, its files, and who is with whom.
+func TestNothingEndsBeforeCommit(t *testing.T) {
+	w := newWorld(t, 84)
+	offer := w.says(1, "23", "2", "3")
+	web := []service.Generic{{Name: "web", IP: "*", Port: 7435, Protocol: "tcp", MaxConn: 9, Balance: "roundrobin",
+		Default: "inter 1s", Servers: []service.GenericServer{{Name: "a", Host: w.host(1), Port: destination}}}}
+	offer.Generics = web
+	w.begin(w.config(), offer)
+	var sessions []net.Conn
+	for len(sessions) < 2 {
+		conn, seq := w.dial()
+		if seq == 2+len(sessions) {
+			sessions = append(sessions, conn)
+		}
+	}
+	generic, err := net.Dial("tcp", w.bind+":7435")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer generic.Close()
+	if _, err := generic.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	sessions = append(sessions, generic)
+	file := filepath.Join(w.dir, confDir, "pg-test-reads.cfg")
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	less := offer
+	less.Clusters = []Cluster{offer.Clusters[0]}
+	less.Clusters[0].Set.Services = []service.Service{offer.Clusters[0].Set.Services[0]}
+	svc := &less.Clusters[0].Set.Services[0]
+	svc.Servers = svc.Servers[:1]
+	for name, generics := range map[string][]service.Generic{"a server less": web, "a server and a service less": nil} {
+		t.Run(name, func(t *testing.T) {
+			less := less
+			less.Generics = generics
+			change, err := w.engine.Prepare(t.Context(), less)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := change.Load(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			w.leads(2)
+			time.Sleep(2 * tick) // that nothing happens can only be waited for
+			change.Abort()
+			change.Commit(t.Context()) // too late to mean anything
+			w.until("three is led to again", func() bool { _, seq := w.dial(); return seq == 3 })
+			w.leads(2, 3)
+			time.Sleep(2 * tick) // that nothing happens can only be waited for
+			for i, s := range sessions {
+				if !answers(s) {
+					t.Errorf("session %d has ended", i)
+				}
+			}
+			if after, err := os.ReadFile(file); err != nil || string(after) != string(before) {
+				t.Errorf("the file has changed: %v", err)
+			}
+			if conn, err := net.Dial("tcp", w.bind+":7435"); err != nil {
+				t.Errorf("the generic service is gone: %v", err)
+			} else {
+				conn.Close()
+			}
+		})
+	}
+}
+
 func TestAServiceThatGoes(t *testing.T) {
 	w := newWorld(t, 84)
 	offer := w.says(1, "2", "2")

@@ -361,10 +361,11 @@ func (e *Engine) rerender(ctx context.Context, changed map[string][]service.Serv
 	}
 	was := e.services
 	e.services = services
-	if err := e.bring(ctx, next, false); err != nil {
+	if err := e.bring(ctx, next, briefly); err != nil {
 		e.services = was
 		return err
 	}
+	e.follow(ctx)
 	for name := range changed {
 		e.say(slog.LevelInfo, "HAProxy follows a change of roles", "cluster", name, "primary", primaryOf(e.offer, name))
 	}

@@ -72,7 +72,7 @@ func (e *Engine) begin(ctx context.Context) error {
 func (e *Engine) start(ctx context.Context, l *layout) error {
 	ctx, cancel := context.WithTimeout(ctx, loadTime)
 	defer cancel()
-	if err := replace(e.state, stateFile(l, opinions(e.views()), nil, nil)); err != nil {
+	if err := replace(e.state, stateFile(l, e.said(), nil, nil)); err != nil {
 		return err
 	}
 	path := filepath.Join(e.cfg.Dir, logFile)
@@ -135,7 +135,7 @@ func (e *Engine) reload(ctx context.Context, l *layout) error {
 				return err
 			}
 		}
-		if err := replace(e.state, stateFile(l, opinions(e.views()), servers, e.parked)); err != nil {
+		if err := replace(e.state, stateFile(l, e.said(), servers, e.parked)); err != nil {
 			return err
 		}
 	}
@@ -238,6 +238,30 @@ func (e *Engine) views() []*state.View {
 		views = append(views, c.Board.View())
 	}
 	return views
+}
+
+// said is what the Boards say of the servers that are rendered. Of one that has another address there nothing is said: until a
+// Change is committed a Board may still be of the declaration before.
+func (e *Engine) said() map[place]opinion {
+	said := opinions(e.views())
+	hosts := map[place]string{}
+	for _, services := range e.services {
+		for _, s := range services {
+			for _, server := range s.Servers {
+				hosts[place{s.FullName, server.Member}] = server.Host
+			}
+		}
+	}
+	for _, v := range e.views() {
+		for _, s := range v.Services {
+			for _, server := range s.Servers {
+				if at := (place{s.FullName, server.Member}); hosts[at] != server.Host {
+					delete(said, at)
+				}
+			}
+		}
+	}
+	return said
 }
 
 // stop ends a HAProxy of our own: no new clients at once, sessions for StopTimeout, then everything. Sessions on a server

@@ -213,7 +213,11 @@ func (w *world) take(o Offer) error {
 	if err != nil {
 		return err
 	}
-	return change.Commit(context.Background())
+	if err := change.Load(context.Background()); err != nil {
+		return err
+	}
+	change.Commit(context.Background())
+	return nil
 }
 
 // dial gives a session and the number of the member that it is with; 0 if it was closed.

@@ -235,6 +235,7 @@ func TestFailedPrepareLeavesWhatRuns(t *testing.T) {
 	}
 	change.Abort()
 	change.Commit() // too late to mean anything
+	change.Publish()
 	echoes(t, conn)
 	reach(t, addressOf(def))
 	if late, err := net.Dial("tcp", addressOf(fresh)); err == nil {
@@ -335,6 +336,7 @@ func TestReloadHasNoGap(t *testing.T) {
 					change.Abort()
 				} else {
 					change.Commit()
+					change.Publish()
 				}
 			}
 			cancel()

@@ -186,3 +186,36 @@ func TestAcceptSurvivesALackOfDescriptors(t *testing.T) {
 		t.Errorf("%d lines in the log", n)
 	}
 }
+
+// TestNothingEndsBeforePublish: a Change that is committed and not yet published ends no session, turns nobody away and has nobody
+// led to a service that the Board doesn't show yet.
+func TestNothingEndsBeforePublish(t *testing.T) {
+	a := startBackend(t, "a", "127.0.42.1")
+	stays, goes, comes := definition(t, "primary", "127.0.43.11"), definition(t, "replica", "127.0.43.11"), definition(t, "default", "127.0.43.11")
+	board := state.NewBoard(view(serviceOf(stays, up(a)), serviceOf(goes, up(a))))
+	r := run(t, Config{}, Endpoint{"pg-test", stays, board, 0}, Endpoint{"pg-test", goes, board, 0})
+	one, _ := reach(t, addressOf(stays))
+	two, _ := reach(t, addressOf(goes))
+	change, err := r.Prepare([]Endpoint{{"pg-test", stays, board, 0}, {"pg-test", comes, board, 0}})
+	must(t, err)
+	change.Commit()
+	change.Abort() // too late to mean anything
+	early := dial(t, addressOf(comes))
+	echoes(t, one)
+	echoes(t, two)
+	three, _ := reach(t, addressOf(goes))
+	if s := r.service(t, comes.FullName); s.Clients != 0 || s.Refused != 0 {
+		t.Errorf("somebody was accepted: %+v", s)
+	}
+	if _, err := r.Prepare(nil); err == nil {
+		t.Error("a second change could be prepared")
+	}
+	board.Publish(view(serviceOf(stays, up(a)), serviceOf(comes, up(a))))
+	change.Publish()
+	over(t, two)
+	over(t, three)
+	echoes(t, one)
+	if name, err := greeting(early); err != nil || name != "a" {
+		t.Errorf("who waited is led to %q, %v", name, err)
+	}
+}

@@ -22,7 +22,8 @@
 //
 // Another process takes over what an Engine has, sessions included: see Freeze and TakeOver.
 //
-// A new configuration is prepared (everything that can fail: binding) and then committed (nothing can fail): see Change.
+// A new configuration is prepared (everything that can fail: binding), committed, and published (nothing of which can fail): see
+// Change.
 package proxy
 
 import (
@@ -156,7 +157,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.startWatching(d)
 	}
 	for _, l := range e.listeners {
-		e.startAccepting(l)
+		if l.serves.Load() != nil { // else its Change is still to be published
+			e.startAccepting(l)
+		}
 	}
 	e.mu.Unlock()
 
@@ -215,11 +218,15 @@ func (e *Engine) startAccepting(l *listener) {
 	}
 }
 
-// Change is a set of endpoints that is ready to take the place of the current one. Exactly one of Commit and Abort is to
-// be called; further calls do nothing.
+// Change is a set of endpoints that is ready to take the place of the current one. Either Abort is to be called on it, or Commit
+// and, before long, Publish; further calls do nothing.
 type Change struct {
 	engine *Engine
 	plan   []placed
+	// committed says that Commit was called. leaving and retired are then what has no place in the new set.
+	committed bool
+	leaving   []*listener
+	retired   []*dispatcher
 }
 
 // placed is an endpoint with the listener that will serve it.
@@ -230,6 +237,8 @@ type placed struct {
 	listener *listener
 	// fresh says that the listener was opened for this change.
 	fresh bool
+	// dispatcher is the service's once it is committed.
+	dispatcher *dispatcher
 }
 
 // Prepare does everything about a new set of endpoints that can fail: it opens each listener that isn't open yet. What
@@ -271,7 +280,7 @@ func (e *Engine) Prepare(endpoints []Endpoint, raws ...RawEndpoint) (*Change, er
 			}
 			fresh = true
 		}
-		change.plan = append(change.plan, placed{endpoint, rawOf[i], l, fresh})
+		change.plan = append(change.plan, placed{endpoint: endpoint, raw: rawOf[i], listener: l, fresh: fresh})
 	}
 	if len(failures) > 0 {
 		change.undo()
@@ -305,31 +314,23 @@ func (e *Engine) places(endpoints []Endpoint) (map[int]place, []error) {
 	return places, failures
 }
 
-// Commit makes the change's endpoints the ones that are served. Listeners that stay are not closed for an instant and
-// lead new clients by the new definition. A service that is still there (by its full name) keeps its sessions, as long as
-// its Board's View has their servers under the same epoch; the sessions of one that is gone end, drained.
+// Commit makes the change's endpoints the engine's: services that stay go by their new definitions. No session ends, nobody is
+// accepted at a new address and nobody turned away at an old one before Publish.
 func (c *Change) Commit() {
-	c.engine.mu.Lock()
-	lines := c.commit()
-	c.engine.mu.Unlock()
-	for _, log := range lines {
-		log()
-	}
-}
-
-// commit is Commit with e.mu held. What it gives is to be called without: it logs.
-func (c *Change) commit() (lines []func()) {
 	e := c.engine
-	if e.pending != c {
-		return nil
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.pending != c || c.committed {
+		return
 	}
-	e.pending = nil
 	if e.phase == stopped {
+		e.pending = nil
 		c.undo()
-		return nil
+		return
 	}
+	c.committed = true
 	listeners, dispatchers := make(map[place]*listener, len(c.plan)), make(map[string]*dispatcher, len(c.plan))
-	for _, p := range c.plan {
+	for i, p := range c.plan {
 		name := p.endpoint.Definition.FullName
 		d := e.dispatchers[name]
 		if d != nil && d.endpoint().Cluster == p.endpoint.Cluster && (d.raw() == nil) == (p.raw == nil) {
@@ -342,35 +343,73 @@ func (c *Change) commit() (lines []func()) {
 			}
 		}
 		listeners[p.listener.at], dispatchers[name] = p.listener, d
-		p.listener.lead(d)
-		if e.phase == running {
-			e.startAccepting(p.listener)
-		}
+		c.plan[i].dispatcher = d
 	}
 	parts := map[place]*listener{}
 	for at, l := range e.listeners {
-		if listeners[at] == l {
-			continue
-		}
-		if whole := covering(at, listeners); whole != nil {
-			l.lead(whole.serves.Load())
+		switch {
+		case listeners[at] == l:
+		case covering(at, listeners) != nil:
 			parts[at] = l
-			continue
+		default:
+			c.leaving = append(c.leaving, l)
 		}
-		if e.phase == running && slices.ContainsFunc(c.plan, func(p placed) bool { return p.listener.at.overlaps(at) }) {
-			l.handOver(listeners)
-		}
-		l.close()
-		lines = append(lines, func() { e.log.Info("stopped listening", "address", at.String()) })
 	}
 	maps.Copy(listeners, parts)
 	for name, d := range e.dispatchers {
 		if dispatchers[name] != d {
-			ended := d.retire(fmt.Errorf("service %s is no longer offered here", name))
-			lines = append(lines, func() { d.tell(ended) })
+			c.retired = append(c.retired, d)
 		}
 	}
 	e.listeners, e.dispatchers = listeners, dispatchers
+}
+
+// Publish shows what was committed: clients are accepted at new addresses and no more at those that are gone, listeners that
+// stay are not closed for an instant and lead new clients by the new definition. A service that is still there (by its full
+// name) keeps its sessions, as long as its Board's View has their servers under the same epoch; the sessions of one that is gone
+// end, drained. The Boards are to show the new services by now: who comes to one that isn't there is refused.
+func (c *Change) Publish() {
+	c.engine.mu.Lock()
+	lines := c.publish()
+	c.engine.mu.Unlock()
+	for _, log := range lines {
+		log()
+	}
+}
+
+// publish is Publish with e.mu held. What it gives is to be called without: it logs.
+func (c *Change) publish() (lines []func()) {
+	e := c.engine
+	if e.pending != c || !c.committed {
+		return nil
+	}
+	e.pending = nil
+	for _, p := range c.plan {
+		p.listener.lead(p.dispatcher)
+		if e.phase == running {
+			e.startAccepting(p.listener)
+		}
+	}
+	own := make(map[place]*listener, len(c.plan))
+	for _, p := range c.plan {
+		own[p.listener.at] = p.listener
+	}
+	for at, l := range e.listeners {
+		if whole := covering(at, own); own[at] != l && whole != nil {
+			l.lead(whole.serves.Load())
+		}
+	}
+	for _, l := range c.leaving {
+		if e.phase == running && slices.ContainsFunc(c.plan, func(p placed) bool { return p.listener.at.overlaps(l.at) }) {
+			l.handOver(own)
+		}
+		l.close()
+		lines = append(lines, func() { e.log.Info("stopped listening", "address", l.at.String()) })
+	}
+	for _, d := range c.retired {
+		ended := d.retire(fmt.Errorf("service %s is no longer offered here", d.name))
+		lines = append(lines, func() { d.tell(ended) })
+	}
 	for _, p := range c.plan {
 		if p.fresh {
 			lines = append(lines, func() {
@@ -385,7 +424,7 @@ func (c *Change) commit() (lines []func()) {
 func (c *Change) Abort() {
 	c.engine.mu.Lock()
 	defer c.engine.mu.Unlock()
-	if c.engine.pending != c {
+	if c.engine.pending != c || c.committed {
 		return
 	}
 	c.engine.pending = nil

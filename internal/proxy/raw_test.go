@@ -27,6 +27,7 @@ func (r *rig) commitRaw(t testing.TB, raws ...RawEndpoint) {
 	change, err := r.Prepare(nil, raws...)
 	must(t, err)
 	change.Commit()
+	change.Publish()
 }
 
 func rawEndpoint(d service.Definition, board *state.Board, raw Raw) RawEndpoint {

@@ -237,6 +237,7 @@ func (r *rig) commit(t testing.TB, endpoints ...Endpoint) {
 	change, err := r.Prepare(endpoints)
 	must(t, err)
 	change.Commit()
+	change.Publish()
 }
 
 // service gives the status of one service.
