@@ -15,8 +15,10 @@ type Status struct {
 	Started time.Time `json:"started"`
 	Now     time.Time `json:"now"`
 	// Goroutines is how many the process has: it grows with open sessions and returns when they have ended.
-	Goroutines int    `json:"goroutines"`
-	Config     Config `json:"config"`
+	Goroutines int `json:"goroutines"`
+	// Stalled are the loops that stand still; absent while none does. What they decide is as old as that.
+	Stalled []Stalled `json:"stalled,omitempty"`
+	Config  Config    `json:"config"`
 	// Clusters stand in the order of the inventory.
 	Clusters []Cluster `json:"clusters"`
 	// Generic are services that belong to no cluster (haproxy_services). Role and State of their servers say nothing, and Check
@@ -30,6 +32,13 @@ type Status struct {
 	Upgrade *Upgrade `json:"upgrade,omitempty"`
 	// LogDropped is how many lines of the log were dropped since the start because nobody read them in time; absent if none was.
 	LogDropped uint64 `json:"log_lines_dropped,omitempty"`
+}
+
+// Stalled is a loop that doesn't go round.
+type Stalled struct {
+	// Loop says in words which it is, Since is when it was last seen to go round.
+	Loop  string    `json:"loop"`
+	Since time.Time `json:"since"`
 }
 
 // Upgrade is a process's taking over from another, or its failed attempt to hand over.

@@ -145,7 +145,7 @@ func digest(s *api.Status, frame string) string {
 		return frame
 	}
 	var b strings.Builder
-	fmt.Fprintln(&b, s.Started, s.Config.Generation, s.Config.Refused)
+	fmt.Fprintln(&b, s.Started, s.Config.Generation, s.Config.Refused, s.Stalled)
 	for _, c := range withGenerics(s) {
 		if c.LeaderKey != nil {
 			fmt.Fprintln(&b, c.Name, *c.LeaderKey)
@@ -192,6 +192,9 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 		fmt.Fprintf(w, "took over from %s (pid %d) %s ago: %s, %s\n", u.Version, u.PID, age(s.Now.Sub(u.At)), plural(u.Sessions, "session"), plural(u.Clients, "waiting client"))
 	} else if u != nil {
 		fmt.Fprintf(w, "%s %s\n", paint(fmt.Sprintf("the upgrade of %s was in vain:", u.At.Local().Format("15:04:05")), red), u.Problem)
+	}
+	for _, l := range s.Stalled {
+		fmt.Fprintln(w, paint(fmt.Sprintf("%s stands still for %s: what it decides is as old", l.Loop, age(s.Now.Sub(l.Since))), red))
 	}
 	for _, a := range s.Config.Assumed {
 		fmt.Fprintf(w, "assumed: %s\n", a)

@@ -39,7 +39,7 @@ const lastAnswers = 300 * time.Millisecond
 // serveAdmin answers at the admin address until ctx ends.
 func (d *Daemon) serveAdmin(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
-		Handler:           web.Handler(d.Status),
+		Handler:           web.Handler(d.Status, d.liveness.problems),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,

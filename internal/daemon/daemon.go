@@ -105,6 +105,9 @@ type Daemon struct {
 	// upstream watches the servers of generic services; nil where HAProxy does.
 	upstream *upstream.Watcher
 
+	// liveness is what is known of whether all loops go round.
+	liveness *liveness
+
 	// admin and door are where status is told and orders are taken; door may be nil.
 	admin, door net.Listener
 
@@ -143,7 +146,7 @@ type runningCluster struct {
 // Run serves until ctx ends and then stops in order. It returns nil after an orderly stop; an error means that it could not
 // start (nothing is left open) or that a part of it died. It also returns nil once another process has taken over.
 func Run(ctx context.Context, cfg Config) error {
-	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), running: map[string]*runningCluster{}}
+	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), liveness: newLiveness(), running: map[string]*runningCluster{}}
 	if cfg.HAProxy == nil {
 		sockets, err := cfg.Inherited.services()
 		if err != nil {
@@ -192,6 +195,8 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		return err
 	}
+	alive := d.watchdog()
+	d.loops.Go(func() { d.watchLoops(loopCtx, alive) })
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(carried)

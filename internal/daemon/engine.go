@@ -19,6 +19,8 @@ type Engine interface {
 	Run(ctx context.Context) error
 	// Traffic tells what is carried now, by the services' full names.
 	Traffic(ctx context.Context) map[string]Traffic
+	// Beats are those of its loops, as long as they are to go round.
+	Beats() map[string]beat
 }
 
 // Part is something besides the engine that follows the running configuration: names, virtual addresses.
@@ -132,6 +134,15 @@ func (n native) Traffic(context.Context) map[string]Traffic {
 	return all
 }
 
+// Beats are those of dispatchers and of the relay.
+func (n native) Beats() map[string]beat {
+	all := map[string]beat{}
+	for name, count := range n.Engine.Beats() {
+		all[name] = beat{count, standstill}
+	}
+	return all
+}
+
 // balancer is a HAProxy.
 type balancer struct{ *haproxyd.Engine }
 
@@ -152,6 +163,11 @@ func (b balancer) Prepare(ctx context.Context, o Offer) (Change, error) {
 		}
 	}
 	return Change{Publish: func() { change.Commit(ctx) }, Abort: change.Abort}, nil
+}
+
+// Beats are those of the one loop that follows the Boards.
+func (b balancer) Beats() map[string]beat {
+	return map[string]beat{"the loop that follows HAProxy": {b.Engine.Beats(), haproxyd.LongestRound}}
 }
 
 // Traffic is what HAProxy counts.

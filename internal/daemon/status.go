@@ -29,6 +29,7 @@ func (d *Daemon) Status() api.Status {
 	if d.cfg.LogDropped != nil {
 		s.LogDropped = d.cfg.LogDropped()
 	}
+	s.Stalled, _, _ = d.liveness.get()
 	if d.cfg.Control != nil {
 		s.Config.Control = d.cfg.Control.Address
 	}

@@ -87,6 +87,8 @@ type Engine struct {
 	seen  traffic
 	// lines are for the log: see unlock.
 	lines []slog.Record
+	// beats counts the times that Run has gone round.
+	beats atomic.Uint64
 }
 
 // say has a line logged by unlock, with the time of now. e.mu is held.
@@ -263,7 +265,7 @@ func (c *Change) Load(ctx context.Context) (err error) {
 func (c *Change) Commit(ctx context.Context) {
 	e := c.engine
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	if e.pending != c || c.was == nil {
 		return
 	}
@@ -278,7 +280,7 @@ func (c *Change) Commit(ctx context.Context) {
 func (c *Change) Abort() {
 	e := c.engine
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	if e.pending != c {
 		return
 	}

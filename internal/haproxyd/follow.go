@@ -74,6 +74,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		e.beats.Add(1)
 		// Notices are taken before the look: what is published during it wakes us again.
 		boards := e.boards()
 		timer.Reset(e.look(ctx))
@@ -91,6 +92,13 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// LongestRound is how long Run may take for a round: it waits for a reload under way, which may be given up and taken back, and
+// for HAProxy's sockets.
+const LongestRound = 2*loadTime + time.Minute
+
+// Beats counts the times that Run has gone round.
+func (e *Engine) Beats() uint64 { return e.beats.Load() }
 
 // boards are the notices of all Boards.
 func (e *Engine) boards() []<-chan struct{} {

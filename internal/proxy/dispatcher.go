@@ -28,6 +28,8 @@ type dispatcher struct {
 	// here ends when the service is no longer offered, or the engine is over.
 	here context.Context
 	gone context.CancelCauseFunc
+	// beats counts the times that watch has gone round.
+	beats atomic.Uint64
 
 	mu       sync.Mutex
 	picker   balance.Picker
@@ -127,11 +129,13 @@ func (d *dispatcher) retire(cause error) endings {
 
 // watch ends sessions and lets clients in as Views come, until the service is gone.
 func (d *dispatcher) watch() {
+	beat := time.NewTicker(BeatGap)
+	defer beat.Stop()
 	for {
 		task := d.assigned.Load()
 		_, changed := task.Board.Watch()
 		d.enforce()
-		if !d.lookAfter(changed, task.replaced) {
+		if !d.lookAfter(changed, task.replaced, beat.C) {
 			return
 		}
 	}

@@ -194,8 +194,9 @@ func (d *dispatcher) forgive(svc *state.Service) {
 // lookAfter waits until the View or the task is another one. Meanwhile it lets clients in that only time keeps out, and has
 // servers checked while clients wait for one to be up: at the pace of the schedule each of them would wait for longer than
 // it has to. It returns false if the service is gone.
-func (d *dispatcher) lookAfter(changed, replaced <-chan struct{}) bool {
+func (d *dispatcher) lookAfter(changed, replaced <-chan struct{}, beat <-chan time.Time) bool {
 	for {
+		d.beats.Add(1)
 		d.mu.Lock()
 		d.letIn()
 		waiting := len(d.held) > 0
@@ -221,6 +222,7 @@ func (d *dispatcher) lookAfter(changed, replaced <-chan struct{}) bool {
 			return false
 		case <-d.queued:
 		case <-again:
+		case <-beat:
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/relay"
 	"github.com/pgporter/pgporter/internal/state"
 )
 
@@ -218,4 +219,46 @@ func TestNothingEndsBeforePublish(t *testing.T) {
 	if name, err := greeting(early); err != nil || name != "a" {
 		t.Errorf("who waited is led to %q, %v", name, err)
 	}
+}
+
+// TestBeats: idle loops go round each second, and a dispatcher that waits for somebody does not.
+func TestBeats(t *testing.T) {
+	a := startBackend(t, "a", "127.0.42.1")
+	def := definition(t, "primary", "127.0.43.12")
+	r := prepared(t, Config{}, Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a)))), 0})
+	if got := r.Beats(); len(got) != 0 {
+		t.Errorf("before it runs: %v", got)
+	}
+	r.begin(t)
+	conn, _ := reach(t, addressOf(def))
+	name := "the dispatcher of service " + def.FullName
+	before := r.Beats()
+	if _, there := before[name]; !there || len(before) < 2 && relay.Detaches {
+		t.Errorf("loops: %v", before)
+	}
+	goes := func(what string, before map[string]uint64) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			now, all := r.Beats(), true
+			for loop, n := range before {
+				all = all && now[loop] > n
+			}
+			return all
+		})
+	}
+	goes("all loops go round", before)
+	r.mu.Lock()
+	d := r.dispatchers[def.FullName]
+	r.mu.Unlock()
+	d.mu.Lock()
+	// It may be on its way to the lock.
+	time.Sleep(BeatGap + BeatGap/2)
+	before = r.Beats()
+	time.Sleep(2 * BeatGap)
+	if now := r.Beats(); now[name] != before[name] {
+		t.Error("it beats while it stands still")
+	}
+	d.mu.Unlock()
+	goes("it goes round again", map[string]uint64{name: before[name]})
+	echoes(t, conn)
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/pgporter/pgporter/internal/relay"
@@ -92,6 +93,27 @@ func (s *serverTally) add(o serverTally) {
 	s.sessions += o.sessions
 	s.toServer += o.toServer
 	s.toClient += o.toClient
+}
+
+// BeatGap is how long a dispatcher to which nothing happens takes for a round.
+const BeatGap = relay.BeatGap
+
+// Beats counts the times that each loop has gone round since it began, by what it is in words: those of the services'
+// dispatchers and of the relay, as long as there is something for them to do.
+func (e *Engine) Beats() map[string]uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := map[string]uint64{}
+	if e.phase == notYet || e.released {
+		return all
+	}
+	for name, d := range e.dispatchers {
+		all["the dispatcher of service "+name] = d.beats.Load()
+	}
+	for i, n := range e.relay.Beats() {
+		all[fmt.Sprintf("loop %d of the relay", i+1)] = n
+	}
+	return all
 }
 
 // Status tells what is served now.

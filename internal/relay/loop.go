@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -80,6 +81,17 @@ func (r *Relay) settleIn(from *loop) *loop {
 	return to
 }
 
+// Beats counts the times that each loop has gone round, which it does each BeatGap at least.
+func (r *Relay) Beats() []uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]uint64, len(r.loops))
+	for i, l := range r.loops {
+		all[i] = l.beats.Load()
+	}
+	return all
+}
+
 // Close waits until every flow has ended, which is the callers' business, and ends the loops. No flow starts afterwards.
 func (r *Relay) Close() {
 	r.mu.Lock()
@@ -107,6 +119,8 @@ type loop struct {
 	// wake is an eventfd(2) that ends the loop.
 	wake  int
 	ended chan struct{}
+	// beats counts the times that the loop has gone round.
+	beats atomic.Uint64
 	// lent is set once a socket was handed out (see Flow.Detach): with another descriptor of a socket somewhere the kernel tells
 	// of it even after ours was closed, unless it was told not to.
 	lent atomic.Bool
@@ -181,9 +195,11 @@ func (l *loop) run() {
 	with := tools{buffers.Get().(*buffer), newDuct()}
 	var events [128]unix.EpollEvent
 	for {
+		l.beats.Add(1)
 		n := l.look(events[:])
-		if n == 0 {
+		for n == 0 {
 			n = l.park(events[:])
+			l.beats.Add(1)
 		}
 		for _, e := range events[:n] {
 			if int(e.Fd) == l.wake {
@@ -208,17 +224,18 @@ const alert = 20
 // back, and have the monitor look after that every 20 microseconds for a while.
 func (l *loop) look(events []unix.EpollEvent) int { return wait(l.epoll, events, l.alert) }
 
-// park waits for events as a goroutine does.
+// park waits for events as a goroutine does, for BeatGap at most; 0 if there were none.
 func (l *loop) park(events []unix.EpollEvent) (n int) {
 	// While the loop looks out by itself nobody else is to be woken up by its events, so the runtime waits for another
 	// epoll, which has the loop's one in it for as long as the loop is parked.
 	_ = control(l.outer, unix.EPOLL_CTL_ADD, l.epoll, &unix.EpollEvent{Events: unix.EPOLLIN})
+	_ = l.file.SetReadDeadline(time.Now().Add(BeatGap))
 	err := l.parked.Read(func(uintptr) bool {
 		n = wait(l.epoll, events, 0)
 		return n > 0
 	})
 	_ = control(l.outer, unix.EPOLL_CTL_DEL, l.epoll, nil)
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		// Nobody but the loop closes it.
 		panic(fmt.Sprintf("waiting for sockets: %v", err))
 	}

@@ -31,6 +31,9 @@ const (
 	drainQuiet = 20 * time.Millisecond
 )
 
+// BeatGap is how long a loop that has nothing to do takes for a round.
+const BeatGap = time.Second
+
 // What finds a peer that vanished without a word within two minutes (tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT). While
 // bytes are on their way to it the kernel tries to bring them instead, for as long as net.ipv4.tcp_retries2 says: a quarter of
 // an hour by default. TCP_USER_TIMEOUT would cut that short, and every reader who takes longer breaks with it.

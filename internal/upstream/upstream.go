@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/health"
@@ -63,6 +64,8 @@ type Watcher struct {
 	log     *slog.Logger
 	board   *state.Board
 	checker *health.Checker
+	// beats counts the times that Run has gone round.
+	beats atomic.Uint64
 
 	mu       sync.Mutex
 	services []section.Service
@@ -125,8 +128,33 @@ func New(log *slog.Logger) *Watcher {
 // Board is where the Watcher publishes: one View for all services, of no cluster.
 func (w *Watcher) Board() *state.Board { return w.board }
 
+// BeatGap is how long Run takes for a round.
+const BeatGap = time.Second
+
 // Run has the checks run until ctx ends, and returns when all of them have ended. It may be called once.
-func (w *Watcher) Run(ctx context.Context) { w.checker.Run(ctx) }
+//
+// Results are taken into account by the goroutines of their checks, one at a time. Run goes round through the same lock, so that
+// it stands still if one of them does.
+func (w *Watcher) Run(ctx context.Context) {
+	var checking sync.WaitGroup
+	checking.Go(func() { w.checker.Run(ctx) })
+	defer checking.Wait()
+	beat := time.NewTicker(BeatGap)
+	defer beat.Stop()
+	for {
+		w.mu.Lock()
+		w.beats.Add(1)
+		w.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-beat.C:
+		}
+	}
+}
+
+// Beats counts the times that Run has gone round, which it does each BeatGap.
+func (w *Watcher) Beats() uint64 { return w.beats.Load() }
 
 // Recheck has a server of a service checked at once. Calls within 100 ms are one. It never blocks.
 func (w *Watcher) Recheck(service, member string) { w.checker.Trigger(service + "/" + member) }

@@ -233,3 +233,26 @@ func TestViewsComeBeforeTheLog(t *testing.T) {
 		}
 	}
 }
+
+// TestBeats: the Watcher goes round each second, and not while a result that is taken into account holds everything up. A lock is
+// held, so the time is the real one.
+func TestBeats(t *testing.T) {
+	w := watch(t)
+	beats := func(after uint64) {
+		t.Helper()
+		for limit := time.Now().Add(time.Minute); w.Beats() <= after; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(limit) {
+				t.Fatal("no beat for a minute")
+			}
+		}
+	}
+	beats(1)
+	w.mu.Lock()
+	before := w.Beats()
+	time.Sleep(2*BeatGap + BeatGap/2)
+	if w.Beats() != before {
+		t.Error("it beats while it stands still")
+	}
+	w.mu.Unlock()
+	beats(before)
+}

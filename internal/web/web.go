@@ -20,14 +20,15 @@ import (
 //go:embed page.html
 var page []byte
 
-// Handler answers the routes of the admin address from what status gives:
+// Handler answers the routes of the admin address from what status gives, and problems: what keeps the daemon from its work, a line
+// each, which has to be known also where status can't be had.
 //
 //	GET /                  the page
 //	GET /status            api.Status
 //	GET /services          one line per service: name, up or down
 //	GET /services/NAME     200 while the service (by full name) leads clients to a server, else 503; 404 if there is none
-//	GET /health            200 as long as the daemon runs
-func Handler(status func() api.Status) http.Handler {
+//	GET /health            200 as long as the daemon works, else 503 and the problems
+func Handler(status func() api.Status, problems func() []string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -75,6 +76,12 @@ func Handler(status func() api.Status) http.Handler {
 		}
 	})
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		found := problems()
+		if len(found) > 0 {
+			plain(w, http.StatusServiceUnavailable)
+			fmt.Fprintln(w, strings.Join(found, "\n"))
+			return
+		}
 		plain(w, http.StatusOK)
 		fmt.Fprintln(w, "ok")
 	})

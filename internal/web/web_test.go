@@ -19,7 +19,7 @@ func sample() api.Status {
 }
 
 func TestRoutes(t *testing.T) {
-	handler := Handler(sample)
+	handler := Handler(sample, func() []string { return nil })
 	for _, test := range []struct {
 		method, path string
 		code         int
@@ -45,8 +45,18 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+// TestHealthTellsProblems: they are all told, and nobody has to give a status for that.
+func TestHealthTellsProblems(t *testing.T) {
+	answer := httptest.NewRecorder()
+	status := func() api.Status { t.Error("the status was asked for"); return api.Status{} }
+	Handler(status, func() []string { return []string{"one stands still", "two stands still"} }).ServeHTTP(answer, httptest.NewRequest("GET", "/health", nil))
+	if answer.Code != 503 || answer.Body.String() != "one stands still\ntwo stands still\n" {
+		t.Errorf("got %d %q", answer.Code, answer.Body)
+	}
+}
+
 func TestStatusIsTheAPI(t *testing.T) {
-	server := httptest.NewServer(Handler(sample))
+	server := httptest.NewServer(Handler(sample, func() []string { return nil }))
 	defer server.Close()
 	got, err := api.Client{Address: strings.TrimPrefix(server.URL, "http://")}.Status(t.Context())
 	if err != nil {
@@ -75,7 +85,7 @@ func TestClientNamesWhatAnswers(t *testing.T) {
 
 func TestPageIsServed(t *testing.T) {
 	answer := httptest.NewRecorder()
-	Handler(sample).ServeHTTP(answer, httptest.NewRequest("GET", "/", nil))
+	Handler(sample, func() []string { return nil }).ServeHTTP(answer, httptest.NewRequest("GET", "/", nil))
 	if answer.Code != 200 || !strings.HasPrefix(answer.Header().Get("Content-Type"), "text/html") || !strings.Contains(answer.Body.String(), "fetch('status'") {
 		t.Errorf("the page: %d %s", answer.Code, answer.Header())
 	}
