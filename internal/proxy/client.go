@@ -99,9 +99,15 @@ func (c *client) hear(ctx context.Context, limit time.Duration) error {
 		return whole
 	}
 	_ = c.conn.SetReadDeadline(time.Now().Add(limit))
-	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetReadDeadline(past) })
+	woken := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = c.conn.SetReadDeadline(past)
+		close(woken)
+	})
 	err := c.raw.Read(attempt)
 	if !stop() {
+		// The deadline must not come over whoever is the next to read from the client.
+		<-woken
 		return context.Cause(ctx)
 	}
 	_ = c.conn.SetReadDeadline(time.Time{})

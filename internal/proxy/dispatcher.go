@@ -45,9 +45,10 @@ type dispatcher struct {
 	// held wait for a server, in the order in which they came; queued tells the watcher that somebody joined them.
 	held   []*waiter
 	queued chan struct{}
-	// parked are clients that were stopped on their way because the engine is Frozen; frozen says that they were collected.
+	// parked are clients that were stopped on their way because the engine is being Frozen.
 	parked []*client
-	frozen bool
+	// heir goes on with the service after a Freeze that failed: it has the sessions, and gets clients that stop only now.
+	heir *dispatcher
 	// usable says that the newest View that was looked at had a server for new clients, lost when that ended.
 	usable bool
 	lost   time.Time
@@ -235,7 +236,7 @@ func (d *dispatcher) admit(conn *net.TCPConn) {
 
 // begin has a client led to a server.
 func (d *dispatcher) begin(c *client) {
-	d.engine.leading.Add(1)
+	d.engine.leading.add(1)
 	d.engine.serving.Go(func() { d.serve(c) })
 }
 
@@ -277,7 +278,7 @@ func (d *dispatcher) serve(c *client) { d.dispose(c, d.lead(c)) }
 // dispose is what lead's outcome means for the client.
 func (d *dispatcher) dispose(c *client, err error) {
 	parked := err != nil && d.park(c)
-	d.engine.leading.Done()
+	d.engine.leading.add(-1)
 	if err == nil || parked {
 		return
 	}
@@ -303,18 +304,22 @@ func (d *dispatcher) dispose(c *client, err error) {
 	d.mu.Unlock()
 }
 
-// park keeps a client that couldn't be led to a server because everything is to stand still.
+// park keeps a client that couldn't be led to a server because everything is to stand still. If it was too late for that, the
+// client is led on.
 func (d *dispatcher) park(c *client) bool {
 	if !errors.Is(context.Cause(d.here), errHandingOver) {
 		return false
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.frozen {
-		return false
+	heir := d.heir
+	if heir == nil {
+		d.parked = append(d.parked, c)
 	}
-	d.parked = append(d.parked, c)
 	d.clients.add(-1)
+	d.mu.Unlock()
+	if heir != nil {
+		heir.readmit(c)
+	}
 	return true
 }
 
@@ -501,6 +506,11 @@ func (d *dispatcher) unregister(s *session) {
 // ended notes the end of a session's flow.
 func (d *dispatcher) ended(s *session, end relay.End) {
 	d.mu.Lock()
+	if _, own := d.sessions[s]; !own && d.heir != nil {
+		d.mu.Unlock()
+		d.heir.ended(s, end)
+		return
+	}
 	d.unregister(s)
 	d.tally.ended(s.member, end)
 	d.letIn()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,8 +15,9 @@ import (
 // errHandingOver is why clients are led no further while an Engine is Frozen.
 var errHandingOver = errors.New("pgporter hands over to another process")
 
-// freezePatience bounds the wait for clients to stop where they can be handed over; nothing that they wait for takes time.
-const freezePatience = 500 * time.Millisecond
+// freezePatience bounds the wait for clients to stop where they can be handed over; nothing that they wait for takes time. A
+// variable, so that a test needn't wait for it.
+var freezePatience = 500 * time.Millisecond
 
 // Frozen is an Engine that stands still between two bytes. Exactly one of Thaw and Release is to be called, soon.
 type Frozen struct {
@@ -39,7 +41,7 @@ type frozenSession struct {
 
 // Freeze stops everything: nobody is accepted (clients wait in the listeners' backlogs), those on their way to a server go back
 // to where nothing of theirs was taken, and no byte of a session moves. Sessions that are ending, and clients that are being
-// refused, are left to their end. No Change may be under way or begin.
+// refused, are left to their end. No Change may be under way or begin. After an error everything goes on as before.
 func (e *Engine) Freeze() (*Frozen, error) {
 	if !relay.Detaches {
 		return nil, errors.New("sessions can't be handed over on this system")
@@ -62,40 +64,93 @@ func (e *Engine) Freeze() (*Frozen, error) {
 		d.recall()
 		d.mu.Unlock()
 	}
-	stopped := make(chan struct{})
-	go func() {
-		e.leading.Wait()
-		close(stopped)
-	}()
-	var late error
 	select {
-	case <-stopped:
+	case <-e.leading.over():
 	case <-time.After(freezePatience):
-		late = fmt.Errorf("proxy: clients didn't stop within %s", freezePatience)
+		e.goOn()
+		e.handing.Unlock()
+		return nil, fmt.Errorf("proxy: clients didn't stop within %s", freezePatience)
 	}
 	f := &Frozen{engine: e}
 	for _, d := range e.dispatchers {
 		f.services = append(f.services, d.freeze())
 	}
-	if late != nil {
-		f.thaw()
-		return nil, late
-	}
 	return f, nil
+}
+
+// goOn leads clients again where not all of them have stopped. e.mu is held.
+func (e *Engine) goOn() {
+	for _, old := range e.dispatchers {
+		d := e.replace(old)
+		stopped := old.bequeath(d)
+		e.startWatching(d)
+		for _, c := range stopped {
+			d.readmit(c)
+		}
+	}
+	for _, l := range e.listeners {
+		e.startAccepting(l)
+	}
+}
+
+// replace puts a new dispatcher in the place of one that was stopped, which doesn't come back to life. It isn't watching yet.
+// e.mu is held.
+func (e *Engine) replace(old *dispatcher) *dispatcher {
+	task := old.assigned.Load()
+	d := newDispatcher(e, task.Endpoint, task.at)
+	d.assigned.Load().raw = task.raw
+	e.dispatchers[d.name] = d
+	for _, l := range e.listeners {
+		if l.serves.Load() == old {
+			l.lead(d)
+		}
+	}
+	return d
+}
+
+// bequeath leaves to an heir what a dispatcher knows and its sessions, which go on meanwhile, and gives the clients that have
+// stopped. Those that haven't are the heir's once they do. What is on its way to a server still ends here.
+func (d *dispatcher) bequeath(heir *dispatcher) (stopped []*client) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	heir.inherit(d.handed())
+	heir.mu.Lock()
+	defer heir.mu.Unlock()
+	for s := range d.sessions {
+		if s.flow == nil {
+			continue
+		}
+		delete(d.sessions, s)
+		d.clients.add(-1)
+		heir.count(s)
+	}
+	d.heir = heir
+	return d.collect()
+}
+
+// collect gives the clients that were stopped, in the order in which they came. d.mu is held.
+func (d *dispatcher) collect() []*client {
+	stopped := d.parked
+	d.parked = nil
+	slices.SortFunc(stopped, func(a, b *client) int { return cmp.Compare(a.ticket, b.ticket) })
+	return stopped
+}
+
+// handed is what is known of the service, without its open sessions. d.mu is held.
+func (d *dispatcher) handed() handedService {
+	h := handedService{Service: d.name, Tickets: d.tickets, Usable: d.usable, Lost: d.lost, Refused: d.tally.refused, Left: d.tally.left.handed(),
+		Counts: make(map[string]handedCounts, len(d.tally.servers))}
+	for member, counted := range d.tally.servers {
+		h.Counts[member] = counted.handed()
+	}
+	return h
 }
 
 // freeze takes a dispatcher's sessions and clients, with all that they are counted in.
 func (d *dispatcher) freeze() frozenService {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	f := frozenService{dispatcher: d, clients: d.parked}
-	d.parked, d.frozen = nil, true
-	slices.SortFunc(f.clients, func(a, b *client) int { return int(int64(a.ticket) - int64(b.ticket)) })
-	f.handed = handedService{Service: d.name, Tickets: d.tickets, Usable: d.usable, Lost: d.lost, Refused: d.tally.refused, Left: d.tally.left.handed(),
-		Counts: make(map[string]handedCounts, len(d.tally.servers))}
-	for member, counted := range d.tally.servers {
-		f.handed.Counts[member] = counted.handed()
-	}
+	f := frozenService{dispatcher: d, clients: d.collect(), handed: d.handed()}
 	for s := range d.sessions {
 		if s.flow == nil {
 			continue
@@ -196,30 +251,17 @@ var declinable = map[string]opening{"ssl": sslRequest, "gssenc": gssEncRequest}
 func (f *Frozen) Thaw() {
 	f.engine.mu.Lock()
 	defer f.engine.mu.Unlock()
-	f.thaw()
-}
-
-// thaw is Thaw with the engine's lock held. Dispatchers don't come back to life: new ones inherit what they had.
-func (f *Frozen) thaw() {
 	e := f.engine
 	defer e.handing.Unlock()
 	f.giveBack()
 	for _, svc := range f.services {
-		old := svc.assigned.Load()
-		d := newDispatcher(e, old.Endpoint, old.at)
-		d.assigned.Load().raw = old.raw
+		d := e.replace(svc.dispatcher)
 		d.inherit(svc.handed)
 		for _, s := range svc.sessions {
 			d.adopt(s.session, s.pair)
 		}
 		for _, c := range svc.clients {
 			d.readmit(c)
-		}
-		e.dispatchers[svc.name] = d
-		for _, l := range e.listeners {
-			if l.serves.Load() == svc.dispatcher {
-				l.lead(d)
-			}
 		}
 		e.startWatching(d)
 	}

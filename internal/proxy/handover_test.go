@@ -8,8 +8,11 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -224,21 +227,16 @@ func flow(t testing.TB, conn *net.TCPConn, seed byte, enough <-chan struct{}) (s
 	return sentAndGot
 }
 
-// TestClientsComeThroughSuccessors has clients come without a pause while engines take over from each other: none is refused,
-// reset or led astray.
-func TestClientsComeThroughSuccessors(t *testing.T) {
-	a, b := startBackend(t, "a", "127.0.42.1"), startBackend(t, "b", "127.0.42.2")
-	def := definition(t, "primary", "127.0.43.52")
-	endpoint := Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a), up(b)))), lately}
-	r := run(t, longHold, endpoint)
-	ctx, stop := context.WithCancel(t.Context())
+// comeAndGo has clients come to backends a and b without a pause until stop, which waits for them. count gives how many have been
+// served.
+func comeAndGo(t testing.TB, address string) (count func() int, stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
 	var clients sync.WaitGroup
-	var mu sync.Mutex
-	served := 0
+	var served atomic.Int64
 	for range 8 {
 		clients.Go(func() {
 			for ctx.Err() == nil {
-				conn, err := net.DialTimeout("tcp", addressOf(def), patience)
+				conn, err := net.DialTimeout("tcp", address, patience)
 				if err != nil {
 					t.Errorf("dial: %v", err)
 					return
@@ -253,24 +251,30 @@ func TestClientsComeThroughSuccessors(t *testing.T) {
 					t.Errorf("came to %q: %v", name, err)
 				}
 				_ = conn.Close()
-				mu.Lock()
-				served++
-				mu.Unlock()
+				served.Add(1)
 			}
 		})
 	}
-	count := func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		return served
+	return func() int { return int(served.Load()) }, func() {
+		cancel()
+		clients.Wait()
 	}
+}
+
+// TestClientsComeThroughSuccessors has clients come without a pause while engines take over from each other: none is refused,
+// reset or led astray.
+func TestClientsComeThroughSuccessors(t *testing.T) {
+	a, b := startBackend(t, "a", "127.0.42.1"), startBackend(t, "b", "127.0.42.2")
+	def := definition(t, "primary", "127.0.43.52")
+	endpoint := Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a), up(b)))), lately}
+	r := run(t, longHold, endpoint)
+	count, stop := comeAndGo(t, addressOf(def))
 	for range 12 {
 		at := count()
 		eventually(t, "clients are served", func() bool { return t.Failed() || count() > at+20 })
 		r = succeed(t, r, longHold, nil, endpoint)
 	}
 	stop()
-	clients.Wait()
 	eventually(t, "every session is over", func() bool { s := r.service(t, def.FullName); return s.Clients == 0 && s.Sessions == 0 })
 	if s := r.service(t, def.FullName); s.Refused != 0 {
 		t.Errorf("%d were refused", s.Refused)
@@ -321,6 +325,117 @@ func TestThaw(t *testing.T) {
 	over(t, open)
 	if name, err := greeting(waiting); name != "a" || err != nil {
 		t.Errorf("the client that waited came to %q, %v", name, err)
+	}
+}
+
+// impatient has a Freeze wait for clients for next to no time.
+func impatient(t testing.TB) {
+	usual := freezePatience
+	freezePatience = 20 * time.Millisecond
+	t.Cleanup(func() { freezePatience = usual })
+}
+
+// TestFreezeThatFails has one client on its way that doesn't stop: sessions and other clients go on, that one is served in the end,
+// and so is whoever hands over then.
+func TestFreezeThatFails(t *testing.T) {
+	impatient(t)
+	var silent atomic.Bool
+	script := func(name string) func(net.Conn) {
+		return func(conn net.Conn) {
+			if !silent.CompareAndSwap(true, false) {
+				echo(conn, name)
+			}
+		}
+	}
+	a, b := startScript(t, "a", "127.0.42.1", script("a")), startScript(t, "b", "127.0.42.2", script("b"))
+	def := definition(t, "primary", "127.0.43.57")
+	board := state.NewBoard(view(serviceOf(def, up(a), up(b))))
+	endpoint := Endpoint{"pg-test", def, board, lately}
+	// A client whose server has failed it is stopped by whoever is told of that.
+	told, goOn := make(chan struct{}, 1), make(chan struct{})
+	cfg := longHold
+	cfg.Recheck = func(string, string) {
+		select {
+		case told <- struct{}{}:
+			<-goOn
+		default:
+		}
+	}
+	r := run(t, cfg, endpoint)
+	release := sync.OnceFunc(func() { close(goOn) })
+	t.Cleanup(release)
+	sessions := map[string]net.Conn{}
+	for len(sessions) < 2 {
+		conn, name := reach(t, addressOf(def))
+		sessions[name] = conn
+	}
+	silent.Store(true)
+	late := dial(t, addressOf(def))
+	eventually(t, "a client is stopped", func() bool { return len(told) == 1 })
+	before, goroutines, files := r.service(t, def.FullName), runtime.NumGoroutine(), openFiles(t)
+
+	const rounds = 5
+	for range rounds {
+		if _, err := r.Freeze(); err == nil || !strings.Contains(err.Error(), "clients didn't stop") {
+			t.Fatalf("a client doesn't stop, and the error is %v", err)
+		}
+		for _, conn := range sessions {
+			echoes(t, conn)
+		}
+		sequence(t, addressOf(def), 1)
+	}
+	eventually(t, "nothing is left of it", func() bool { return runtime.NumGoroutine() <= goroutines && openFiles(t) <= files })
+	after := r.service(t, def.FullName)
+	if after.Sessions != 2 || after.TotalSessions != before.TotalSessions+rounds || after.Refused != 0 {
+		t.Errorf("before %+v\nafter %+v", before, after)
+	}
+	if want := before.ToClient + rounds*2*4 + rounds*2; after.ToClient != want {
+		t.Errorf("counted %d bytes to clients, want %d", after.ToClient, want)
+	}
+	risen := up(b)
+	risen.epoch = 1
+	board.Publish(view(serviceOf(def, up(a), risen)))
+	over(t, sessions["b"])
+
+	release()
+	if name, err := greeting(late); err != nil || name != "a" && name != "b" {
+		t.Errorf("the late client came to %q, %v", name, err)
+	}
+	eventually(t, "the late client is one of the service", func() bool {
+		s := r.service(t, def.FullName)
+		return s.Sessions == 2 && s.Clients == 2 && s.Refused == 0
+	})
+	r = succeed(t, r, longHold, nil, endpoint)
+	echoes(t, sessions["a"])
+	echoes(t, late)
+	if s := r.service(t, def.FullName); s.Sessions != 2 || s.Clients != 2 {
+		t.Errorf("handed over: %+v", s)
+	}
+}
+
+// TestClientsComeThroughFreezesThatFail has clients come without a pause meanwhile: none is refused, reset or led astray.
+func TestClientsComeThroughFreezesThatFail(t *testing.T) {
+	impatient(t)
+	a, b := startBackend(t, "a", "127.0.42.1"), startBackend(t, "b", "127.0.42.2")
+	def := definition(t, "primary", "127.0.43.58")
+	endpoint := Endpoint{"pg-test", def, state.NewBoard(view(serviceOf(def, up(a), up(b)))), lately}
+	r := run(t, longHold, endpoint)
+	count, stop := comeAndGo(t, addressOf(def))
+	for range 30 {
+		at := count()
+		eventually(t, "clients are served", func() bool { return t.Failed() || count() > at+20 })
+		// Stands for a client whose goroutine the machine doesn't run.
+		r.leading.add(1)
+		if _, err := r.Freeze(); err == nil {
+			t.Fatal("not every client has stopped, and everything is frozen")
+		}
+		r.leading.add(-1)
+	}
+	r = succeed(t, r, longHold, nil, endpoint)
+	stop()
+	eventually(t, "every session is over", func() bool { s := r.service(t, def.FullName); return s.Clients == 0 && s.Sessions == 0 })
+	if s := r.service(t, def.FullName); s.Refused != 0 || int(s.TotalSessions) != count() {
+		t.Errorf("%d were refused, and %d sessions counted, want %d", s.Refused, s.TotalSessions, count())
 	}
 }
 

@@ -104,7 +104,7 @@ type Engine struct {
 	accepting sync.WaitGroup // listeners
 	relay     relay.Relay
 	serving   sync.WaitGroup // clients, from accept to close
-	leading   sync.WaitGroup // clients, as long as they are on their way to a server
+	leading   underway       // clients, as long as they are on their way to a server
 	watching  sync.WaitGroup // dispatchers
 }
 

@@ -125,11 +125,16 @@ func (d *dispatcher) inherit(h handedService) {
 func (d *dispatcher) adopt(s *session, pair relay.Pair) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.count(s)
+	d.carry(s, pair)
+}
+
+// count makes a session one of the dispatcher's, without having it be one more that there ever was. d.mu is held.
+func (d *dispatcher) count(s *session) {
 	d.clients.add(1)
 	d.sessions[s] = struct{}{}
 	d.picker.Take(s.member)
 	d.tally.of(s.member).sessions++
-	d.carry(s, pair)
 }
 
 // welcome takes charge of a client that came to another process.

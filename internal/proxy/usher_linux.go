@@ -67,7 +67,7 @@ func (d *dispatcher) usher(fd int, from netip.AddrPort, ticket uint64, near *rel
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	d.engine.serving.Add(1)
-	d.engine.leading.Add(1)
+	d.engine.leading.add(1)
 	d.mu.Lock()
 	d.ushers[u] = struct{}{}
 	if !d.sweeping {
@@ -303,7 +303,7 @@ func (u *usher) begin(answer []byte) {
 		pair.SentToServer += int64(len(u.packet))
 	}
 	u.flow.Begin(pair, u.d.onEnd(u.session))
-	u.d.engine.leading.Done()
+	u.d.engine.leading.add(-1)
 }
 
 // started notes that the session has started, unless it may not; the flow is to begin then.
@@ -440,7 +440,7 @@ func (u *usher) walk(err error) {
 		if s != nil {
 			d.giveUp(s, errUnwanted)
 		}
-		d.engine.leading.Done()
+		d.engine.leading.add(-1)
 		d.mu.Lock()
 		d.leave()
 		d.mu.Unlock()
