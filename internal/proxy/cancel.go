@@ -18,13 +18,13 @@ const cancelPatience = time.Second
 // know that the request won't hit that one. A server that is slow to answer doesn't hold up the client longer than
 // cancelPatience.
 func (d *dispatcher) cancel(c *client) {
-	defer c.conn.Close()
+	defer c.close()
 	if err := c.take(); err != nil {
 		return
 	}
 	ctx, stop := context.WithTimeout(d.engine.over, d.engine.cfg.ConnectTimeout)
 	defer stop()
-	early := time.AfterFunc(cancelPatience, func() { _ = c.conn.Close() })
+	early := time.AfterFunc(cancelPatience, c.close)
 	defer early.Stop()
 	svc := d.service()
 	if svc == nil {

@@ -31,6 +31,8 @@ type client struct {
 	toServer, toClient int64
 	// failures are what became of servers that were tried, by member.
 	failures map[string]error
+	// shared says that its socket was handed over from or to another process, which may have a descriptor of it still.
+	shared bool
 	// holdUntil is when it has waited long enough; zero before it has waited at all.
 	holdUntil time.Time
 }
@@ -178,6 +180,15 @@ func (c *client) noteFailure(member string, err error) {
 		c.failures = map[string]error{}
 	}
 	c.failures[member] = err
+}
+
+// close closes the connection, whoever else has descriptors of its socket.
+func (c *client) close() {
+	if c.shared {
+		// With one of those open closing wouldn't end the stream.
+		_ = c.conn.CloseWrite()
+	}
+	_ = c.conn.Close()
 }
 
 // left tells whether the client has closed its side, however much of what it sent is still unread.

@@ -296,7 +296,7 @@ func (d *dispatcher) dispose(c *client, err error) {
 			d.engine.log.Debug("refused a client", "service", d.name, "client", c.from.String(), "reason", no.message, "detail", no.detail)
 		}
 	} else {
-		_ = c.conn.Close()
+		c.close()
 		d.engine.log.Debug("a client went without a session", "service", d.name, "client", c.from.String(), "reason", err)
 	}
 	d.mu.Lock()

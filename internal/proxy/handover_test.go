@@ -5,9 +5,11 @@ package proxy
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -15,6 +17,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pgporter/pgporter/internal/handover"
 	"github.com/pgporter/pgporter/internal/relay"
@@ -437,6 +441,102 @@ func TestClientsComeThroughFreezesThatFail(t *testing.T) {
 	if s := r.service(t, def.FullName); s.Refused != 0 || int(s.TotalSessions) != count() {
 		t.Errorf("%d were refused, and %d sessions counted, want %d", s.Refused, s.TotalSessions, count())
 	}
+}
+
+// TestSocketsThatAnotherProcessHas end sessions whose sockets another process has, too: after a handing over that failed, and after
+// one whose other side hasn't closed its own yet. No epoll may be left with a socket that is closed here: the kernel would tell of
+// it for as long as the other process has it, and keep a processor busy.
+func TestSocketsThatAnotherProcessHas(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	a := startBackend(t, "a", "127.0.42.1")
+	def := definition(t, "primary", "127.0.43.59")
+	r, board, with, without := leaderless(t, longHold, def, a)
+	endpoint := Endpoint{"pg-test", def, board, lately}
+	const clients = 4
+	// come gives sessions, and clients that wait for a server.
+	come := func() (open, waiting []*net.TCPConn) {
+		board.Publish(with)
+		for range clients {
+			conn, _ := reach(t, addressOf(def))
+			open = append(open, conn)
+		}
+		board.Publish(without)
+		for range clients {
+			waiting = append(waiting, dial(t, addressOf(def)))
+		}
+		holding(t, r, def, clients)
+		return open, waiting
+	}
+	end := func(open, waiting []*net.TCPConn) {
+		board.Publish(with)
+		for _, conn := range waiting {
+			if name, err := greeting(conn); name != "a" || err != nil {
+				t.Fatalf("a client that waited came to %q, %v", name, err)
+			}
+		}
+		for _, conn := range append(open, waiting...) {
+			echoes(t, conn)
+			must(t, conn.CloseWrite())
+			over(t, conn)
+		}
+		eventually(t, "the sessions are over", func() bool { return r.service(t, def.FullName).Clients == 0 })
+		eventually(t, "no epoll waits for a socket that is closed", func() bool { return closedAndWaitedFor(t) == 0 })
+	}
+	open, waiting := come()
+	frozen, err := r.Freeze()
+	must(t, err)
+	items, err := frozen.Items()
+	must(t, err)
+	theirs := passed(t, items)
+	frozen.Thaw()
+	end(open, waiting)
+	handover.Close(theirs)
+
+	open, waiting = come()
+	next := inherit(t, r, longHold, endpoint)
+	frozen, err = r.Freeze()
+	must(t, err)
+	items, err = frozen.Items()
+	must(t, err)
+	theirs = passed(t, items)
+	_, _, err = next.TakeOver(passed(t, items), next.Standing())
+	must(t, err)
+	frozen.Release()
+	r.stop()
+	r = next
+	r.begin(t)
+	end(open, waiting)
+	handover.Close(theirs)
+}
+
+// closedAndWaitedFor counts what this process's epolls wait for that isn't open any more under the descriptor as which it was
+// registered (proc(5), fdinfo).
+func closedAndWaitedFor(t testing.TB) (n int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	for _, entry := range entries {
+		if to, err := os.Readlink("/proc/self/fd/" + entry.Name()); err != nil || to != "anon_inode:[eventpoll]" {
+			continue
+		}
+		text, err := os.ReadFile("/proc/self/fdinfo/" + entry.Name())
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			var fd int
+			var events, data, inode uint64
+			var at int64
+			if _, err := fmt.Sscanf(line, "tfd: %d events: %x data: %x pos:%d ino:%x", &fd, &events, &data, &at, &inode); err != nil {
+				continue
+			}
+			var open unix.Stat_t
+			if unix.Fstat(fd, &open) != nil || open.Ino != inode {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // TestSuccessorKnowsBetter hands over sessions of a server that the successor has lost since it said that it was up, of one

@@ -125,6 +125,7 @@ func (d *dispatcher) start(c *client, s *session, server *net.TCPConn, answer []
 	if pair.Server, err = relay.Descriptor(server); err != nil {
 		return err
 	}
+	pair.Shared = c.shared
 	pair.ToClient, pair.SentToServer, pair.SentToClient = answer, c.toServer, c.toClient
 	if answer != nil {
 		err = c.take()

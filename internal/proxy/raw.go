@@ -73,7 +73,7 @@ func (d *dispatcher) recheck(member string) {
 // turnAway closes a client that no server took. There are no words that every protocol has, so the log has them, at most
 // once a second.
 func (d *dispatcher) turnAway(c *client, no *refusal) {
-	_ = c.conn.Close()
+	c.close()
 	d.mu.Lock()
 	say, missed := d.turnings.ready(time.Now())
 	d.mu.Unlock()

@@ -57,7 +57,7 @@ func (e *Engine) takeOver(item handover.Item, known Standing) (err error) {
 		if len(item.Descriptors) != 2 {
 			return fmt.Errorf("%d descriptors instead of 2", len(item.Descriptors))
 		}
-		pair := relay.Pair{Client: item.Descriptors[0], Server: item.Descriptors[1], ToServer: h.ToServer, ToClient: h.ToClient,
+		pair := relay.Pair{Client: item.Descriptors[0], Server: item.Descriptors[1], Shared: true, ToServer: h.ToServer, ToClient: h.ToClient,
 			ClientEnded: h.ClientEnded, ServerEnded: h.ServerEnded, SentToServer: h.SentToServer, SentToClient: h.SentToClient}
 		unused.Descriptors = nil
 		d := e.dispatchers[h.Service]
@@ -158,7 +158,7 @@ func (d *dispatcher) welcome(h handedClient, conn *net.TCPConn) {
 
 // readmit leads a client that was led before, as far as nothing of it was taken.
 func (d *dispatcher) readmit(c *client) {
-	c.what, c.packet = 0, nil
+	c.what, c.packet, c.shared = 0, nil, true
 	clear(c.failures)
 	d.mu.Lock()
 	d.clients.add(1)

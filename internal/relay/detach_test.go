@@ -5,14 +5,20 @@ package relay
 import (
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"hash"
 	"io"
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestDetachLosesNothing takes a flow from relay to relay while both sides write and read in odd pieces.
@@ -125,6 +131,98 @@ func TestDetachTakesWhatIsPending(t *testing.T) {
 	}
 	must(t, client.Close())
 	flow.Wait()
+}
+
+// TestSharedSocketsLeaveTheirLoop has a flow go on in another loop after a detour on which its sockets were duplicated, as a handing
+// over that fails does, and come to its end while the duplicates are open: the kernel would wake up that loop for ever.
+func TestSharedSocketsLeaveTheirLoop(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	var own Relay
+	defer own.Close()
+	for range 3 {
+		client, ours := connected(t)
+		theirs, server := connected(t)
+		flow := own.Start(Pair{Client: descriptor(t, ours), Server: descriptor(t, theirs)}, nil)
+		first := flow.loop
+		pair, ok := flow.Detach()
+		if !ok {
+			t.Fatal("not detached")
+		}
+		for _, fd := range []int{pair.Client, pair.Server} {
+			duplicate, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+			must(t, err)
+			defer Discard(duplicate)
+		}
+		flow = own.Start(pair, nil)
+		if flow.loop == first {
+			t.Fatal("the flow goes on in the same loop: that shows nothing")
+		}
+		for _, peer := range []*net.TCPConn{client, server} {
+			must(t, peer.SetDeadline(time.Now().Add(patience)))
+		}
+		say(t, client, "hello")
+		expect(t, server, "hello")
+		must(t, client.CloseWrite())
+		expectEnd(t, server, io.EOF)
+		must(t, server.CloseWrite())
+		expectEnd(t, client, io.EOF)
+		flow.Wait()
+		for _, l := range own.loops {
+			if waits := registrations(t, l); len(waits) != 1 || !strings.HasPrefix(waits[0], fmt.Sprint(l.wake, " ")) {
+				t.Errorf("beside its eventfd %d a loop waits for %q", l.wake, waits)
+			}
+		}
+		_, _ = client.Close(), server.Close()
+	}
+}
+
+// TestSharedSocketsAreReset has flows end otherwise than in order while duplicates of their sockets are open.
+func TestSharedSocketsAreReset(t *testing.T) {
+	for name, test := range map[string]struct {
+		end func(f *Flow, client, server *net.TCPConn)
+		// What the peers read then; nil is of who ended it.
+		client, server error
+	}{
+		"abort":             {func(f *Flow, _, _ *net.TCPConn) { f.Abort(errors.New("enough")) }, io.EOF, syscall.ECONNRESET},
+		"client that broke": {func(_ *Flow, client, _ *net.TCPConn) { _, _ = client.SetLinger(0), client.Close() }, nil, syscall.ECONNRESET},
+		"server that broke": {func(_ *Flow, _, server *net.TCPConn) { _, _ = server.SetLinger(0), server.Close() }, syscall.ECONNRESET, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, ours := connected(t)
+			theirs, server := connected(t)
+			defer client.Close()
+			defer server.Close()
+			pair := Pair{Client: descriptor(t, ours), Server: descriptor(t, theirs), Shared: true}
+			for _, fd := range []int{pair.Client, pair.Server} {
+				duplicate, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+				must(t, err)
+				defer Discard(duplicate)
+			}
+			f := relay.Start(pair, nil)
+			test.end(f, client, server)
+			for peer, want := range map[*net.TCPConn]error{client: test.client, server: test.server} {
+				if want != nil {
+					must(t, peer.SetDeadline(time.Now().Add(patience)))
+					expectEnd(t, peer, want)
+				}
+			}
+			f.Wait()
+		})
+	}
+}
+
+// registrations are what a loop's epoll waits for: a descriptor, as it was when it was registered, and more (proc(5), fdinfo).
+func registrations(t *testing.T, l *loop) []string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", l.epoll))
+	must(t, err)
+	var all []string
+	for line := range strings.Lines(string(text)) {
+		if rest, is := strings.CutPrefix(line, "tfd:"); is {
+			all = append(all, strings.TrimSpace(rest))
+		}
+	}
+	return all
 }
 
 func TestDetachRefusesWhatEnds(t *testing.T) {

@@ -26,6 +26,8 @@ type Flow struct {
 	// done is made when somebody asks for it, and closed when closed is set.
 	done   chan struct{}
 	closed bool
+	// shared is the Pair's.
+	shared bool
 	// over is set once nothing moves any more: both streams are done with, or the flow was detached.
 	over bool
 	// stepping says that a loop moves the flow, ripe that this loop is to close it after the step.
@@ -86,7 +88,7 @@ func (f *Flow) Begin(pair Pair, end func(End)) {
 	prepare(pair.Server)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.end, f.happened = end, nil
+	f.end, f.happened, f.shared = end, nil, pair.Shared
 	f.client.begin(pair.Client, pair.ClientEnded, pair.ToClient, pair.SentToClient)
 	f.server.begin(pair.Server, pair.ServerEnded, pair.ToServer, pair.SentToServer)
 	if f.loop == nil {
@@ -351,7 +353,7 @@ func (f *Flow) passEnd(from, to *side) {
 		return
 	}
 	to.writeOver = true
-	if from.writeOver && to.readOver {
+	if from.writeOver && to.readOver && !f.shared {
 		// Nothing is left to be done but to close both, which ends the stream as well.
 		return
 	}
@@ -454,8 +456,8 @@ func (f *Flow) drain() {
 // errDetached is the cause of a flow's end that was detached before it had begun.
 var errDetached = errors.New("the flow was detached before it began")
 
-// Detach stops the flow between two bytes and hands its sockets back: what was read and isn't written yet is in the Pair.
-// end isn't called. It is false, and nothing has changed, if the flow is ending; one that is being prepared ends when it begins.
+// Detach stops the flow between two bytes and hands its sockets back: what was read and isn't written yet is in the Pair, which is
+// Shared, since they may be passed on. end isn't called. It is false, and nothing has changed, if the flow is ending; one that is being prepared ends when it begins.
 func (f *Flow) Detach() (Pair, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -466,10 +468,9 @@ func (f *Flow) Detach() (Pair, bool) {
 		return Pair{}, false
 	}
 	f.over = true
-	f.loop.lent.Store(true)
 	f.leave()
 	p := Pair{
-		Client: f.client.fd, Server: f.server.fd, ClientEnded: f.client.readOver, ServerEnded: f.server.readOver,
+		Client: f.client.fd, Server: f.server.fd, Shared: true, ClientEnded: f.client.readOver, ServerEnded: f.server.readOver,
 		ToServer: append([]byte(nil), f.server.pending...), ToClient: append([]byte(nil), f.client.pending...),
 		SentToServer: f.server.moved, SentToClient: f.client.moved,
 	}
@@ -501,7 +502,7 @@ func (f *Flow) conclude() {
 	f.give(&f.client)
 	f.give(&f.server)
 	if f.stepping && f.cause == nil && !f.aborted {
-		if f.loop.lent.Load() {
+		if f.shared {
 			f.client.unwatch()
 			f.server.unwatch()
 		} else {
@@ -516,19 +517,30 @@ func (f *Flow) conclude() {
 	go f.close()
 }
 
+// reset closes a socket with RST, after waiting up to limit for the peer to get what was written; the rest is dropped. Closing is not
+// enough for a shared one: nothing would be sent as long as somebody else has a descriptor of it.
+func (f *Flow) reset(fd int, limit time.Duration) {
+	delivered(fd, limit)
+	if f.shared {
+		disconnect(fd)
+	}
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = unix.Close(fd)
+}
+
 // close closes both sockets as the flow's end demands, and tells of the end. Nobody else moves a flow that is over.
 func (f *Flow) close() {
 	client, server := f.client.fd, f.server.fd
 	switch {
 	case f.aborted:
-		reset(server, 0)
+		f.reset(server, 0)
 		finish(client, time.Until(f.drainBy))
 	case f.client.broke:
-		reset(client, 0)
-		reset(server, DrainLimit)
+		f.reset(client, 0)
+		f.reset(server, DrainLimit)
 	case f.server.broke:
-		reset(server, 0)
-		reset(client, DrainLimit)
+		f.reset(server, 0)
+		f.reset(client, DrainLimit)
 	case f.cause != nil:
 		finish(client, DrainLimit)
 		finish(server, DrainLimit)

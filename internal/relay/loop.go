@@ -121,9 +121,6 @@ type loop struct {
 	ended chan struct{}
 	// beats counts the times that the loop has gone round.
 	beats atomic.Uint64
-	// lent is set once a socket was handed out (see Flow.Detach): with another descriptor of a socket somewhere the kernel tells
-	// of it even after ours was closed, unless it was told not to.
-	lent atomic.Bool
 	// flows are those that haven't left, lasting counts those of them that last.
 	flows   sync.WaitGroup
 	lasting atomic.Int32
@@ -283,7 +280,7 @@ func (l *loop) watch(s *side, interest uint32) syscall.Errno {
 	return 0
 }
 
-// unwatch has the loop forget a side's socket.
+// unwatch has the loop forget a side's socket, and the kernel (EPOLL_CTL_DEL).
 func (l *loop) unwatch(s *side) {
 	if s.watched {
 		l.forget(s)
@@ -291,7 +288,8 @@ func (l *loop) unwatch(s *side) {
 	}
 }
 
-// forget has the loop forget a side's socket that is closed at once, which the kernel takes as its cue.
+// forget has the loop forget a side's socket that is closed at once. The kernel takes that as its cue, unless the socket is shared: it
+// would go on to tell of it without end, and nobody without a descriptor of the socket can have it stop.
 func (l *loop) forget(s *side) {
 	if s.watched {
 		l.at(s.fd).Store(nil)

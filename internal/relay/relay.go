@@ -52,6 +52,10 @@ type Pair struct {
 	Client, Server int
 	// ClientPrepared says that the client's socket comes from a listening one that PrepareListener has seen.
 	ClientPrepared bool
+	// Shared says that somebody else may have descriptors of the same sockets: another process, to which they were or are being
+	// handed over. For as long as any descriptor of a socket is open, closing another one neither ends its streams nor takes it
+	// out of an epoll.
+	Shared bool
 	// ToServer and ToClient are written first, before anything is read. They are not changed.
 	ToServer, ToClient []byte
 	// ClientEnded and ServerEnded say that a side's stream has come to its end, which is passed on after the bytes above.

@@ -75,11 +75,10 @@ func closeAtOnce(fd int) {
 	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
 }
 
-// reset closes a socket with RST, after waiting up to limit for the peer to get what was written; the rest is dropped.
-func reset(fd int, limit time.Duration) {
-	delivered(fd, limit)
-	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	_ = unix.Close(fd)
+// disconnect resets a connection at once, whoever else has descriptors of it: connect(2) with AF_UNSPEC.
+func disconnect(fd int) {
+	unspecified := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	_, _, _ = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspecified)), unsafe.Sizeof(unspecified))
 }
 
 // finish ends our stream to a peer and closes once the peer's kernel has all of it. Closing at once would lose bytes if
