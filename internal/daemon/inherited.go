@@ -58,23 +58,39 @@ func Inherit() (*Inherited, error) {
 		return nil, err
 	}
 	_ = conn.SetDeadline(time.Now().Add(startTime))
+	return inherit(conn)
+}
+
+// inherit is Inherit by an end of a handing over, which it owns.
+func inherit(conn *handover.Conn) (*Inherited, error) {
 	items, err := conn.ReceiveUntil(beginItem)
 	if err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("taking over from the process before: %w", err)
 	}
 	i := &Inherited{conn: conn, sockets: map[string]int{}}
-	for _, item := range items {
-		if err := i.take(item); err != nil {
-			handover.Close(items)
-			_ = conn.Close()
-			return nil, fmt.Errorf("taking over a %s from the process before: %w", item.Kind, err)
-		}
+	if err := i.takeAll(items); err != nil {
+		_ = conn.Close()
+		return nil, err
 	}
 	return i, nil
 }
 
-func (i *Inherited) take(item handover.Item) error {
+// takeAll takes what the items have. They have no descriptors any more then, and with an error i hasn't either.
+func (i *Inherited) takeAll(items []handover.Item) error {
+	// What nobody takes: a newer release may give what this one has no use for.
+	defer handover.Close(items)
+	for n := range items {
+		if err := i.take(&items[n]); err != nil {
+			i.close()
+			return fmt.Errorf("taking over a %s from the process before: %w", items[n].Kind, err)
+		}
+	}
+	return nil
+}
+
+// take takes what an item has, with the descriptors that there is use for.
+func (i *Inherited) take(item *handover.Item) error {
 	switch item.Kind {
 	case socketItem:
 		var name string
@@ -84,16 +100,16 @@ func (i *Inherited) take(item handover.Item) error {
 		if len(item.Descriptors) != 1 {
 			return fmt.Errorf("%d descriptors instead of 1", len(item.Descriptors))
 		}
-		i.sockets[name] = item.Descriptors[0]
+		if _, taken := i.sockets[name]; taken {
+			return fmt.Errorf("%q came twice", name)
+		}
+		i.sockets[name], item.Descriptors = item.Descriptors[0], nil
 	case inventoryItem:
 		return appendPart(&i.Inventory, item.Body)
 	case orderItem:
 		return appendPart(&i.order, item.Body)
 	case beginItem:
 		return json.Unmarshal(item.Body, &i.legacy)
-	default:
-		// A newer release may give what this one has no use for.
-		handover.Close([]handover.Item{item})
 	}
 	return nil
 }
@@ -283,11 +299,13 @@ func receiveTurn(conn *handover.Conn) (items []handover.Item, again bool, err er
 			handover.Close(items)
 			return nil, false, errors.Join(errors.New("the process before goes on"), err)
 		}
-		for _, item := range some {
+		for n, item := range some {
 			switch item.Kind {
 			case againItem:
+				handover.Close(append(items, some[n:]...))
 				return nil, true, nil
 			case yoursItem:
+				handover.Close(some[n:])
 				return items, false, nil
 			default:
 				items = append(items, item)

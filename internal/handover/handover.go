@@ -45,18 +45,20 @@ type Item struct {
 	Kind string `json:"kind"`
 	// Body says what it is, in JSON.
 	Body json.RawMessage `json:"body,omitempty"`
-	// Descriptors are its open files. With Send they stay the sender's; what Receive gives is the receiver's to close.
+	// Descriptors are its open files. With Send they stay the sender's; what Receive gives is the receiver's to close. Whoever takes
+	// them out of an item, to keep or to close them, leaves it without: nobody can close them a second time then.
 	Descriptors []int `json:"-"`
 	// Count is the number of descriptors, on the wire.
 	Count int `json:"descriptors,omitempty"`
 }
 
-// Close closes the descriptors of items that nobody wants.
+// Close closes the descriptors that items have, and leaves them without.
 func Close(items []Item) {
-	for _, item := range items {
-		for _, fd := range item.Descriptors {
+	for i := range items {
+		for _, fd := range items[i].Descriptors {
 			_ = syscall.Close(fd)
 		}
+		items[i].Descriptors = nil
 	}
 }
 

@@ -17,12 +17,14 @@ import (
 func (e *Engine) TakeOver(items []handover.Item, known Standing) (sessions, clients int, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	// What nobody takes.
+	defer handover.Close(items)
 	if e.phase != notYet {
-		handover.Close(items)
 		return 0, 0, errors.New("proxy: the engine runs already")
 	}
 	var problems []error
-	for _, item := range items {
+	for n := range items {
+		item := &items[n]
 		switch err := e.takeOver(item, known); {
 		case err != nil:
 			problems = append(problems, fmt.Errorf("taking over a %s: %w", item.Kind, err))
@@ -36,10 +38,8 @@ func (e *Engine) TakeOver(items []handover.Item, known Standing) (sessions, clie
 	return sessions, clients, errors.Join(problems...)
 }
 
-func (e *Engine) takeOver(item handover.Item, known Standing) (err error) {
-	// Until somebody else has them.
-	unused := item
-	defer func() { handover.Close([]handover.Item{unused}) }()
+// takeOver takes what an item has, with the descriptors that there is use for.
+func (e *Engine) takeOver(item *handover.Item, known Standing) error {
 	switch item.Kind {
 	case serviceItem:
 		var h handedService
@@ -59,7 +59,7 @@ func (e *Engine) takeOver(item handover.Item, known Standing) (err error) {
 		}
 		pair := relay.Pair{Client: item.Descriptors[0], Server: item.Descriptors[1], Shared: true, ToServer: h.ToServer, ToClient: h.ToClient,
 			ClientEnded: h.ClientEnded, ServerEnded: h.ServerEnded, SentToServer: h.SentToServer, SentToClient: h.SentToClient}
-		unused.Descriptors = nil
+		item.Descriptors = nil
 		d := e.dispatchers[h.Service]
 		if d == nil {
 			e.relay.Start(pair, nil).Abort(fmt.Errorf("service %s is no longer offered here", h.Service))
@@ -81,8 +81,9 @@ func (e *Engine) takeOver(item handover.Item, known Standing) (err error) {
 		if d == nil {
 			return nil
 		}
-		unused.Descriptors = nil
-		conn, err := connection(item.Descriptors[0], func(error) {})
+		fd := item.Descriptors[0]
+		item.Descriptors = nil
+		conn, err := connection(fd, func(error) {})
 		if err != nil {
 			return fmt.Errorf("its socket: %w", err)
 		}
