@@ -5,9 +5,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -209,15 +212,30 @@ func TestHealthFollowsTheLoops(t *testing.T) {
 // TestWatchdogOfASuccessor: systemd's watchdog wants to know of the process that it started, and after an upgrade of the next one.
 func TestWatchdogOfASuccessor(t *testing.T) {
 	t.Setenv("WATCHDOG_USEC", "60000000")
-	t.Setenv("NOTIFY_SOCKET", "")
+	socket := filepath.Join(t.TempDir(), "notify")
+	systemd, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer systemd.Close()
+	t.Setenv("NOTIFY_SOCKET", socket)
+	heard := func() string {
+		said := make([]byte, 64)
+		systemd.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		n, _ := systemd.Read(said)
+		return string(said[:n])
+	}
+	own := strconv.Itoa(os.Getpid())
 	for _, test := range []struct {
 		name, pid string
 		before    *Inherited
 		want      string
+		hears     string
 	}{
-		{"not ours", "1", nil, "1"},
-		{"a predecessor's", "4711", &Inherited{legacy: legacy{PID: 4711}}, fmt.Sprint(os.Getpid())},
-		{"another's than the predecessor's", "1", &Inherited{legacy: legacy{PID: 4711}}, "1"},
+		{"not ours", "1", nil, "1", ""},
+		{"ours", own, nil, own, "WATCHDOG=1"},
+		{"a predecessor's", "4711", &Inherited{legacy: legacy{PID: 4711}}, own, "WATCHDOG=1"},
+		{"another's than the predecessor's", "1", &Inherited{legacy: legacy{PID: 4711}}, "1", ""},
 	} {
 		t.Setenv("WATCHDOG_PID", test.pid)
 		var log bytes.Buffer
@@ -225,6 +243,9 @@ func TestWatchdogOfASuccessor(t *testing.T) {
 		d.watchdog()()
 		if got := os.Getenv("WATCHDOG_PID"); got != test.want || log.Len() > 0 {
 			t.Errorf("%s: WATCHDOG_PID is %s, want %s; %s", test.name, got, test.want, &log)
+		}
+		if got := heard(); got != test.hears {
+			t.Errorf("%s: systemd hears %q, want %q", test.name, got, test.hears)
 		}
 	}
 }
