@@ -12,6 +12,8 @@ LDFLAGS := -X github.com/pgporter/pgporter/internal/cli.Version=$(VERSION)
 # Go as go.mod wants it, from wherever it is.
 GO := scripts/with-go go
 UNIT = $$($(GO) list ./... | grep -v /internal/e2e)
+# Packages with files of which the tag portable chooses others: those for systems without epoll.
+PORTABLE = $$(grep -rl --include='*.go' '^//go:build.*portable' internal | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 # Go's benchmarks: all, or those of one package: make bench-go BENCH=./internal/relay
 BENCH ?= ./...
 # Temporary files of tests. Each checkout has one name, which Go's cache of results takes for a part of what they depend on.
@@ -55,9 +57,11 @@ test: prerequisites ## every test with the race detector, those on a real cluste
 	@[ "$$(id -u)" = 0 ] || echo '!!! NOT TESTED without root: virtual addresses, partitions, peers that vanish, and access on network namespaces' >&2
 
 # Four packages at a time: much of what they take is waiting for sockets and for what others say.
-unit: ## go vet and the unit tests
+unit: ## go vet, the unit tests, and a build for another system
 	@scripts/progress 'go vet' $(GO) vet ./...
+	@scripts/progress 'go build for macOS' env GOOS=darwin $(GO) build ./...
 	@PROGRESS_TMP=$(TEST_TMP) scripts/progress 'unit tests' $(GO) test -race -vet=off -p 4 -timeout 15m $(UNIT)
+	@PROGRESS_TMP=$(TEST_TMP) scripts/progress 'unit tests of what is portable' $(GO) test -race -vet=off -tags portable -p 4 -timeout 15m $(PORTABLE)
 
 # Three clusters at a time: their tests wait for leader keys to expire more than they compute.
 e2e: ## the end-to-end tests (they start clusters of their own)

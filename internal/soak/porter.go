@@ -14,8 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pgporter/pgporter/internal/api"
 )
 
@@ -254,12 +252,15 @@ func (p *porter) processorTime() (time.Duration, error) {
 
 // filesLimit is the soft limit of open files that holds for it.
 func (p *porter) filesLimit() (uint64, error) {
-	var limit unix.Rlimit
-	if err := unix.Prlimit(p.pid(), unix.RLIMIT_NOFILE, nil, &limit); err != nil {
+	limit, err := filesLimitOf(p.pid())
+	if err != nil {
 		return 0, fmt.Errorf("pgporter's limit of open files: %w", err)
 	}
-	return limit.Cur, nil
+	return limit.soft, nil
 }
+
+// filesLimit is a process's limit of open files.
+type filesLimit struct{ soft, hard uint64 }
 
 // leave lowers the limit of open files so far that a number of descriptors is left to it, and gives what undoes it.
 func (p *porter) leave(free int) (restore func() error, err error) {
@@ -273,16 +274,14 @@ func (p *porter) leave(free int) (restore func() error, err error) {
 			free--
 		}
 	}
-	var before unix.Rlimit
-	if err := unix.Prlimit(p.pid(), unix.RLIMIT_NOFILE, nil, &before); err != nil {
+	before, err := filesLimitOf(p.pid())
+	if err == nil {
+		err = limitFiles(p.pid(), filesLimit{uint64(limit), before.hard})
+	}
+	if err != nil {
 		return nil, fmt.Errorf("pgporter's limit of open files: %w", err)
 	}
-	lower := before
-	lower.Cur = uint64(limit)
-	if err := unix.Prlimit(p.pid(), unix.RLIMIT_NOFILE, &lower, nil); err != nil {
-		return nil, fmt.Errorf("pgporter's limit of open files: %w", err)
-	}
-	return func() error { return unix.Prlimit(p.pid(), unix.RLIMIT_NOFILE, &before, nil) }, nil
+	return func() error { return limitFiles(p.pid(), before) }, nil
 }
 
 // patience bounds what should come soon.
