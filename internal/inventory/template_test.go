@@ -38,7 +38,10 @@ all:
     of_vault: "{{ vault }}"
     default_port: "{{ pg_port }}"
     other_default: "{{ hostvars['h2'].default_port | default('unseen') }}"
-    bomb: "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"
+    bomb: "{{ 'aaaaaaaaaa' | replace('a', word) | replace('a', word) | replace('a', word) | list | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') | map('lower') }}"
+    word: aaaaaaaaaa
+    loop: "{% for h in groups.g %}{{ h }}{% endfor %}"
+    regex: "a {{ inventory_hostname | regex_replace('x', 'y') }}"
     c0: 1
   children: { g: { hosts: { h2: { own: "two{{ base }}", base: 6000 }, h1: { own: one } } } }
 `
@@ -65,6 +68,8 @@ func TestTemplates(t *testing.T) {
 		{"of_vault", `vault: v: a value that the template needs is encrypted with Ansible Vault, which is not supported; a value written out`},
 		{"default_port", `v: the variable "pg_port" is not defined on h1; a variable of the inventory, or a default() for it`},
 		{"bomb", `v: the template takes too many steps; a value written out`},
+		{"loop", `v: the statement for is not supported: pick items with map, select or selectattr and join them, or write them out; a value written out`},
+		{"regex", `v: the filter regex_replace is not supported: take the text apart with split and an index, or change it with replace; a value written out`},
 	} {
 		v, set := tm.Var(h1, tc.name)
 		if !set {
@@ -85,6 +90,11 @@ func TestTemplates(t *testing.T) {
 	// The place is that of what isn't defined, however far away it was asked for.
 	v, _ := tm.Var(h1, "of_gone")
 	if problem, _ := v.Unreadable("v"); problem.Pos.String() != "test.yml:17:15" {
+		t.Errorf("the place is %s", problem.Pos)
+	}
+	// That of what isn't supported is its own, inside of the text.
+	v, _ = tm.Var(h1, "regex")
+	if problem, _ := v.Unreadable("v"); problem.Pos.String() != "test.yml:33:39" {
 		t.Errorf("the place is %s", problem.Pos)
 	}
 	v, _ = tm.Var(h1, "round")

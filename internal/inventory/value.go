@@ -230,7 +230,7 @@ func (v Value) Entries() []Entry {
 	case *mapping:
 		return made.entries
 	case *jinja.Dict:
-		entries := make([]Entry, 0, made.Len())
+		entries := make([]Entry, 0, len(made.Keys()))
 		for _, key := range made.Keys() {
 			k := Value{made: key, pos: v.pos}
 			value, _ := made.Get(key)

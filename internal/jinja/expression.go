@@ -1,411 +1,297 @@
 package jinja
 
 import (
+	"slices"
 	"strings"
 )
 
-// tuple reads an expression, or several with commas between them, which are a tuple.
-func (p *parser) tuple() (expression, error) { return p.tupleOf(p.expression) }
-
-func (p *parser) tupleOf(item func() (expression, error)) (expression, error) {
-	offset := p.peek().offset
-	first, err := item()
-	if err != nil || !p.is(",") {
-		return first, err
-	}
-	items := []expression{first}
-	for p.accept(",") {
-		if p.peek().kind == end || p.is(")") {
-			break
-		}
-		e, err := item()
-		if err != nil {
-			return nil, err
-		}
-		items = append(items, e)
-	}
-	return &listNode{at: at(offset), items: items, tuple: true}, nil
+// node is an expression of the syntax tree.
+type node struct {
+	// op says which: body (of a template or a block), literal, name, list, tuple, dict, attribute, index, method, function (a
+	// filter or a test), if, not, or the operator; machine.value knows each.
+	op string
+	// at is where in the template it stands, for messages.
+	at int
+	// of are the operands: of a dict its keys and values in turn, of an `if` its test, its value and, with an else, the other.
+	of []*node
+	// name is that of a variable, an attribute, a method or a function, value a literal's.
+	name  string
+	value any
+	// keywords name the last operands of a method or a function, whose first is what it is of.
+	keywords []string
 }
 
 // expression reads a condition `a if b else c`, or what is below.
-func (p *parser) expression() (expression, error) {
-	if err := p.deeper(); err != nil {
-		return nil, err
-	}
-	defer func() { p.depth-- }()
-	e, err := p.or()
-	for err == nil && p.isName("if") {
-		c := &conditionNode{at: at(p.next().offset), then: e}
-		if c.test, err = p.or(); err != nil {
-			return nil, err
+func (p *parser) expression() *node {
+	defer p.nested()()
+	e := p.or()
+	for p.is("if") {
+		offset := p.next().offset
+		e = &node{op: "if", at: offset, of: []*node{p.or(), e}}
+		if p.accept("else") {
+			e.of = append(e.of, p.expression())
 		}
-		if p.acceptName("else") {
-			if c.otherwise, err = p.expression(); err != nil {
-				return nil, err
-			}
-		}
-		e = c
 	}
-	return e, err
-}
-
-func (p *parser) or() (expression, error) {
-	left, err := p.and()
-	for err == nil && p.isName("or") {
-		n := &logicNode{at: at(p.next().offset), left: left, or: true}
-		n.right, err = p.and()
-		left = n
-	}
-	return left, err
-}
-
-func (p *parser) and() (expression, error) {
-	left, err := p.not()
-	for err == nil && p.isName("and") {
-		n := &logicNode{at: at(p.next().offset), left: left}
-		n.right, err = p.not()
-		left = n
-	}
-	return left, err
-}
-
-func (p *parser) not() (expression, error) {
-	if !p.isName("not") {
-		return p.compare()
-	}
-	if err := p.deeper(); err != nil {
-		return nil, err
-	}
-	defer func() { p.depth-- }()
-	n := &notNode{at: at(p.next().offset)}
-	var err error
-	n.of, err = p.not()
-	return n, err
-}
-
-func (p *parser) compare() (expression, error) {
-	first, err := p.sum()
-	if err != nil {
-		return nil, err
-	}
-	c := &compareNode{at: at(p.peek().offset), first: first}
-	for {
-		var word string
-		switch {
-		case p.is("==", "!=", "<", "<=", ">", ">="):
-			word = p.next().text
-		case p.acceptName("in"):
-			word = "in"
-		case p.isName("not") && p.tokens[p.at+1].kind == name && p.tokens[p.at+1].text == "in":
-			p.at += 2
-			word = "not in"
-		default:
-			if len(c.operators) == 0 {
-				return first, nil
-			}
-			return c, nil
-		}
-		other, err := p.sum()
-		if err != nil {
-			return nil, err
-		}
-		c.operators, c.others = append(c.operators, word), append(c.others, other)
-	}
+	return e
 }
 
 // binary reads operands with operators of one strength between them, which go from left to right.
-func (p *parser) binary(operand func() (expression, error), operators ...string) (expression, error) {
-	left, err := operand()
-	for err == nil && p.is(operators...) {
+func (p *parser) binary(operand func() *node, operators ...string) *node {
+	left := operand()
+	for p.is(operators...) {
 		t := p.next()
-		n := &binaryNode{at: at(t.offset), left: left, operator: t.text}
-		n.right, err = operand()
-		left = n
+		left = &node{op: t.text, at: t.offset, of: []*node{left, operand()}}
 	}
-	return left, err
+	return left
 }
 
-func (p *parser) sum() (expression, error)    { return p.binary(p.concat, "+", "-") }
-func (p *parser) concat() (expression, error) { return p.binary(p.product, "~") }
-func (p *parser) product() (expression, error) {
-	return p.binary(p.power, "*", "/", "//", "%")
-}
-func (p *parser) power() (expression, error) {
-	return p.binary(func() (expression, error) { return p.unary(true) }, "**")
+func (p *parser) or() *node      { return p.binary(p.and, "or") }
+func (p *parser) and() *node     { return p.binary(p.not, "and") }
+func (p *parser) sum() *node     { return p.binary(p.concat, "+", "-") }
+func (p *parser) concat() *node  { return p.binary(p.product, "~") }
+func (p *parser) product() *node { return p.binary(p.operand, "*", "/", "//", "%") }
+
+func (p *parser) not() *node {
+	if !p.is("not") {
+		return p.compare()
+	}
+	defer p.nested()()
+	offset := p.next().offset
+	return &node{op: "not", at: offset, of: []*node{p.not()}}
 }
 
-func (p *parser) unary(withFilters bool) (expression, error) {
-	if err := p.deeper(); err != nil {
-		return nil, err
-	}
-	defer func() { p.depth-- }()
-	var e expression
-	var err error
-	if p.is("-", "+") {
-		t := p.next()
-		n := &signNode{at: at(t.offset), negative: t.text == "-"}
-		n.of, err = p.unary(false)
-		e = n
-	} else {
-		e, err = p.primary()
-	}
-	if err != nil {
-		return nil, err
-	}
-	if e, err = p.postfix(e); err != nil || !withFilters {
-		return e, err
-	}
-	return p.filtersAndTests(e)
-}
+var comparisons = []string{"==", "!=", "<", "<=", ">", ">=", "in"}
 
-func (p *parser) primary() (expression, error) {
+func (p *parser) compare() *node {
+	left := p.sum()
 	t := p.peek()
-	switch t.kind {
-	case name:
-		p.at++
-		switch t.text {
-		case "true", "True":
-			return &literalNode{at(t.offset), true}, nil
-		case "false", "False":
-			return &literalNode{at(t.offset), false}, nil
-		case "none", "None":
-			return &literalNode{at(t.offset), nil}, nil
-		}
-		return &nameNode{at(t.offset), t.text}, nil
-	case number:
-		p.at++
-		return &literalNode{at(t.offset), t.value}, nil
-	case quoted:
-		var whole strings.Builder
-		for p.peek().kind == quoted {
-			whole.WriteString(p.next().value.(string))
-		}
-		return &literalNode{at(t.offset), whole.String()}, nil
-	}
 	switch {
+	case p.is(comparisons...):
+		p.next()
+	case p.accept("not") && p.accept("in"):
+		t.text = "not in"
+	default:
+		p.seek(t.offset)
+		return left
+	}
+	right := p.sum()
+	if p.is(comparisons...) {
+		panic(refusal(p.peek().offset, "chain of comparisons"))
+	}
+	return &node{op: t.text, at: t.offset, of: []*node{left, right}}
+}
+
+// operand reads what operators stand between, with its filters and tests.
+func (p *parser) operand() *node {
+	e := p.filtersAndTests(p.unary())
+	if p.is("**") {
+		panic(refusal(p.peek().offset, "operator **"))
+	}
+	return e
+}
+
+func (p *parser) unary() *node {
+	defer p.nested()()
+	if !p.is("-", "+") {
+		return p.postfix(p.primary())
+	}
+	t := p.next()
+	factor := map[string]int64{"-": -1, "+": 1}[t.text]
+	return &node{op: "*", at: t.offset, name: "sign", of: []*node{{op: "literal", at: t.offset, value: factor}, p.unary()}}
+}
+
+var constants = map[string]any{"true": true, "True": true, "false": false, "False": false, "none": nil, "None": nil}
+
+func (p *parser) primary() *node {
+	t := p.peek()
+	n := &node{op: "literal", at: t.offset}
+	switch {
+	case t.kind == literal:
+		n.value = p.next().value
+		// Texts beside each other are one, as in Python.
+		for text, isText := n.value.(string); isText && p.peek().kind == literal; text = n.value.(string) {
+			more, _ := p.next().value.(string)
+			n.value = text + more
+		}
+	case t.kind == name:
+		p.next()
+		var isConstant bool
+		if n.value, isConstant = constants[t.text]; !isConstant {
+			n.op, n.name = "name", t.text
+		}
 	case p.accept("("):
-		if p.accept(")") {
-			return &listNode{at: at(t.offset), tuple: true}, nil
+		n.op = "tuple"
+		if comma := p.items(")", func() { n.of = append(n.of, p.expression()) }); len(n.of) == 1 && !comma {
+			return n.of[0]
 		}
-		e, err := p.tuple()
-		if err != nil {
-			return nil, err
-		}
-		return e, p.expect(")")
 	case p.accept("["):
-		items, err := p.items("]")
-		return &listNode{at: at(t.offset), items: items}, err
+		n.op = "list"
+		p.items("]", func() { n.of = append(n.of, p.expression()) })
 	case p.accept("{"):
-		return p.dict(t.offset)
+		n.op = "dict"
+		p.items("}", func() {
+			key := p.expression()
+			p.expect(":")
+			n.of = append(n.of, key, p.expression())
+		})
+	default:
+		panic(p.unexpected(""))
 	}
-	return nil, p.unexpected("")
+	return n
 }
 
-// items reads expressions up to a closing bracket.
-func (p *parser) items(closer string) ([]expression, error) {
-	var items []expression
-	for !p.accept(closer) {
-		if len(items) > 0 {
-			if err := p.expect(","); err != nil {
-				return nil, err
-			}
+// items reads what has commas between it up to a closing bracket, and tells whether there is one after the last.
+func (p *parser) items(closer string, item func()) (comma bool) {
+	for first := true; !p.accept(closer); first = false {
+		if !first {
+			p.expect(",")
 			if p.accept(closer) {
-				break
+				return true
 			}
 		}
-		e, err := p.expression()
-		if err != nil {
-			return nil, err
-		}
-		items = append(items, e)
+		item()
 	}
-	return items, nil
-}
-
-func (p *parser) dict(offset int) (expression, error) {
-	d := &dictNode{at: at(offset)}
-	for !p.accept("}") {
-		if len(d.keys) > 0 {
-			if err := p.expect(","); err != nil {
-				return nil, err
-			}
-			if p.accept("}") {
-				break
-			}
-		}
-		key, err := p.expression()
-		if err != nil {
-			return nil, err
-		}
-		if err := p.expect(":"); err != nil {
-			return nil, err
-		}
-		value, err := p.expression()
-		if err != nil {
-			return nil, err
-		}
-		d.keys, d.values = append(d.keys, key), append(d.values, value)
-	}
-	return d, nil
+	return false
 }
 
 // postfix reads .name, [index] and calls.
-func (p *parser) postfix(e expression) (expression, error) {
+func (p *parser) postfix(e *node) *node {
 	for {
 		t := p.peek()
 		switch {
 		case p.accept("."):
-			word := p.next()
-			switch word.kind {
+			switch word := p.peek(); word.kind {
 			case name:
-				e = &attributeNode{at(t.offset), e, word.text}
-			case number:
-				e = &indexNode{at(t.offset), e, &literalNode{at(word.offset), word.value}}
+				e = &node{op: "attribute", at: t.offset, of: []*node{e}, name: word.text}
+			case literal:
+				e = &node{op: "index", at: t.offset, of: []*node{e, {op: "literal", at: word.offset, value: word.value}}}
 			default:
-				p.at--
-				return nil, p.unexpected("expected a name")
+				panic(p.unexpected("expected a name"))
 			}
+			p.next()
 		case p.accept("["):
-			var err error
-			if e, err = p.subscript(e, t.offset); err != nil {
-				return nil, err
+			n := &node{op: "index", at: t.offset, of: []*node{e}}
+			if !p.is(":") {
+				n.of = append(n.of, p.expression())
 			}
-		case p.is("("):
-			args, err := p.arguments()
-			if err != nil {
-				return nil, err
+			if p.is(":") {
+				panic(refusal(p.peek().offset, "slice [from:to]"))
 			}
-			e = &callNode{at(t.offset), e, args}
+			p.expect("]")
+			e = n
+		case p.is("(") && e.op == "attribute":
+			e.op = "method"
+			p.arguments(e)
+		case p.is("(") && e.op == "name":
+			panic(refusal(e.at, "function "+e.name))
 		default:
-			return e, nil
+			return e
 		}
 	}
 }
 
-func (p *parser) subscript(of expression, offset int) (expression, error) {
-	var parts [3]expression
-	colons := 0
-	for !p.accept("]") {
+func (p *parser) arguments(n *node) {
+	p.expect("(")
+	p.items(")", func() {
+		t := p.next()
 		switch {
-		case p.accept(":"):
-			if colons++; colons > 2 {
-				return nil, p.unexpected("expected ]")
-			}
-		case p.is(","):
-			return nil, p.unexpected("expected ]")
-		case parts[colons] != nil:
-			return nil, p.unexpected("expected ]")
+		case t.kind == name && p.accept("="):
+			n.keywords = append(n.keywords, t.text)
+		case len(n.keywords) > 0:
+			panic(failAt(t.offset, "an argument without a name stands after one with a name"))
 		default:
-			e, err := p.expression()
-			if err != nil {
-				return nil, err
-			}
-			parts[colons] = e
+			p.seek(t.offset)
 		}
-	}
-	switch {
-	case colons > 0:
-		return &sliceNode{at(offset), of, parts[0], parts[1], parts[2]}, nil
-	case parts[0] == nil:
-		return nil, p.fail(offset, "the brackets are empty")
-	}
-	return &indexNode{at(offset), of, parts[0]}, nil
+		n.of = append(n.of, p.expression())
+	})
 }
 
-func (p *parser) arguments() (arguments, error) {
-	var args arguments
-	p.at++
-	for first := true; !p.accept(")"); first = false {
-		if !first {
-			if err := p.expect(","); err != nil {
-				return args, err
-			}
-			if p.accept(")") {
-				break
-			}
-		}
-		t := p.peek()
-		if p.is("*", "**") {
-			return args, p.fail(t.offset, "%s arguments are not supported in an inventory", t.text)
-		}
-		if following := p.tokens[p.at+1]; t.kind == name && following.kind == operator && following.text == "=" {
-			p.at += 2
-			e, err := p.expression()
-			if err != nil {
-				return args, err
-			}
-			args.keywords = append(args.keywords, keyword{t.text, e})
-			continue
-		}
-		e, err := p.expression()
-		if err != nil {
-			return args, err
-		}
-		if len(args.keywords) > 0 {
-			return args, p.fail(t.offset, "an argument without a name stands after one with a name")
-		}
-		args.positional = append(args.positional, e)
-	}
-	return args, nil
-}
-
-// filtersAndTests reads what may follow an expression: | filter, is test, calls.
-func (p *parser) filtersAndTests(e expression) (expression, error) {
+// filtersAndTests reads what may follow an expression: | filter, is test.
+func (p *parser) filtersAndTests(e *node) *node {
 	for {
 		t := p.peek()
 		switch {
 		case p.accept("|"):
-			f, err := p.filter(t.offset)
-			if err != nil {
-				return nil, err
+			e = &node{op: "function", at: t.offset, of: []*node{e}, name: p.function("filter")}
+			if p.is("(") {
+				p.arguments(e)
 			}
-			f.of = e
-			e = f
-		case p.acceptName("is"):
-			var err error
-			if e, err = p.test(e, t.offset); err != nil {
-				return nil, err
-			}
-		case p.is("("):
-			args, err := p.arguments()
-			if err != nil {
-				return nil, err
-			}
-			e = &callNode{at(t.offset), e, args}
+			nameInner(e)
+		case p.accept("is"):
+			e = p.test(e, t.offset)
 		default:
-			return e, nil
+			return e
 		}
 	}
 }
 
-func (p *parser) test(of expression, offset int) (expression, error) {
-	negated := p.acceptName("not")
-	place := p.peek().offset
-	n, err := p.dottedName()
-	if err != nil {
-		return nil, err
-	}
-	t := &testNode{at: at(offset), of: of, name: shortName(n)}
-	var known bool
-	if t.do, known = tests[t.name]; !known {
-		return nil, p.fail(place, "the test %s is not supported", n)
-	}
+func (p *parser) test(of *node, offset int) *node {
+	negated := p.accept("not")
+	t := &node{op: "function", at: offset, of: []*node{of}, name: p.function("test")}
 	switch following := p.peek(); {
 	case p.is("("):
-		t.args, err = p.arguments()
-	case p.isName("else", "or", "and", "is", "if", "in", "not"):
-	case following.kind == name, following.kind == number, following.kind == quoted, p.is("[", "{"):
-		var argument expression
-		if argument, err = p.primary(); err == nil {
-			argument, err = p.postfix(argument)
-		}
-		t.args.positional = []expression{argument}
-	}
-	if err != nil {
-		return nil, err
+		p.arguments(t)
+	case p.is("else", "or", "and", "is", "if", "in", "not"):
+	case following.kind == name, following.kind == literal, p.is("[", "{"):
+		t.of = append(t.of, p.postfix(p.primary()))
 	}
 	if negated {
-		return &notNode{at(offset), t}, nil
+		return &node{op: "not", at: offset, of: []*node{t}}
 	}
-	return t, nil
+	return t
+}
+
+// function reads the name of a filter or a test, which may be written with its collection.
+func (p *parser) function(kind string) string {
+	offset, name := p.peek().offset, p.name()
+	for p.accept(".") {
+		name += "." + p.name()
+	}
+	return known(offset, kind, strings.TrimPrefix(name, "ansible.builtin."))
+}
+
+// overItems are the filters that take the name of a filter or of a test for each item, which is the operand at that place.
+var overItems = map[string]int{"filter map": 1, "filter select": 1, "filter reject": 1, "filter selectattr": 2, "filter rejectattr": 2}
+
+// nameInner checks that name, which has to be spelt out: nothing unknown is left for the evaluation.
+func nameInner(n *node) {
+	place := overItems[n.name]
+	if place == 0 || place >= len(n.of)-len(n.keywords) {
+		return
+	}
+	kind := "test"
+	if n.name == "filter map" {
+		kind = "filter"
+	}
+	name, spelt := n.of[place].value.(string)
+	if !spelt || overItems["filter "+name] > 0 {
+		panic(failAt(n.of[place].at, "%s takes the name of a %s in quotes, and of none that takes a name itself", n.name, kind))
+	}
+	known(n.of[place].at, kind, name)
+}
+
+// parseLiteral reads a text as Python's ast.literal_eval does, with JSON's true, false and null beside; an error if it isn't
+// one. A set, bytes, a complex number and a number beyond 64 bits, which JSON can't hold or services don't need, aren't.
+func parseLiteral(text string) (n *node, err error) {
+	defer catch(&err)
+	p := &parser{source: text, tokens: pythonTokenForm, escapes: true}
+	n = p.expression()
+	if p.peek().kind != over {
+		panic(p.unexpected(""))
+	}
+	mustBeLiteral(n)
+	return n, nil
+}
+
+// mustBeLiteral fails for anything that has to be computed.
+func mustBeLiteral(n *node) {
+	if n.op == "name" && n.name == "null" {
+		n.op = "literal"
+	}
+	if !slices.Contains([]string{"literal", "list", "tuple", "dict"}, n.op) && n.name != "sign" {
+		panic(failAt(n.at, "no literal"))
+	}
+	for _, operand := range n.of {
+		mustBeLiteral(operand)
+	}
 }

@@ -1,19 +1,18 @@
 // Package jinja evaluates the templates that stand in values of Ansible inventories, as ansible-core evaluates them.
 //
-// It owns the language (Jinja 3.1 in ansible-core 2.14's dress: its filters and tests, undefined variables are errors, a
-// backslash inside {{ … }} means itself) and the rule by which a result becomes a value: a text that reads as a list, a
-// mapping, True or False becomes one, and a lone {{ name }} of a boolean or a number keeps its type. Where variables come
-// from is the caller's business (Scope).
+// It owns the part of Jinja that inventories use: expressions in {{ … }}, {% if %}, comments, and the filters, tests and
+// methods of filter.go, text.go and list.go. Everything else is refused by name, with what to write instead (refused.go).
+// What is there is Jinja 3.1 in ansible-core 2.14's dress: undefined variables are errors, a backslash inside {{ … }} means
+// itself, and a text that reads as a list, a mapping, True or False becomes one, while a lone {{ name }} of a boolean or a
+// number keeps its type. Where variables come from is the caller's business (Scope).
 //
-// A template can't reach anything but its Scope: there is no include, import, extends, macro, lookup, no environment, no
-// clock and no chance, and what it may cost is bounded by a Budget. Filters and tests are a fixed list; any other is an error
-// that names it before anything is evaluated. Errors know their place in the template and never quote a variable's value,
-// which may be a secret. The package is pure.
+// A template can't reach anything but its Scope, and what it may cost is bounded by a Budget. Errors know their place in the
+// template and never quote a variable's value, which may be a secret. The package is pure.
 package jinja
 
 import (
 	"fmt"
-	"slices"
+	"regexp"
 	"strings"
 )
 
@@ -44,30 +43,93 @@ type Error struct {
 
 func (e *Error) Error() string { return e.What }
 
-// complaint is an error of an operation, which doesn't know where in the template it is.
-type complaint string
+// failure is what the parser and the machine panic with; Compile and Value recover it and return its error, as text/template
+// does. No other panic is recovered.
+type failure struct{ err error }
 
-func (c complaint) Error() string { return string(c) }
-
-func complain(format string, args ...any) error { return complaint(fmt.Sprintf(format, args...)) }
-
-// locate gives a complaint its place; other errors have theirs.
-func locate(err error, offset int) error {
-	switch err := err.(type) {
-	case complaint:
-		return &Error{Offset: offset, What: string(err)}
-	case undefinedUse:
-		return &Error{Offset: offset, What: string(err), Undefined: true}
-	case exhausted:
-		return &Error{Offset: offset, What: string(err), Exhausted: true}
-	}
-	return err
+// failAt is the failure of what stands at a place of the template.
+func failAt(offset int, format string, args ...any) failure {
+	return failure{&Error{Offset: offset, What: fmt.Sprintf(format, args...)}}
 }
 
-// exhausted is a complaint of what something costs.
-type exhausted string
+// catch is deferred by what returns failures as errors.
+func catch(err *error) {
+	switch r := recover().(type) {
+	case nil:
+	case failure:
+		*err = r.err
+	default:
+		panic(r)
+	}
+}
 
-func (e exhausted) Error() string { return string(e) }
+// Template is a compiled template. It is immutable.
+type Template struct {
+	source string
+	body   *node
+	// bare is the name if the template is nothing but {{ name }}.
+	bare string
+	// textual says that the template is nothing but {{ … | string }}, whose result Ansible leaves a text whatever it reads as.
+	textual bool
+}
+
+// Is tells whether Ansible takes a text for a template.
+func Is(text string) bool { return tagBegin.MatchString(text) }
+
+// Compile reads a template.
+func Compile(source string) (t *Template, err error) {
+	defer catch(&err)
+	if len(source) > maxSource {
+		panic(failAt(0, "the template has more than %d bytes", maxSource))
+	}
+	// A template loses its last line end.
+	p := &parser{source: strings.TrimSuffix(source, "\n"), tokens: tokenForm}
+	t = &Template{source: source}
+	t.body, _ = p.body()
+	if match := bareForm.FindStringSubmatch(source); match != nil {
+		t.bare = match[1]
+	}
+	t.textual = len(t.body.of) == 1 && t.body.of[0].name == "filter string"
+	return t, nil
+}
+
+// bareForm is a template that is nothing but {{ name }}.
+var bareForm = regexp.MustCompile(`^\{\{\s*([\p{L}\p{Nd}_]+)\s*\}\}\n?$`)
+
+// Value evaluates the template and gives what Ansible makes of the result.
+func (t *Template) Value(scope Scope, budget *Budget) (result any, err error) {
+	defer catch(&err)
+	if t.bare != "" {
+		v, found, err := scope.Lookup(t.bare)
+		if err != nil {
+			return nil, err
+		}
+		if found && v.Plain {
+			switch v.Value.(type) {
+			case nil, bool, int64, float64:
+				return v.Value, nil
+			}
+		}
+	}
+	m := &machine{scope: scope, budget: budget}
+	text := m.body(t.body.of)
+	if t.textual {
+		return text, nil
+	}
+	if strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[") || text == "True" || text == "False" {
+		m.step(len(text) / 4)
+		if literal, err := parseLiteral(text); err == nil {
+			return m.eval(literal), nil
+		}
+	}
+	// Ansible puts back the line ends that the source has more than the result.
+	if missing := trailingBreaks(t.source) - trailingBreaks(text); missing > 0 {
+		text += strings.Repeat("\n", missing)
+	}
+	return text, nil
+}
+
+func trailingBreaks(text string) int { return len(text) - len(strings.TrimRight(text, "\n")) }
 
 // Budget bounds what an evaluation, with all that it leads to, may cost.
 type Budget struct {
@@ -81,132 +143,42 @@ const (
 	maxText   = 1 << 20
 	maxItems  = 100_000
 	maxSource = 1 << 20
-	maxDepth  = 100
+	// maxDepth bounds nesting in the source and in values, maxChain the operators and filters that follow each other: each is
+	// a level of the tree, and so of the stack.
+	maxDepth = 100
+	maxChain = 1000
 )
 
 // NewBudget gives what one value of an inventory is allowed to cost.
 func NewBudget() *Budget { return &Budget{steps: maxSteps, bytes: maxBytes} }
 
-func (b *Budget) step(n int) error {
-	if b.steps -= n; b.steps < 0 {
-		return exhausted("the template takes too many steps")
+// exhausted is the failure of a template that costs too much.
+func (m *machine) exhausted(format string, args ...any) failure {
+	f := m.failure(format, args...)
+	f.err.(*Error).Exhausted = true
+	return f
+}
+
+func (m *machine) step(n int) {
+	if m.budget.steps -= n; m.budget.steps < 0 {
+		panic(m.exhausted("the template takes too many steps"))
 	}
-	return nil
 }
 
 // made accounts for a text of n bytes before it is made.
-func (b *Budget) made(n int) error {
+func (m *machine) made(n int) {
 	if n < 0 || n > maxText {
-		return exhausted(fmt.Sprintf("the template makes a text of more than %d bytes", maxText))
+		panic(m.exhausted("the template makes a text of more than %d bytes", maxText))
 	}
-	if b.bytes -= n; b.bytes < 0 {
-		return exhausted(fmt.Sprintf("the template makes more than %d bytes of text", maxBytes))
+	if m.budget.bytes -= n; m.budget.bytes < 0 {
+		panic(m.exhausted("the template makes more than %d bytes of text", maxBytes))
 	}
-	return nil
 }
 
 // listed accounts for a list of n items before it is made.
-func (b *Budget) listed(n int) error {
+func (m *machine) listed(n int) {
 	if n < 0 || n > maxItems {
-		return exhausted(fmt.Sprintf("the template makes a list of more than %d items", maxItems))
+		panic(m.exhausted("the template makes a list of more than %d items", maxItems))
 	}
-	return b.step(n)
+	m.step(n)
 }
-
-// Template is a compiled template. It is immutable.
-type Template struct {
-	source string
-	body   []statement
-	// bare is the name if the template is nothing but {{ name }}.
-	bare string
-	// textual says that the template is nothing but {{ … | string }}, or another filter whose result Ansible leaves a text.
-	textual bool
-}
-
-// Is tells whether Ansible takes a text for a template.
-func Is(text string) bool {
-	for rest := text; ; {
-		i := strings.IndexByte(rest, '{')
-		if i < 0 || i+1 == len(rest) {
-			return false
-		}
-		if c := rest[i+1]; c == '{' || c == '%' || c == '#' {
-			return true
-		}
-		rest = rest[i+1:]
-	}
-}
-
-// Compile reads a template.
-func Compile(source string) (*Template, error) {
-	if len(source) > maxSource {
-		return nil, &Error{What: fmt.Sprintf("the template has more than %d bytes", maxSource)}
-	}
-	pieces, err := split(source)
-	if err != nil {
-		return nil, err
-	}
-	p := &parser{tokens: pieces}
-	body, err := p.body()
-	if err != nil {
-		return nil, err
-	}
-	t := &Template{source: source, body: body, bare: bareName(source)}
-	if len(body) == 1 {
-		if printed, ok := body[0].(printNode); ok {
-			f, filtered := printed.of.(*filterNode)
-			t.textual = filtered && slices.Contains(textualFilters, f.name)
-		}
-	}
-	return t, nil
-}
-
-// textualFilters are those whose result stays a text, whatever it reads as (Ansible's STRING_TYPE_FILTERS).
-var textualFilters = []string{"string", "to_json", "to_nice_json"}
-
-// bareName gives the name of {{ name }}.
-func bareName(source string) string {
-	inner, opened := strings.CutPrefix(source, "{{")
-	inner, closed := strings.CutSuffix(strings.TrimSuffix(inner, "\n"), "}}")
-	name := strings.TrimSpace(inner)
-	if !opened || !closed || strings.ContainsFunc(name, func(r rune) bool { return !isNameRune(r) }) {
-		return ""
-	}
-	return name
-}
-
-// Value evaluates the template and gives what Ansible makes of the result.
-func (t *Template) Value(scope Scope, budget *Budget) (any, error) {
-	if t.bare != "" {
-		v, found, err := scope.Lookup(t.bare)
-		if err != nil {
-			return nil, err
-		}
-		if found && v.Plain {
-			switch v.Value.(type) {
-			case nil, bool, int64, float64:
-				return v.Value, nil
-			}
-		}
-	}
-	m := &machine{scope: scope, budget: budget, frames: []map[string]any{{}}}
-	text, err := m.text(t.body)
-	if err != nil {
-		return nil, locate(err, 0)
-	}
-	if t.textual {
-		return text, nil
-	}
-	if strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[") || text == "True" || text == "False" {
-		if v, ok := parseLiteral(text); ok {
-			return v, nil
-		}
-	}
-	// A template loses its last line end; Ansible puts back what the source has more than the result.
-	if missing := trailingBreaks(t.source) - trailingBreaks(text); missing > 0 {
-		text += strings.Repeat("\n", missing)
-	}
-	return text, nil
-}
-
-func trailingBreaks(text string) int { return len(text) - len(strings.TrimRight(text, "\n")) }

@@ -1,6 +1,7 @@
 package jinja
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"os"
@@ -22,12 +23,50 @@ func newFixture(t testing.TB, path string) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{budget: NewBudget()}
-	vars, err := fromJSON(m, string(data), given{})
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	return &fixture{vars: readJSON(t, decoder).(*Dict), budget: NewBudget(), asked: map[string]bool{}}
+}
+
+// readJSON reads a value, whole numbers as such and mappings in their order.
+func readJSON(t testing.TB, decoder *json.Decoder) any {
+	t.Helper()
+	next, err := decoder.Token()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fixture{vars: vars.(*Dict), budget: NewBudget(), asked: map[string]bool{}}
+	switch next {
+	case json.Delim('['):
+		items := []any{}
+		for decoder.More() {
+			items = append(items, readJSON(t, decoder))
+		}
+		next, err = items, skip(decoder)
+	case json.Delim('{'):
+		d := NewDict()
+		for decoder.More() {
+			key := readJSON(t, decoder)
+			d.Set(key, readJSON(t, decoder))
+		}
+		next, err = d, skip(decoder)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, isNumber := next.(json.Number); isNumber {
+		if whole, err := n.Int64(); err == nil {
+			return whole
+		}
+		f, _ := n.Float64()
+		return f
+	}
+	return next
+}
+
+// skip goes past a closing bracket.
+func skip(decoder *json.Decoder) error {
+	_, err := decoder.Token()
+	return err
 }
 
 func (f *fixture) Lookup(name string) (Variable, bool, error) {

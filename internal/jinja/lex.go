@@ -1,30 +1,29 @@
 package jinja
 
 import (
+	"errors"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // kind is what a token is.
 type kind int
 
 const (
-	// text is what stands outside of all braces.
-	text kind = iota
-	// beginPrint and beginBlock are {{ and {%, end is }} or %}.
-	beginPrint
-	beginBlock
-	end
+	// literal is a number or a text.
+	literal kind = iota
 	name
-	number
-	quoted
 	operator
+	// end is -}}, %} and the like; a plain }} is two operators, since it may close mappings.
+	end
 	// over is the end of the template.
 	over
 )
 
-// token is a piece of a template. value is a number's value or a text without its quotes.
+// token is a piece of a tag. value is a number's value or a text without its quotes.
 type token struct {
 	kind   kind
 	text   string
@@ -32,218 +31,114 @@ type token struct {
 	offset int
 }
 
-func isNameRune(r rune) bool { return r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r) }
-
-// split cuts a template into tokens, white space control, comments and raw blocks worked in. As Ansible has it, the line end
-// after a block's %} goes (trim_blocks).
-func split(source string) ([]token, error) {
-	l := &lexer{source: strings.TrimSuffix(source, "\n")}
-	for l.at < len(l.source) {
-		if err := l.outside(); err != nil {
-			return nil, err
-		}
-	}
-	l.tokens = append(l.tokens, token{kind: over, offset: len(l.source)})
-	return l.tokens, nil
-}
-
-type lexer struct {
-	source string
-	at     int
-	tokens []token
-	// stripNext says that a tag's minus takes the blanks before what follows.
-	stripNext bool
-}
-
-func (l *lexer) fail(offset int, format string, args ...any) error {
-	return locate(complain(format, args...), offset)
-}
-
-// data adds what stands outside of tags.
-func (l *lexer) data(from, to int, stripEnd bool) {
-	piece := l.source[from:to]
-	if l.stripNext {
-		piece = strings.TrimLeftFunc(piece, unicode.IsSpace)
-	}
-	if stripEnd {
-		piece = strings.TrimRightFunc(piece, unicode.IsSpace)
-	}
-	l.stripNext = false
-	if piece != "" {
-		l.tokens = append(l.tokens, token{kind: text, text: piece, offset: from})
-	}
-}
-
-var rawForm = regexp.MustCompile(`^\{%[-+]?\s*raw\s*(-?)%\}\n?`)
-var endRawForm = regexp.MustCompile(`\{%([-+]?)\s*endraw\s*([-+]?)%\}`)
-
-// outside reads up to the next tag, and the tag.
-func (l *lexer) outside() error {
-	start, begin := l.at, -1
-	for i := l.at; i+1 < len(l.source); i++ {
-		if c := l.source[i+1]; l.source[i] == '{' && (c == '{' || c == '%' || c == '#') {
-			begin = i
-			break
-		}
-	}
-	if begin < 0 {
-		l.data(start, len(l.source), false)
-		l.at = len(l.source)
-		return nil
-	}
-	sign := byte(0)
-	if begin+2 < len(l.source) {
-		sign = l.source[begin+2]
-	}
-	l.data(start, begin, sign == '-')
-	switch l.source[begin+1] {
-	case '#':
-		return l.comment(begin)
-	case '%':
-		if match := rawForm.FindStringSubmatch(l.source[begin:]); match != nil {
-			return l.raw(begin, match)
-		}
-		return l.inside(begin, beginBlock, "%}", sign)
-	}
-	return l.inside(begin, beginPrint, "}}", sign)
-}
-
-func (l *lexer) comment(begin int) error {
-	length := strings.Index(l.source[begin:], "#}")
-	if length < 0 {
-		return l.fail(begin, "the comment is never closed with #}")
-	}
-	l.at = begin + length + 2
-	l.afterBlock(l.source[begin+length-1])
-	return nil
-}
-
-func (l *lexer) raw(begin int, match []string) error {
-	from := begin + len(match[0])
-	closing := endRawForm.FindStringSubmatchIndex(l.source[from:])
-	if closing == nil {
-		return l.fail(begin, "the raw block is never closed with {%% endraw %%}")
-	}
-	l.stripNext = match[1] == "-"
-	l.data(from, from+closing[0], closing[2] < closing[3] && l.source[from+closing[2]] == '-')
-	l.at = from + closing[1]
-	l.afterBlock(l.source[l.at-3])
-	return nil
-}
-
-// afterBlock takes the line end after a block, or all blanks after one that ends with a minus; a plus keeps them.
-func (l *lexer) afterBlock(sign byte) {
-	switch {
-	case sign == '-':
-		l.stripNext = true
-	case sign != '+' && strings.HasPrefix(l.source[l.at:], "\n"):
-		l.at++
-	}
-}
-
-var (
-	numberForm = regexp.MustCompile(`(?i)^(?:(?:[0-9]+_)*[0-9]+(?:\.(?:[0-9]+_)*[0-9]+)?e[+-]?(?:[0-9]+_)*[0-9]+|(?:[0-9]+_)*[0-9]+\.(?:[0-9]+_)*[0-9]+|` +
-		`0b(?:_?[01])+|0o(?:_?[0-7])+|0x(?:_?[0-9a-f])+|[1-9](?:_?[0-9])*|0(?:_?0)*)`)
-	stringForm = regexp.MustCompile(`(?s)^(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")`)
+// Tokens are a number, a text, a name, an operator. Jinja's numbers aren't quite Python's, which has 1. and .5 too.
+const (
+	digits       = `[0-9](?:_?[0-9])*`
+	wholeNumbers = `0b(?:_?[01])+|0o(?:_?[0-7])+|0x(?:_?[0-9a-f])+|[1-9](?:_?[0-9])*|0(?:_?0)*`
+	jinjaNumber  = digits + `(?:\.` + digits + `)?e[-+]?` + digits + `|` + digits + `\.` + digits + `|` + wholeNumbers
+	fraction     = `(?:` + digits + `)?\.` + digits + `|` + digits + `\.`
+	pythonNumber = `(?:` + fraction + `|` + digits + `)e[-+]?` + digits + `|` + fraction + `|` + wholeNumbers
+	otherTokens  = `('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|([\p{L}\p{Nd}_]+)|(-\}\}|[-+]?%\})|==|!=|<=|>=|//|\*\*|[-+*/%~<>=.,:|()\[\]{}]`
 )
 
-var operators = []string{"==", "!=", "<=", ">=", "//", "**", "+", "-", "*", "/", "%", "~", "<", ">", "=", ".", ",", ":", "|", "(", ")", "[", "]", "{", "}", ";"}
+var (
+	tokenForm       = regexp.MustCompile(`(?is)^(?:(` + jinjaNumber + `)|` + otherTokens + `)`)
+	pythonTokenForm = regexp.MustCompile(`(?is)^(?:(` + pythonNumber + `)|` + otherTokens + `)`)
+)
 
-var closers = map[string]string{"(": ")", "[": "]", "{": "}"}
-
-// inside reads a tag.
-func (l *lexer) inside(begin int, opens kind, closer string, sign byte) error {
-	l.tokens = append(l.tokens, token{kind: opens, offset: begin})
-	l.at = begin + 2
-	if sign == '-' || sign == '+' && opens == beginBlock {
-		l.at++
+// peek reads the next token. Ansible doubles backslashes of texts in {{ … }}, so that each means itself there; elsewhere they
+// are Python's escapes.
+func (p *parser) peek() token {
+	if p.ahead != nil {
+		return *p.ahead
 	}
-	var open []string
-	for {
-		l.at += len(l.source[l.at:]) - len(strings.TrimLeftFunc(l.source[l.at:], unicode.IsSpace))
-		rest := l.source[l.at:]
-		if rest == "" {
-			return l.fail(begin, "the %s is never closed with %s", l.source[begin:begin+2], closer)
-		}
-		if len(open) == 0 {
-			for _, prefix := range []string{"", "-", "+"} {
-				if !strings.HasPrefix(rest, prefix+closer) || prefix == "+" && opens == beginPrint {
-					continue
-				}
-				l.tokens = append(l.tokens, token{kind: end, offset: l.at})
-				l.at += len(prefix) + len(closer)
-				switch {
-				case opens == beginBlock:
-					l.afterBlock((prefix + "\x00")[0])
-				case prefix == "-":
-					l.stripNext = true
-				}
-				return nil
-			}
-		}
-		if err := l.token(rest, opens == beginPrint); err != nil {
-			return err
-		}
-		last := l.tokens[len(l.tokens)-1]
-		if last.kind != operator {
-			continue
-		}
-		if closes := closers[last.text]; closes != "" {
-			open = append(open, closes)
-		} else if strings.Contains(")]}", last.text) {
-			if len(open) == 0 || open[len(open)-1] != last.text {
-				return l.fail(last.offset, "%s closes nothing", last.text)
-			}
-			open = open[:len(open)-1]
-		}
+	rest := strings.TrimLeftFunc(p.source[p.at:], unicode.IsSpace)
+	t := token{kind: over, offset: len(p.source) - len(rest)}
+	// A token is short as a rule, and the expression is many times as fast on a short text.
+	const window = 200
+	match := p.tokens.FindStringSubmatch(rest[:min(len(rest), window)])
+	if len(rest) > window && (match == nil || len(match[0]) > window-utf8.UTFMax) {
+		match = p.tokens.FindStringSubmatch(rest)
 	}
-}
-
-// token reads one token inside a tag. Ansible doubles backslashes of texts in {{ … }}, so that each means itself there; in
-// {% … %} they are Python's escapes.
-func (l *lexer) token(rest string, literalBackslash bool) error {
-	t := token{offset: l.at}
-	if match := numberForm.FindString(rest); match != "" {
-		t.kind, t.text = number, match
-		var ok bool
-		if t.value, ok = parseNumber(match); !ok {
-			return l.fail(l.at, "the number %s is too large", match)
+	switch {
+	case rest == "":
+		p.ahead = &t
+		return t
+	case match == nil && (rest[0] == '\'' || rest[0] == '"'):
+		panic(failAt(t.offset, "the text is never closed with %c", rest[0]))
+	case match == nil:
+		panic(failAt(t.offset, "unexpected %q", []rune(rest)[0]))
+	}
+	t.text = match[0]
+	ok := true
+	switch {
+	case match[1] != "":
+		t.kind = literal
+		if t.value, ok = parseNumber(t.text); !ok {
+			panic(failAt(t.offset, "the number %s is too large", t.text))
 		}
-	} else if match := stringForm.FindString(rest); match != "" {
-		t.kind, t.text = quoted, match
-		inner := match[1 : len(match)-1]
-		if literalBackslash {
-			if strings.Contains(strings.ReplaceAll(inner, `\\`, ""), `\`+match[:1]) {
-				return l.fail(l.at, "a backslash doesn't escape a quote here: use the other kind of quotes")
-			}
-		} else {
-			var ok bool
+	case match[2] != "":
+		t.kind = literal
+		inner := t.text[1 : len(t.text)-1]
+		if p.escapes {
 			if inner, ok = unescape(inner); !ok {
-				return l.fail(l.at, "the text has an escape that can't be read")
+				panic(failAt(t.offset, "the text has an escape that can't be read"))
 			}
+		} else if strings.Contains(strings.ReplaceAll(inner, `\\`, ""), `\`+t.text[:1]) {
+			panic(failAt(t.offset, "a backslash doesn't escape a quote here: use the other kind of quotes"))
 		}
 		t.value = inner
-	} else if length := strings.IndexFunc(rest, func(r rune) bool { return !isNameRune(r) }); length != 0 {
-		if length < 0 {
-			length = len(rest)
-		}
-		t.kind, t.text = name, rest[:length]
-	} else {
-		for _, o := range operators {
-			if strings.HasPrefix(rest, o) {
-				t.kind, t.text = operator, o
-				break
-			}
-		}
-		if t.kind != operator {
-			r := []rune(rest)[0]
-			if r == '\'' || r == '"' {
-				return l.fail(l.at, "the text is never closed with %c", r)
-			}
-			return l.fail(l.at, "unexpected %q", r)
-		}
+	case match[3] != "":
+		t.kind = name
+	case match[4] != "":
+		t.kind = end
+	default:
+		t.kind = operator
 	}
-	l.at += len(t.text)
-	l.tokens = append(l.tokens, t)
-	return nil
+	p.ahead = &t
+	return t
+}
+
+func (p *parser) next() token {
+	t := p.peek()
+	p.seek(t.offset + len(t.text))
+	return t
+}
+
+// seek goes on, or back, to a place outside of a token.
+func (p *parser) seek(offset int) { p.at, p.ahead = offset, nil }
+
+var escapeForm = regexp.MustCompile(`(?s)\\(?:[0-7]{1,3}|x[[:xdigit:]]{2}|u[[:xdigit:]]{4}|U[[:xdigit:]]{8}|.)`)
+
+// unescape reads Python's escapes in a text without its quotes. Those that Python doesn't know stay as they are.
+func unescape(text string) (string, bool) {
+	ok := true
+	text = escapeForm.ReplaceAllStringFunc(text, func(escape string) string {
+		switch c := escape[1]; {
+		case c == '\n':
+			return ""
+		case c == '\\' || c == '\'' || c == '"':
+			return escape[1:]
+		case c >= '0' && c <= '7':
+			code, _ := strconv.ParseUint(escape[1:], 8, 32)
+			return string(rune(code))
+		case strings.IndexByte("abfnrtvxuU", c) >= 0:
+			r, _, _, err := strconv.UnquoteChar(escape, 0)
+			ok = ok && err == nil
+			return string(r)
+		}
+		return escape
+	})
+	return text, ok
+}
+
+// parseNumber reads a number of Python's source.
+func parseNumber(text string) (any, bool) {
+	plain := strings.ReplaceAll(text, "_", "")
+	n, err := strconv.ParseInt(plain, 0, 64)
+	if err == nil || errors.Is(err, strconv.ErrRange) {
+		return n, err == nil
+	}
+	f, err := strconv.ParseFloat(plain, 64)
+	return f, err == nil
 }

@@ -48,6 +48,34 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// Whatever the table refuses is refused wherever it may stand, with the advice, and isn't supported at the same time.
+func TestRefusedByName(t *testing.T) {
+	forms := map[string]string{
+		"statement": "{%% %s %%}", "function": "{{ %s(1) }}", "filter": "{{ word | %s }}", "test": "{{ word is %s }}",
+		"text method": "{{ word.%s() }}", "list method": "{{ list.%s() }}", "mapping method": "{{ d.%s() }}",
+	}
+	for what, advice := range refusals {
+		if functions[what] != nil || advice == "" {
+			t.Errorf("%s is refused and supported, or refused without advice", what)
+		}
+		i := strings.LastIndex(what, " ")
+		form, named := forms[what[:i]]
+		if !named {
+			continue
+		}
+		source := fmt.Sprintf(form, what[i+1:])
+		compiled, err := Compile(source)
+		if err == nil {
+			_, err = compiled.Value(newFixture(t, "testdata/variables.json"), NewBudget())
+		}
+		want := "the " + what + " is not supported: " + advice
+		failed, ok := err.(*Error)
+		if place := strings.Index(source, what[i+1:]); !ok || failed.What != want || failed.Offset != place && failed.Offset != place-1 || failed.Undefined {
+			t.Errorf("%s: %v, want %s", source, err, want)
+		}
+	}
+}
+
 // No message may quote what a variable holds, which may be a secret.
 func TestMessagesKeepSecrets(t *testing.T) {
 	const secret = "s3cret"
@@ -56,6 +84,9 @@ func TestMessagesKeepSecrets(t *testing.T) {
 		"{{ v + 1 }}", "{{ 1 + v }}", "{{ v - v }}", "{{ v / 2 }}", "{{ v < 1 }}", "{{ v() }}", "{{ v.nosuch }}", "{{ v['x'] }}", "{{ v | from_json }}", "{{ v | b64decode }}",
 		"{{ d[v ~ v] }}", "{{ {}[v] }}", "{{ d | extract([d]) }}", "{{ d | items2dict }}", "{{ d + 1 }}", "{{ v | abs }}", "{{ v | round }}", "{{ [v, 1] | sort }}", "{{ 1 in v }}", "{{ 'x' | regex_replace(v ~ '(') }}",
 		"{{ '%d' % v }}", "{{ '%d' | format(v) }}", "{{ v.nosuch() }}", "{{ -v }}", "{{ range(v) }}", "{{ [1] | batch(v) }}", "{{ v | map(v) }}", "{{ [1] | map(v) }}", "{{ l.index(v ~ v) }}", "{{ {l: 1} }}", "{{ [1] | select(v) | list }}",
+		"{{ v | default(1, 2, v) }}", "{{ [v] | unique(attribute=v) }}", "{{ [v, v] | sort(attribute=v) }}", "{{ d | join(attribute=v) }}", "{{ [v] | map('extract', d, v) }}",
+		"{{ [v] | map(attribute=v) | first }}", "{{ v | split(1) }}", "{{ v | split('') }}", "{{ v.startswith(1) }}", "{{ d < v }}", "{{ v * 2 }}", "{{ v % 2 }}", "{{ 2 * v }}", "{{ d[v].x }}",
+		"{{ l[v] }}", "{{ v.upper(v) }}", "{{ v.join([1]) }}", "{{ v | map('upper', v) }}", "{{ v is in 1 }}", "{{ [v, l] | unique }}",
 	} {
 		compiled, err := Compile(source)
 		if err == nil {

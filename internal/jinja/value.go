@@ -1,9 +1,8 @@
 package jinja
 
 import (
-	"fmt"
 	"math"
-	"strings"
+	"slices"
 )
 
 // Tuple is Python's tuple: a list that prints with parentheses.
@@ -17,26 +16,19 @@ type Mapping interface {
 
 // Undefined is what a name that isn't there gives. It may be passed on, to `default` above all, but not used.
 type Undefined struct {
-	// What says what isn't defined: `the variable "x" is not defined`.
-	What string
-	// Cause is another template's error on the way to the value; it replaces What.
+	// Cause is the error of using it.
 	Cause error
 	// soft is what a condition without else gives when it is false: nothing, where it is printed, and false.
 	soft bool
 }
 
-// use is the error of using something that isn't defined.
-func (u *Undefined) use() error {
-	if u.Cause != nil {
-		return u.Cause
+// defined gives a value that is about to be used.
+func defined(v any) any {
+	if u, ok := v.(*Undefined); ok {
+		panic(failure{u.Cause})
 	}
-	return undefinedUse(u.What)
+	return v
 }
-
-// undefinedUse is a complaint of something undefined.
-type undefinedUse string
-
-func (u undefinedUse) Error() string { return string(u) }
 
 // Dict is a mapping that keeps its order.
 type Dict struct {
@@ -46,9 +38,6 @@ type Dict struct {
 
 // NewDict gives an empty mapping.
 func NewDict() *Dict { return &Dict{values: map[any]any{}} }
-
-// Len is how many keys there are.
-func (d *Dict) Len() int { return len(d.keys) }
 
 // Keys are in the order in which they were first set: texts as a rule, but also numbers, booleans and nil.
 func (d *Dict) Keys() []any { return d.keys }
@@ -79,28 +68,15 @@ func (d *Dict) Set(key, value any) bool {
 // identity makes equal keys the same: to Python 1, 1.0 and True are one.
 func identity(key any) (any, bool) {
 	switch k := key.(type) {
-	case nil, string, int64:
+	case nil, string:
 		return k, true
-	case bool:
-		if k {
-			return int64(1), true
-		}
-		return int64(0), true
+	case int64, bool:
+		return whole(k)
 	case float64:
 		if k == math.Trunc(k) && math.Abs(k) < 1<<53 {
 			return int64(k), true
 		}
 		return k, k == k
-	case Tuple:
-		var id strings.Builder
-		for _, item := range k {
-			inner, ok := identity(item)
-			if !ok {
-				return nil, false
-			}
-			fmt.Fprintf(&id, "%T %v\x00", inner, inner)
-		}
-		return [1]string{id.String()}, true
 	}
 	return nil, false
 }
@@ -118,46 +94,28 @@ func describe(v any) string {
 		return "a text"
 	case []any, Tuple:
 		return "a list"
-	case *Dict, Mapping:
-		return "a mapping"
-	case *namespace:
-		return "a namespace"
+	case *Undefined:
+		return "something undefined"
 	}
-	return "a function"
+	return "a mapping"
 }
 
 // truth is Python's.
-func truth(v any) (bool, error) {
+func (m *machine) truth(v any) bool {
 	switch v := v.(type) {
-	case nil:
-		return false, nil
-	case bool:
-		return v, nil
-	case int64:
-		return v != 0, nil
-	case float64:
-		return v != 0, nil
 	case string:
-		return v != "", nil
-	case []any:
-		return len(v) > 0, nil
-	case Tuple:
-		return len(v) > 0, nil
-	case *Dict:
-		return v.Len() > 0, nil
-	case Mapping:
-		return len(v.Names()) > 0, nil
+		return v != ""
+	case []any, Tuple, *Dict, Mapping:
+		return len(m.items(v)) > 0
 	case *Undefined:
-		if v.soft {
-			return false, nil
-		}
-		return false, v.use()
+		return !v.soft && m.truth(defined(v))
 	}
-	return true, nil
+	f, _ := float(v)
+	return f != 0
 }
 
-// items gives what a loop over a value goes through.
-func (m *machine) items(v any) ([]any, error) {
+// items gives what a filter over a value goes through.
+func (m *machine) items(v any) []any {
 	var items []any
 	switch v := v.(type) {
 	case []any:
@@ -167,177 +125,61 @@ func (m *machine) items(v any) ([]any, error) {
 	case *Dict:
 		items = v.keys
 	case string:
-		if err := m.budget.listed(len(v)); err != nil {
-			return nil, err
-		}
+		m.listed(len(v))
 		for _, r := range v {
 			items = append(items, string(r))
 		}
-		return items, nil
+		return items
 	case Mapping:
 		for _, name := range v.Names() {
 			items = append(items, name)
 		}
 	case *Undefined:
-		if v.soft {
-			return nil, nil
+		if !v.soft {
+			defined(v)
 		}
-		return nil, v.use()
 	default:
-		return nil, complain("%s has no items", describe(v))
+		panic(m.failure("%s has no items", describe(v)))
 	}
-	return items, m.budget.listed(len(items))
+	m.listed(len(items))
+	return items
 }
 
-// asDict gives a mapping with all its values.
-func (m *machine) asDict(v any) (*Dict, error) {
-	switch v := v.(type) {
-	case *Dict:
-		return v, nil
-	case Mapping:
-		d := NewDict()
-		for _, name := range v.Names() {
-			if err := m.budget.step(1); err != nil {
-				return nil, err
-			}
-			value, _, err := v.Get(name)
-			if err != nil {
-				return nil, err
-			}
-			d.Set(name, value)
-		}
-		return d, nil
-	case *Undefined:
-		return nil, v.use()
+// text gives a value that must be one.
+func (m *machine) text(v any) string {
+	text, ok := defined(v).(string)
+	if !ok {
+		panic(m.failure("takes a text, not %s", describe(v)))
 	}
-	return nil, complain("%s is no mapping", describe(v))
+	return text
 }
 
 // equal is Python's ==.
-func (m *machine) equal(a, b any) (bool, error) {
-	if err := m.budget.step(1); err != nil {
-		return false, err
-	}
-	if u, ok := a.(*Undefined); ok {
-		return false, u.use()
-	}
-	if u, ok := b.(*Undefined); ok {
-		return false, u.use()
-	}
-	if x, y, ok := numbers(a, b); ok {
-		return x == y, nil
+func (m *machine) equal(a, b any) bool {
+	m.step(1)
+	a, b = defined(a), defined(b)
+	if _, _, ok := numbers(a, b); ok {
+		return m.compare(a, b) == 0
 	}
 	switch x := a.(type) {
-	case nil:
-		return b == nil, nil
-	case string:
-		y, ok := b.(string)
-		return ok && x == y, nil
+	case nil, string:
+		return a == b
 	case []any:
 		y, ok := b.([]any)
-		return m.equalItems(x, y, ok)
+		return ok && slices.EqualFunc(x, y, m.equal)
 	case Tuple:
 		y, ok := b.(Tuple)
-		return m.equalItems(x, y, ok)
-	case *Dict, Mapping:
-		switch b.(type) {
-		case *Dict, Mapping:
-		default:
-			return false, nil
-		}
-		left, err := m.asDict(a)
-		if err != nil {
-			return false, err
-		}
-		right, err := m.asDict(b)
-		if err != nil || left.Len() != right.Len() {
-			return false, err
-		}
-		for _, key := range left.keys {
-			other, has := right.Get(key)
-			if !has {
-				return false, nil
-			}
-			value, _ := left.Get(key)
-			if same, err := m.equal(value, other); !same || err != nil {
-				return false, err
-			}
-		}
-		return true, nil
+		return ok && slices.EqualFunc(x, y, m.equal)
 	}
-	return false, nil
-}
-
-func (m *machine) equalItems(a, b []any, sameType bool) (bool, error) {
-	if !sameType || len(a) != len(b) {
-		return false, nil
+	if describe(a) != "a mapping" || describe(b) != "a mapping" {
+		return false
 	}
-	for i := range a {
-		if same, err := m.equal(a[i], b[i]); !same || err != nil {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-// compare orders two values: negative, zero, positive.
-func (m *machine) compare(a, b any) (int, error) {
-	if err := m.budget.step(1); err != nil {
-		return 0, err
-	}
-	for _, v := range []any{a, b} {
-		if u, ok := v.(*Undefined); ok {
-			return 0, u.use()
-		}
-	}
-	if x, ok := a.(int64); ok {
-		if y, ok := b.(int64); ok {
-			return order(x, y), nil
-		}
-	}
-	if x, y, ok := numbers(a, b); ok {
-		return order(x, y), nil
-	}
-	if x, ok := a.(string); ok {
-		if y, ok := b.(string); ok {
-			return strings.Compare(x, y), nil
-		}
-	}
-	x, isList := listOf(a)
-	y, both := listOf(b)
-	if !isList || !both {
-		return 0, complain("%s and %s have no order", describe(a), describe(b))
-	}
-	for i := range min(len(x), len(y)) {
-		same, err := m.equal(x[i], y[i])
-		if err != nil {
-			return 0, err
-		}
-		if !same {
-			return m.compare(x[i], y[i])
-		}
-	}
-	return len(x) - len(y), nil
-}
-
-func order[T int64 | float64](a, b T) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}
-
-func listOf(v any) ([]any, bool) {
-	switch v := v.(type) {
-	case []any:
-		return v, true
-	case Tuple:
-		return v, true
-	}
-	return nil, false
+	keys := m.items(a)
+	return len(keys) == len(m.items(b)) && !slices.ContainsFunc(keys, func(key any) bool {
+		value, _ := m.member(a, key)
+		other, has := m.member(b, key)
+		return !has || !m.equal(value, other)
+	})
 }
 
 // numbers gives two numbers as floats; to Python a boolean is a number.
@@ -367,39 +209,4 @@ func whole(v any) (int64, bool) {
 		return 0, true
 	}
 	return 0, false
-}
-
-// contains is Python's `in`.
-func (m *machine) contains(container, v any) (bool, error) {
-	switch c := container.(type) {
-	case string:
-		part, ok := v.(string)
-		if u, undefined := v.(*Undefined); undefined {
-			return false, u.use()
-		}
-		if !ok {
-			return false, complain("%s can't be part of a text", describe(v))
-		}
-		return strings.Contains(c, part), nil
-	case *Dict:
-		_, has := c.Get(v)
-		return has, nil
-	case Mapping:
-		name, ok := v.(string)
-		if !ok {
-			return false, nil
-		}
-		_, has, err := c.Get(name)
-		return has, err
-	}
-	items, err := m.items(container)
-	if err != nil {
-		return false, err
-	}
-	for _, item := range items {
-		if same, err := m.equal(item, v); same || err != nil {
-			return same, err
-		}
-	}
-	return false, nil
 }
