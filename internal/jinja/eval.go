@@ -72,8 +72,12 @@ func (m *machine) value(n *node) any {
 		return !m.truth(m.eval(n.of[0]))
 	}
 	values := make([]any, 0, len(n.of))
-	for _, operand := range n.of {
+	name := n.name
+	for i, operand := range n.of {
 		values = append(values, m.eval(operand))
+		if n.op == "method" && i == 0 {
+			name = known(n.at, methods(defined(values[0])), name)
+		}
 	}
 	m.place, m.doing = n.at, ""
 	switch n.op {
@@ -91,15 +95,13 @@ func (m *machine) value(n *node) any {
 		}
 		return d
 	case "attribute":
-		return m.attributeOf(values[0], n.name)
+		return m.attributeOf(values[0], name)
 	case "index":
 		return m.item(values[0], values[1], n.of[1].op == "literal")
 	case "+", "-", "~", "*", "/", "//", "%":
 		return m.operate(values[0], n.op, values[1])
-	case "function":
-		return m.call(n.name, values[0], given{values[1:], n.keywords})
-	case "method":
-		return m.call(known(n.at, methods(defined(values[0])), n.name), values[0], given{values[1:], n.keywords})
+	case "function", "method":
+		return m.call(name, values[0], given{values[1:], n.keywords})
 	}
 	return m.compares(values[0], n.op, values[1])
 }

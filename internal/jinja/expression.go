@@ -100,7 +100,8 @@ func (p *parser) unary() *node {
 	return &node{op: "*", at: t.offset, name: "sign", of: []*node{{op: "literal", at: t.offset, value: factor}, p.unary()}}
 }
 
-var constants = map[string]any{"true": true, "True": true, "false": false, "False": false, "none": nil, "None": nil}
+var jinjaConstants = map[string]any{"true": true, "True": true, "false": false, "False": false, "none": nil, "None": nil}
+var pythonConstants = map[string]any{"true": true, "True": true, "false": false, "False": false, "null": nil, "None": nil}
 
 func (p *parser) primary() *node {
 	t := p.peek()
@@ -116,7 +117,7 @@ func (p *parser) primary() *node {
 	case t.kind == name:
 		p.next()
 		var isConstant bool
-		if n.value, isConstant = constants[t.text]; !isConstant {
+		if n.value, isConstant = p.constants[t.text]; !isConstant {
 			n.op, n.name = "name", t.text
 		}
 	case p.accept("("):
@@ -274,7 +275,7 @@ func nameInner(n *node) {
 // one. A set, bytes, a complex number and a number beyond 64 bits, which JSON can't hold or services don't need, aren't.
 func parseLiteral(text string) (n *node, err error) {
 	defer catch(&err)
-	p := &parser{source: text, tokens: pythonTokenForm, escapes: true}
+	p := &parser{source: text, tokens: pythonTokenForm, constants: pythonConstants, escapes: true}
 	n = p.expression()
 	if p.peek().kind != over {
 		panic(p.unexpected(""))
@@ -285,9 +286,6 @@ func parseLiteral(text string) (n *node, err error) {
 
 // mustBeLiteral fails for anything that has to be computed.
 func mustBeLiteral(n *node) {
-	if n.op == "name" && n.name == "null" {
-		n.op = "literal"
-	}
 	if !slices.Contains([]string{"literal", "list", "tuple", "dict"}, n.op) && n.name != "sign" {
 		panic(failAt(n.at, "no literal"))
 	}

@@ -83,7 +83,7 @@ func Compile(source string) (t *Template, err error) {
 		panic(failAt(0, "the template has more than %d bytes", maxSource))
 	}
 	// A template loses its last line end.
-	p := &parser{source: strings.TrimSuffix(source, "\n"), tokens: tokenForm}
+	p := &parser{source: strings.TrimSuffix(source, "\n"), tokens: tokenForm, constants: jinjaConstants}
 	t = &Template{source: source}
 	t.body, _ = p.body()
 	if match := bareForm.FindStringSubmatch(source); match != nil {

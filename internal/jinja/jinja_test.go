@@ -233,3 +233,31 @@ func TestTemplatesAsInAnsible(t *testing.T) {
 		}
 	}
 }
+
+// A text that a template makes is read as Python reads it, not as Jinja does.
+func TestLiterals(t *testing.T) {
+	for source, want := range map[string]string{
+		"[9007199254740993, -1, +2]":         `= [{"__int__": "9007199254740993"}, {"__int__": "-1"}, {"__int__": "2"}]`,
+		"[1., .5, -1.5e3]":                   `= [{"__float__": "1.0"}, {"__float__": "0.5"}, {"__float__": "-1500.0"}]`,
+		"[True, false, None, null]":          `= [true, false, null, null]`,
+		"{1: (2,), 3: ()}":                   `= {"__dict__": [[{"__int__": "1"}, {"__tuple__": [{"__int__": "2"}]}], [{"__int__": "3"}, {"__tuple__": []}]]}`,
+		`["\x41\u00e9\101\d" "b"]`:       `= ["AéA\\db"]`,
+		"[none]":                             `= "[none]"`,
+		"[a]":                                `= "[a]"`,
+		"[017]":                              `= "[017]"`,
+		"[1__0]":                             `= "[1__0]"`,
+		"[1 if 2 else 3]":                    `= "[1 if 2 else 3]"`,
+		"[[1][0]]":                           `= "[[1][0]]"`,
+		"[1 | int]":                          `= "[1 | int]"`,
+		"{1, 2}":                             `= "{1, 2}"`,
+		"[" + strings.Repeat("é", 300) + "]": `= "[` + strings.Repeat("é", 300) + `]"`,
+		`["` + strings.Repeat("é\\\"", 300) + `"]`:          `= ["` + strings.Repeat(`é\"`, 300) + `"]`,
+		strings.Repeat("[", 101) + strings.Repeat("]", 101): `= "` + strings.Repeat("[", 101) + strings.Repeat("]", 101) + `"`,
+	} {
+		scope := &fixture{vars: NewDict(), asked: map[string]bool{}}
+		scope.vars.Set("text", source)
+		if got := outcome(t, scope, "{{ text }}"); !sameOutcome(got, want) {
+			t.Errorf("%s\n got  %s\n want %s", source, got, want)
+		}
+	}
+}

@@ -13,10 +13,11 @@ type parser struct {
 	// at is where the next token begins, or the blanks before it; ahead is that token, if it has been looked at.
 	at    int
 	ahead *token
-	// tokens is what is a token, and escapes says that a backslash in a text begins an escape.
-	tokens  *regexp.Regexp
-	escapes bool
-	depth   int
+	// tokens is what is a token, constants are names that are values, and escapes says that a backslash in a text begins one.
+	tokens    *regexp.Regexp
+	constants map[string]any
+	escapes   bool
+	depth     int
 	// strip says that a tag's minus takes the blanks before what follows.
 	strip bool
 }
