@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -72,6 +73,47 @@ func TestRefusedByName(t *testing.T) {
 		failed, ok := err.(*Error)
 		if place := strings.Index(source, what[i+1:]); !ok || failed.What != want || failed.Offset != place && failed.Offset != place-1 || failed.Undefined {
 			t.Errorf("%s: %v, want %s", source, err, want)
+		}
+	}
+}
+
+// The page on inventories names all that there is and all that is refused, each in its row and on its side, and nothing that
+// there isn't.
+func TestDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/inventories.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string][]string{}
+	for line := range strings.Lines(string(page)) {
+		if cells := strings.Split(strings.ReplaceAll(line, `\|`, ""), "|"); len(cells) == 5 {
+			rows[strings.TrimSpace(cells[1])] = cells[2:4]
+		}
+	}
+	kinds := map[string]string{
+		"statement": "tags", "function": "functions", "filter": "filters", "test": "tests",
+		"text method": "methods of a text", "mapping method": "methods of a mapping", "list method": "methods of a list",
+	}
+	quoted := regexp.MustCompile("`([^` ]+)`")
+	for kind, title := range kinds {
+		row := rows[title]
+		if row == nil {
+			t.Fatalf("the page has no row %q", title)
+		}
+		for _, match := range quoted.FindAllStringSubmatch(row[0], -1) {
+			if kind != "statement" && functions[kind+" "+match[1]] == nil {
+				t.Errorf("the page has %s in its row %q, and there is no such %s", match[1], title, kind)
+			}
+		}
+		for what := range functions {
+			if name, ok := strings.CutPrefix(what, kind+" "); ok && !strings.Contains(row[0], "`"+name+"`") {
+				t.Errorf("the page lacks %s in its row %q", name, title)
+			}
+		}
+		for what := range refusals {
+			if name, ok := strings.CutPrefix(what, kind+" "); ok && !strings.Contains(row[1], "`"+name+"`") && !strings.HasPrefix(what, "statement end") {
+				t.Errorf("the page lacks %s among what is refused in its row %q", name, title)
+			}
 		}
 	}
 }
