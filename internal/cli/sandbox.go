@@ -27,7 +27,7 @@ func newSandboxCommand() *cobra.Command {
 PgBouncer and a pgporter that offers the cluster's services. It is described by an ordinary Pigsty inventory, which the
 pgporters are run from. Everything is in one directory and goes with it.
 
-It needs the Debian 12 packages that scripts/prerequisites installs. Run by root, everything in it runs as the user
+It needs the Debian packages that scripts/prerequisites installs. Run by root, everything in it runs as the user
 postgres, otherwise as the caller. Any user of the machine can connect, with the documents' public passwords, one of
 which is a superuser's: use a machine of your own.`,
 		Example: `  pgporter sandbox up                          # three members on 127.0.1.11 to .13; Ctrl-C takes them down
