@@ -19,8 +19,8 @@ import (
 
 // How much is brought in and out in one stream.
 const (
-	copiedIn  = 512 << 20
-	copiedOut = 512 << 20
+	copiedIn  = 128 << 20
+	copiedOut = 128 << 20
 	largest   = 24<<20 + 12_345 // a large object
 )
 

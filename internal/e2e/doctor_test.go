@@ -12,17 +12,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"github.com/pgporter/pgporter/internal/sandbox"
 )
 
 var update = flag.Bool("update", false, "write the goldens anew")
 
-// TestDoctor asks the doctor about one cluster, first healthy and then broken in one way after another. What it says is in
+// doctor asks the doctor about one cluster, first healthy and then broken in one way after another. What it says is in
 // testdata/doctor.
-func TestDoctor(t *testing.T) {
-	const names = "5353"
-	c := up(t, 102, sandbox.Config{BinaryArgs: []string{"--dns=*:" + names}})
+func (s shared) doctor(t *testing.T) {
+	const names = nameServerPort
+	c := s.cluster
 	nameServer := c.member(1) + ":" + names
 	written, err := os.ReadFile(c.Inventory())
 	if err != nil {

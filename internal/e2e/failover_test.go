@@ -15,13 +15,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgporter/pgporter/internal/load"
-	"github.com/pgporter/pgporter/internal/sandbox"
 )
 
-// TestFailoverUnderLoad has probers write while the primary changes: what they see is the change as an application sees it.
+// failoverUnderLoad has probers write while the primary changes: what they see is the change as an application sees it.
 // Times are printed, not asserted: they are the machine's as much as ours.
-func TestFailoverUnderLoad(t *testing.T) {
-	c := up(t, 95, sandbox.Config{Fall: patient})
+func (s shared) failoverUnderLoad(t *testing.T) {
+	c := s.cluster
 	setUpProbes(t, c)
 
 	t.Run("cancel", func(t *testing.T) {

@@ -90,6 +90,7 @@ func up(t *testing.T, octet int, config sandbox.Config) *cluster {
 	t.Logf("the sandbox is up after %.1fs", time.Since(began).Seconds())
 	c := &cluster{s, t, s.Config().Prefix}
 	t.Cleanup(func() {
+		c.t = t // a part of the test may have put itself there
 		c.checkRaces()
 		if t.Failed() {
 			c.showLogs()
@@ -283,7 +284,7 @@ func eventually(t *testing.T, within time.Duration, try func(ctx context.Context
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
-	again := time.NewTicker(50 * time.Millisecond)
+	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
 	var last error
 	for {

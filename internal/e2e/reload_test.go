@@ -16,7 +16,6 @@ import (
 	"testing"
 
 	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/sandbox"
 )
 
 // credentials makes a token and a certificate for the members of a sandbox, readable by whom it runs as.
@@ -51,16 +50,10 @@ func credentials(t *testing.T, prefix string) (dir string) {
 	return dir
 }
 
-// TestReloadFromElsewhere has one command bring a changed inventory to all nodes of a running cluster, while a session goes
+// reloadFromElsewhere has one command bring a changed inventory to all nodes of a running cluster, while a session goes
 // on, and while a node doesn't answer.
-func TestReloadFromElsewhere(t *testing.T) {
-	t.Parallel()
-	const octet = 91
-	dir := credentials(t, fmt.Sprintf("127.0.%d", octet))
-	token, ca := filepath.Join(dir, "control.token"), filepath.Join(dir, "control.crt")
-	c := up(t, octet, sandbox.Config{Fall: patient, BinaryArgs: []string{
-		"--control", "*", "--control-token-file", token, "--control-tls-cert", ca, "--control-tls-key", filepath.Join(dir, "control.key"),
-	}})
+func (s shared) reloadFromElsewhere(t *testing.T) {
+	c, dir, token, ca := s.cluster, s.credentials, s.token, s.ca
 	one, two, three := c.member(1), c.member(2), c.member(3)
 	c.expect(afterFailover, serves{direct, []instance{at(one, false)}})
 

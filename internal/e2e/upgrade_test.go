@@ -30,7 +30,7 @@ import (
 )
 
 // upgradesUnderLoad has pgporters take over from each other on the node that clients use: with fifty clients of pgbench that stay
-// and some that come and go, with questions for names and for the status without a pause, with a stream of 2 GB, and in ways
+// and some that come and go, with questions for names and for the status without a pause, with a stream of half a GB, and in ways
 // that can't work.
 func upgradesUnderLoad(t *testing.T) {
 	const names = "5363"
@@ -40,7 +40,7 @@ func upgradesUnderLoad(t *testing.T) {
 	c.expect(afterFailover, serves{direct, []instance{at(c.member(1), false)}})
 	u := upgrades{t, c, node, systemd}
 
-	t.Run("ten under load", func(t *testing.T) {
+	t.Run("five under load", func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		var loads sync.WaitGroup
 		defer loads.Wait()
@@ -97,7 +97,7 @@ func upgradesUnderLoad(t *testing.T) {
 			<-ready
 		}
 		before := u.status()
-		for range 10 {
+		for range 5 {
 			began := time.Now()
 			is := u.upgrade()
 			t.Logf("upgraded in %s: %d sessions, %d clients without one", time.Since(began).Round(time.Millisecond), is.Upgrade.Sessions, is.Upgrade.Clients)
@@ -117,8 +117,8 @@ func upgradesUnderLoad(t *testing.T) {
 		}
 	})
 
-	t.Run("a stream of 2 GB through three", func(t *testing.T) {
-		const rows, repeated = 64 << 10, 1024
+	t.Run("a stream of half a GB through three", func(t *testing.T) {
+		const rows, repeated = 16 << 10, 1024
 		query := fmt.Sprintf("copy (select repeat(md5(i::text), %d) from generate_series(1, %d) i) to stdout", repeated, rows)
 		command := exec.CommandContext(t.Context(), "psql", "-X", "-c", query,
 			fmt.Sprintf("postgres://%s:%s@%s:%d/%s?sslmode=disable", direct.user, direct.password, node, direct.port, direct.database))
@@ -220,7 +220,7 @@ func (u upgrades) upgrade() *api.Status {
 	if err != nil {
 		u.t.Fatalf("pgporter upgrade: %v\n%s", err, out)
 	}
-	eventually(u.t, 5*time.Second, func(context.Context) error {
+	eventually(u.t, patience, func(context.Context) error {
 		if sandbox.Runs(before.PID) {
 			return fmt.Errorf("process %d is still there", before.PID)
 		}
