@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -28,6 +29,10 @@ func TestMain(m *testing.M) {
 	os.Exit(Run(func() int {
 		if does := os.Getenv(asProgram); does != "" {
 			return program(does)
+		}
+		// A shell has what it starts in the background ignore SIGINT, which is inherited; one that is handled here isn't ignored there.
+		if signal.Ignored(syscall.SIGINT) {
+			signal.Notify(make(chan os.Signal, 1), syscall.SIGINT)
 		}
 		return m.Run()
 	}))

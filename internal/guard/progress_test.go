@@ -1,0 +1,86 @@
+package guard
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestProgressLeavesNothing ends the script that make runs the tests with, and what stands for make around it: the command's whole
+// group and its temporary directory go too.
+func TestProgressLeavesNothing(t *testing.T) {
+	script, err := filepath.Abs("../../scripts/progress")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name string
+		end  syscall.Signal
+		// by is who gets the signal.
+		by func(progress, caller int) int
+	}{
+		{"it ends by itself", 0, nil},
+		{"Ctrl-C", syscall.SIGINT, func(_, caller int) int { return -caller }},
+		{"SIGTERM", syscall.SIGTERM, func(progress, _ int) int { return progress }},
+		{"SIGKILL", syscall.SIGKILL, func(progress, _ int) int { return progress }},
+		{"SIGKILL to all of the group", syscall.SIGKILL, func(_, caller int) int { return -caller }},
+		{"SIGKILL to make", syscall.SIGKILL, func(_, caller int) int { return caller }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			tmp := filepath.Join(t.TempDir(), "tmp")
+			// The command tells who calls it, and what it has started.
+			command := `echo "$PPID $$"; mktemp -p "$TMPDIR" >/dev/null; sleep 600 & echo $!; wait`
+			if test.by == nil {
+				command = `echo "$PPID $$"; mktemp -p "$TMPDIR" >/dev/null; echo $$; exit 7`
+			}
+			make := exec.Command("sh", "-c", `"$0" trying sh -c "$1"; exit $?`, script, command)
+			make.Env = append(os.Environ(), "PROGRESS_TMP="+tmp)
+			make.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			stdout, err := make.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := make.Start(); err != nil {
+				t.Fatal(err)
+			}
+			var pids []int
+			for lines := bufio.NewScanner(stdout); len(pids) < 3 && lines.Scan(); {
+				for _, word := range strings.Fields(lines.Text()) {
+					pid, err := strconv.Atoi(word)
+					if err != nil {
+						t.Fatalf("the command tells %q", lines.Text())
+					}
+					pids = append(pids, pid)
+				}
+			}
+			if len(pids) != 3 {
+				t.Fatalf("the command tells of %v only", pids)
+			}
+			if test.by != nil {
+				if err := syscall.Kill(test.by(pids[0], make.Process.Pid), test.end); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_ = make.Wait()
+			for _, pid := range pids {
+				eventually(t, fmt.Sprintf("process %d of %v is gone", pid, pids), func() bool { return !runs(pid) })
+			}
+			eventually(t, "the temporary directory is gone", func() bool {
+				_, err := os.Lstat(tmp)
+				return errors.Is(err, fs.ErrNotExist)
+			})
+			if status := make.ProcessState.ExitCode(); test.by == nil && status != 7 {
+				t.Errorf("it exits with %d, the command with 7", status)
+			}
+		})
+	}
+}
