@@ -112,7 +112,7 @@ func (c *cluster) copyOut(t *testing.T) {
 		ways   []service
 	}{
 		{"binary", copiedOut, []service{direct}},
-		{"text", copiedOut / 16, []service{direct, primary, offline}},
+		{"text", copiedOut / 4, []service{direct, primary, offline}},
 	} {
 		rows := w.bytes / 128_000
 		want, most := c.sumOut(t, c.member(1), server, fmt.Sprintf(statement, rows, w.format))
