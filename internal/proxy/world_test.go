@@ -212,6 +212,11 @@ func (r *rig) begin(t testing.TB) {
 	ctx, cancel := context.WithCancel(t.Context())
 	returned := make(chan error, 1)
 	go func() { returned <- r.Run(ctx) }()
+	eventually(t, "the engine runs", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.phase >= running
+	})
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		select {
