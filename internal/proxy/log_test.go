@@ -81,9 +81,9 @@ func TestNoLineOfTheLogHoldsALock(t *testing.T) {
 	eventually(t, "the two sessions on b are left", func() bool { return r.service(t, one.FullName).Sessions == 2 })
 }
 
-// TestACommitLogsWithoutTheEnginesLock has the log stand still at the line that a listener was closed: services that are there, the
+// TestPublishLogsWithoutTheEnginesLock has the log stand still at the line that a listener was closed: services that are there, the
 // new one too, take clients, and the status is told.
-func TestACommitLogsWithoutTheEnginesLock(t *testing.T) {
+func TestPublishLogsWithoutTheEnginesLock(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	goes, stays, comes := definition(t, "goes", "127.0.43.97"), definition(t, "stays", "127.0.43.98"), definition(t, "comes", "127.0.43.99")
 	on := func(d service.Definition) Endpoint {
@@ -93,8 +93,9 @@ func TestACommitLogsWithoutTheEnginesLock(t *testing.T) {
 	r, logged, let := behind(t, "stopped listening", longHold, keep, on(goes))
 	change, err := r.Prepare([]Endpoint{keep, on(comes)})
 	must(t, err)
-	var committing sync.WaitGroup
-	committing.Go(change.Commit)
+	change.Commit()
+	var publishing sync.WaitGroup
+	publishing.Go(change.Publish)
 	logged()
 	for _, d := range []string{addressOf(stays), addressOf(comes)} {
 		conn, _ := reach(t, d)
@@ -104,5 +105,5 @@ func TestACommitLogsWithoutTheEnginesLock(t *testing.T) {
 		t.Errorf("%d sessions of the new service", got)
 	}
 	let()
-	committing.Wait()
+	publishing.Wait()
 }
