@@ -14,7 +14,7 @@ GO := scripts/with-go go
 UNIT = $$($(GO) list ./... | grep -v /internal/e2e)
 # Packages with files of which the tag portable chooses others: those for systems without epoll.
 PORTABLE = $$(grep -rl --include='*.go' '^//go:build.*portable' internal | xargs -n 1 dirname | sort -u | sed 's|^|./|')
-# Go's benchmarks: all, or those of one package: make bench-go BENCH=./internal/relay
+# Go's benchmarks: all, or those of one package: make bench-go BENCH=./internal/engine/relay
 BENCH ?= ./...
 # Temporary files of tests. Each checkout has one name, which Go's cache of results takes for a part of what they depend on.
 TEST_TMP := /tmp/pgporter-$(shell pwd | cksum | cut -d ' ' -f 1)
@@ -66,7 +66,7 @@ unit: ## go vet, the unit tests, and a build for another system
 # Three clusters at a time: their tests wait for leader keys to expire more than they compute. The pgporters that they start have the
 # race detector, the tests themselves don't: they log in thousands of times, which takes ten times as long with it.
 e2e: ## the end-to-end tests (they start clusters of their own)
-	@PROGRESS_TMP=$(TEST_TMP) scripts/progress 'end-to-end tests' $(GO) test -vet=off -count=1 -parallel 3 -timeout 25m ./internal/e2e/...
+	@PROGRESS_TMP=$(TEST_TMP) scripts/progress 'end-to-end tests' $(GO) test -vet=off -count=1 -parallel 3 -timeout 25m ./lab/e2e/...
 
 build: ## bin/pgporter
 	@scripts/progress 'building bin/pgporter' $(GO) build -ldflags '$(LDFLAGS)' -o bin/pgporter ./cmd/pgporter
@@ -81,7 +81,7 @@ bench-go: ## Go benchmarks (BENCH=./internal/… for those of one package)
 	$(GO) test -run '^$$' -bench . -benchmem $(BENCH)
 
 chaos: prerequisites ## random faults on a real cluster under load (SEED=… TIME=… NETNS=1): docs/reliability.md
-	@$(GO) run ./internal/chaos -seed $(SEED) -time $(TIME) $(if $(NETNS),-netns)
+	@$(GO) run ./lab/chaos -seed $(SEED) -time $(TIME) $(if $(NETNS),-netns)
 
 soak: build ## bytes, sessions and descriptors under load for long (BYTES=… SESSIONS=… IDLE=… SEED=…): docs/reliability.md
 	@$(GO) run ./cmd/soak -pgporter bin/pgporter -bytes $(BYTES) -sessions $(SESSIONS) -idle $(IDLE) -seed $(SEED)

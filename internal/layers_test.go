@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"io/fs"
 	"maps"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -14,11 +15,11 @@ import (
 	"testing"
 )
 
-const ours = "github.com/pgporter/pgporter/internal/"
+const module = "github.com/pgporter/pgporter/"
 
-// room is one package below internal.
+// room is one package below internal or lab.
 type room struct {
-	// may are the rooms of ours that it may import.
+	// may are the rooms that it may import, by the last part of their paths.
 	may string
 	// because says why everything else is refused; it is printed with the refusal.
 	because string
@@ -26,58 +27,74 @@ type room struct {
 	pure bool
 }
 
+// rooms are all that there are, by district.
 var rooms = map[string]room{
-	"diag":      {pure: true, because: "every room reports problems, so the report may depend on none"},
-	"spelling":  {pure: true, because: "finding a near word needs nothing but words"},
-	"service":   {may: "spelling", pure: true, because: "the model is what all others agree on: it stands on nothing else of ours"},
-	"selector":  {pure: true, because: "an expression over members given as data has no need of where they came from"},
-	"jinja":     {pure: true, because: "a template reaches its variables and nothing else, least of all files"},
-	"inventory": {may: "diag jinja", because: "reading Ansible's format has nothing to do with what pgporter makes of it"},
-	"section":   {may: "service", pure: true, because: "what a service's lines mean follows from the lines: whoever checks servers reads it here"},
-	"plan":      {may: "diag inventory jinja section selector service spelling", because: "a plan is declared: what runs now must not leak into it"},
-	"resolve":   {may: "selector service", pure: true, because: "resolving is a function of the plan and the roles, so that it can be replayed"},
-	"diff":      {may: "api resolve service", pure: true, because: "what a plan changes is a function of two plans and the roles; nothing is asked"},
-	"intake":    {may: "section selector service", pure: true, because: "what comes from outside is judged by itself, before anything that runs is touched"},
-	"control":   {may: "api intake", because: "the door checks who knocks and what is brought; what becomes of it is decided behind it"},
-	"patroni":   {because: "a client of one HTTP API; what an answer means for a service is decided in health"},
-	"dcs":       {because: "a client of etcd: what a key means is decided in cluster"},
-	"health":    {may: "service patroni", because: "health judges one server of one service; membership and publishing are the cluster's"},
-	"state":     {may: "service", pure: true, because: "readers of a View must not pull in what makes it"},
-	"discover":  {may: "patroni service", because: "discovery finds members; nothing of an inventory may be needed for it"},
-	"cluster":   {may: "service state resolve health patroni dcs", because: "the loop must not know who reads its Board"},
-	"upstream":  {may: "health patroni section service state", because: "servers that are declared and checked need neither a cluster nor its roles; of patroni only how TLS is spoken"},
-	"balance":   {may: "service state", pure: true, because: "choosing a server needs the View and nothing else"},
-	"stamp":     {pure: true, because: "what marks a file as ours is a line of text, whatever is in the file"},
-	"haproxy":   {may: "service stamp", pure: true, because: "rendering is text from values: what is read, written or run is others' business"},
-	"dns":       {may: "service stamp state", pure: true, because: "answers are a function of a configuration, Views and a question: who asks and who listens is others' business"},
-	"dnsd":      {may: "dns outdir service stamp state", because: "telling names is sockets and files: what is told is decided in dns, and who checks members shows it on Boards"},
-	"vip":       {may: "service stamp state", pure: true, because: "who has an address is decided from Views and the time alone, and frames are bytes: nothing is sent or changed here"},
-	"vipd":      {may: "state vip", because: "it does on the machine what vip decides; it must not check members or read configuration itself"},
-	"connstr":   {may: "service spelling stamp", pure: true, because: "rendering is text from values: who carries a service is decided by its plan"},
-	"doctor":    {may: "connstr service", because: "it tries what connstr lists as any client would: what pgporter itself takes for true must not colour it"},
-	"render":    {may: "connstr diag dns haproxy inventory plan resolve service stamp vip", pure: true, because: "it joins the formats; reading inventories and writing files have rooms of their own"},
-	"outdir":    {may: "stamp", because: "keeping a directory up to date must not know what the files are for"},
-	"logqueue":  {because: "whoever logs must not wait for whoever reads: nothing may be on a line's way but a buffer"},
-	"relay":     {because: "moving bytes must not know of services, so that it can be read, tested and handed over alone"},
-	"handover":  {because: "passing sockets to another process must not know what they are for, so that any release can take over from another"},
-	"proxy":     {may: "service state balance relay handover", because: "the engine follows the Board; it must not check health or read configuration itself"},
-	"api":       {because: "the JSON types are a contract with scripts: they must not follow our own types"},
-	"web":       {may: "api", because: "pages and routes show what the API says and nothing more"},
-	"haproxyd":  {may: "haproxy outdir service stamp state", because: "HAProxy is run by what the Boards show and what is rendered; who checks members and who reads configuration is not its business"},
-	"daemon":    {may: "api cluster control dcs diag diff discover dnsd handover haproxyd intake inventory plan proxy resolve section service state upstream vip vipd web", because: "the wiring knows the rooms that it wires, and no command line"},
-	"guard":     {because: "ending what is left of a program must not know what it was for, so that any program can have it"},
-	"lan":       {may: "guard", because: "a network of namespaces is of use to any program: what runs on its nodes is others' business"},
-	"sandbox":   {may: "guard lan", because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
-	"cli":       {may: "api connstr control daemon diag dnsd doctor haproxyd intake inventory load logqueue outdir plan render resolve sandbox section service stamp vip vipd", because: "commands ask the rooms that do the work; they don't reach below them"},
-	"chaos":     {may: "api sandbox", because: "a test from outside judges by what clients, etcd and PostgreSQL say, not by pgporter's own rooms"},
-	"e2e":       {may: "api load sandbox", because: "end-to-end tests use what users use"},
-	"load":      {because: "a prober sees what any client sees: it is told URLs and knows nothing of who ought to answer"},
-	"contender": {because: "programs that are compared are started alike: what is measured on them is others' business"},
-	"sheet":     {may: "sandbox", because: "writing a benchmark's sections must not know its figures"},
-	"speed":     {may: "contender sandbox sheet standin", because: "what is compared must be used as its users use it: nothing of pgporter's own code may be on the way but the program"},
-	"bench":     {may: "contender load sandbox sheet", because: "what is compared must be used as its users use it: programs that are started, files that they render"},
-	"standin":   {because: "a stand-in must not share what it is to be judged by with pgporter"},
-	"soak":      {may: "api standin", because: "what is loaded is a program like any other: it is judged by its sockets, its status and /proc"},
+	// internal/config: what is declared?
+	"internal/config/diag":            {pure: true, because: "every room reports problems, so the report may depend on none"},
+	"internal/config/model":           {may: "diag", pure: true, because: "the model is what all others agree on: it stands on nothing else of ours"},
+	"internal/config/jmespath":        {pure: true, because: "an expression over members given as data has no need of where they came from"},
+	"internal/config/inventory/jinja": {pure: true, because: "a template reaches its variables and nothing else, least of all files"},
+	"internal/config/inventory":       {may: "diag jinja", because: "reading Ansible's format has nothing to do with what pgporter makes of it"},
+	"internal/config/tcpservice":      {may: "model", pure: true, because: "what a service's lines mean follows from the lines: whoever checks servers reads it here"},
+	"internal/config/plan":            {may: "diag inventory jinja jmespath model tcpservice", because: "a plan is declared: what runs now must not leak into it"},
+	"internal/config/resolve":         {may: "jmespath model", pure: true, because: "resolving is a function of the plan and the roles, so that it can be replayed"},
+	"internal/config/intake":          {may: "jmespath model tcpservice", pure: true, because: "what comes from outside is judged by itself, before anything that runs is touched"},
+
+	// internal/monitor: what is true now?
+	"internal/monitor/patroni":  {because: "a client of one HTTP API; what an answer means for a service is decided in health"},
+	"internal/monitor/etcd":     {because: "a client of etcd: what a key means is decided in cluster"},
+	"internal/monitor/health":   {may: "model patroni", because: "health judges one server of one service; membership and publishing are the cluster's"},
+	"internal/monitor/view":     {may: "model", pure: true, because: "readers of a View must not pull in what makes it"},
+	"internal/monitor/discover": {may: "model patroni", because: "discovery finds members; nothing of an inventory may be needed for it"},
+	"internal/monitor/cluster":  {may: "etcd health model patroni resolve view", because: "the loop must not know who reads its Board"},
+	"internal/monitor/tcpcheck": {may: "health model patroni tcpservice view", because: "servers that are declared and checked need neither a cluster nor its roles; of patroni only how TLS is spoken"},
+
+	// internal/engine: what carries the bytes?
+	"internal/engine/balance":  {may: "model view", pure: true, because: "choosing a server needs the View and nothing else"},
+	"internal/engine/relay":    {because: "moving bytes must not know of services, so that it can be read, tested and handed over alone"},
+	"internal/engine/handover": {because: "passing sockets to another process must not know what they are for, so that any release can take over from another"},
+	"internal/engine/proxy":    {may: "balance handover model relay view", because: "the engine follows the Board; it must not check health or read configuration itself"},
+	"internal/engine/haproxy":  {may: "fileset haproxycfg model stamp view", because: "HAProxy is run by what the Boards show and what is rendered; who checks members and who reads configuration is not its business"},
+
+	// internal/access: how do clients come?
+	"internal/access/dns/zone":  {may: "model stamp view", pure: true, because: "answers are a function of a configuration, Views and a question: who asks and who listens is others' business"},
+	"internal/access/dns":       {may: "fileset model stamp view zone", because: "telling names is sockets and files: what is told is decided in dns, and who checks members shows it on Boards"},
+	"internal/access/vip/owner": {may: "model stamp view", pure: true, because: "who has an address is decided from Views and the time alone, and frames are bytes: nothing is sent or changed here"},
+	"internal/access/vip":       {may: "owner view", because: "it does on the machine what vip decides; it must not check members or read configuration itself"},
+	"internal/access/connstr":   {may: "diag model stamp", pure: true, because: "rendering is text from values: who carries a service is decided by its plan"},
+	"internal/access/doctor":    {may: "connstr model", because: "it tries what connstr lists as any client would: what pgporter itself takes for true must not colour it"},
+
+	// internal/render: other programs' files
+	"internal/render/stamp":      {pure: true, because: "what marks a file as ours is a line of text, whatever is in the file"},
+	"internal/render/haproxycfg": {may: "model stamp", pure: true, because: "rendering is text from values: what is read, written or run is others' business"},
+	"internal/render":            {may: "connstr diag haproxycfg inventory model owner plan resolve stamp zone", pure: true, because: "it joins the formats; reading inventories and writing files have rooms of their own"},
+	"internal/render/fileset":    {may: "stamp", because: "keeping a directory up to date must not know what the files are for"},
+
+	// internal/admin: how do people look and steer?
+	"internal/admin/diff":    {may: "api model resolve", pure: true, because: "what a plan changes is a function of two plans and the roles; nothing is asked"},
+	"internal/admin/control": {may: "api intake", because: "the door checks who knocks and what is brought; what becomes of it is decided behind it"},
+	"internal/admin/api":     {because: "the JSON types are a contract with scripts: they must not follow our own types"},
+	"internal/admin/web":     {may: "api", because: "pages and routes show what the API says and nothing more"},
+
+	// internal/daemon: one process of them all
+	"internal/daemon/logqueue": {because: "whoever logs must not wait for whoever reads: nothing may be on a line's way but a buffer"},
+	"internal/daemon":          {may: "api cluster control diag diff discover dns etcd handover haproxy intake inventory model owner plan proxy resolve tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
+
+	// internal/cli: the commands
+	"internal/cli": {may: "api connstr control daemon diag dns doctor fileset haproxy intake inventory load logqueue model owner plan render resolve sandbox stamp tcpservice vip", because: "commands ask the rooms that do the work; they don't reach below them"},
+
+	// lab: what pgporter is tried and tested with
+	"lab/sandbox/guard":    {because: "ending what is left of a program must not know what it was for, so that any program can have it"},
+	"lab/netns":            {may: "guard", because: "a network of namespaces is of use to any program: what runs on its nodes is others' business"},
+	"lab/sandbox":          {may: "guard netns", because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
+	"lab/chaos":            {may: "api sandbox", because: "a test from outside judges by what clients, etcd and PostgreSQL say, not by pgporter's own rooms"},
+	"lab/load":             {because: "a prober sees what any client sees: it is told URLs and knows nothing of who ought to answer"},
+	"lab/bench/subject":    {because: "programs that are compared are started alike: what is measured on them is others' business"},
+	"lab/bench/report":     {may: "sandbox", because: "writing a benchmark's sections must not know its figures"},
+	"lab/bench/throughput": {may: "fakepatroni report sandbox subject", because: "what is compared must be used as its users use it: nothing of pgporter's own code may be on the way but the program"},
+	"lab/bench/failover":   {may: "load report sandbox subject", because: "what is compared must be used as its users use it: programs that are started, files that they render"},
+	"lab/fakepatroni":      {because: "a stand-in must not share what it is to be judged by with pgporter"},
+	"lab/soak":             {may: "api fakepatroni", because: "what is loaded is a program like any other: it is judged by its sockets, its status and /proc"},
 }
 
 // impure packages bring the clock, the machine or the network into a room.
@@ -85,60 +102,117 @@ var impure = []string{"net", "net/http", "os", "os/exec", "os/signal", "syscall"
 
 // pureExceptions are imports of impure packages for what is pure in them.
 var pureExceptions = map[string]string{
-	"diff net":    "JoinHostPort is string work",
-	"service net": "JoinHostPort is string work",
+	"internal/admin/diff net":   "JoinHostPort is string work",
+	"internal/config/model net": "JoinHostPort is string work",
+}
+
+// files calls visit with each Go file below the module's folders that isn't a test, and what it imports.
+func files(t *testing.T, visit func(room, file string, imports []string)) {
+	t.Helper()
+	for _, top := range []string{"cmd", "internal", "lab"} {
+		err := filepath.WalkDir(filepath.Join("..", top), func(file string, entry fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case entry.IsDir() && entry.Name() == "testdata":
+				return filepath.SkipDir
+			case entry.IsDir() || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go"):
+				return nil
+			}
+			parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+			if err != nil {
+				return err
+			}
+			var imports []string
+			for _, spec := range parsed.Imports {
+				imported, err := strconv.Unquote(spec.Path.Value)
+				if err != nil {
+					return fmt.Errorf("%s: %w", file, err)
+				}
+				imports = append(imports, imported)
+			}
+			name := strings.TrimPrefix(filepath.ToSlash(file), "../")
+			visit(path.Dir(name), name, imports)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestLayers(t *testing.T) {
-	found := map[string]map[string]string{} // room, import, the file that has it
-	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	byName := map[string]string{}
+	for at := range rooms {
+		if other, twice := byName[path.Base(at)]; twice {
+			t.Errorf("%s and %s have one name: imports are listed by it", at, other)
 		}
-		if entry.IsDir() && entry.Name() == "testdata" {
-			return filepath.SkipDir
-		}
-		name := filepath.ToSlash(filepath.Dir(path))
-		if entry.IsDir() || name == "." || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return nil
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
-		if err != nil {
-			return err
-		}
-		if found[name] == nil {
-			found[name] = map[string]string{}
-		}
-		for _, spec := range file.Imports {
-			imported, err := strconv.Unquote(spec.Path.Value)
-			if err != nil {
-				return fmt.Errorf("%s: %w", path, err)
-			}
-			found[name][imported] = path
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+		byName[path.Base(at)] = at
 	}
-	for _, name := range slices.Sorted(maps.Keys(found)) {
-		r, known := rooms[name]
+	found := map[string]bool{}
+	files(t, func(at, file string, imports []string) {
+		if strings.HasPrefix(at, "cmd/") {
+			return
+		}
+		found[at] = true
+		r, known := rooms[at]
 		if !known {
-			t.Errorf("internal/%s is a room that the table doesn't know: say what it may import, and why no more", name)
-			continue
+			t.Errorf("%s is a room that the table doesn't know: say what it may import, and why no more", at)
+			return
 		}
-		for imported, path := range found[name] {
-			if other, isOurs := strings.CutPrefix(imported, ours); isOurs && !slices.Contains(strings.Fields(r.may), other) {
-				t.Errorf("%s imports %s: %s", path, other, r.because)
+		for _, imported := range imports {
+			if other, isOurs := strings.CutPrefix(imported, module); isOurs && (byName[path.Base(other)] != other || !slices.Contains(strings.Fields(r.may), path.Base(other))) {
+				t.Errorf("%s imports %s: %s", file, other, r.because)
 			}
-			if r.pure && slices.Contains(impure, imported) && pureExceptions[name+" "+imported] == "" {
-				t.Errorf("%s imports %s, but %s has no clock and does no I/O: %s", path, imported, name, r.because)
+			if r.pure && slices.Contains(impure, imported) && pureExceptions[at+" "+imported] == "" {
+				t.Errorf("%s imports %s, but %s has no clock and does no I/O: %s", file, imported, at, r.because)
+			}
+		}
+	})
+	for _, at := range slices.Sorted(maps.Keys(rooms)) {
+		if !found[at] {
+			t.Errorf("the table lists %s, which isn't there", at)
+		}
+		for _, other := range strings.Fields(rooms[at].may) {
+			if byName[other] == "" {
+				t.Errorf("%s may import %s, which isn't there", at, other)
 			}
 		}
 	}
-	for name := range rooms {
-		if found[name] == nil && name != "e2e" {
-			t.Errorf("the table lists internal/%s, which isn't there", name)
+}
+
+// Sandboxes, load and faults are for those who try and test pgporter: the product has no demo password and no network
+// namespace in it, and can't be led to start one.
+func TestProductHasNoLab(t *testing.T) {
+	files(t, func(at, file string, imports []string) {
+		if strings.HasPrefix(at, "lab") || at == "cmd/pgporter-lab" {
+			return
+		}
+		for _, imported := range imports {
+			if strings.HasPrefix(imported, module+"lab/") {
+				t.Errorf("%s imports %s: what pgporter is tested with is no part of it", file, imported)
+			}
+		}
+	})
+}
+
+// Whoever looks for something reads the folders of one level at a glance.
+func TestFoldersAreFew(t *testing.T) {
+	const most = 9
+	below := map[string]map[string]bool{}
+	files(t, func(at, _ string, _ []string) {
+		for at != "." {
+			parent := path.Dir(at)
+			if below[parent] == nil {
+				below[parent] = map[string]bool{}
+			}
+			below[parent][at] = true
+			at = parent
+		}
+	})
+	for parent, folders := range below {
+		if len(folders) > most {
+			t.Errorf("%s has %d folders, more than %d: %s", parent, len(folders), most, strings.Join(slices.Sorted(maps.Keys(folders)), " "))
 		}
 	}
 }

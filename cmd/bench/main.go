@@ -13,8 +13,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/bench"
-	"github.com/pgporter/pgporter/internal/speed"
+	"github.com/pgporter/pgporter/lab/bench/failover"
+	"github.com/pgporter/pgporter/lab/bench/throughput"
 )
 
 const usage = `usage: bench speed [FLAG...]
@@ -33,7 +33,7 @@ func main() {
 	defer stop()
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %s", limit))
 	defer cancel()
-	commands := map[string]func(context.Context, []string) error{"speed": measureSpeed, "failover": compareFailovers, "trivial": speed.Trivial}
+	commands := map[string]func(context.Context, []string) error{"speed": measureSpeed, "failover": compareFailovers, "trivial": throughput.Trivial}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
@@ -44,7 +44,7 @@ func main() {
 	}
 	switch {
 	case err == nil:
-	case errors.Is(err, bench.ErrInput), errors.Is(err, speed.ErrInput):
+	case errors.Is(err, failover.ErrInput), errors.Is(err, throughput.ErrInput):
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(2)
 	default:
@@ -67,32 +67,32 @@ func parse(flags *flag.FlagSet, binary, prefix, doc *string, own string, args []
 
 func compareFailovers(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("failover", flag.ExitOnError)
-	c := bench.Config{Results: os.Stdout, Progress: os.Stderr}
-	scenario := flags.String("scenario", "", "only these `SCENARIOS`, separated by commas: "+strings.Join(bench.Scenarios(), ", "))
+	c := failover.Config{Results: os.Stdout, Progress: os.Stderr}
+	scenario := flags.String("scenario", "", "only these `SCENARIOS`, separated by commas: "+strings.Join(failover.Scenarios(), ", "))
 	flags.IntVar(&c.Runs, "runs", 0, "how often each, as `NUMBER`; 0: switchovers ten times, everything else three times")
 	flags.DurationVar(&c.Every, "every", 20*time.Millisecond, "`TIME` between two connects of a prober")
 	parse(flags, &c.Binary, &c.Prefix, &c.Doc, "127.0.5", args)
 	c.Scenarios = words(*scenario)
-	return bench.Failover(ctx, c)
+	return failover.Failover(ctx, c)
 }
 
 func measureSpeed(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("speed", flag.ExitOnError)
-	c := speed.Config{Results: os.Stdout, Progress: io.Writer(os.Stderr)}
-	section := flags.String("section", "", "only these `SECTIONS`, separated by commas: "+strings.Join(speed.Sections(), ", "))
+	c := throughput.Config{Results: os.Stdout, Progress: io.Writer(os.Stderr)}
+	section := flags.String("section", "", "only these `SECTIONS`, separated by commas: "+strings.Join(throughput.Sections(), ", "))
 	clients := flags.String("clients", "", "pgbench's clients, as `NUMBERS` separated by commas, instead of those of the document")
-	seconds := flags.Int("seconds", speed.Seconds, "how long a run takes, as `NUMBER` of seconds")
-	flags.IntVar(&c.Rounds, "rounds", speed.Rounds, "how often everything is measured, as `NUMBER`")
+	seconds := flags.Int("seconds", throughput.Seconds, "how long a run takes, as `NUMBER` of seconds")
+	flags.IntVar(&c.Rounds, "rounds", throughput.Rounds, "how often everything is measured, as `NUMBER`")
 	parse(flags, &c.Binary, &c.Prefix, &c.Doc, "127.0.6", args)
 	c.Sections, c.Run = words(*section), time.Duration(*seconds)*time.Second
 	var err error
-	if c.Clients, err = speed.ParseClients(words(*clients)); err != nil {
+	if c.Clients, err = throughput.ParseClients(words(*clients)); err != nil {
 		return err
 	}
 	if c.Self, err = os.Executable(); err != nil {
 		return err
 	}
-	return speed.Run(ctx, c)
+	return throughput.Run(ctx, c)
 }
 
 func words(list string) []string {

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/soak"
+	"github.com/pgporter/pgporter/lab/soak"
 )
 
 // limit bounds the whole.

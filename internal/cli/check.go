@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgporter/pgporter/internal/plan"
+	"github.com/pgporter/pgporter/internal/config/plan"
 )
 
 func newCheckCommand() *cobra.Command {

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/pgporter/pgporter/internal/diag"
+	"github.com/pgporter/pgporter/internal/config/diag"
 )
 
 // Version is set by the linker (-X).

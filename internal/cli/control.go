@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgporter/pgporter/internal/control"
+	"github.com/pgporter/pgporter/internal/admin/control"
 	"github.com/pgporter/pgporter/internal/daemon"
 )
 

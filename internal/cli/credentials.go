@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgporter/pgporter/internal/control"
+	"github.com/pgporter/pgporter/internal/admin/control"
 )
 
 func newCredentialsCommand() *cobra.Command {

@@ -19,9 +19,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgporter/pgporter/internal/connstr"
-	"github.com/pgporter/pgporter/internal/doctor"
-	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/access/connstr"
+	"github.com/pgporter/pgporter/internal/access/doctor"
+	"github.com/pgporter/pgporter/internal/config/model"
 )
 
 // doctorFlags are those of doctor.
@@ -77,12 +77,12 @@ func (f *doctorFlags) run(c *cobra.Command, cluster string) error {
 	if err != nil {
 		return err
 	}
-	ways, err := connstr.Ways(access, f.ways.choice)
+	ways, err := connstr.Endpoints(access, f.ways.choice)
 	if err != nil {
 		return inputError{err}
 	}
 	// Those that spread their clients lead where others do.
-	ways = slices.DeleteFunc(ways, func(w connstr.Way) bool { return w.Spread })
+	ways = slices.DeleteFunc(ways, func(w connstr.Endpoint) bool { return w.Spread })
 	own := f.ways.choice.User != ""
 	if f.passwordFile != "" {
 		password, err := passwordOf(f.passwordFile)
@@ -139,7 +139,7 @@ func nameServer(address string) (*net.Resolver, error) {
 }
 
 // passwordOf reads the first line of a file.
-func passwordOf(path string) (service.Secret, error) {
+func passwordOf(path string) (model.Secret, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("--password-file: %w", err)
@@ -148,14 +148,14 @@ func passwordOf(path string) (service.Secret, error) {
 	if line = strings.TrimSuffix(line, "\r"); line == "" {
 		return "", fmt.Errorf("--password-file %s: its first line is empty", path)
 	}
-	return service.Secret(line), nil
+	return model.Secret(line), nil
 }
 
 // doctorReport is what `pgporter doctor -o json` prints.
 type doctorReport struct {
-	Cluster string      `json:"cluster"`
-	Broken  int         `json:"broken"`
-	Ways    []doctorWay `json:"ways"`
+	Cluster   string      `json:"cluster"`
+	Broken    int         `json:"broken"`
+	Endpoints []doctorWay `json:"ways"`
 }
 
 // doctorWay is one way of a doctorReport. What nobody answered is null or empty.
@@ -181,7 +181,7 @@ type doctorWay struct {
 }
 
 func reportOf(cluster string, results []doctor.Result) doctorReport {
-	report := doctorReport{Cluster: cluster, Ways: []doctorWay{}}
+	report := doctorReport{Cluster: cluster, Endpoints: []doctorWay{}}
 	for _, r := range results {
 		targets := make([]string, len(r.Way.Hosts))
 		for i, host := range r.Way.Hosts {
@@ -196,7 +196,7 @@ func reportOf(cluster string, results []doctor.Result) doctorReport {
 		if w.Broken {
 			report.Broken++
 		}
-		report.Ways = append(report.Ways, w)
+		report.Endpoints = append(report.Endpoints, w)
 	}
 	return report
 }
@@ -229,7 +229,7 @@ func (w doctorWay) mode() string {
 func (r doctorReport) print(out io.Writer) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "BY\tSERVICE\tWHERE\tUSER\tANSWERED\tMODE\tTLS\tTIME\tRESULT")
-	for _, w := range r.Ways {
+	for _, w := range r.Endpoints {
 		took := time.Duration(w.Seconds * float64(time.Second))
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", w.By, w.Service, w.place(), w.User, orNone(w.Answered), w.mode(), orNone(w.TLS), took.Round(time.Millisecond), w.Result)
 	}
@@ -237,16 +237,16 @@ func (r doctorReport) print(out io.Writer) error {
 		return err
 	}
 	if r.Broken == 0 {
-		_, err := fmt.Fprintf(out, "\nAll %d ways to %s are well.\n", len(r.Ways), r.Cluster)
+		_, err := fmt.Fprintf(out, "\nAll %d ways to %s are well.\n", len(r.Endpoints), r.Cluster)
 		return err
 	}
-	fmt.Fprintf(out, "\nBroken: %d of %d ways to %s.\n", r.Broken, len(r.Ways), r.Cluster)
-	for i, w := range r.Ways {
-		if !w.Broken || r.told(i) {
+	fmt.Fprintf(out, "\nBroken: %d of %d ways to %s.\n", r.Broken, len(r.Endpoints), r.Cluster)
+	for i, w := range r.Endpoints {
+		if !w.Broken || r.repeats(i) {
 			continue
 		}
 		fmt.Fprintf(out, "\n%s: %s\n", w.Result, w.What)
-		for _, other := range r.Ways {
+		for _, other := range r.Endpoints {
 			if other.Broken && other.What == w.What && other.Advice == w.Advice {
 				fmt.Fprintf(out, "  %s %s at %s\n", other.By, other.Service, other.place())
 			}
@@ -259,9 +259,9 @@ func (r doctorReport) print(out io.Writer) error {
 }
 
 // told tells whether a way before this one has the same trouble.
-func (r doctorReport) told(i int) bool {
-	for _, before := range r.Ways[:i] {
-		if before.Broken && before.What == r.Ways[i].What && before.Advice == r.Ways[i].Advice {
+func (r doctorReport) repeats(i int) bool {
+	for _, before := range r.Endpoints[:i] {
+		if before.Broken && before.What == r.Endpoints[i].What && before.Advice == r.Endpoints[i].Advice {
 			return true
 		}
 	}

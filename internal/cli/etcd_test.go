@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pgporter/pgporter/internal/api"
+	"github.com/pgporter/pgporter/internal/admin/api"
 )
 
 func TestStatusTellsThatEtcdIsLost(t *testing.T) {

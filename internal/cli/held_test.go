@@ -5,12 +5,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pgporter/pgporter/internal/api"
+	"github.com/pgporter/pgporter/internal/admin/api"
 )
 
 func TestStatusTellsWhoWaits(t *testing.T) {
 	status := &api.Status{Clusters: []api.Cluster{{Services: []api.Service{
-		{FullName: "pg-test-primary", Held: 12}, {FullName: "pg-test-replica"},
+		{FullName: "pg-test-primary", Queued: 12}, {FullName: "pg-test-replica"},
 	}}}}
 	var out bytes.Buffer
 	if err := printStatus(&out, status, "table", false); err != nil {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/pgporter/pgporter/internal/load"
+	"github.com/pgporter/pgporter/lab/load"
 )
 
 // meter makes of what a prober sees a line that tells how it is now, and events that tell what has happened. Time is an

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/load"
+	"github.com/pgporter/pgporter/lab/load"
 )
 
 // TestMeter plays what a prober saw and compares what is told, step by step.

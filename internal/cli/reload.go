@@ -22,13 +22,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/control"
-	"github.com/pgporter/pgporter/internal/diag"
-	"github.com/pgporter/pgporter/internal/intake"
-	"github.com/pgporter/pgporter/internal/inventory"
-	"github.com/pgporter/pgporter/internal/plan"
-	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/admin/control"
+	"github.com/pgporter/pgporter/internal/config/diag"
+	"github.com/pgporter/pgporter/internal/config/intake"
+	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/config/plan"
 )
 
 // reloadFlags are what `pgporter reload` may be told.
@@ -265,7 +265,7 @@ func (r *rollout) ask(ctx context.Context, nodes []*reloaded, done func(*reloade
 }
 
 // planners make a node's plan for an engine.
-var planners = map[string]func(*inventory.Inventory, string) (service.Plan, diag.Problems){
+var planners = map[string]func(*inventory.Inventory, string) (model.Plan, diag.Problems){
 	api.EngineNative:  plan.ForNode,
 	api.EngineHAProxy: plan.ForHAProxy,
 }

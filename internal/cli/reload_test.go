@@ -23,9 +23,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/control"
-	"github.com/pgporter/pgporter/internal/intake"
+	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/admin/control"
+	"github.com/pgporter/pgporter/internal/config/intake"
 )
 
 // nodes are control addresses that pretend to be nodes of a cluster: what is sent to them is kept.
@@ -223,7 +223,7 @@ func TestReloadPlansForTheNodesEngine(t *testing.T) {
 		t.Errorf("status %d\n%s", status, problems)
 	}
 	for _, node := range []string{"127.0.62.71", "127.0.62.72"} {
-		if got := n.orders[node][0].Plan.Generics; len(got) != 1 || got[0].Name != "web" {
+		if got := n.orders[node][0].Plan.TCPServices; len(got) != 1 || got[0].Name != "web" {
 			t.Errorf("%s got %+v", node, got)
 		}
 	}

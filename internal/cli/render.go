@@ -9,11 +9,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgporter/pgporter/internal/diag"
-	"github.com/pgporter/pgporter/internal/inventory"
-	"github.com/pgporter/pgporter/internal/outdir"
+	"github.com/pgporter/pgporter/internal/config/diag"
+	"github.com/pgporter/pgporter/internal/config/inventory"
 	"github.com/pgporter/pgporter/internal/render"
-	"github.com/pgporter/pgporter/internal/stamp"
+	"github.com/pgporter/pgporter/internal/render/fileset"
+	"github.com/pgporter/pgporter/internal/render/stamp"
 )
 
 // rendering is what `pgporter render` was asked for.
@@ -100,31 +100,31 @@ func (r *rendering) run(stdin io.Reader, stdout, stderr io.Writer) error {
 	for _, p := range problems {
 		fmt.Fprintln(stderr, p)
 	}
-	var sound []outdir.File
+	var sound []fileset.File
 	var left int
 	for _, f := range files {
 		if broken && f.Whole {
 			left++
 			continue
 		}
-		sound = append(sound, outdir.File{Path: f.Path, Text: f.Text, Private: f.Private})
+		sound = append(sound, fileset.File{Path: f.Path, Text: f.Text, Private: f.Private})
 	}
 	// A service that can't be rendered for a mistake in it still has its file from before.
 	removable := r.wanted.Covers
 	if broken {
 		removable = func(string, stamp.Stamp) bool { return false }
 	}
-	changes, err := outdir.Compare(r.out, sound, removable)
+	changes, err := fileset.Compare(r.out, sound, removable)
 	if err != nil {
 		return fmt.Errorf("comparing with %s: %w", r.out, err)
 	}
 	switch {
 	case r.diff:
-		if err := outdir.Show(stdout, r.out, changes); err != nil {
+		if err := fileset.Show(stdout, r.out, changes); err != nil {
 			return err
 		}
 	default:
-		if err := outdir.Apply(r.out, changes); err != nil {
+		if err := fileset.Apply(r.out, changes); err != nil {
 			return fmt.Errorf("writing to %s: %w", r.out, err)
 		}
 		fmt.Fprintln(stdout, summary(r.out, len(sound), changes))
@@ -142,7 +142,7 @@ func (r *rendering) run(stdin io.Reader, stdout, stderr io.Writer) error {
 }
 
 // summary says what was done.
-func summary(dir string, files int, changes []outdir.Change) string {
+func summary(dir string, files int, changes []fileset.Change) string {
 	var added, changed, removed int
 	for _, c := range changes {
 		switch {

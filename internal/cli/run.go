@@ -21,9 +21,9 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/grpclog"
 
-	"github.com/pgporter/pgporter/internal/api"
+	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/daemon"
-	"github.com/pgporter/pgporter/internal/logqueue"
+	"github.com/pgporter/pgporter/internal/daemon/logqueue"
 )
 
 // runFlags are what `pgporter run` may be told.

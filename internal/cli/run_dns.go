@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgporter/pgporter/internal/access/dns"
 	"github.com/pgporter/pgporter/internal/daemon"
-	"github.com/pgporter/pgporter/internal/dnsd"
 )
 
 // dnsPort is where resolvers ask unless they are told another (RFC 1035, section 4.2).
@@ -27,7 +27,7 @@ type dnsFlags struct {
 func (f *dnsFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.address, "dns", "", "answer questions for the names of all clusters, at what --bind says unless it is --dns=`ADDRESS[:PORT]` (port "+dnsPort+" unless given)")
 	c.Flags().Lookup("dns").NoOptDefVal = "*"
-	c.Flags().DurationVar(&f.ttl, "dns-ttl", dnsd.DefaultTTL, "how long answers may be kept, as `TIME` in whole seconds")
+	c.Flags().DurationVar(&f.ttl, "dns-ttl", dns.DefaultTTL, "how long answers may be kept, as `TIME` in whole seconds")
 	c.Flags().StringVar(&f.hosts, "dnsmasq-dir", "", "keep a dnsmasq's names up to date in its hostsdir `DIR`, as render writes them, on switchovers too")
 }
 
@@ -53,7 +53,7 @@ func (f *dnsFlags) settle(ctx context.Context, c *cobra.Command, bind netip.Addr
 	case !given("dns") && f.hosts == "":
 		return nil, nil
 	}
-	cfg := dnsd.Config{TTL: f.ttl, HostsDir: f.hosts, Logger: log}
+	cfg := dns.Config{TTL: f.ttl, HostsDir: f.hosts, Logger: log}
 	if given("dns") {
 		var err error
 		if cfg.Address, err = listenAddress("dns", f.address, dnsPort, bind); err != nil {

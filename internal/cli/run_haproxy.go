@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgporter/pgporter/internal/haproxyd"
+	"github.com/pgporter/pgporter/internal/engine/haproxy"
 )
 
 // Engines that --engine names.
@@ -44,7 +44,7 @@ func (h *haproxyFlags) add(c *cobra.Command) {
 }
 
 // config gives what the HAProxy engine needs; nil for the native one. Flags that make no sense together are refused by name.
-func (h haproxyFlags) config(c *cobra.Command, run runFlags) (*haproxyd.Config, error) {
+func (h haproxyFlags) config(c *cobra.Command, run runFlags) (*haproxy.Config, error) {
 	if err := oneOf("engine", h.engine, engineNative, engineHAProxy); err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (h haproxyFlags) config(c *cobra.Command, run runFlags) (*haproxyd.Config, 
 	if err := refuse("is for the native engine: a client that finds no server is refused by HAProxy at once", "hold"); err != nil {
 		return nil, err
 	}
-	config := &haproxyd.Config{System: h.system, Dir: h.dir, Binary: h.binary}
+	config := &haproxy.Config{System: h.system, Dir: h.dir, Binary: h.binary}
 	if !h.system {
 		if err := refuse("is for the system's HAProxy: it goes with --haproxy-system", "haproxy-socket", "haproxy-master-socket", "haproxy-reload"); err != nil {
 			return nil, err

@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgporter/pgporter/internal/sandbox"
+	"github.com/pgporter/pgporter/lab/sandbox"
 )
 
 func newSandboxCommand() *cobra.Command {

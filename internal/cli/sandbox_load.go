@@ -17,9 +17,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
-	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/load"
-	"github.com/pgporter/pgporter/internal/sandbox"
+	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/lab/load"
+	"github.com/pgporter/pgporter/lab/sandbox"
 )
 
 func sandboxLoad(dir *string) *cobra.Command {

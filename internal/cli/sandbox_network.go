@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgporter/pgporter/internal/sandbox"
+	"github.com/pgporter/pgporter/lab/sandbox"
 )
 
 // way is where a command is started and where it is led.

@@ -12,11 +12,11 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v4"
 
-	"github.com/pgporter/pgporter/internal/diag"
-	"github.com/pgporter/pgporter/internal/plan"
-	"github.com/pgporter/pgporter/internal/resolve"
-	"github.com/pgporter/pgporter/internal/section"
-	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/config/diag"
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/config/plan"
+	"github.com/pgporter/pgporter/internal/config/resolve"
+	"github.com/pgporter/pgporter/internal/config/tcpservice"
 )
 
 // declared is what `pgporter services` prints: a Plan whose services name the servers that the declared roles give.
@@ -24,13 +24,13 @@ type declared struct {
 	Node     string            `json:"node,omitempty"`
 	Clusters []declaredCluster `json:"clusters"`
 	// Generics are a node's services that belong to no cluster.
-	Generics []service.Generic `json:"generic_services,omitempty"`
+	Generics []model.TCPService `json:"generic_services,omitempty"`
 }
 
 type declaredCluster struct {
-	Name     string            `json:"name"`
-	Members  []service.Member  `json:"members"`
-	Services []service.Service `json:"services"`
+	Name     string          `json:"name"`
+	Members  []model.Member  `json:"members"`
+	Services []model.Service `json:"services"`
 }
 
 func newServicesCommand() *cobra.Command {
@@ -82,7 +82,7 @@ func readDeclared(path, node, engine string, stdin io.Reader) (declared, diag.Pr
 	if inv == nil {
 		return declared{}, problems
 	}
-	var p service.Plan
+	var p model.Plan
 	var found diag.Problems
 	switch {
 	case node != "":
@@ -96,7 +96,7 @@ func readDeclared(path, node, engine string, stdin io.Reader) (declared, diag.Pr
 	if problems.Err() != nil {
 		return declared{}, problems
 	}
-	d := declared{Node: p.Node, Clusters: []declaredCluster{}, Generics: p.Generics}
+	d := declared{Node: p.Node, Clusters: []declaredCluster{}, Generics: p.TCPServices}
 	for _, cluster := range p.Clusters {
 		set, err := resolve.Set(cluster, nil)
 		if err != nil {
@@ -128,7 +128,7 @@ func (d declared) print(w io.Writer, format string) error {
 	}
 	for _, g := range d.Generics {
 		// What HAProxy alone can do leaves the words as they would be without it.
-		s, _ := section.Parse(g)
+		s, _ := tcpservice.Parse(g)
 		servers, backups := serversOf(s.Service)
 		port, checked := "-", "-"
 		for i, server := range s.Servers {
@@ -137,7 +137,7 @@ func (d declared) print(w io.Writer, format string) error {
 				break
 			}
 		}
-		if slices.ContainsFunc(s.Checks, func(c *section.Check) bool { return c != nil }) {
+		if slices.ContainsFunc(s.Checks, func(c *tcpservice.Check) bool { return c != nil }) {
 			checked = s.Check
 		}
 		fmt.Fprintf(table, "%s\t%s:%d\t%s\t%s\t%s\t%s\n", g.Name, g.IP, g.Port, checked, port, orDash(servers), orDash(backups))
@@ -146,7 +146,7 @@ func (d declared) print(w io.Writer, format string) error {
 }
 
 // serversOf gives the names of a service's servers, the regular ones and the backups.
-func serversOf(s service.Service) (servers, backups []string) {
+func serversOf(s model.Service) (servers, backups []string) {
 	for _, server := range s.Servers {
 		if server.Backup {
 			backups = append(backups, server.Member)
@@ -158,7 +158,7 @@ func serversOf(s service.Service) (servers, backups []string) {
 }
 
 // destination is the destination's name with the port it means, if all servers agree on one.
-func destination(s service.Service) string {
+func destination(s model.Service) string {
 	port := 0
 	for i, server := range s.Servers {
 		if i > 0 && server.Port != port {
@@ -167,7 +167,7 @@ func destination(s service.Service) string {
 		port = server.Port
 	}
 	switch {
-	case s.Dest.Kind == service.ToPort:
+	case s.Dest.Kind == model.ToPort:
 		return fmt.Sprintf("port %d", s.Dest.Port)
 	case port == 0:
 		return string(s.Dest.Kind)

@@ -18,7 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgporter/pgporter/internal/api"
+	"github.com/pgporter/pgporter/internal/admin/api"
 )
 
 func newStatusCommand() *cobra.Command {
@@ -146,7 +146,7 @@ func digest(s *api.Status, frame string) string {
 	}
 	var b strings.Builder
 	fmt.Fprintln(&b, s.Started, s.Config.Generation, s.Config.Refused, s.Stalled)
-	for _, c := range withGenerics(s) {
+	for _, c := range withTCPServices(s) {
 		if c.LeaderKey != nil {
 			fmt.Fprintln(&b, c.Name, *c.LeaderKey)
 		}
@@ -164,8 +164,8 @@ func digest(s *api.Status, frame string) string {
 }
 
 // withGenerics gives the clusters and, as one without a name, the services that belong to none.
-func withGenerics(s *api.Status) []api.Cluster {
-	return append(slices.Clone(s.Clusters), api.Cluster{Services: s.Generic})
+func withTCPServices(s *api.Status) []api.Cluster {
+	return append(slices.Clone(s.Clusters), api.Cluster{Services: s.TCPServices})
 }
 
 func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
@@ -221,7 +221,7 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 	table := tabwriter.NewWriter(&plain, 0, 0, 2, ' ', 0)
 	var painted []colourCode
 	fmt.Fprintln(table, "\nSERVICE\tLISTEN\tSERVER\tROLE\tSTATE\tSESSIONS\tFOR\tWHY")
-	for _, c := range withGenerics(s) {
+	for _, c := range withTCPServices(s) {
 		for _, v := range c.Services {
 			name, listen := v.FullName, v.Listen
 			if len(v.Servers) == 0 {
@@ -264,8 +264,8 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 	}
 	for _, c := range s.Clusters {
 		for _, v := range c.Services {
-			if v.Held > 0 {
-				fmt.Fprintf(w, "%s\n", paint(fmt.Sprintf("%s: %d waiting for a server", v.FullName, v.Held), red))
+			if v.Queued > 0 {
+				fmt.Fprintf(w, "%s\n", paint(fmt.Sprintf("%s: %d waiting for a server", v.FullName, v.Queued), red))
 			}
 		}
 	}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgporter/pgporter/internal/api"
+	"github.com/pgporter/pgporter/internal/admin/api"
 )
 
 func newUpgradeCommand() *cobra.Command {

@@ -8,9 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgporter/pgporter/internal/connstr"
-	"github.com/pgporter/pgporter/internal/plan"
-	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/access/connstr"
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/config/plan"
 )
 
 // urlFlags are those of url.
@@ -41,9 +41,9 @@ func (f *wayFlags) add(c *cobra.Command) {
 }
 
 // read gives what the inventory says of a cluster.
-func (f *wayFlags) read(c *cobra.Command, cluster string) (service.Access, error) {
+func (f *wayFlags) read(c *cobra.Command, cluster string) (model.Access, error) {
 	if f.inventory == "" {
-		return service.Access{}, inputError{errors.New("--inventory is missing: which file")}
+		return model.Access{}, inputError{errors.New("--inventory is missing: which file")}
 	}
 	if f.by != "" {
 		allowed := make([]string, len(connstr.Kinds))
@@ -51,18 +51,18 @@ func (f *wayFlags) read(c *cobra.Command, cluster string) (service.Access, error
 			allowed[i] = string(k)
 		}
 		if err := oneOf("by", f.by, allowed...); err != nil {
-			return service.Access{}, err
+			return model.Access{}, err
 		}
 	}
 	f.choice.By = connstr.By(f.by)
 	inv, problems := readInventory(f.inventory, c.InOrStdin())
 	if inv == nil {
-		return service.Access{}, problems
+		return model.Access{}, problems
 	}
 	access, found := plan.ForAccess(inv, cluster)
 	problems = append(problems, found...)
 	if err := problems.Err(); err != nil {
-		return service.Access{}, err
+		return model.Access{}, err
 	}
 	for _, p := range problems.Warnings() {
 		fmt.Fprintln(c.ErrOrStderr(), p)
@@ -128,11 +128,11 @@ func (f *urlFlags) run(c *cobra.Command, cluster string) error {
 	if f.ways.by == "" && !f.all {
 		f.ways.choice.By = handiest(access)
 	}
-	ways, err := connstr.Ways(access, f.ways.choice)
+	ways, err := connstr.Endpoints(access, f.ways.choice)
 	if err != nil && f.ways.by == "" && !f.all && f.ways.choice.By != connstr.ByIP {
 		// What is at no name is at an address.
 		f.ways.choice.By = connstr.ByIP
-		ways, err = connstr.Ways(access, f.ways.choice)
+		ways, err = connstr.Endpoints(access, f.ways.choice)
 	}
 	if err != nil {
 		return inputError{err}
@@ -141,7 +141,7 @@ func (f *urlFlags) run(c *cobra.Command, cluster string) error {
 }
 
 // handiest is the kind of way that needs to know least.
-func handiest(a service.Access) connstr.By {
+func handiest(a model.Access) connstr.By {
 	switch {
 	case a.Name != "":
 		return connstr.ByDNS
@@ -151,7 +151,7 @@ func handiest(a service.Access) connstr.By {
 	return connstr.ByIP
 }
 
-func (f *urlFlags) print(w, remarks io.Writer, ways []connstr.Way, driver connstr.Driver) error {
+func (f *urlFlags) print(w, remarks io.Writer, ways []connstr.Endpoint, driver connstr.Driver) error {
 	var text string
 	var without []string
 	var err error

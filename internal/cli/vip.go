@@ -6,8 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgporter/pgporter/internal/vip"
-	"github.com/pgporter/pgporter/internal/vipd"
+	"github.com/pgporter/pgporter/internal/access/vip"
+	"github.com/pgporter/pgporter/internal/access/vip/owner"
 )
 
 // vipFlags say whether virtual addresses are kept, and how they are announced.
@@ -18,11 +18,11 @@ type vipFlags struct {
 
 func (f *vipFlags) add(c *cobra.Command) {
 	c.Flags().BoolVar(&f.keep, "vip", false, "keep the cluster's virtual address while this node's member leads, instead of vip-manager")
-	c.Flags().IntVar(&f.repeat, "vip-announce", vip.DefaultRepeat, "how often, `N` times, the address is announced when it came here, and again 5 s later")
+	c.Flags().IntVar(&f.repeat, "vip-announce", owner.DefaultRepeat, "how often, `N` times, the address is announced when it came here, and again 5 s later")
 }
 
 // config is what the daemon is told; nil without --vip.
-func (f *vipFlags) config(c *cobra.Command, discovered bool) (*vipd.Config, error) {
+func (f *vipFlags) config(c *cobra.Command, discovered bool) (*vip.Config, error) {
 	switch {
 	case !f.keep && c.Flags().Changed("vip-announce"):
 		return nil, inputError{errors.New("--vip-announce goes with --vip")}
@@ -33,5 +33,5 @@ func (f *vipFlags) config(c *cobra.Command, discovered bool) (*vipd.Config, erro
 	case f.repeat < 1 || f.repeat > 100:
 		return nil, inputError{fmt.Errorf("--vip-announce %d: 1 to 100", f.repeat)}
 	}
-	return &vipd.Config{Repeat: f.repeat}, nil
+	return &vip.Config{Repeat: f.repeat}, nil
 }

@@ -3,7 +3,7 @@ package cli
 import (
 	"testing"
 
-	"github.com/pgporter/pgporter/internal/api"
+	"github.com/pgporter/pgporter/internal/admin/api"
 )
 
 func TestVirtualState(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/proxy"
-	"github.com/pgporter/pgporter/internal/web"
+	"github.com/pgporter/pgporter/internal/admin/web"
+	"github.com/pgporter/pgporter/internal/engine/proxy"
 )
 
 // listenAdmin opens the admin address, unless it is inherited; if somebody has it, the error says who.

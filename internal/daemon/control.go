@@ -7,11 +7,11 @@ import (
 	"net"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/control"
-	"github.com/pgporter/pgporter/internal/diff"
-	"github.com/pgporter/pgporter/internal/intake"
-	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/admin/control"
+	"github.com/pgporter/pgporter/internal/admin/diff"
+	"github.com/pgporter/pgporter/internal/config/intake"
+	"github.com/pgporter/pgporter/internal/config/model"
 )
 
 // Control is an address at which orders are taken from those who have the token.
@@ -138,11 +138,11 @@ func (d *Daemon) compare(o intake.Order) (api.Changes, error) {
 }
 
 // liveRoles gives what the members of running clusters are now, by cluster and member.
-func liveRoles(running map[string]*runningCluster) map[string]map[string]service.Role {
-	live := make(map[string]map[string]service.Role, len(running))
+func liveRoles(running map[string]*runningCluster) map[string]map[string]model.Role {
+	live := make(map[string]map[string]model.Role, len(running))
 	for name, r := range running {
 		members := r.loop.Board().View().Members
-		live[name] = make(map[string]service.Role, len(members))
+		live[name] = make(map[string]model.Role, len(members))
 		for _, m := range members {
 			live[name][m.Name] = m.Live
 		}

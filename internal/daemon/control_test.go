@@ -13,11 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/control"
-	"github.com/pgporter/pgporter/internal/intake"
-	"github.com/pgporter/pgporter/internal/inventory"
-	"github.com/pgporter/pgporter/internal/plan"
+	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/admin/control"
+	"github.com/pgporter/pgporter/internal/config/intake"
+	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/plan"
 )
 
 // controlled is a daemon that takes orders, and a client for it.

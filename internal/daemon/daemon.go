@@ -18,14 +18,14 @@ import (
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/cluster"
-	"github.com/pgporter/pgporter/internal/haproxyd"
-	"github.com/pgporter/pgporter/internal/proxy"
-	"github.com/pgporter/pgporter/internal/service"
-	"github.com/pgporter/pgporter/internal/state"
-	"github.com/pgporter/pgporter/internal/upstream"
-	"github.com/pgporter/pgporter/internal/vipd"
+	"github.com/pgporter/pgporter/internal/access/vip"
+	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/engine/haproxy"
+	"github.com/pgporter/pgporter/internal/engine/proxy"
+	"github.com/pgporter/pgporter/internal/monitor/cluster"
+	"github.com/pgporter/pgporter/internal/monitor/tcpcheck"
+	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
 // Config is what a daemon needs to know.
@@ -34,7 +34,7 @@ type Config struct {
 	// Source gives the configuration.
 	Source Source
 	// HAProxy has a HAProxy carry the services; nil is the native engine. Its Bind, StopTimeout and Logger are ours.
-	HAProxy *haproxyd.Config
+	HAProxy *haproxy.Config
 	// Bind is the address that "*" means for services; empty is every address of this machine.
 	Bind string
 	// Admin is where status is told, host:port.
@@ -55,7 +55,7 @@ type Config struct {
 	// Parts follow the configuration beside the engine.
 	Parts []Part
 	// VIP has this node keep its cluster's virtual address; nil leaves that to others. Its Logger is ours.
-	VIP *vipd.Config
+	VIP *vip.Config
 	// LeaderKeys says how the clusters' leader keys in etcd are watched; nil leaves etcd out.
 	LeaderKeys *LeaderKeys
 	Logger     *slog.Logger
@@ -78,11 +78,11 @@ type Source interface {
 
 // Loaded is a configuration that may be used.
 type Loaded struct {
-	Plan service.Plan
+	Plan model.Plan
 	// Base is what a HAProxy stands on; nil where none is run, or it isn't known to change.
-	Base *service.Base
+	Base *model.Base
 	// Etcd says how the leader keys of clusters are read, by their names. It stands beside the Plan since it holds passwords.
-	Etcd map[string]service.Etcd
+	Etcd map[string]model.Etcd
 	// Warnings are for the log, Assumed for the log and the status: what was decided where nothing was said.
 	Warnings []string
 	Assumed  []string
@@ -100,16 +100,16 @@ type Daemon struct {
 	log    *slog.Logger
 	engine Engine
 	// vips keeps the virtual addresses; nil if it isn't to.
-	vips    *vipd.Keeper
+	vips    *vip.Keeper
 	started time.Time
 	// upstream watches the servers of generic services; nil where HAProxy does.
-	upstream *upstream.Watcher
+	tcpcheck *tcpcheck.Watcher
 
 	// liveness is what is known of whether all loops go round.
 	liveness *liveness
 
 	// admin and door are where status is told and orders are taken; door may be nil.
-	admin, door net.Listener
+	admin, control net.Listener
 
 	// taking serialises configuration changes. It guards closed, after which no order from elsewhere is taken.
 	taking sync.Mutex
@@ -121,7 +121,7 @@ type Daemon struct {
 	running  map[string]*runningCluster
 	order    []string
 	node     string
-	plan     service.Plan
+	plan     model.Plan
 	sent     *Sent
 	loaded   time.Time
 	assumed  []string
@@ -130,7 +130,7 @@ type Daemon struct {
 	// upgraded is how the last upgrade went; nil if there was none.
 	upgraded *api.Upgrade
 	// etcd is what the running configuration says of it, by clusters.
-	etcd map[string]service.Etcd
+	etcd map[string]model.Etcd
 	// loops joins the cluster loops, which live and end with their clusters.
 	loops   sync.WaitGroup
 	loopCtx context.Context
@@ -139,7 +139,7 @@ type Daemon struct {
 // runningCluster is a cluster's loop with its end.
 type runningCluster struct {
 	loop *cluster.Loop
-	plan service.Cluster
+	plan model.Cluster
 	stop context.CancelFunc
 }
 
@@ -152,13 +152,13 @@ func Run(ctx context.Context, cfg Config) error {
 		if err != nil {
 			return err
 		}
-		d.upstream = upstream.New(cfg.Logger)
+		d.tcpcheck = tcpcheck.New(cfg.Logger)
 		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck,
 			Inherited: sockets})}
 	} else {
 		h := *cfg.HAProxy
 		h.Bind, h.StopTimeout, h.Logger = cfg.Bind, cfg.StopTimeout, cfg.Logger
-		engine, err := haproxyd.New(h)
+		engine, err := haproxy.New(h)
 		if err != nil {
 			return err
 		}
@@ -173,8 +173,8 @@ func Run(ctx context.Context, cfg Config) error {
 	d.loopCtx = loopCtx
 	defer d.loops.Wait()
 	defer stopLoops()
-	if d.upstream != nil {
-		d.loops.Go(func() { d.upstream.Run(loopCtx) })
+	if d.tcpcheck != nil {
+		d.loops.Go(func() { d.tcpcheck.Run(loopCtx) })
 	}
 
 	loaded, err := cfg.Source.Load(ctx)
@@ -184,14 +184,14 @@ func Run(ctx context.Context, cfg Config) error {
 	if d.admin, err = listenAdmin(ctx, cfg.Admin, cfg.Inherited); err != nil {
 		return err
 	}
-	if d.door, err = d.listenForControl(ctx); err != nil {
+	if d.control, err = d.listenForControl(ctx); err != nil {
 		d.admin.Close()
 		return err
 	}
 	if err := d.begin(ctx, loaded); err != nil {
 		d.admin.Close()
-		if d.door != nil {
-			d.door.Close()
+		if d.control != nil {
+			d.control.Close()
 		}
 		return err
 	}
@@ -206,7 +206,7 @@ func Run(ctx context.Context, cfg Config) error {
 		group.Go(func() error { return p.Run(ctx) })
 	}
 	group.Go(func() error { return d.serveAdmin(ctx, d.admin) })
-	group.Go(func() error { return d.serveControl(ctx, d.door) })
+	group.Go(func() error { return d.serveControl(ctx, d.control) })
 	group.Go(func() error { return cfg.Source.Follow(ctx, func(l Loaded, err error) { d.change(ctx, l, err) }) })
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
 	group.Go(func() error { return d.upgradeOnSignal(ctx) })
@@ -239,13 +239,13 @@ const firstChecks = 2 * time.Second
 
 // awaitFirstChecks waits until the Boards say that every member has been asked once for every service. Without it, whoever comes
 // in the first milliseconds would be told that nobody has been checked yet.
-func awaitFirstChecks(ctx context.Context, boards []*state.Board) {
+func awaitFirstChecks(ctx context.Context, boards []*view.Board) {
 	ctx, cancel := context.WithTimeout(ctx, firstChecks)
 	defer cancel()
 	for _, board := range boards {
 		for {
-			view, replaced := board.Watch()
-			if checked(view) {
+			v, replaced := board.Watch()
+			if checked(v) {
 				break
 			}
 			select {
@@ -258,14 +258,14 @@ func awaitFirstChecks(ctx context.Context, boards []*state.Board) {
 }
 
 // checked says that every member was asked for every service that it may carry.
-func checked(v *state.View) bool {
+func checked(v *view.View) bool {
 	for _, m := range v.Members {
-		if m.Answer == state.NotChecked {
+		if m.Answer == view.NotChecked {
 			return false
 		}
 	}
-	return !slices.ContainsFunc(v.Services, func(s state.Service) bool {
-		return slices.ContainsFunc(s.Health, func(h state.Health) bool { return h.Reason == state.NotChecked })
+	return !slices.ContainsFunc(v.Services, func(s view.Service) bool {
+		return slices.ContainsFunc(s.Health, func(h view.Health) bool { return h.Reason == view.NotChecked })
 	})
 }
 

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/api"
+	"github.com/pgporter/pgporter/internal/admin/api"
 )
 
 // address is a loopback address of this test process's own, so that two runs on one machine don't meet.

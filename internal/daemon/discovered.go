@@ -5,9 +5,9 @@ import (
 	"log/slog"
 	"strings"
 
-	"github.com/pgporter/pgporter/internal/discover"
-	"github.com/pgporter/pgporter/internal/plan"
-	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/config/plan"
+	"github.com/pgporter/pgporter/internal/monitor/discover"
 )
 
 // Discovered is a Source without an inventory: members come from Patroni, the services are the four default ones.
@@ -49,12 +49,12 @@ func (d *Discovered) withDefaultServices(found discover.Finding) Loaded {
 	for i, one := range c.Definitions {
 		c.Definitions[i].FullName = c.Name + "-" + one.Name
 		if one.Dest.Kind == "" {
-			c.Definitions[i].Dest = service.Dest{Kind: service.ToPgBouncer}
+			c.Definitions[i].Dest = model.Dest{Kind: model.ToPgBouncer}
 		}
 	}
-	p := service.Plan{Clusters: []service.Cluster{c}}
+	p := model.Plan{Clusters: []model.Cluster{c}}
 	if d.Names {
-		p.Names = []service.Naming{{Cluster: c.Name, Target: service.TargetPrimary}}
+		p.Names = []model.Naming{{Cluster: c.Name, Target: model.TargetPrimary}}
 	}
 	return Loaded{Plan: p, Assumed: found.Assumed}
 }

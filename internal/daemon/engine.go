@@ -4,11 +4,11 @@ import (
 	"context"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/haproxyd"
-	"github.com/pgporter/pgporter/internal/proxy"
-	"github.com/pgporter/pgporter/internal/section"
-	"github.com/pgporter/pgporter/internal/service"
-	"github.com/pgporter/pgporter/internal/state"
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/config/tcpservice"
+	"github.com/pgporter/pgporter/internal/engine/haproxy"
+	"github.com/pgporter/pgporter/internal/engine/proxy"
+	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
 // Engine carries the services of the running configuration: the native one, or a HAProxy.
@@ -37,13 +37,13 @@ type Offer struct {
 	Node     string
 	Clusters []OfferedCluster
 	// Names and Elsewhere are as in service.Plan.
-	Names     []service.Naming
-	Elsewhere []OfferedCluster
-	Generics  []service.Generic
+	Names       []model.Naming
+	Elsewhere   []OfferedCluster
+	TCPServices []model.TCPService
 	// Watched are the Generics as the native engine carries them, with what knows their health; unset for HAProxy.
-	Watched Watched
+	TCP TCPServices
 	// Base is what a HAProxy of our own stands on; nil for the one that it stands on already.
-	Base *service.Base
+	Base *model.Base
 	// Trial says that it will be aborted: it is only to be found out whether it could be carried.
 	Trial bool
 	// FirstChecks waits until the members of clusters that are new have been asked once, or that takes too long.
@@ -53,16 +53,16 @@ type Offer struct {
 // OfferedCluster is a cluster with its services resolved against the roles that are known now, and its Board. That of a New one
 // shows it already; another's shows what ran before until the Offer is published.
 type OfferedCluster struct {
-	service.Cluster
-	Set   service.Set
-	Board *state.Board
+	model.Cluster
+	Set   model.Set
+	Board *view.Board
 	New   bool
 }
 
 // Watched are generic services and their Board.
-type Watched struct {
-	Services []section.Service
-	Board    *state.Board
+type TCPServices struct {
+	Services []tcpservice.Service
+	Board    *view.Board
 	// Recheck has a server's health looked at out of turn.
 	Recheck func(service, member string)
 }
@@ -73,7 +73,7 @@ type Traffic struct {
 	Address  string
 	Sessions int
 	// Held are clients that wait for a server.
-	Held           int
+	Queued         int
 	Total, Refused uint64
 	Servers        map[string]ServerTraffic
 }
@@ -88,7 +88,7 @@ type ServerTraffic struct {
 
 // expectancy is how long a cluster may be without a primary as a failover goes: the leader key of a primary that died outlives
 // it by up to the TTL, and those who are left need some of another to elect and promote one of them.
-func expectancy(c service.Cluster) time.Duration { return 2 * time.Duration(c.TTL) * time.Second }
+func expectancy(c model.Cluster) time.Duration { return 2 * time.Duration(c.TTL) * time.Second }
 
 // native is our own engine.
 type native struct{ *proxy.Engine }
@@ -106,12 +106,12 @@ func (n native) Prepare(_ context.Context, o Offer) (Change, error) {
 		}
 	}
 	var raws []proxy.RawEndpoint
-	for _, s := range o.Watched.Services {
+	for _, s := range o.TCP.Services {
 		name := s.FullName
 		raws = append(raws, proxy.RawEndpoint{
-			Endpoint: proxy.Endpoint{Definition: s.Definition, Board: o.Watched.Board, Expectancy: lastingInterest},
+			Endpoint: proxy.Endpoint{Definition: s.Definition, Board: o.TCP.Board, Expectancy: lastingInterest},
 			Raw: proxy.Raw{Once: s.Once, Connect: s.Connect, Queue: s.Queue, Idle: s.Idle,
-				Recheck: func(member string) { o.Watched.Recheck(name, member) }},
+				Recheck: func(member string) { o.TCP.Recheck(name, member) }},
 		})
 	}
 	change, err := n.Engine.Prepare(endpoints, raws...)
@@ -125,7 +125,7 @@ func (n native) Prepare(_ context.Context, o Offer) (Change, error) {
 func (n native) Traffic(context.Context) map[string]Traffic {
 	all := map[string]Traffic{}
 	for _, s := range n.Status().Services {
-		t := Traffic{Address: s.Address, Sessions: s.Sessions, Held: s.Held, Total: s.TotalSessions, Refused: s.Refused, Servers: map[string]ServerTraffic{}}
+		t := Traffic{Address: s.Address, Sessions: s.Sessions, Queued: s.Held, Total: s.TotalSessions, Refused: s.Refused, Servers: map[string]ServerTraffic{}}
 		for _, server := range s.Servers {
 			t.Servers[server.Member] = ServerTraffic{Sessions: server.Sessions, Total: server.TotalSessions}
 		}
@@ -144,13 +144,13 @@ func (n native) Beats() map[string]beat {
 }
 
 // balancer is a HAProxy.
-type balancer struct{ *haproxyd.Engine }
+type balancer struct{ *haproxy.Engine }
 
 // Prepare renders HAProxy's files, has it check them and, unless it is a trial, load them.
 func (b balancer) Prepare(ctx context.Context, o Offer) (Change, error) {
-	offer := haproxyd.Offer{Base: o.Base, Generics: o.Generics}
+	offer := haproxy.Offer{Base: o.Base, TCPServices: o.TCPServices}
 	for _, c := range o.Clusters {
-		offer.Clusters = append(offer.Clusters, haproxyd.Cluster{Declared: c.Cluster, Set: c.Set, Board: c.Board, New: c.New})
+		offer.Clusters = append(offer.Clusters, haproxy.Cluster{Declared: c.Cluster, Set: c.Set, Board: c.Board, New: c.New})
 	}
 	change, err := b.Engine.Prepare(ctx, offer)
 	if err != nil {
@@ -167,7 +167,7 @@ func (b balancer) Prepare(ctx context.Context, o Offer) (Change, error) {
 
 // Beats are those of the one loop that follows the Boards.
 func (b balancer) Beats() map[string]beat {
-	return map[string]beat{"the loop that follows HAProxy": {b.Engine.Beats(), haproxyd.LongestRound}}
+	return map[string]beat{"the loop that follows HAProxy": {b.Engine.Beats(), haproxy.LongestRound}}
 }
 
 // Traffic is what HAProxy counts.

@@ -3,7 +3,7 @@ package daemon
 import (
 	"fmt"
 
-	"github.com/pgporter/pgporter/internal/proxy"
+	"github.com/pgporter/pgporter/internal/engine/proxy"
 )
 
 // shortfall says in words that there may be more clients than descriptors for them, if so: berths are the clients that there
@@ -15,7 +15,7 @@ func shortfall(o Offer, berths int) string {
 			clients += definition.MaxConn
 		}
 	}
-	for _, s := range o.Watched.Services {
+	for _, s := range o.TCP.Services {
 		clients += s.MaxConn
 	}
 	if clients <= berths {
@@ -27,7 +27,7 @@ func shortfall(o Offer, berths int) string {
 
 // tellShortfall logs it, once for as long as it stays the same. d.taking is held.
 func (d *Daemon) tellShortfall(o Offer) {
-	if d.upstream == nil {
+	if d.tcpcheck == nil {
 		return // HAProxy has limits of its own
 	}
 	if text := shortfall(o, proxy.Berths()); text != d.short {

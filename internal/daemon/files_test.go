@@ -6,10 +6,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pgporter/pgporter/internal/proxy"
-	"github.com/pgporter/pgporter/internal/section"
-	"github.com/pgporter/pgporter/internal/service"
-	"github.com/pgporter/pgporter/internal/upstream"
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/config/tcpservice"
+	"github.com/pgporter/pgporter/internal/engine/proxy"
+	"github.com/pgporter/pgporter/internal/monitor/tcpcheck"
 )
 
 // offering has services with these limits; the last is a generic one.
@@ -17,9 +17,9 @@ func offering(limits ...int) Offer {
 	var o Offer
 	o.Clusters = []OfferedCluster{{}}
 	for i, limit := range limits {
-		definition := service.Definition{MaxConn: limit}
+		definition := model.Definition{MaxConn: limit}
 		if i == len(limits)-1 {
-			o.Watched.Services = []section.Service{{Service: service.Service{Definition: definition}}}
+			o.TCP.Services = []tcpservice.Service{{Service: model.Service{Definition: definition}}}
 			continue
 		}
 		o.Clusters[0].Definitions = append(o.Clusters[0].Definitions, definition)
@@ -50,7 +50,7 @@ func TestShortfall(t *testing.T) {
 
 func TestShortfallIsToldOnce(t *testing.T) {
 	var log bytes.Buffer
-	d := &Daemon{log: slog.New(slog.NewTextHandler(&log, nil)), upstream: upstream.New(slog.New(slog.DiscardHandler))}
+	d := &Daemon{log: slog.New(slog.NewTextHandler(&log, nil)), tcpcheck: tcpcheck.New(slog.New(slog.DiscardHandler))}
 	much, more := proxy.Berths()+1, proxy.Berths()+2
 	for _, o := range []Offer{offering(1, 1), offering(1, much), offering(1, much), offering(1, more), offering(1, 1), offering(1, more)} {
 		d.tellShortfall(o)
@@ -58,7 +58,7 @@ func TestShortfallIsToldOnce(t *testing.T) {
 	if lines := strings.Count(log.String(), "LimitNOFILE="); lines != 3 {
 		t.Errorf("told %d times, want 3:\n%s", lines, log.String())
 	}
-	d.upstream = nil
+	d.tcpcheck = nil
 	log.Reset()
 	d.short = ""
 	d.tellShortfall(offering(1, more))

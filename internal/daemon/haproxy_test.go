@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/haproxyd"
+	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/engine/haproxy"
 )
 
 // TestHAProxyAsTheEngine is the wiring with a real HAProxy: start, status, reload, refusal, stop.
@@ -40,7 +40,7 @@ func TestHAProxyAsTheEngine(t *testing.T) {
 	go func() {
 		r.ended <- Run(ctx, Config{
 			Version: "test", Source: &InventoryFile{Path: r.path, Node: f.host, HAProxy: true, Logger: logger}, Bind: bind, Admin: r.admin,
-			HAProxy: &haproxyd.Config{Dir: dir, Node: f.host}, StopTimeout: 5 * time.Second, Reload: r.reload, Logger: logger, Ready: func() { close(ready) },
+			HAProxy: &haproxy.Config{Dir: dir, Node: f.host}, StopTimeout: 5 * time.Second, Reload: r.reload, Logger: logger, Ready: func() { close(ready) },
 		})
 	}()
 	select {
@@ -62,7 +62,7 @@ func TestHAProxyAsTheEngine(t *testing.T) {
 		return svc.Up && svc.Sessions == 1 && svc.Total == 1 && svc.Listen == bind+":5433" && svc.Servers[0].Sessions == 1
 	})
 	r.until("told of the generic service, which HAProxy has checked", func(s *api.Status) bool {
-		return len(s.Generic) == 1 && s.Generic[0].Up && s.Generic[0].Servers[0].Serving
+		return len(s.TCPServices) == 1 && s.TCPServices[0].Up && s.TCPServices[0].Servers[0].Serving
 	})
 	echo(t, r.dial("5450"), "generic\n")
 

@@ -10,10 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/handover"
-	"github.com/pgporter/pgporter/internal/intake"
-	"github.com/pgporter/pgporter/internal/proxy"
+	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/config/intake"
+	"github.com/pgporter/pgporter/internal/engine/handover"
+	"github.com/pgporter/pgporter/internal/engine/proxy"
 )
 
 // What a process gets from the one before: sockets by a name that says what they are for and the address as it was asked for,
@@ -31,7 +31,7 @@ const (
 )
 
 // legacy is what else a process says of itself to the next.
-type legacy struct {
+type handoverState struct {
 	PID        int    `json:"pid"`
 	Version    string `json:"version"`
 	Generation int    `json:"generation"`
@@ -43,7 +43,7 @@ type legacy struct {
 type Inherited struct {
 	conn    *handover.Conn
 	sockets map[string]int
-	legacy  legacy
+	state   handoverState
 	// Inventory is the one that came on that process's standard input.
 	Inventory []byte
 	order     []byte
@@ -109,7 +109,7 @@ func (i *Inherited) take(item *handover.Item) error {
 	case orderItem:
 		return appendPart(&i.order, item.Body)
 	case beginItem:
-		return json.Unmarshal(item.Body, &i.legacy)
+		return json.Unmarshal(item.Body, &i.state)
 	}
 	return nil
 }
@@ -216,7 +216,7 @@ func (i *Inherited) loaded(l Loaded) (Loaded, error) {
 	if err != nil {
 		return Loaded{}, fmt.Errorf("the configuration that the process before was sent: %w", err)
 	}
-	sent := i.legacy.Sent
+	sent := i.state.Sent
 	return Loaded{Plan: order.Plan, Base: l.Base, Sent: &sent}, nil
 }
 
@@ -232,7 +232,7 @@ func (d *Daemon) begin(ctx context.Context, loaded Loaded) error {
 	}
 	// A plan that was sent says nothing of etcd.
 	d.etcd = loaded.Etcd
-	d.accepted = before.legacy.Generation
+	d.accepted = before.state.Generation
 	loaded, err := before.loaded(loaded)
 	if err == nil {
 		err = d.take(ctx, loaded)
@@ -280,14 +280,14 @@ func (d *Daemon) takeOver(ctx context.Context, i *Inherited, engine native) erro
 	// From here on there is no way back: what can't be taken is lost, and everything else goes on.
 	sessions, clients, err := engine.TakeOver(items, known)
 	d.mu.Lock()
-	d.upgraded = &api.Upgrade{At: time.Now(), PID: i.legacy.PID, Version: i.legacy.Version, Sessions: sessions, Clients: clients}
+	d.upgraded = &api.Upgrade{At: time.Now(), PID: i.state.PID, Version: i.state.Version, Sessions: sessions, Clients: clients}
 	d.mu.Unlock()
 	i.close()
 	_ = i.conn.Close()
 	if err != nil {
 		d.log.Error("not everything could be taken over", "problems", err.Error())
 	}
-	d.log.Info("took over", "from_pid", i.legacy.PID, "from_version", i.legacy.Version, "sessions", sessions, "clients", clients)
+	d.log.Info("took over", "from_pid", i.state.PID, "from_version", i.state.Version, "sessions", sessions, "clients", clients)
 	return nil
 }
 

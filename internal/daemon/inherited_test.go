@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/handover"
+	"github.com/pgporter/pgporter/internal/engine/handover"
 )
 
 // holder makes an item with a descriptor of the end of a pipe, and gives the other end, which tells when the last is closed.

@@ -12,11 +12,11 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
-	"github.com/pgporter/pgporter/internal/diag"
-	"github.com/pgporter/pgporter/internal/inventory"
-	"github.com/pgporter/pgporter/internal/plan"
-	"github.com/pgporter/pgporter/internal/resolve"
-	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/config/diag"
+	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/config/plan"
+	"github.com/pgporter/pgporter/internal/config/resolve"
 )
 
 // settle is how long a watched file must have been left alone before it is read: editors write in several steps.
@@ -143,8 +143,8 @@ func (f *InventoryFile) Follow(ctx context.Context, changed func(Loaded, error))
 }
 
 // unchanged tells whether a plan is the one that runs.
-func unchanged(before, next service.Plan) bool {
-	return same(before.Clusters, next.Clusters) && same(before.Generics, next.Generics) && same(before.Names, next.Names) && same(before.Elsewhere, next.Elsewhere)
+func unchanged(before, next model.Plan) bool {
+	return same(before.Clusters, next.Clusters) && same(before.TCPServices, next.TCPServices) && same(before.Names, next.Names) && same(before.Elsewhere, next.Elsewhere)
 }
 
 // same tells whether two lists hold the same; none is as good as an empty one.
@@ -153,15 +153,15 @@ func same[T any](a, b []T) bool {
 }
 
 // harmless refuses what nobody should do by saving a file: removing a service, or leaving one without servers.
-func harmless(before, next service.Plan) error {
+func harmless(before, next model.Plan) error {
 	after := serverCounts(next.Clusters)
 	var problems []error
-	for _, g := range before.Generics {
-		i := slices.IndexFunc(next.Generics, func(n service.Generic) bool { return n.Name == g.Name })
+	for _, g := range before.TCPServices {
+		i := slices.IndexFunc(next.TCPServices, func(n model.TCPService) bool { return n.Name == g.Name })
 		switch {
 		case i < 0:
 			problems = append(problems, fmt.Errorf("service %s would be removed", g.Name))
-		case len(next.Generics[i].Servers) == 0 && len(g.Servers) > 0:
+		case len(next.TCPServices[i].Servers) == 0 && len(g.Servers) > 0:
 			problems = append(problems, fmt.Errorf("service %s would be left without servers", g.Name))
 		}
 	}
@@ -182,7 +182,7 @@ func harmless(before, next service.Plan) error {
 }
 
 // serverCounts gives for each service how many servers the declared roles select.
-func serverCounts(clusters []service.Cluster) map[string]int {
+func serverCounts(clusters []model.Cluster) map[string]int {
 	counts := map[string]int{}
 	for _, c := range clusters {
 		set, err := resolve.Set(c, nil)

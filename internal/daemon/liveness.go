@@ -13,8 +13,8 @@ import (
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 
-	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/cluster"
+	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/monitor/cluster"
 )
 
 const (
@@ -131,8 +131,8 @@ func (d *Daemon) beats() map[string]beat {
 		all["the loop of cluster "+name] = beat{r.loop.Beats(), standstill}
 	}
 	d.mu.Unlock()
-	if d.upstream != nil {
-		all["the loop of services that aren't PostgreSQL's"] = beat{d.upstream.Beats(), standstill}
+	if d.tcpcheck != nil {
+		all["the loop of services that aren't PostgreSQL's"] = beat{d.tcpcheck.Beats(), standstill}
 	}
 	maps.Copy(all, d.engine.Beats())
 	return all
@@ -177,7 +177,7 @@ func (d *Daemon) watchLoops(ctx context.Context, alive func()) {
 func (d *Daemon) watchdog() func() {
 	// It wants to know of the process that it started, or of the one that has taken over from it.
 	const variable = "WATCHDOG_PID"
-	if i := d.cfg.Inherited; i != nil && os.Getenv(variable) == strconv.Itoa(i.legacy.PID) {
+	if i := d.cfg.Inherited; i != nil && os.Getenv(variable) == strconv.Itoa(i.state.PID) {
 		if err := os.Setenv(variable, strconv.Itoa(os.Getpid())); err != nil {
 			d.log.Warn("systemd's watchdog isn't told that pgporter lives", "error", err)
 		}

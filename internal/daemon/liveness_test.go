@@ -18,12 +18,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/cluster"
-	"github.com/pgporter/pgporter/internal/health"
-	"github.com/pgporter/pgporter/internal/patroni"
-	"github.com/pgporter/pgporter/internal/service"
-	"github.com/pgporter/pgporter/internal/upstream"
-	"github.com/pgporter/pgporter/internal/web"
+	"github.com/pgporter/pgporter/internal/admin/web"
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/monitor/cluster"
+	"github.com/pgporter/pgporter/internal/monitor/health"
+	"github.com/pgporter/pgporter/internal/monitor/patroni"
+	"github.com/pgporter/pgporter/internal/monitor/tcpcheck"
 )
 
 // TestJudge plays looks at loops: for so many seconds each, a look every gap, with a beat of each loop named after so many.
@@ -109,11 +109,11 @@ func TestHealthFollowsTheLoops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log lockedBuffer
 		held, asked := make(chan struct{}), 0
-		declared := func(name string) service.Cluster {
-			return service.Cluster{Name: name, Members: []service.Member{{Name: name + "-1", Host: "10.10.10.11", Role: service.Primary}}}
+		declared := func(name string) model.Cluster {
+			return model.Cluster{Name: name, Members: []model.Member{{Name: name + "-1", Host: "10.10.10.11", Role: model.Primary}}}
 		}
 		d := &Daemon{log: slog.New(slog.NewTextHandler(&log, nil)), engine: &carrier{}, liveness: newLiveness(), running: map[string]*runningCluster{},
-			cfg: Config{Source: &InventoryFile{}}, upstream: upstream.New(slog.New(slog.DiscardHandler))}
+			cfg: Config{Source: &InventoryFile{}}, tcpcheck: tcpcheck.New(slog.New(slog.DiscardHandler))}
 		ctx, cancel := context.WithCancel(t.Context())
 		var joined sync.WaitGroup
 		for _, name := range []string{"pg-test", "pg-meta"} {
@@ -121,8 +121,8 @@ func TestHealthFollowsTheLoops(t *testing.T) {
 				Check: func(context.Context, health.Target) health.Outcome {
 					return health.Outcome{Answer: patroni.Answer{Status: 200, Role: "primary", State: "running"}}
 				},
-				Knock: func(context.Context, health.Target) health.Outcome { return health.Outcome{} },
-				Keys: func(c service.Cluster) cluster.Keys {
+				Probe: func(context.Context, health.Target) health.Outcome { return health.Outcome{} },
+				Keys: func(c model.Cluster) cluster.Keys {
 					// Its second declaration takes long.
 					if c.Name == "pg-test" {
 						if asked++; asked == 2 {
@@ -137,7 +137,7 @@ func TestHealthFollowsTheLoops(t *testing.T) {
 			d.running[name] = &runningCluster{loop: loop}
 			joined.Go(func() { loop.Run(ctx) })
 		}
-		joined.Go(func() { d.upstream.Run(ctx) })
+		joined.Go(func() { d.tcpcheck.Run(ctx) })
 		var alive atomic.Int64
 		joined.Go(func() { d.watchLoops(ctx, func() { alive.Add(1) }) })
 		handler := web.Handler(d.Status, d.liveness.problems)
@@ -234,8 +234,8 @@ func TestWatchdogOfASuccessor(t *testing.T) {
 	}{
 		{"not ours", "1", nil, "1", ""},
 		{"ours", own, nil, own, "WATCHDOG=1"},
-		{"a predecessor's", "4711", &Inherited{legacy: legacy{PID: 4711}}, own, "WATCHDOG=1"},
-		{"another's than the predecessor's", "1", &Inherited{legacy: legacy{PID: 4711}}, "1", ""},
+		{"a predecessor's", "4711", &Inherited{state: handoverState{PID: 4711}}, own, "WATCHDOG=1"},
+		{"another's than the predecessor's", "1", &Inherited{state: handoverState{PID: 4711}}, "1", ""},
 	} {
 		t.Setenv("WATCHDOG_PID", test.pid)
 		var log bytes.Buffer

@@ -9,21 +9,21 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/dnsd"
-	"github.com/pgporter/pgporter/internal/proxy"
-	"github.com/pgporter/pgporter/internal/service"
+	"github.com/pgporter/pgporter/internal/access/dns"
+	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/engine/proxy"
 )
 
 // Names is the Part that tells the clusters' names. Its Source has to give them.
 type Names struct {
-	server *dnsd.Server
+	server *dns.Server
 	// asked is the address as it was asked for.
 	asked string
 }
 
 // NewNames opens the sockets, unless they are inherited; if somebody has one of them, the error says who.
-func NewNames(ctx context.Context, cfg dnsd.Config, inherited *Inherited) (*Names, error) {
+func NewNames(ctx context.Context, cfg dns.Config, inherited *Inherited) (*Names, error) {
 	var err error
 	if cfg.TCP, err = inherited.listener(namesTCPSocket + cfg.Address); err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func NewNames(ctx context.Context, cfg dnsd.Config, inherited *Inherited) (*Name
 	if cfg.UDP, err = inherited.udp(namesUDPSocket + cfg.Address); err != nil {
 		return nil, err
 	}
-	server, err := dnsd.New(ctx, cfg)
+	server, err := dns.New(ctx, cfg)
 	var refused *net.OpError
 	if errors.As(err, &refused) && errors.Is(err, syscall.EADDRINUSE) {
 		const instead = "another is chosen with --dns=ADDRESS:PORT"
@@ -62,13 +62,13 @@ func (n *Names) Prepare(_ context.Context, o Offer) (Change, error) {
 	if len(o.Names) == 0 && len(o.Clusters) > 0 {
 		return Change{}, errors.New("this node tells names, and the configuration has none")
 	}
-	offer := dnsd.Offer{Names: o.Names, Node: o.Node}
+	offer := dns.Offer{Names: o.Names, Node: o.Node}
 	for _, c := range o.Elsewhere {
-		offer.Clusters = append(offer.Clusters, dnsd.Cluster{Cluster: c.Cluster, Board: c.Board})
+		offer.Clusters = append(offer.Clusters, dns.Cluster{Cluster: c.Cluster, Board: c.Board})
 	}
 	for _, c := range o.Clusters {
 		if !slices.ContainsFunc(o.Elsewhere, func(e OfferedCluster) bool { return e.Name == c.Name }) {
-			offer.Clusters = append(offer.Clusters, dnsd.Cluster{Cluster: c.Cluster, Board: c.Board})
+			offer.Clusters = append(offer.Clusters, dns.Cluster{Cluster: c.Cluster, Board: c.Board})
 		}
 	}
 	commit, err := n.server.Prepare(offer)
@@ -96,10 +96,10 @@ func (d *Daemon) names() *Names {
 
 // watched are the clusters that a plan has somebody look at: those that are carried, and those whose names are told. One that
 // is both, since other nodes carry its services, is watched as the names need it.
-func watched(p service.Plan) []service.Cluster {
+func monitored(p model.Plan) []model.Cluster {
 	all := slices.Clone(p.Elsewhere)
 	for _, c := range p.Clusters {
-		if !slices.ContainsFunc(p.Elsewhere, func(e service.Cluster) bool { return e.Name == c.Name }) {
+		if !slices.ContainsFunc(p.Elsewhere, func(e model.Cluster) bool { return e.Name == c.Name }) {
 			all = append(all, c)
 		}
 	}

@@ -18,10 +18,10 @@ import (
 
 	wire "github.com/miekg/dns"
 
-	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/dnsd"
-	"github.com/pgporter/pgporter/internal/inventory"
-	"github.com/pgporter/pgporter/internal/plan"
+	"github.com/pgporter/pgporter/internal/access/dns"
+	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/plan"
 )
 
 // scripted is a member whose Patroni says what the test has it say; empty is silence. Its PostgreSQL and its PgBouncer only
@@ -108,7 +108,7 @@ func pair(name string, first, second *scripted, service string) string {
 // withNames has a daemon tell names, in a directory for dnsmasq too.
 func withNames(t *testing.T, address, dir string) (*Names, func(*Config)) {
 	t.Helper()
-	names, err := NewNames(t.Context(), dnsd.Config{Address: address, HostsDir: dir, Logger: slog.New(slog.DiscardHandler)}, nil)
+	names, err := NewNames(t.Context(), dns.Config{Address: address, HostsDir: dir, Logger: slog.New(slog.DiscardHandler)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,12 +251,12 @@ func TestNamesOfDelegatedServices(t *testing.T) {
 func TestNamesNeedTheirAddress(t *testing.T) {
 	taken := listen(t, address(89))
 	defer taken.Close()
-	if _, err := NewNames(t.Context(), dnsd.Config{Address: taken.Addr().String()}, nil); err == nil ||
+	if _, err := NewNames(t.Context(), dns.Config{Address: taken.Addr().String()}, nil); err == nil ||
 		!strings.Contains(err.Error(), fmt.Sprintf("address already in use: this pgporter (pid %d) listens on", os.Getpid())) || !strings.Contains(err.Error(), "--dns=ADDRESS:PORT") {
 		t.Errorf("a taken port: %v", err)
 	}
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
-	if _, err := NewNames(t.Context(), dnsd.Config{Address: ":" + port}, nil); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("this pgporter (pid %d) listens on %s", os.Getpid(), taken.Addr())) {
+	if _, err := NewNames(t.Context(), dns.Config{Address: ":" + port}, nil); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("this pgporter (pid %d) listens on %s", os.Getpid(), taken.Addr())) {
 		t.Errorf("a port that is taken on one of all addresses: %v", err)
 	}
 	names, edit := withNames(t, address(90)+":0", "")

@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/api"
+	"github.com/pgporter/pgporter/internal/admin/api"
 )
 
 // secured is a member whose Patroni speaks TLS only, and says what it is told to. Its server puts its name before each line

@@ -7,10 +7,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/cluster"
-	"github.com/pgporter/pgporter/internal/resolve"
-	"github.com/pgporter/pgporter/internal/service"
-	"github.com/pgporter/pgporter/internal/state"
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/config/resolve"
+	"github.com/pgporter/pgporter/internal/monitor/cluster"
+	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
 // Change is something prepared that is to take the place of what runs, such as an engine's listeners or a cluster's
@@ -44,7 +44,7 @@ type reload struct {
 	// client meets a service that they don't show.
 	views, carriers changes
 	// fresh are the Boards of clusters that weren't there before, shown those of all that this node carries.
-	fresh, shown []*state.Board
+	fresh, shown []*view.Board
 }
 
 // take makes a configuration the running one, or changes nothing and says why.
@@ -132,7 +132,7 @@ func (d *Daemon) valid(l Loaded) error {
 // yet.
 func (d *Daemon) prepareClusters(ctx context.Context, r *reload) error {
 	var problems []error
-	for _, c := range watched(r.Plan) {
+	for _, c := range monitored(r.Plan) {
 		next := &runningCluster{plan: c}
 		if old := d.running[c.Name]; old != nil {
 			change, err := old.loop.Prepare(ctx, c)
@@ -167,10 +167,10 @@ func (d *Daemon) prepareClusters(ctx context.Context, r *reload) error {
 
 // prepareOffer resolves the clusters against the roles that are known now.
 func (d *Daemon) prepareOffer(r *reload) error {
-	r.offer = Offer{Node: r.Plan.Node, Names: r.Plan.Names, Generics: r.Plan.Generics, Base: r.Base, Trial: r.Trial,
+	r.offer = Offer{Node: r.Plan.Node, Names: r.Plan.Names, TCPServices: r.Plan.TCPServices, Base: r.Base, Trial: r.Trial,
 		FirstChecks: func(ctx context.Context) { awaitFirstChecks(ctx, r.fresh) }}
 	var problems []error
-	offered := func(c service.Cluster) OfferedCluster {
+	offered := func(c model.Cluster) OfferedCluster {
 		set, err := resolve.Set(c, d.roles(c.Name))
 		if err != nil {
 			problems = append(problems, fmt.Errorf("cluster %s: %w", c.Name, err))
@@ -190,16 +190,16 @@ func (d *Daemon) prepareOffer(r *reload) error {
 
 // prepareGenerics makes the checks of generic services ready where they are ours.
 func (d *Daemon) prepareGenerics(r *reload) error {
-	if d.upstream == nil {
+	if d.tcpcheck == nil {
 		return nil
 	}
-	checks, services, err := read(r.Plan.Generics)
+	checks, services, err := read(r.Plan.TCPServices)
 	if err != nil {
 		return err
 	}
-	r.offer.Watched = Watched{Services: services, Board: d.upstream.Board(), Recheck: d.upstream.Recheck}
-	r.views = append(r.views, Change{Publish: func() { d.upstream.Replace(checks) }})
-	r.shown = append(r.shown, d.upstream.Board())
+	r.offer.TCP = TCPServices{Services: services, Board: d.tcpcheck.Board(), Recheck: d.tcpcheck.Recheck}
+	r.views = append(r.views, Change{Publish: func() { d.tcpcheck.Replace(checks) }})
+	r.shown = append(r.shown, d.tcpcheck.Board())
 	return nil
 }
 
@@ -243,7 +243,7 @@ func (d *Daemon) taken(r *reload) {
 	for _, a := range r.Assumed {
 		d.log.Info("assumed", "what", a)
 	}
-	services := len(r.Plan.Generics)
+	services := len(r.Plan.TCPServices)
 	for _, c := range r.Plan.Clusters {
 		services += len(c.Definitions)
 		if c.VIP != nil && d.vips == nil {
@@ -265,8 +265,8 @@ func (d *Daemon) start(name string, r *runningCluster) {
 }
 
 // roles are what a cluster's members are now, by name; none of one that isn't watched yet.
-func (d *Daemon) roles(cluster string) map[string]service.Role {
-	live := map[string]service.Role{}
+func (d *Daemon) roles(cluster string) map[string]model.Role {
+	live := map[string]model.Role{}
 	if r := d.running[cluster]; r != nil {
 		for _, m := range r.loop.Board().View().Members {
 			live[m.Name] = m.Live

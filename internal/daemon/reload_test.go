@@ -14,9 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/haproxyd"
-	"github.com/pgporter/pgporter/internal/state"
+	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/engine/haproxy"
+	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
 // witness is a Part that notes what becomes of a configuration and what the Boards show then, and refuses it if it is to.
@@ -24,7 +24,7 @@ type witness struct {
 	mu      sync.Mutex
 	refuses error
 	notes   []string
-	boards  []*state.Board
+	boards  []*view.Board
 }
 
 func (w *witness) Prepare(_ context.Context, o Offer) (Change, error) {
@@ -33,9 +33,9 @@ func (w *witness) Prepare(_ context.Context, o Offer) (Change, error) {
 	if w.refuses != nil {
 		return Change{}, w.refuses
 	}
-	w.boards = []*state.Board{o.Clusters[0].Board}
-	if o.Watched.Board != nil {
-		w.boards = append(w.boards, o.Watched.Board)
+	w.boards = []*view.Board{o.Clusters[0].Board}
+	if o.TCP.Board != nil {
+		w.boards = append(w.boards, o.TCP.Board)
 	}
 	w.notes = nil
 	note := func(what string) func() {
@@ -149,7 +149,7 @@ func TestRefusedReloadLeavesEverything(t *testing.T) {
 			t.Errorf("%s: the epochs were %v, are %v", test.name, before, after)
 		}
 		s := r.status()
-		if s.Config.Generation != 1 || len(s.Clusters[0].Services) != 2 || s.Clusters[0].Services[0].Sessions != 1 || s.Generic[0].Sessions != 1 ||
+		if s.Config.Generation != 1 || len(s.Clusters[0].Services) != 2 || s.Clusters[0].Services[0].Sessions != 1 || s.TCPServices[0].Sessions != 1 ||
 			s.Clusters[0].Services[1].Listen != was.Clusters[0].Services[1].Listen {
 			t.Errorf("%s: the status is %+v", test.name, s)
 		}
@@ -175,7 +175,7 @@ func TestHAProxyThatRefuses(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	part := &witness{}
 	r := start(t, f, address(106), f.inventory("primary:5433", "gone:5439"), false, func(c *Config) {
-		c.Source.(*InventoryFile).HAProxy, c.HAProxy = true, &haproxyd.Config{Dir: dir, Node: f.host}
+		c.Source.(*InventoryFile).HAProxy, c.HAProxy = true, &haproxy.Config{Dir: dir, Node: f.host}
 		c.Parts, c.StopTimeout = []Part{part}, time.Second
 	})
 	t.Cleanup(func() { r.stop(); <-r.ended })

@@ -9,9 +9,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/service"
-	"github.com/pgporter/pgporter/internal/state"
+	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
 // Status is what the daemon does now, from each cluster's current View and the engine's counters.
@@ -48,41 +48,41 @@ func (d *Daemon) Status() api.Status {
 		}
 	}
 	for _, name := range d.order {
-		view := d.running[name].loop.Board().View()
+		v := d.running[name].loop.Board().View()
 		c := api.Cluster{Name: name, Members: []api.Member{}, Services: []api.Service{}}
-		if view.Key.Watched {
-			c.LeaderKey = &api.LeaderKey{Holder: view.Key.Holder, Lost: view.Key.Lost}
+		if v.Key.Watched {
+			c.LeaderKey = &api.LeaderKey{Holder: v.Key.Holder, Lost: v.Key.Lost}
 		}
 		if declared := d.running[name].plan.VIP; declared != nil && vips[name] != nil {
 			c.VIP = vips[name]
 			c.VIP.Address = declared.Address.String()
 		}
-		live := make(map[string]state.Member, len(view.Members))
-		for _, m := range view.Members {
+		live := make(map[string]view.Member, len(v.Members))
+		for _, m := range v.Members {
 			live[m.Name] = m
 			c.Members = append(c.Members, memberStatus(m))
 		}
-		for i := range view.Services {
-			if carries[view.Services[i].FullName] {
-				c.Services = append(c.Services, serviceStatus(&view.Services[i], live, traffic))
+		for i := range v.Services {
+			if carries[v.Services[i].FullName] {
+				c.Services = append(c.Services, serviceStatus(&v.Services[i], live, traffic))
 			}
 		}
 		s.Clusters = append(s.Clusters, c)
 	}
-	if d.upstream != nil {
-		view := d.upstream.Board().View()
-		for i := range view.Services {
-			s.Generic = append(s.Generic, serviceStatus(&view.Services[i], nil, traffic))
+	if d.tcpcheck != nil {
+		v := d.tcpcheck.Board().View()
+		for i := range v.Services {
+			s.TCPServices = append(s.TCPServices, serviceStatus(&v.Services[i], nil, traffic))
 		}
 		return s
 	}
-	for _, g := range d.plan.Generics {
-		s.Generic = append(s.Generic, genericStatus(g, traffic[g.Name]))
+	for _, g := range d.plan.TCPServices {
+		s.TCPServices = append(s.TCPServices, tcpStatus(g, traffic[g.Name]))
 	}
 	return s
 }
 
-func memberStatus(m state.Member) api.Member {
+func memberStatus(m view.Member) api.Member {
 	told := api.Member{Name: m.Name, Host: m.Host, Role: string(m.Live), Declared: string(m.Role), State: m.State, Timeline: m.Timeline, Answer: m.Answer}
 	if !m.Answered.IsZero() {
 		told.Answered = &m.Answered
@@ -90,13 +90,13 @@ func memberStatus(m state.Member) api.Member {
 	return told
 }
 
-func serviceStatus(s *state.Service, live map[string]state.Member, traffic map[string]Traffic) api.Service {
+func serviceStatus(s *view.Service, live map[string]view.Member, traffic map[string]Traffic) api.Service {
 	counted := traffic[s.FullName]
 	s = asCarried(s, counted)
 	usable := s.Usable()
 	told := api.Service{
 		Name: s.Name, FullName: s.FullName, Listen: counted.Address, Check: s.Check, Up: len(usable) > 0,
-		Sessions: counted.Sessions, Held: counted.Held, Total: counted.Total, Refused: counted.Refused, Servers: []api.Server{},
+		Sessions: counted.Sessions, Queued: counted.Queued, Total: counted.Total, Refused: counted.Refused, Servers: []api.Server{},
 	}
 	for i, server := range s.Servers {
 		member := live[server.Member]
@@ -111,9 +111,9 @@ func serviceStatus(s *state.Service, live map[string]state.Member, traffic map[s
 }
 
 // genericStatus is what HAProxy has of a service that belongs to no cluster.
-func genericStatus(g service.Generic, t Traffic) api.Service {
+func tcpStatus(g model.TCPService, t Traffic) api.Service {
 	told := api.Service{Name: g.Name, FullName: g.Name, Listen: t.Address, Sessions: t.Sessions, Total: t.Total, Refused: t.Refused, Servers: []api.Server{}}
-	regular := slices.ContainsFunc(g.Servers, func(s service.GenericServer) bool { return !s.Backup && t.Servers[s.Name].Up })
+	regular := slices.ContainsFunc(g.Servers, func(s model.TCPServer) bool { return !s.Backup && t.Servers[s.Name].Up })
 	for _, s := range g.Servers {
 		has := t.Servers[s.Name]
 		server := api.Server{Member: s.Name, Address: net.JoinHostPort(s.Host, strconv.Itoa(s.Port)), Weight: 1, Backup: s.Backup,
@@ -131,7 +131,7 @@ func genericStatus(g service.Generic, t Traffic) api.Service {
 
 // asCarried is a service with the health that its engine goes by, where the engine has a mind of its own: what counts for a
 // client is where it is led.
-func asCarried(s *state.Service, t Traffic) *state.Service {
+func asCarried(s *view.Service, t Traffic) *view.Service {
 	carried := *s
 	carried.Health = slices.Clone(s.Health)
 	for i, server := range s.Servers {

@@ -14,10 +14,10 @@ import (
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 
-	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/handover"
-	"github.com/pgporter/pgporter/internal/intake"
-	"github.com/pgporter/pgporter/internal/proxy"
+	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/config/intake"
+	"github.com/pgporter/pgporter/internal/engine/handover"
+	"github.com/pgporter/pgporter/internal/engine/proxy"
 )
 
 // An upgrade is a conversation between the process that runs and the one that it starts. What the old one says ends with
@@ -105,7 +105,7 @@ func (d *Daemon) upgrade(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, next.Interrupt)
 	defer stop()
 	if err := d.handOver(ctx, engine, next); err != nil {
-		return fmt.Errorf("the next process (pid %d, %s): %w", next.PID(), next.Dismiss(), err)
+		return fmt.Errorf("the next process (pid %d, %s): %w", next.PID(), next.End(), err)
 	}
 	_ = next.Close()
 	if d.vips != nil {
@@ -127,7 +127,7 @@ func (d *Daemon) handOver(ctx context.Context, engine native, next *handover.Suc
 		}
 	}
 	within(startTime)
-	estate, err := d.estate(engine)
+	estate, err := d.handoverItems(engine)
 	if err == nil {
 		err = next.Send(estate...)
 	}
@@ -225,7 +225,7 @@ func freeze(engine *proxy.Engine, theirs proxy.Standing) (*proxy.Frozen, string,
 }
 
 // estate is what the next process gets before it is ready. Its descriptors are copies.
-func (d *Daemon) estate(engine native) ([]handover.Item, error) {
+func (d *Daemon) handoverItems(engine native) ([]handover.Item, error) {
 	var items []handover.Item
 	add := func(name string, socket syscall.Conn) error {
 		fd, err := handover.Duplicate(socket)
@@ -239,7 +239,7 @@ func (d *Daemon) estate(engine native) ([]handover.Item, error) {
 	for at, socket := range engine.Sockets() {
 		problems = append(problems, add(serviceSocket+at, socket))
 	}
-	for name, listener := range map[string]net.Listener{adminSocket + d.cfg.Admin: d.admin, d.controlName(): d.door} {
+	for name, listener := range map[string]net.Listener{adminSocket + d.cfg.Admin: d.admin, d.controlName(): d.control} {
 		if tcp, is := listener.(*net.TCPListener); is {
 			problems = append(problems, add(name, tcp))
 		}
@@ -253,7 +253,7 @@ func (d *Daemon) estate(engine native) ([]handover.Item, error) {
 		items = append(items, inParts(inventoryItem, source.Given)...)
 	}
 	d.mu.Lock()
-	legacy, plan := legacy{PID: os.Getpid(), Version: d.cfg.Version, Generation: d.accepted}, d.plan
+	legacy, plan := handoverState{PID: os.Getpid(), Version: d.cfg.Version, Generation: d.accepted}, d.plan
 	if d.sent != nil {
 		legacy.Sent = *d.sent
 	}

@@ -4,14 +4,14 @@ import (
 	"context"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/vip"
-	"github.com/pgporter/pgporter/internal/vipd"
+	"github.com/pgporter/pgporter/internal/access/vip"
+	"github.com/pgporter/pgporter/internal/access/vip/owner"
+	"github.com/pgporter/pgporter/internal/admin/api"
 )
 
 // virtual is the Part that keeps virtual addresses.
 type virtual struct {
-	*vipd.Keeper
+	*vip.Keeper
 	// keyed says that leader keys are watched in etcd.
 	keyed bool
 	// carried is closed when the engine has ended: sessions that come by an address end with it, so it stays until then.
@@ -21,13 +21,13 @@ type virtual struct {
 
 // Prepare can't fail: what keeps an address from its interface is told, and everything else goes on.
 func (v virtual) Prepare(_ context.Context, o Offer) (Change, error) {
-	var addresses []vipd.Address
+	var addresses []vip.Address
 	for _, c := range o.Clusters {
 		if c.VIP == nil {
 			continue
 		}
-		want := vip.Want{VirtualIP: *c.VIP, Cluster: c.Name, TTL: time.Duration(c.TTL) * time.Second, Keyed: v.keyed}
-		addresses = append(addresses, vipd.Address{Want: want, Board: c.Board})
+		want := owner.Want{VirtualIP: *c.VIP, Cluster: c.Name, TTL: time.Duration(c.TTL) * time.Second, Keyed: v.keyed}
+		addresses = append(addresses, vip.Address{Want: want, Board: c.Board})
 	}
 	return Change{Publish: func() {
 		if len(addresses) == 0 {
@@ -60,7 +60,7 @@ func (d *Daemon) keepVirtual(carried <-chan struct{}) {
 	}
 	cfg := *d.cfg.VIP
 	cfg.Logger = d.log
-	d.vips = vipd.New(cfg)
+	d.vips = vip.New(cfg)
 	none := func() { d.log.Warn("this node has no virtual address to keep: pg_vip_enabled isn't set for it") }
 	d.cfg.Parts = append(d.cfg.Parts[:len(d.cfg.Parts):len(d.cfg.Parts)], virtual{d.vips, d.cfg.LeaderKeys != nil, carried, none})
 }

@@ -5,8 +5,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/pgporter/pgporter/internal/api"
-	"github.com/pgporter/pgporter/internal/vipd"
+	"github.com/pgporter/pgporter/internal/access/vip"
+	"github.com/pgporter/pgporter/internal/admin/api"
 )
 
 // withVIP is an inventory with a virtual address for an interface that no machine has.
@@ -18,7 +18,7 @@ func withVIP(inventory string) string {
 // is declared.
 func TestVirtualAddressWithoutInterface(t *testing.T) {
 	f := newFixture(t, address(101))
-	r := start(t, f, address(102), withVIP(f.inventory("primary:5433")), false, func(c *Config) { c.VIP = &vipd.Config{} })
+	r := start(t, f, address(102), withVIP(f.inventory("primary:5433")), false, func(c *Config) { c.VIP = &vip.Config{} })
 	problem := func(s *api.Status) string {
 		if v := s.Clusters[0].VIP; v != nil && v.Address == "192.0.2.3/24" && !v.Here && v.Why == v.Problem {
 			return v.Problem

@@ -3,9 +3,9 @@ package render
 import (
 	"slices"
 
-	"github.com/pgporter/pgporter/internal/connstr"
-	"github.com/pgporter/pgporter/internal/service"
-	"github.com/pgporter/pgporter/internal/stamp"
+	"github.com/pgporter/pgporter/internal/access/connstr"
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/render/stamp"
 )
 
 // listener is where a service is carried.
@@ -54,7 +54,7 @@ func (r *renderer) pgService() {
 				of = append(of, n.Cluster)
 			}
 		}
-		var entries []service.Entry
+		var entries []model.Entry
 		for _, c := range of {
 			for _, name := range names[c] {
 				entries = append(entries, entry(name, carriers[name], n.Plan.Node))
@@ -70,8 +70,8 @@ func (r *renderer) pgService() {
 }
 
 // entry lists the hosts of a service once each, that of the node itself first.
-func entry(name string, carriers []listener, node string) service.Entry {
-	e := service.Entry{Name: name}
+func entry(name string, carriers []listener, node string) model.Entry {
+	e := model.Entry{Name: name}
 	add := func(l listener) {
 		for i, h := range e.Hosts {
 			if h == l.host && e.Ports[i] == l.port {

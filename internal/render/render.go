@@ -11,15 +11,15 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/pgporter/pgporter/internal/diag"
-	"github.com/pgporter/pgporter/internal/dns"
-	"github.com/pgporter/pgporter/internal/haproxy"
-	"github.com/pgporter/pgporter/internal/inventory"
-	"github.com/pgporter/pgporter/internal/plan"
-	"github.com/pgporter/pgporter/internal/resolve"
-	"github.com/pgporter/pgporter/internal/service"
-	"github.com/pgporter/pgporter/internal/stamp"
-	"github.com/pgporter/pgporter/internal/vip"
+	"github.com/pgporter/pgporter/internal/access/dns/zone"
+	"github.com/pgporter/pgporter/internal/access/vip/owner"
+	"github.com/pgporter/pgporter/internal/config/diag"
+	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/config/plan"
+	"github.com/pgporter/pgporter/internal/config/resolve"
+	"github.com/pgporter/pgporter/internal/render/haproxycfg"
+	"github.com/pgporter/pgporter/internal/render/stamp"
 )
 
 // DNSDirectory is where a host's names are, relative to its directory.
@@ -57,7 +57,7 @@ func Files(inv *inventory.Inventory, wanted Wanted) ([]File, diag.Problems) {
 		Names: wanted.kind(stamp.DNSMasq),
 	}
 	site, problems := plan.ForSite(inv, parts)
-	r := &renderer{wanted: wanted, problems: problems, site: site, taken: map[string]int{}, resolved: map[sight]service.Set{}}
+	r := &renderer{wanted: wanted, problems: problems, site: site, taken: map[string]int{}, resolved: map[sight]model.Set{}}
 	r.directories()
 	r.haproxy()
 	r.dnsmasq()
@@ -86,7 +86,7 @@ func (w Wanted) Covers(file string, s stamp.Stamp) bool {
 		return false
 	case len(w.Clusters) > 0:
 		return s.Cluster != "" && slices.Contains(w.Clusters, s.Cluster)
-	case s.File == haproxy.BaseFile && s.Cluster == "":
+	case s.File == haproxycfg.BaseFile && s.Cluster == "":
 		return w.Base
 	}
 	return true
@@ -99,8 +99,8 @@ type renderer struct {
 	taken    map[string]int
 	problems diag.Problems
 	// sets are the clusters' services as declared roles give them, by host.
-	sets     map[string][]service.Set
-	resolved map[sight]service.Set
+	sets     map[string][]model.Set
+	resolved map[sight]model.Set
 }
 
 // add keeps a file.
@@ -144,13 +144,13 @@ func directoryName(host string) bool {
 
 // sight is what hosts have in common that see a cluster alike: its members and definitions are the very same.
 type sight struct {
-	members     *service.Member
-	definitions *service.Definition
+	members     *model.Member
+	definitions *model.Definition
 }
 
 // resolve gives a cluster's services as the declared roles have them. Most hosts see a cluster alike: it is done once for
 // them.
-func (r *renderer) resolve(c service.Cluster) (service.Set, error) {
+func (r *renderer) resolve(c model.Cluster) (model.Set, error) {
 	if len(c.Members) == 0 || len(c.Definitions) == 0 {
 		return resolve.Set(c, nil)
 	}
@@ -167,7 +167,7 @@ func (r *renderer) resolve(c service.Cluster) (service.Set, error) {
 
 // haproxy renders every service of every host.
 func (r *renderer) haproxy() {
-	r.sets = make(map[string][]service.Set, len(r.site.Nodes))
+	r.sets = make(map[string][]model.Set, len(r.site.Nodes))
 	for _, n := range r.site.Nodes {
 		host := n.Plan.Node
 		var carried []string
@@ -183,23 +183,23 @@ func (r *renderer) haproxy() {
 				continue
 			}
 			for _, s := range set.Services {
-				text, err := haproxy.Service(host, c, s)
-				r.keep(n.Pos, host, text, err, File{Path: haproxy.FileName(s.FullName), Clusters: []string{c.Name},
-					Of: stamp.Stamp{Kind: stamp.HAProxy, Cluster: c.Name, File: haproxy.FileName(s.FullName)}})
+				text, err := haproxycfg.Service(host, c, s)
+				r.keep(n.Pos, host, text, err, File{Path: haproxycfg.FileName(s.FullName), Clusters: []string{c.Name},
+					Of: stamp.Stamp{Kind: stamp.HAProxy, Cluster: c.Name, File: haproxycfg.FileName(s.FullName)}})
 			}
 		}
 		if !r.wanted.kind(stamp.HAProxy) {
 			continue
 		}
-		for _, g := range n.Plan.Generics {
-			text, err := haproxy.Generic(host, g)
-			r.keep(n.Pos, host, text, err, File{Path: haproxy.FileName(g.Name),
-				Of: stamp.Stamp{Kind: stamp.HAProxy, File: haproxy.FileName(g.Name)}})
+		for _, g := range n.Plan.TCPServices {
+			text, err := haproxycfg.TCPService(host, g)
+			r.keep(n.Pos, host, text, err, File{Path: haproxycfg.FileName(g.Name),
+				Of: stamp.Stamp{Kind: stamp.HAProxy, File: haproxycfg.FileName(g.Name)}})
 		}
 		if n.Base != nil {
-			text, err := haproxy.Base(*n.Base)
-			r.keep(n.Pos, host, text, err, File{Path: haproxy.BaseFile, Private: true, Clusters: carried,
-				Of: stamp.Stamp{Kind: stamp.HAProxy, File: haproxy.BaseFile}})
+			text, err := haproxycfg.Base(*n.Base)
+			r.keep(n.Pos, host, text, err, File{Path: haproxycfg.BaseFile, Private: true, Clusters: carried,
+				Of: stamp.Stamp{Kind: stamp.HAProxy, File: haproxycfg.BaseFile}})
 		}
 	}
 }
@@ -220,7 +220,7 @@ func (r *renderer) dnsmasq() {
 	for _, n := range r.site.Names {
 		for i, record := range n.Records {
 			file := n.Files[i]
-			text, err := dns.Hosts(n.Cluster, file, record)
+			text, err := zone.Hosts(n.Cluster, file, record)
 			for _, host := range n.Servers {
 				r.keep(position[host], host, text, err, File{Path: DNSDirectory + "/" + file, Clusters: []string{n.Cluster},
 					Of: stamp.Stamp{Kind: stamp.DNSMasq, Cluster: n.Cluster, File: file}})
@@ -234,9 +234,9 @@ func (r *renderer) vipManager() {
 		if n.VIP == nil {
 			continue
 		}
-		text, err := vip.Manager(n.Cluster, *n.VIP)
-		r.keep(n.Pos, n.Plan.Node, text, err, File{Path: vip.File, Private: true, Clusters: []string{n.Cluster},
-			Of: stamp.Stamp{Kind: stamp.VIPManager, Cluster: n.Cluster, File: vip.File}})
+		text, err := owner.Manager(n.Cluster, *n.VIP)
+		r.keep(n.Pos, n.Plan.Node, text, err, File{Path: owner.File, Private: true, Clusters: []string{n.Cluster},
+			Of: stamp.Stamp{Kind: stamp.VIPManager, Cluster: n.Cluster, File: owner.File}})
 	}
 }
 

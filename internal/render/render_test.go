@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pgporter/pgporter/internal/diag"
-	"github.com/pgporter/pgporter/internal/inventory"
-	"github.com/pgporter/pgporter/internal/stamp"
+	"github.com/pgporter/pgporter/internal/config/diag"
+	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/render/stamp"
 )
 
 const site = `

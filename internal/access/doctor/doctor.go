@@ -1,0 +1,117 @@
+// Package doctor opens every way to a cluster as a client would, and says of each whether it leads where it should.
+//
+// Probe opens one way and reports what happened (Outcome): names looked up, addresses dialled, who answered. Judge makes of
+// an Outcome what is wrong and what to do about it (Verdict); it is pure. Examine does both for many ways, several at a time
+// and for a bounded time in all. Nothing is written anywhere: a probe asks one question and leaves. No password is in
+// anything that the room returns.
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgporter/pgporter/internal/access/connstr"
+	"github.com/pgporter/pgporter/internal/config/model"
+)
+
+// atOnce is how many ways are tried at the same time: enough that waiting ones don't add up, few enough for a small server.
+const atOnce = 8
+
+// Config says how ways are tried.
+type Config struct {
+	// Timeout bounds each host of a way, Total all of them.
+	Timeout, Total time.Duration
+	// Resolver looks names up.
+	Resolver *net.Resolver
+	// OwnPassword says that what the client has itself (PGPASSWORD, .pgpass) comes before a way's password.
+	OwnPassword bool
+	// Members are the cluster's, by which is told who answered.
+	Members []model.Member
+}
+
+// Result is one way with what became of it.
+type Result struct {
+	Way     connstr.Endpoint
+	Outcome Outcome
+	// Member is who answered; empty if nobody did, or if it can't be told.
+	Member  string
+	Verdict Verdict
+}
+
+// Examine tries ways and judges each. Ways that there was no time for are results too. It ends with the context.
+func Examine(ctx context.Context, ways []connstr.Endpoint, cfg Config) []Result {
+	ctx, cancel := context.WithTimeout(ctx, cfg.Total)
+	defer cancel()
+	results := make([]Result, len(ways))
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for i, w := range ways {
+		group.Go(func() error {
+			results[i] = Result{Way: w, Outcome: Probe(ctx, w, cfg)}
+			return nil
+		})
+	}
+	// No probe returns an error: what fails is its outcome.
+	_ = group.Wait()
+	who := identify(results, cfg.Members)
+	system := commonSystem(results)
+	for i := range results {
+		r := &results[i]
+		if a := r.Outcome.Answer; a != nil {
+			r.Member = who(a)
+		}
+		r.Verdict = Judge(r.Way, r.Outcome, Facts{Member: r.Member, System: system, Members: cfg.Members})
+	}
+	return results
+}
+
+// identify tells members by their addresses, or, where a PgBouncer has come over a local socket and the server knows no
+// address, by when the server was started: those of the instances' own ports are known.
+func identify(results []Result, members []model.Member) func(*Answer) string {
+	byStart := map[string]string{}
+	for _, r := range results {
+		if a := r.Outcome.Answer; a != nil && r.Way.Service == connstr.Postgres && r.Way.By == connstr.ByIP {
+			byStart[a.Started] = r.Way.Instance
+		}
+	}
+	return func(a *Answer) string {
+		for _, m := range members {
+			if a.Host != "" && a.Host == m.Host && a.Port == m.PostgresPort {
+				return m.Name
+			}
+		}
+		return cmp.Or(byStart[a.Started], hostPort(a))
+	}
+}
+
+// hostPort is where a server that is no member says that it is; empty for one that doesn't know.
+func hostPort(a *Answer) string {
+	if a.Host == "" {
+		return ""
+	}
+	return net.JoinHostPort(a.Host, strconv.Itoa(a.Port))
+}
+
+// commonSystem is the system identifier that most answers have.
+func commonSystem(results []Result) string {
+	count := map[string]int{}
+	for _, r := range results {
+		if a := r.Outcome.Answer; a != nil && a.System != "" {
+			count[a.System]++
+		}
+	}
+	most := ""
+	for _, system := range slices.Sorted(maps.Keys(count)) {
+		if count[system] > count[most] {
+			most = system
+		}
+	}
+	return most
+}

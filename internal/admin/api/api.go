@@ -1,0 +1,180 @@
+// Package api is what pgporter tells over HTTP: the JSON of the admin address and a client for it.
+//
+// The types are made from the state of a running daemon and hold no secrets. Fields are added, never renamed: scripts
+// read them.
+package api
+
+import "time"
+
+// Status is a daemon's whole state at one moment: the answer to GET /status.
+type Status struct {
+	Version string `json:"version"`
+	// Node is the inventory host that the daemon serves as; empty when members were discovered.
+	Node    string    `json:"node,omitempty"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	Now     time.Time `json:"now"`
+	// Goroutines is how many the process has: it grows with open sessions and returns when they have ended.
+	Goroutines int `json:"goroutines"`
+	// Stalled are the loops that stand still; absent while none does. What they decide is as old as that.
+	Stalled []Stalled `json:"stalled,omitempty"`
+	Config  Config    `json:"config"`
+	// Clusters stand in the order of the inventory.
+	Clusters []Cluster `json:"clusters"`
+	// Generic are services that belong to no cluster (haproxy_services). Role and State of their servers say nothing, and Check
+	// says in words what servers are asked. Where HAProxy carries them it alone knows of their servers: Check and Since say
+	// nothing, either.
+	TCPServices []Service `json:"generic_services,omitempty"`
+	// Names is what tells the clusters' names; absent if the daemon tells none.
+	Names *Names `json:"names,omitempty"`
+	// Upgrade is how this process took over from another, or why its last attempt to hand over failed; absent if there was
+	// neither.
+	Upgrade *Upgrade `json:"upgrade,omitempty"`
+	// LogDropped is how many lines of the log were dropped since the start because nobody read them in time; absent if none was.
+	LogDropped uint64 `json:"log_lines_dropped,omitempty"`
+}
+
+// Stalled is a loop that doesn't go round.
+type Stalled struct {
+	// Loop says in words which it is, Since is when it was last seen to go round.
+	Loop  string    `json:"loop"`
+	Since time.Time `json:"since"`
+}
+
+// Upgrade is a process's taking over from another, or its failed attempt to hand over.
+type Upgrade struct {
+	At time.Time `json:"at"`
+	// PID and Version are of the process before, Sessions and Clients (those that had no session yet) what it handed over.
+	PID      int    `json:"pid,omitempty"`
+	Version  string `json:"version,omitempty"`
+	Sessions int    `json:"sessions"`
+	Clients  int    `json:"clients"`
+	// Problem says why this process couldn't hand over; empty if it took over.
+	Problem string `json:"problem,omitempty"`
+}
+
+// Names counts what became of questions for names since the start.
+type Names struct {
+	// Listen is where questions are answered, over UDP and TCP; empty if names are only written to files.
+	Listen string `json:"listen,omitempty"`
+	// Names is how many names have an answer.
+	Names int `json:"names"`
+	// Questions were answered: Refused ones were for names that aren't of clusters, Unknown ones for names below those of
+	// clusters that don't exist. Malformed could not be read. TurnedAway are TCP connections that were too many.
+	Questions  uint64 `json:"questions"`
+	Refused    uint64 `json:"refused"`
+	Unknown    uint64 `json:"unknown"`
+	Malformed  uint64 `json:"malformed"`
+	TurnedAway uint64 `json:"turned_away"`
+}
+
+// Config says where the running configuration came from and how the last attempt to change it ended.
+type Config struct {
+	// Source is the inventory's path or the addresses of the Patroni that was asked.
+	Source string `json:"source"`
+	// Sent says who sent the running configuration; Source is then a path on the sender's machine. Absent if the node read
+	// the configuration itself.
+	Sent *Sent `json:"sent,omitempty"`
+	// Control is the address at which configurations are taken from elsewhere; empty for none.
+	Control string `json:"control,omitempty"`
+	// Loaded is when the running configuration was taken.
+	Loaded time.Time `json:"loaded"`
+	// Generation counts the configurations taken since the start, from 1.
+	Generation int `json:"generation"`
+	// Refused says why the last reload was not taken; empty if it was.
+	Refused string `json:"refused,omitempty"`
+	// Assumed are the decisions taken where nothing was said.
+	Assumed []string `json:"assumed,omitempty"`
+}
+
+// Sent is where a configuration came from that a node was sent.
+type Sent struct {
+	// Sender is who says to have sent it, From the address that it came from.
+	Sender string `json:"sender"`
+	From   string `json:"from"`
+}
+
+// Cluster is one cluster's members and services.
+type Cluster struct {
+	Name string `json:"name"`
+	// LeaderKey is what etcd says of the leader key; absent where etcd isn't asked.
+	LeaderKey *LeaderKey `json:"leader_key,omitempty"`
+	// VIP is the cluster's virtual address; absent where this daemon doesn't keep one.
+	VIP      *VirtualIP `json:"vip,omitempty"`
+	Members  []Member   `json:"members"`
+	Services []Service  `json:"services"`
+}
+
+// VirtualIP is the address that follows a cluster's leader, as this node sees it.
+type VirtualIP struct {
+	// Address has the length of its network's prefix behind it. Interface is empty while there is none to be used.
+	Address   string `json:"address"`
+	Interface string `json:"interface,omitempty"`
+	// Here says that this node has the address: since Since, and unless that is renewed until Until.
+	Here  bool       `json:"here"`
+	Since *time.Time `json:"since,omitempty"`
+	Until *time.Time `json:"until,omitempty"`
+	// Why says why this node has the address, or hasn't; Problem what should be mended, absent if nothing should.
+	Why     string `json:"why"`
+	Problem string `json:"problem,omitempty"`
+	// Others are the Ethernet addresses of those who have the address too, as far as was heard in the last 30 s.
+	Others []string `json:"others,omitempty"`
+}
+
+// LeaderKey is the key by which Patroni has one leader.
+type LeaderKey struct {
+	// Holder is the member that holds it; empty if nobody does, or etcd is lost.
+	Holder string `json:"holder"`
+	// Lost says why etcd can't be asked; absent while it can.
+	Lost string `json:"lost,omitempty"`
+}
+
+// Member is an instance as its Patroni describes it.
+type Member struct {
+	Name     string `json:"name"`
+	Host     string `json:"host"`
+	Role     string `json:"role"`
+	Declared string `json:"declared_role"`
+	State    string `json:"state,omitempty"`
+	Timeline int    `json:"timeline,omitempty"`
+	// Answer is the last check's result in words.
+	Answer string `json:"answer"`
+	// Answered is when Patroni answered last; absent if never.
+	Answered *time.Time `json:"answered,omitempty"`
+}
+
+// Service is a service and who carries it now.
+type Service struct {
+	Name     string `json:"name"`
+	FullName string `json:"full_name"`
+	// Listen is where clients connect; Check is the Patroni path that decides.
+	Listen string `json:"listen"`
+	Check  string `json:"check"`
+	// Up says whether a client that comes now is led to a server.
+	Up bool `json:"up"`
+	// Sessions are open now, Held the clients that wait because no server takes them; Total counts those led to a server since
+	// the start, Refused those who found none.
+	Sessions int      `json:"sessions"`
+	Queued   int      `json:"held"`
+	Total    uint64   `json:"total"`
+	Refused  uint64   `json:"refused"`
+	Servers  []Server `json:"servers"`
+}
+
+// Server is a member as a service's destination.
+type Server struct {
+	Member  string `json:"member"`
+	Address string `json:"address"`
+	// Role is what the member is now, State Patroni's word for its PostgreSQL.
+	Role   string `json:"role"`
+	State  string `json:"state,omitempty"`
+	Weight int    `json:"weight"`
+	Backup bool   `json:"backup"`
+	// Up servers may take clients; Serving ones do (a backup that is up doesn't while a regular server is usable).
+	Up       bool      `json:"up"`
+	Serving  bool      `json:"serving"`
+	Reason   string    `json:"reason"`
+	Since    time.Time `json:"since"`
+	Sessions int       `json:"sessions"`
+	Total    uint64    `json:"total"`
+}

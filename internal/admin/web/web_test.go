@@ -1,0 +1,92 @@
+package web
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/pgporter/pgporter/internal/admin/api"
+)
+
+// sample has one service that leads somewhere and one that doesn't.
+func sample() api.Status {
+	return api.Status{Version: "test", Clusters: []api.Cluster{{Name: "pg-test", Services: []api.Service{
+		{FullName: "pg-test-primary", Up: true, Servers: []api.Server{{Member: "pg-test-1", Up: true, Serving: true, Reason: "200 primary running"}}},
+		{FullName: "pg-test-offline", Servers: []api.Server{{Member: "pg-test-3", Reason: "silent: connection refused"}}},
+	}}}}
+}
+
+func TestRoutes(t *testing.T) {
+	handler := Handler(sample, func() []string { return nil })
+	for _, test := range []struct {
+		method, path string
+		code         int
+		body         string
+	}{
+		{"GET", "/services/pg-test-primary", 200, "pg-test-primary up\npg-test-1 200 primary running\n"},
+		{"HEAD", "/services/pg-test-primary", 200, "pg-test-primary up\npg-test-1 200 primary running\n"},
+		{"GET", "/services/pg-test-offline", 503, "pg-test-offline down\npg-test-3 silent: connection refused\n"},
+		{"GET", "/services/primary", 404, "no service \"primary\" here; there are: pg-test-primary, pg-test-offline\n"},
+		{"GET", "/services", 200, "pg-test-primary up\npg-test-offline down\n"},
+		{"GET", "/health", 200, "ok\n"},
+		{"GET", "/nothing", 404, "404 page not found\n"},
+		{"POST", "/status", 405, "Method Not Allowed\n"},
+		{"DELETE", "/services/pg-test-primary", 405, "Method Not Allowed\n"},
+	} {
+		t.Run(test.method+test.path, func(t *testing.T) {
+			answer := httptest.NewRecorder()
+			handler.ServeHTTP(answer, httptest.NewRequest(test.method, test.path, nil))
+			if answer.Code != test.code || answer.Body.String() != test.body {
+				t.Errorf("got %d %q, want %d %q", answer.Code, answer.Body, test.code, test.body)
+			}
+		})
+	}
+}
+
+// TestHealthTellsProblems: they are all told, and nobody has to give a status for that.
+func TestHealthTellsProblems(t *testing.T) {
+	answer := httptest.NewRecorder()
+	status := func() api.Status { t.Error("the status was asked for"); return api.Status{} }
+	Handler(status, func() []string { return []string{"one stands still", "two stands still"} }).ServeHTTP(answer, httptest.NewRequest("GET", "/health", nil))
+	if answer.Code != 503 || answer.Body.String() != "one stands still\ntwo stands still\n" {
+		t.Errorf("got %d %q", answer.Code, answer.Body)
+	}
+}
+
+func TestStatusIsTheAPI(t *testing.T) {
+	server := httptest.NewServer(Handler(sample, func() []string { return nil }))
+	defer server.Close()
+	got, err := api.Client{Address: strings.TrimPrefix(server.URL, "http://")}.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	gotText, _ := json.Marshal(got)
+	wantText, _ := json.Marshal(sample())
+	if string(gotText) != string(wantText) {
+		t.Errorf("got %s\nwant %s", gotText, wantText)
+	}
+}
+
+func TestClientNamesWhatAnswers(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("<html>")) }))
+	address := strings.TrimPrefix(server.URL, "http://")
+	_, err := api.Client{Address: address}.Status(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "isn't a pgporter's") {
+		t.Errorf("another server's answer: %v", err)
+	}
+	server.Close()
+	_, err = api.Client{Address: address}.Status(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "no pgporter answers at "+address) {
+		t.Errorf("nobody there: %v", err)
+	}
+}
+
+func TestPageIsServed(t *testing.T) {
+	answer := httptest.NewRecorder()
+	Handler(sample, func() []string { return nil }).ServeHTTP(answer, httptest.NewRequest("GET", "/", nil))
+	if answer.Code != 200 || !strings.HasPrefix(answer.Header().Get("Content-Type"), "text/html") || !strings.Contains(answer.Body.String(), "fetch('status'") {
+		t.Errorf("the page: %d %s", answer.Code, answer.Header())
+	}
+}

@@ -1,0 +1,44 @@
+package intake
+
+import (
+	"net/netip"
+	"regexp"
+
+	"github.com/pgporter/pgporter/internal/config/model"
+)
+
+// suffixForm is Pigsty's pg_dns_suffix.
+var suffixForm = regexp.MustCompile(`^[A-Za-z0-9_.-]*[A-Za-z0-9_]$`)
+
+// names checks what a plan says of names, and the clusters that are only watched for them. What can be a name of the DNS is
+// found out when they are told.
+func (c *checker) names(p model.Plan, clusters map[string]bool) {
+	known := map[string]bool{}
+	for name := range clusters {
+		known[name] = true
+	}
+	elsewhere := map[string]bool{}
+	for _, one := range p.Elsewhere {
+		c.that(clusterName(one.Name), "cluster %q elsewhere: its name has to be letters, digits and dashes, and not root", one.Name)
+		c.that(!elsewhere[one.Name], "cluster %s elsewhere is there twice", one.Name)
+		elsewhere[one.Name], known[one.Name] = true, true
+		// Its services are on other nodes: there they have ports and names of their own.
+		other := &checker{services: map[string]bool{}, taken: map[int][]listener{}}
+		other.cluster(one)
+		c.problems = append(c.problems, other.problems...)
+	}
+	named := map[string]bool{}
+	for _, n := range p.Names {
+		c.that(known[n.Cluster], "names of cluster %q, of which nothing else is known", n.Cluster)
+		c.that(!named[n.Cluster], "the names of cluster %s are there twice", n.Cluster)
+		named[n.Cluster] = true
+		c.that(n.Suffix == "" || suffixForm.MatchString(n.Suffix) && len(n.Suffix) <= maxName, "names of cluster %s: suffix is %q: letters, digits, dashes and dots", n.Cluster, n.Suffix)
+		address, err := netip.ParseAddr(n.Target)
+		c.that(n.Target == model.TargetPrimary || n.Target == model.TargetNone || err == nil && address.Zone() == "",
+			"names of cluster %s: target is %q: primary, none or an address", n.Cluster, n.Target)
+	}
+}
+
+func clusterName(text string) bool {
+	return clusterForm.MatchString(text) && text != "root" && len(text) <= maxName
+}

@@ -1,0 +1,249 @@
+package intake
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/pgporter/pgporter/internal/config/jmespath"
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/config/tcpservice"
+)
+
+var (
+	// clusterForm is Pigsty's pg_cluster, nameForm a service's or a member's name.
+	clusterForm = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
+	nameForm    = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9_.-]*$`)
+	// hostForm is what may stand for a host besides an address (RFC 1123, section 2.1; underscores occur all the same).
+	hostForm = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`)
+)
+
+// keyForm is where a cluster has its keys in etcd.
+var keyForm = regexp.MustCompile(`^(/[A-Za-z0-9_.-]+)+$`)
+
+// maxName bounds names and hosts (RFC 1035, section 2.3.4: 255 octets with what frames them).
+const maxName = 253
+
+// checker gathers what is wrong.
+type checker struct {
+	problems []error
+	// services are the names taken so far, places the addresses by port.
+	services map[string]bool
+	taken    map[int][]listener
+}
+
+type listener struct{ ip, service string }
+
+func validate(o Order) error {
+	c := &checker{services: map[string]bool{}, taken: map[int][]listener{}}
+	c.that(remark(o.Source), "source: printable text of at most %d bytes", MaxRemark)
+	c.that(remark(o.Sender), "sender: printable text of at most %d bytes", MaxRemark)
+	c.that(isHost(o.Plan.Node), "node is %q: the inventory host that the plan is for", o.Plan.Node)
+	clusters := map[string]bool{}
+	for _, one := range o.Plan.Clusters {
+		c.that(clusterName(one.Name), "cluster %q: its name has to be letters, digits and dashes, and not root", one.Name)
+		c.that(!clusters[one.Name], "cluster %s is there twice", one.Name)
+		clusters[one.Name] = true
+		c.cluster(one)
+	}
+	for _, g := range o.Plan.TCPServices {
+		c.tcpService(g)
+	}
+	c.names(o.Plan, clusters)
+	return c.err()
+}
+
+// maxProblems bounds what is told of one order.
+const maxProblems = 100
+
+func (c *checker) err() error {
+	if more := len(c.problems) - maxProblems; more > 0 {
+		c.problems = append(c.problems[:maxProblems], fmt.Errorf("and %d more", more))
+	}
+	return errors.Join(c.problems...)
+}
+
+// that notes a problem unless something holds.
+func (c *checker) that(holds bool, format string, args ...any) {
+	if !holds {
+		c.problems = append(c.problems, fmt.Errorf(format, args...))
+	}
+}
+
+func (c *checker) cluster(one model.Cluster) {
+	within := "cluster " + one.Name
+	c.that(one.TTL >= 1, "%s: ttl is %d: 1 or more seconds", within, one.TTL)
+	c.that(one.KeyPath == "" || keyForm.MatchString(one.KeyPath) && len(one.KeyPath) <= 3*maxName, "%s: key_path is %q: a path in etcd, as in /pg/pg-test", within, one.KeyPath)
+	members := map[string]bool{}
+	primary := ""
+	for _, m := range one.Members {
+		c.that(isName(m.Name), "%s: %q can't be a member's name", within, m.Name)
+		c.that(!members[m.Name], "%s: member %s is there twice", within, m.Name)
+		members[m.Name] = true
+		c.member(fmt.Sprintf("%s: member %s", within, m.Name), m)
+		if m.Role != model.Primary {
+			continue
+		}
+		c.that(primary == "", "%s: %s is a second primary beside %s", within, m.Name, primary)
+		primary = m.Name
+	}
+	for _, d := range one.Definitions {
+		c.definition(one.Name, d)
+	}
+	if one.VIP != nil {
+		c.virtual(within+": vip", *one.VIP, one.TTL)
+		c.that(members[one.VIP.Member], "%s: vip: %q isn't a member", within, one.VIP.Member)
+	}
+}
+
+// deviceForm is what Linux takes for the name of a network interface.
+var deviceForm = regexp.MustCompile(`^[^\s/:\x00-\x1f]{1,15}$`)
+
+func (c *checker) virtual(what string, v model.VirtualIP, ttl int) {
+	address := v.Address.Addr()
+	c.that(v.Address.IsValid() && address.Zone() == "" && v.Address.Bits() > 0 && !address.IsUnspecified() && !address.IsMulticast(),
+		"%s: address is %q: one with the length of its network, as in 10.10.10.2/24", what, v.Address)
+	c.that(v.Interface == "" || deviceForm.MatchString(v.Interface), "%s: interface is %q: a name as in eth0", what, v.Interface)
+	c.that(isHost(v.Host), "%s: host is %q: an address or a host name", what, v.Host)
+	c.that(slices.Contains(model.LossPolicies, v.OnLoss), "%s: on_dcs_loss is %q: one of %v", what, v.OnLoss, model.LossPolicies)
+	c.that(ttl >= model.LeastVIPTTL, "%s: the ttl of %d s is too short: at least %d", what, ttl, model.LeastVIPTTL)
+}
+
+func (c *checker) member(what string, m model.Member) {
+	c.that(isHost(m.Host), "%s: host is %q: an address or a host name", what, m.Host)
+	c.that(slices.Contains(model.Roles, m.Role), "%s: role is %q: one of %v", what, m.Role, model.Roles)
+	c.port(what+": postgres_port", m.PostgresPort)
+	c.port(what+": pgbouncer_port", m.PgBouncerPort)
+	c.port(what+": patroni_port", m.PatroniPort)
+	c.weight(what, m.Weight)
+	if role, set := m.Vars["pg_role"]; set {
+		c.that(role == string(m.Role), "%s: its variable pg_role is %v, its role %s", what, role, m.Role)
+	}
+}
+
+func (c *checker) definition(cluster string, d model.Definition) {
+	what := "service " + d.FullName
+	c.that(isName(d.Name) && d.FullName == cluster+"-"+d.Name, "cluster %s: service %q has the full name %q: the cluster's name, a dash and its own", cluster, d.Name, d.FullName)
+	c.listenAddr(what, d.FullName, d.IP, d.Port)
+	c.expression(what+": selector", d.Selector)
+	if d.Backup != "" {
+		c.expression(what+": backup", d.Backup)
+	}
+	switch d.Dest.Kind {
+	case model.ToPostgres, model.ToPgBouncer:
+		c.that(d.Dest.Port == 0, "%s: dest %s has a port of its own, %d", what, d.Dest.Kind, d.Dest.Port)
+	case model.ToPort:
+		c.port(what+": dest", d.Dest.Port)
+	default:
+		c.that(false, "%s: dest is %q: postgres, pgbouncer or port", what, d.Dest.Kind)
+	}
+	c.that(model.IsCheckPath(d.Check), "%s: check is %q: a path of Patroni's REST API", what, d.Check)
+	c.maxConn(what, d.MaxConn)
+	c.balance(what, string(d.Balance))
+	// An order without options has none of the defaults of ParseOptions either.
+	c.that(d.Options.Inter > 0, "%s: options are missing", what)
+}
+
+// Native says what of a plan the native engine can't carry, though HAProxy could; nil if there is nothing.
+func Native(p model.Plan) error {
+	c := &checker{}
+	for _, one := range p.Clusters {
+		for _, d := range one.Definitions {
+			what := "service " + d.FullName
+			c.that(d.Balance.Native(), "%s: balance %s is not supported by the native engine", what, d.Balance)
+			for _, o := range d.Options.Refused() {
+				c.that(false, "%s: option %s %s", what, o.Word, o.What)
+			}
+		}
+	}
+	for _, g := range p.TCPServices {
+		_, problems := tcpservice.Parse(g)
+		for _, what := range tcpservice.Errors(g, problems) {
+			c.that(false, "%s", what)
+		}
+	}
+	return c.err()
+}
+
+func (c *checker) tcpService(g model.TCPService) {
+	what := "service " + g.Name
+	c.that(isName(g.Name), "%q can't be a service's name", g.Name)
+	c.listenAddr(what, g.Name, g.IP, g.Port)
+	c.that(g.Protocol == "tcp" || g.Protocol == "http", "%s: protocol is %q: tcp or http", what, g.Protocol)
+	c.maxConn(what, g.MaxConn)
+	c.balance(what, g.Balance)
+	c.line(what+": default", g.Default)
+	for _, o := range g.Options {
+		c.line(what+": options", o)
+	}
+	servers := map[string]bool{}
+	for _, s := range g.Servers {
+		one := fmt.Sprintf("%s: server %s", what, s.Name)
+		c.that(isName(s.Name), "%s: %q can't be a server's name", what, s.Name)
+		c.that(!servers[s.Name], "%s is there twice", one)
+		servers[s.Name] = true
+		c.that(isHost(s.Host), "%s: host is %q: an address or a host name", one, s.Host)
+		c.port(one+": port", s.Port)
+		if s.Weight != nil {
+			c.weight(one, *s.Weight)
+		}
+		c.line(one+": options", s.Options)
+	}
+}
+
+// place checks where a service listens, by itself and beside the others.
+func (c *checker) listenAddr(what, name, ip string, port int) {
+	c.that(!c.services[name], "%s is there twice", what)
+	c.services[name] = true
+	address, err := netip.ParseAddr(ip)
+	valid := ip == "*" || err == nil && address.Zone() == ""
+	c.that(valid, `%s: ip is %q: an address, or "*" for every address of the node`, what, ip)
+	c.port(what+": port", port)
+	if !valid {
+		return
+	}
+	if i := slices.IndexFunc(c.taken[port], func(other listener) bool { return model.Overlap(ip, other.ip) }); i >= 0 {
+		c.that(false, "%s: port %d is taken on the same node by service %s", what, port, c.taken[port][i].service)
+	}
+	c.taken[port] = append(c.taken[port], listener{ip, name})
+}
+
+func (c *checker) expression(what, text string) {
+	if _, err := jmespath.Compile(text); err != nil {
+		c.that(false, "%s, %w", what, err)
+	}
+}
+
+func (c *checker) port(what string, n int) {
+	c.that(n >= 1 && n <= 65535, "%s is %d: 1 to 65535", what, n)
+}
+
+func (c *checker) weight(what string, n int) {
+	c.that(n >= 0 && n <= 256, "%s: weight is %d: 0 to 256", what, n)
+}
+
+func (c *checker) maxConn(what string, n int) {
+	c.that(n >= 1 && n <= 1<<31-1, "%s: maxconn is %d: 1 or more", what, n)
+}
+
+func (c *checker) balance(what, algorithm string) {
+	c.that(algorithm != "", "%s: balance is missing", what)
+	c.line(what+": balance", algorithm)
+}
+
+// line checks raw words for HAProxy, which must not leave their line.
+func (c *checker) line(what, text string) {
+	c.that(!strings.ContainsFunc(text, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }), "%s: %q is more than one line", what, text)
+}
+
+func isName(text string) bool { return nameForm.MatchString(text) && len(text) <= maxName }
+
+func isHost(text string) bool {
+	if address, err := netip.ParseAddr(text); err == nil {
+		return address.Zone() == ""
+	}
+	return hostForm.MatchString(text) && len(text) <= maxName
+}

@@ -1,0 +1,55 @@
+package model
+
+// Access is what clients need to know to reach a cluster, as its inventory has it. It is no part of a Plan, since it holds
+// passwords.
+type Access struct {
+	Cluster string
+	// Members are the cluster's, in the inventory's order; Primary is the declared primary, or the first, by its place there.
+	Members []Member
+	Primary int
+	// Pooled says that members have a PgBouncer.
+	Pooled bool
+	// Name is the cluster's own with its suffix, Target what it stands for (a Naming's Target). Name is empty for none.
+	Name   string
+	Target string
+	// VIP is the virtual address, without its network's length; empty for none.
+	VIP string
+	// Offers are the services with where they are carried.
+	Offers []Offer
+	// Delegated says that other hosts than the members carry them.
+	Delegated bool
+	// Databases and Accounts are those of pg_databases and pg_users, in order, and the administrator behind them.
+	Databases []Database
+	Accounts  []Account
+	Admin     string
+}
+
+// Offer is a service with the addresses that it is offered at.
+type Offer struct {
+	Definition
+	// At are the hosts that carry it, by their addresses.
+	At []string
+	// Ports are as many: a service may have another port on another node.
+	Ports []int
+	// Bound says that it listens at At alone, not at every address of its hosts: names and virtual addresses don't lead there.
+	Bound bool
+	// Vacant says that no member is selected, as they are declared: nobody serves it.
+	Vacant bool
+}
+
+// Database is one that clients may ask for.
+type Database struct {
+	Name, Owner string
+	// Pooled says that PgBouncer has it.
+	Pooled bool
+}
+
+// Account is a user that clients may be.
+type Account struct {
+	Name string
+	// Password is empty where the inventory has none that a client can use, such as a hash.
+	Password Secret
+	// Pooled says that PgBouncer knows the user.
+	Pooled bool
+	Roles  []string
+}

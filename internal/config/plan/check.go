@@ -1,0 +1,50 @@
+package plan
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/pgporter/pgporter/internal/config/diag"
+	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/model"
+)
+
+// getOnly are the first segments of paths for which Patroni has a handler of GET and of nothing else (api.py): under OPTIONS,
+// as which a rendered HAProxy asks, they are unknown.
+var getOnly = []string{"liveness", "readiness", "patroni", "cluster", "history", "config", "metrics", "failsafe"}
+
+// rolePaths are what Patroni finds anywhere in a path, wholePaths what a path must be.
+var (
+	rolePaths  = []string{"standby_leader", "standby-leader", "leader", "master", "primary", "read-write", "replica", "read-only", "health"}
+	wholePaths = []string{"sync", "synchronous", "async", "asynchronous", "quorum"}
+)
+
+// warnOfCheck tells of a check that HAProxy can never see passing, or that nobody can.
+func (p *planner) warnOfCheck(v inventory.Value, label, check string) {
+	path, _, _ := strings.Cut(check, "?")
+	segment, _, _ := strings.Cut(strings.TrimLeft(path, "/"), "/")
+	switch {
+	case path == "/":
+	case slices.Contains(getOnly, segment):
+		p.problems.Warnf(v.Pos(), "/health, or a path that asks for a role",
+			"%s: check /%s never passes with HAProxy, which asks by OPTIONS: Patroni knows it under GET only", label, segment)
+	case slices.ContainsFunc(rolePaths, func(role string) bool { return strings.Contains(path, role) }), slices.Contains(wholePaths, path[1:]):
+	default:
+		known := slices.Concat(rolePaths, wholePaths, getOnly)
+		want := "one of /primary, /leader, /replica, /read-only, /sync, /read-only-sync, /async, /health and their like"
+		if word := diag.Nearest(segment, known); word != "" {
+			want = "did you mean /" + word
+		}
+		p.problems.Warnf(v.Pos(), want, "%s: check %s never passes: Patroni doesn't know the path", label, path)
+	}
+}
+
+// warnOfTLS tells of options that say how checks speak TLS where none does.
+func (p *planner) warnOfTLS(members []member, d *definition) {
+	said := d.Options.CheckTLS
+	if said.On || said == (model.CheckTLS{}) || slices.ContainsFunc(members, func(m member) bool { return m.PatroniTLS }) {
+		return
+	}
+	p.problems.Warnf(d.optionsPos, "check-ssl among them, or patroni_ssl_enabled: true of the members",
+		"service %q: its options say how checks speak TLS, but none does", d.Name)
+}

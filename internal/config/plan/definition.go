@@ -1,0 +1,275 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/pgporter/pgporter/internal/config/diag"
+	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/jmespath"
+	"github.com/pgporter/pgporter/internal/config/model"
+)
+
+// definition is a service as a list declares it: what doesn't depend on who looks.
+type definition struct {
+	model.Definition
+	// dest is empty if the destination is pg_default_service_dest's.
+	dest model.Dest
+	// ownOptions says that the options aren't pg_rto's.
+	ownOptions bool
+	selector   *jmespath.Selector
+	backup     *jmespath.Selector
+	// builtIn says that the inventory doesn't declare the service.
+	builtIn bool
+	// namePos, portPos, selectorValue and backupValue are places; a service that is built in has none.
+	namePos, portPos           diag.Position
+	optionsPos                 diag.Position
+	selectorValue, backupValue inventory.Value
+}
+
+// defaultServices are those that a cluster has if pg_default_services isn't set.
+var defaultServices = []model.Definition{
+	{Name: "primary", Port: 5433, Check: "/primary", Selector: "[]"},
+	{Name: "replica", Port: 5434, Check: "/read-only", Selector: "[]", Backup: "[? pg_role == `primary` || pg_role == `offline` ]"},
+	{Name: "default", Port: 5436, Dest: model.Dest{Kind: model.ToPostgres}, Check: "/primary", Selector: "[]"},
+	{Name: "offline", Port: 5438, Dest: model.Dest{Kind: model.ToPostgres}, Check: "/replica",
+		Selector: "[? pg_role == `offline` || pg_offline_query ]", Backup: "[? pg_role == `replica` && !pg_offline_query]"},
+}
+
+// DefaultServices are the four services of a cluster whose inventory, if it has any, doesn't say otherwise: names, ports,
+// checks, selectors and destinations (an empty one means pg_default_service_dest's), with Pigsty's other defaults.
+func DefaultServices() []model.Definition {
+	definitions := slices.Clone(defaultServices)
+	options, _ := model.ParseOptions(timings[defaultRTO].options())
+	for i := range definitions {
+		definitions[i].IP, definitions[i].MaxConn, definitions[i].Balance = "*", defaultMaxConn, model.RoundRobin
+		definitions[i].Options = options
+	}
+	return definitions
+}
+
+const (
+	defaultMaxConn       = 5000
+	defaultPostgresPort  = 5432
+	defaultPgBouncerPort = 6432
+	defaultPatroniPort   = 8008
+)
+
+// serviceKeys are the keys of a service definition, with how each is read. The first three are required.
+var serviceKeys = []entryKey[definitionReader]{
+	{name: "name", read: (*definitionReader).readName},
+	{name: "port", read: (*definitionReader).readPort},
+	{name: "selector", read: (*definitionReader).readSelector},
+	{name: "backup", read: (*definitionReader).readBackup},
+	{name: "ip", read: (*definitionReader).readIP},
+	{name: "dest", read: (*definitionReader).readDest},
+	{name: "check", read: (*definitionReader).readCheck},
+	{name: "maxconn", read: (*definitionReader).readMaxConn},
+	{name: "balance", read: (*definitionReader).readBalance},
+	{name: "options", read: (*definitionReader).readOptions},
+}
+
+// definitionReader reads one entry of a list of services.
+type definitionReader struct {
+	entryReader
+	d definition
+}
+
+// definitions gives the services that a host declares, in order. Of two with one name the later takes the place of the
+// earlier, as its file would in Pigsty.
+func (p *planner) definitions(h *inventory.Host) []definition {
+	var all []definition
+	if _, set := h.Place("pg_default_services"); set {
+		all = p.list(h, "pg_default_services")
+	} else {
+		for _, d := range DefaultServices() {
+			s, _ := p.compile(d.Selector)
+			one := definition{Definition: d, dest: d.Dest, selector: s, builtIn: true}
+			if d.Backup != "" {
+				one.backup, _ = p.compile(d.Backup)
+			}
+			all = append(all, one)
+		}
+	}
+	all = append(all, p.list(h, "pg_services")...)
+	var kept []definition
+	place := map[string]int{}
+	for _, d := range all {
+		i, again := place[d.Name]
+		if !again {
+			place[d.Name] = len(kept)
+			kept = append(kept, d)
+			continue
+		}
+		other := "the default one"
+		if !kept[i].builtIn {
+			other = fmt.Sprintf("the one at %s", kept[i].namePos)
+		}
+		p.problems.Warnf(d.namePos, "pg_default_services without it, or another name", "service %q takes the place of %s", d.Name, other)
+		kept[i] = d
+	}
+	return kept
+}
+
+// list reads pg_default_services or pg_services; entries that aren't sound are left out.
+func (p *planner) list(h *inventory.Host, variable string) []definition {
+	v, set := p.templates.Own(h, variable)
+	if !set {
+		return nil
+	}
+	if v.Kind() != inventory.List {
+		if p.readable(v, variable) {
+			p.problems.Errorf(v.Pos(), "a list of services; [] for none", "%s is %s", variable, v.Describe())
+		}
+		return nil
+	}
+	var definitions []definition
+	for i, item := range v.Items() {
+		if d, sound := p.definition(fmt.Sprintf("service %d of %s", i+1, variable), item); sound {
+			definitions = append(definitions, d)
+		}
+	}
+	return definitions
+}
+
+// definition reads an entry, all of it even if a part is wrong.
+func (p *planner) definition(label string, v inventory.Value) (definition, bool) {
+	if name, set := v.Get("name"); set {
+		if text, ok := name.Name(); ok {
+			label = fmt.Sprintf("service %q", text)
+		}
+	}
+	r := &definitionReader{entryReader: entryReader{p: p, kind: "service", label: label, sound: true}}
+	r.d.Definition = model.Definition{IP: "*", Check: "/", MaxConn: defaultMaxConn, Balance: model.RoundRobin}
+	readEntry(r, &r.entryReader, serviceKeys, v)
+	return r.d, r.sound
+}
+
+func (r *definitionReader) readName(v inventory.Value) { r.d.Name, r.d.namePos = r.name(v), v.Pos() }
+
+func (r *definitionReader) readPort(v inventory.Value) {
+	r.d.Port, r.d.portPos = r.number(v, "port", 1, 65535), v.Pos()
+}
+
+func (r *definitionReader) readMaxConn(v inventory.Value) {
+	r.d.MaxConn = r.number(v, "maxconn", 1, 1<<31-1)
+}
+
+func (r *definitionReader) readSelector(v inventory.Value) {
+	r.d.Selector, r.d.selector = r.expression(v, "selector")
+	r.d.selectorValue = v
+}
+
+func (r *definitionReader) readBackup(v inventory.Value) {
+	r.d.Backup, r.d.backup = r.expression(v, "backup")
+	r.d.backupValue = v
+}
+
+func (r *definitionReader) expression(v inventory.Value, key string) (string, *jmespath.Selector) {
+	text, isText := v.Text()
+	if !isText {
+		r.fail(v.Pos(), "a JMESPath expression in quotes, as in \"[]\"", "%s is %s", key, v.Describe())
+		return "", nil
+	}
+	s, err := r.p.compile(text)
+	if err != nil {
+		r.sound = false
+		r.p.badExpression(v, fmt.Sprintf("%s: %s", r.label, key), err)
+	}
+	return text, s
+}
+
+// badExpression reports an error of a selector at its place inside the expression.
+func (p *planner) badExpression(v inventory.Value, what string, err error) {
+	pos := v.Pos()
+	if at := (*jmespath.Error)(nil); errors.As(err, &at) {
+		pos = v.At(at.Offset)
+	}
+	p.problems.Errorf(pos, "", "%s, %v", what, err)
+}
+
+func (r *definitionReader) readIP(v inventory.Value) { r.d.IP = r.address(v) }
+
+func (r *definitionReader) readDest(v inventory.Value) {
+	if text, _ := v.Text(); text == "default" {
+		return
+	}
+	dest, ok := r.p.dest(v, r.label+": dest")
+	r.d.dest = dest
+	r.sound = r.sound && ok
+}
+
+// dest reads a destination. Pigsty's template takes 5432 for one that it doesn't know; so does ours, with a warning.
+func (p *planner) dest(v inventory.Value, what string) (model.Dest, bool) {
+	const want = "default, postgres, pgbouncer or a port from 1 to 65535"
+	if n, ok := v.WholeNumber(); ok {
+		if n < 1 || n > 65535 {
+			p.problems.Errorf(v.Pos(), want, "%s is %s", what, v.Describe())
+			return model.Dest{}, false
+		}
+		return model.Dest{Kind: model.ToPort, Port: int(n)}, true
+	}
+	text, isText := v.Text()
+	if !isText {
+		p.problems.Errorf(v.Pos(), want, "%s is %s", what, v.Describe())
+		return model.Dest{}, false
+	}
+	switch kind := model.DestKind(text); kind {
+	case model.ToPostgres, model.ToPgBouncer:
+		return model.Dest{Kind: kind}, true
+	}
+	p.problems.Warnf(v.Pos(), want, "%s is %s; port %d is taken, as in Pigsty", what, v.Describe(), defaultPostgresPort)
+	return model.Dest{Kind: model.ToPort, Port: defaultPostgresPort}, true
+}
+
+func (r *definitionReader) readCheck(v inventory.Value) {
+	text, isText := v.Text()
+	if !isText || !model.IsCheckPath(text) {
+		r.fail(v.Pos(), "a path of Patroni's REST API, as in /primary", "check is %s", v.Describe())
+		return
+	}
+	r.d.Check = text
+	r.p.warnOfCheck(v, r.label, text)
+}
+
+func (r *definitionReader) readBalance(v inventory.Value) {
+	algorithm, ok := r.p.balance(v, r.label, "tcp")
+	if !ok {
+		r.sound = false
+		return
+	}
+	r.d.Balance = model.Balance(algorithm)
+}
+
+func (r *definitionReader) readOptions(v inventory.Value) {
+	text, isText := v.Text()
+	if !isText {
+		r.fail(v.Pos(), "a text with HAProxy's server options, as in 'inter 2s fall 3'", "options is %s", v.Describe())
+		return
+	}
+	options, wrong := model.ParseOptions(text)
+	for _, o := range wrong {
+		r.fail(v.At(o.Offset), o.Want, "option %s %s", o.Word, o.What)
+	}
+	for _, o := range options.Refused() {
+		if r.p.haproxy {
+			break
+		}
+		r.fail(v.At(o.Offset), o.Want, "option %s %s", o.Word, o.What)
+	}
+	r.d.Options, r.d.ownOptions, r.d.optionsPos = options, true, v.Pos()
+}
+
+// nearestHost suggests what host may have been meant.
+func nearestHost(inv *inventory.Inventory, name string) string {
+	names := map[string]bool{}
+	for _, h := range inv.Hosts() {
+		names[h.Name] = true
+	}
+	if near := diag.Nearest(name, slices.Sorted(maps.Keys(names))); near != "" {
+		return "did you mean " + near
+	}
+	return "one of its host names"
+}

@@ -1,0 +1,125 @@
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+
+	"github.com/pgporter/pgporter/internal/config/diag"
+	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/model"
+)
+
+// entryKey is a key that a mapping may have, with how a reader reads its value.
+type entryKey[R any] struct {
+	name string
+	read func(r *R, v inventory.Value)
+	// emptiable says that the key may stand there with no value.
+	emptiable bool
+}
+
+// requiredKeys is how many keys at the head of each list of keys are required.
+const requiredKeys = 3
+
+// entryReader reads one mapping of a list: what a service definition, a generic service and its servers have in common.
+type entryReader struct {
+	p *planner
+	// kind is what the entry is, label what messages call it.
+	kind, label string
+	sound       bool
+}
+
+// readEntry reads a mapping by a list of keys, all of it even if a part is wrong.
+func readEntry[R any](reader *R, r *entryReader, keys []entryKey[R], v inventory.Value) {
+	known := make([]string, 0, len(keys))
+	for _, k := range keys {
+		known = append(known, k.name)
+	}
+	required := fmt.Sprintf("%s, %s and %s", keys[0].name, keys[1].name, keys[2].name)
+	if v.Kind() != inventory.Map {
+		if r.p.readable(v, r.label) {
+			r.p.problems.Errorf(v.Pos(), "a mapping with "+required, "%s is %s", r.label, v.Describe())
+		}
+		r.sound = false
+		return
+	}
+	values := map[string]inventory.Value{}
+	for _, e := range v.Entries() {
+		if !slices.Contains(known, e.Name) {
+			r.fail(e.Key.Pos(), suggestion(e.Name, known), "a %s has no key %q", r.kind, e.Name)
+			continue
+		}
+		values[e.Name] = e.Value
+	}
+	for i, k := range keys {
+		value, set := values[k.name]
+		switch {
+		case !set && i < requiredKeys:
+			r.fail(v.Pos(), required+" at least", "%s is missing", k.name)
+		case !set:
+		case value.Kind() == inventory.Null && !k.emptiable:
+			r.fail(value.Pos(), "a value, or not the key either", "%s is empty", k.name)
+		default:
+			if !r.p.readable(value, r.label+": "+k.name) {
+				r.sound = false
+				continue
+			}
+			k.read(reader, value)
+		}
+	}
+}
+
+// fail reports what makes the entry unusable.
+func (r *entryReader) fail(pos diag.Position, want, format string, args ...any) {
+	r.sound = false
+	r.p.problems.Errorf(pos, want, "%s: %s", r.label, fmt.Sprintf(format, args...))
+}
+
+// nameForm keeps full names within what HAProxy takes for a proxy's name and a file's name takes.
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
+
+func (r *entryReader) name(v inventory.Value) string {
+	name, ok := v.Name()
+	if !ok || !nameForm.MatchString(name) {
+		r.fail(v.Pos(), "letters, digits, dashes, dots and underscores", "name is %s", v.Describe())
+	}
+	return name
+}
+
+func (r *entryReader) number(v inventory.Value, key string, least, most int) int {
+	n, ok := v.WholeNumber()
+	if !ok || n < int64(least) || n > int64(most) {
+		r.fail(v.Pos(), fmt.Sprintf("a whole number from %d to %d", least, most), "%s is %s", key, v.Describe())
+		return 0
+	}
+	return int(n)
+}
+
+// address reads what to listen on.
+func (r *entryReader) address(v inventory.Value) string {
+	text, isText := v.Text()
+	if text == "*" {
+		return text
+	}
+	address, err := netip.ParseAddr(text)
+	if !isText || err != nil || address.Zone() != "" {
+		r.fail(v.Pos(), `an address, or "*" for every address of the node`, "ip is %s", v.Describe())
+		return ""
+	}
+	return address.String()
+}
+
+// serverWords reads HAProxy's words for servers.
+func (r *entryReader) serverWords(v inventory.Value, key string) string {
+	text, isText := v.Text()
+	if !isText {
+		r.fail(v.Pos(), "a text with HAProxy's server options, as in 'inter 2s fall 3'", "%s is %s", key, v.Describe())
+		return ""
+	}
+	_, wrong := model.ParseOptions(text)
+	for _, o := range wrong {
+		r.fail(v.At(o.Offset), o.Want, "%s: option %s %s", key, o.Word, o.What)
+	}
+	return text
+}

@@ -1,0 +1,182 @@
+// Package plan turns an inventory into what nodes need to know: clusters, their members, and the definitions of their
+// services, all checked (service.Plan).
+//
+// A cluster is all hosts with the same pg_cluster, in the inventory's order. What a service is comes from the variables of
+// the host that looks at it (pg_default_services, pg_services, pg_default_service_dest, pg_rto, pg_rto_plan,
+// pg_service_provider, pgporter_roles), so two nodes may see one cluster's services differently, as in Pigsty; the virtual
+// address (pg_vip_enabled, pg_vip_address, pg_vip_interface, pgporter_vip_on_dcs_loss) is the host's own; what a member
+// is (ports, weight, TLS) comes from each member. Parameters and their defaults are Pigsty's.
+//
+// Every function returns all problems that it finds at once, each with its place. With an error among them the Plan still
+// holds what is sound, but is not to be run. Services that Pigsty would render in spite of a mistake, by falling back to
+// something, are taken the same way with a warning. The package is pure: it reads nothing but the inventory it is given.
+package plan
+
+import (
+	"net/netip"
+
+	"github.com/pgporter/pgporter/internal/config/diag"
+	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/jmespath"
+	"github.com/pgporter/pgporter/internal/config/model"
+)
+
+// ForNode gives what an inventory host carries: the clusters that it is a member of, as its variables describe them, and its
+// haproxy_services as Generics. It is for the native engine: what only HAProxy can do is refused by name.
+func ForNode(inv *inventory.Inventory, host string) (model.Plan, diag.Problems) {
+	return newPlanner(inv).forNode(host)
+}
+
+// ForHAProxy gives the same for a node whose services HAProxy carries: options and algorithms that the native engine
+// hasn't are taken.
+func ForHAProxy(inv *inventory.Inventory, host string) (model.Plan, diag.Problems) {
+	p := newPlanner(inv)
+	p.haproxy = true
+	return p.forNode(host)
+}
+
+func (p *planner) forNode(host string) (model.Plan, diag.Problems) {
+	inv := p.inv
+	plan := model.Plan{Node: host, Clusters: []model.Cluster{}}
+	h, known := inv.Host(host)
+	if !known {
+		p.problems.Errorf(diag.Position{File: inv.File}, nearestHost(inv, host), "the host %q isn't in the inventory", host)
+		return plan, p.problems.Sorted()
+	}
+	plan.Clusters, plan.TCPServices = p.node(h)
+	plan.Clusters = p.withVIP(h, plan.Clusters)
+	if !p.haproxy && len(plan.Clusters)+len(plan.TCPServices) == 0 && p.problems.Err() == nil {
+		p.problems.Warnf(h.Pos, "pg_cluster, pg_seq and pg_role", "the host %q is a member of no cluster and carries no services", host)
+	}
+	return plan, p.problems.Sorted()
+}
+
+// All gives every cluster as its primary sees it, or, where none is declared, which is an error, as its first member does.
+func All(inv *inventory.Inventory) (model.Plan, diag.Problems) { return newPlanner(inv).all() }
+
+// AllForHAProxy gives the same where HAProxy carries the services.
+func AllForHAProxy(inv *inventory.Inventory) (model.Plan, diag.Problems) {
+	p := newPlanner(inv)
+	p.haproxy = true
+	return p.all()
+}
+
+func (p *planner) all() (model.Plan, diag.Problems) {
+	plan := model.Plan{Clusters: make([]model.Cluster, 0, len(p.clusters))}
+	for _, c := range p.clusters {
+		h := p.viewpoint(c)
+		v := p.view(c, h, true)
+		p.settle(h, nil, []carriedCluster{{c, v}})
+		plan.Clusters = append(plan.Clusters, v.seen)
+	}
+	p.warnOfNone()
+	return plan, p.problems.Sorted()
+}
+
+// Check finds the problems of every node and of every cluster, where the native engine carries the services.
+func Check(inv *inventory.Inventory) diag.Problems { return newPlanner(inv).check() }
+
+// CheckForHAProxy finds those where HAProxy does.
+func CheckForHAProxy(inv *inventory.Inventory) diag.Problems {
+	p := newPlanner(inv)
+	p.haproxy = true
+	return p.check()
+}
+
+func (p *planner) check() diag.Problems {
+	inv := p.inv
+	for _, h := range inv.Hosts() {
+		clusters, _ := p.node(h)
+		p.withVIP(h, clusters)
+	}
+	p.warnOfNone()
+	return p.problems.Sorted()
+}
+
+// planner works on one inventory and gathers its problems.
+type planner struct {
+	inv *inventory.Inventory
+	// haproxy says that HAProxy carries the services, not the native engine.
+	haproxy bool
+	// keyless leaves out where clusters have their keys in etcd: files don't say it.
+	keyless  bool
+	problems diag.Problems
+	// clusters are in the order of their first members.
+	clusters  []*cluster
+	of        map[*inventory.Host]*cluster
+	selectors map[string]compiled
+	templates *inventory.Templates
+	// delegations are the clusters whose services hosts carry for others, once somebody has asked.
+	delegations map[*inventory.Host][]*cluster
+	// endpoints are etcd's URLs, once they were asked for.
+	endpoints []string
+	// virtuals are the clusters by their virtual addresses, once they were asked for.
+	virtuals map[netip.Addr][]*cluster
+	// others says that a host has been seen to carry services that belong to no cluster.
+	others bool
+	// infra are the hosts of the group of that name, once they were asked for.
+	infra []*inventory.Host
+}
+
+// compiled is a selector, or why there is none.
+type compiled struct {
+	selector *jmespath.Selector
+	err      error
+}
+
+func newPlanner(inv *inventory.Inventory) *planner {
+	p := &planner{inv: inv, of: map[*inventory.Host]*cluster{}, selectors: map[string]compiled{}, templates: inv.Templates(roleDefaults())}
+	byName := map[string]*cluster{}
+	for _, h := range inv.Hosts() {
+		name, v, ok := p.clusterName(h)
+		if !ok {
+			continue
+		}
+		c, known := byName[name]
+		if !known {
+			c = &cluster{name: name, unnamable: !nameForm.MatchString(name), pos: v.Pos(), views: map[string]view{}}
+			byName[name] = c
+			p.clusters = append(p.clusters, c)
+		}
+		c.hosts = append(c.hosts, h)
+		p.of[h] = c
+	}
+	return p
+}
+
+func (p *planner) warnOfNone() {
+	if len(p.clusters) == 0 && !p.others && p.problems.Err() == nil {
+		p.problems.Warnf(diag.Position{File: p.inv.File}, "hosts with pg_cluster, pg_seq and pg_role", "no host is a member of a cluster")
+	}
+}
+
+// variable looks a host's variable up as the host itself sees it: templates in it may use Pigsty's defaults. One that has no
+// value is a problem, and then as good as unset.
+func (p *planner) variable(h *inventory.Host, name string) (inventory.Value, bool) {
+	v, set := p.templates.Own(h, name)
+	return v, set && p.readable(v, name)
+}
+
+// shown looks a variable up as other hosts see it: what the host is as a member.
+func (p *planner) shown(h *inventory.Host, name string) (inventory.Value, bool) {
+	v, set := p.templates.Var(h, name)
+	return v, set && p.readable(v, name)
+}
+
+// readable reports a value that has no value; what names it in the message.
+func (p *planner) readable(v inventory.Value, what string) bool {
+	problem, found := v.Unreadable(what)
+	if found {
+		p.problems = append(p.problems, problem)
+	}
+	return !found
+}
+
+func (p *planner) compile(expression string) (*jmespath.Selector, error) {
+	c, done := p.selectors[expression]
+	if !done {
+		c.selector, c.err = jmespath.Compile(expression)
+		p.selectors[expression] = c
+	}
+	return c.selector, c.err
+}

@@ -1,0 +1,137 @@
+package plan
+
+import (
+	"fmt"
+	"math/big"
+	"regexp"
+
+	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/model"
+)
+
+// timing is what a row of pg_rto_plan says to a service: Patroni's ttl in seconds and the checks' pace.
+type timing struct {
+	ttl                                     int
+	inter, fastInter, downInter, rise, fall string
+}
+
+const defaultRTO = "norm"
+
+// timings are Pigsty's rows of pg_rto_plan. Its "0.5s" and "1.5s", which HAProxy refuses, are written in milliseconds.
+var timings = map[string]timing{
+	"fast": {20, "1s", "500ms", "1s", "3", "3"},
+	"norm": {30, "2s", "1s", "2s", "3", "3"},
+	"safe": {60, "3s", "1500ms", "3s", "3", "3"},
+	"wide": {120, "4s", "2s", "4s", "3", "3"},
+}
+
+// Columns of a row of pg_rto_plan.
+const (
+	columnTTL = iota
+	_         // loop
+	_         // retry
+	_         // start
+	_         // margin
+	columnInter
+	columnFastInter
+	columnDownInter
+	columnRise
+	columnFall
+	columns
+)
+
+// options are the server options of a service that has none of its own.
+func (t timing) options() string {
+	return fmt.Sprintf("inter %s fastinter %s downinter %s rise %s fall %s on-marked-down shutdown-sessions slowstart 30s "+
+		"maxconn 3000 maxqueue 128 weight 100", t.inter, t.fastInter, t.downInter, t.rise, t.fall)
+}
+
+// timing finds the row of pg_rto_plan that pg_rto names. An unknown one falls back to norm, as it does in Pigsty.
+func (p *planner) timing(h *inventory.Host) timing {
+	row := defaultRTO
+	name, named := p.variable(h, "pg_rto")
+	if named {
+		var ok bool
+		if row, ok = name.Name(); !ok {
+			p.problems.Errorf(name.Pos(), "the name of a row of pg_rto_plan, as in norm", "pg_rto is %s", name.Describe())
+			row = defaultRTO
+		}
+	}
+	fallBack := func() {
+		p.problems.Warnf(name.Pos(), "fast, norm, safe, wide or a row of one's own", "pg_rto_plan has no row %q; %s is taken", row, defaultRTO)
+	}
+	rows, own := p.variable(h, "pg_rto_plan")
+	if !own {
+		t, known := timings[row]
+		if !known {
+			fallBack()
+			return timings[defaultRTO]
+		}
+		return t
+	}
+	if rows.Kind() != inventory.Map {
+		p.problems.Errorf(rows.Pos(), "a mapping of names to rows", "pg_rto_plan is %s", rows.Describe())
+		return timings[defaultRTO]
+	}
+	v, known := rows.Get(row)
+	if !known {
+		if v, known = rows.Get(defaultRTO); !known {
+			p.problems.Errorf(rows.Pos(), "a row "+defaultRTO+", or the one that pg_rto names", "pg_rto_plan has no row %q", row)
+			return timings[defaultRTO]
+		}
+		fallBack()
+	}
+	return p.timingRow(row, v)
+}
+
+// timingRow reads a row of an inventory's own pg_rto_plan.
+func (p *planner) timingRow(row string, v inventory.Value) timing {
+	items := v.Items()
+	if len(items) < columns {
+		p.problems.Errorf(v.Pos(), "a list of ttl, loop, retry, start, margin, inter, fastinter, downinter, rise, fall",
+			"row %q of pg_rto_plan is %s with %d items", row, v.Describe(), len(items))
+		return timings[defaultRTO]
+	}
+	count := func(column int, what string, least int) int {
+		n, ok := items[column].WholeNumber()
+		if !ok || n < int64(least) || n > 1<<31-1 {
+			p.problems.Errorf(items[column].Pos(), fmt.Sprintf("a whole number from %d", least), "row %q of pg_rto_plan: %s is %s",
+				row, what, items[column].Describe())
+			return least
+		}
+		return int(n)
+	}
+	pace := func(column int, what string) string {
+		text, _ := items[column].Name()
+		text = inMilliseconds(text)
+		if d, err := model.ParseTime(text); err != nil || d == 0 {
+			p.problems.Errorf(items[column].Pos(), "a time as in 500ms or 2s", "row %q of pg_rto_plan: %s is %s", row, what, items[column].Describe())
+			return timings[defaultRTO].inter
+		}
+		return text
+	}
+	return timing{
+		ttl:   count(columnTTL, "ttl", 1),
+		inter: pace(columnInter, "inter"), fastInter: pace(columnFastInter, "fastinter"), downInter: pace(columnDownInter, "downinter"),
+		rise: fmt.Sprint(count(columnRise, "rise", 1)), fall: fmt.Sprint(count(columnFall, "fall", 1)),
+	}
+}
+
+var fractionForm = regexp.MustCompile(`^([0-9]+\.[0-9]+)(ms|s|m|h|d)$`)
+
+var unitMilliseconds = map[string]int64{"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+// inMilliseconds writes a time with a fraction, which Pigsty's own rows have and HAProxy refuses, as whole milliseconds.
+// What it can't write so stays as it is.
+func inMilliseconds(text string) string {
+	match := fractionForm.FindStringSubmatch(text)
+	if match == nil {
+		return text
+	}
+	amount, _ := new(big.Rat).SetString(match[1])
+	amount.Mul(amount, new(big.Rat).SetInt64(unitMilliseconds[match[2]]))
+	if !amount.IsInt() {
+		return text
+	}
+	return amount.Num().String() + "ms"
+}

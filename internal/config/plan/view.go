@@ -1,0 +1,300 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/pgporter/pgporter/internal/config/diag"
+	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/jmespath"
+	"github.com/pgporter/pgporter/internal/config/model"
+)
+
+// viewVariables are those of the host that looks which decide what it sees.
+var viewVariables = []string{
+	"pg_default_services", "pg_services", "pg_default_service_dest", "pg_rto", "pg_rto_plan", "pg_service_provider", "pgporter_roles",
+}
+
+// view is a cluster as a host sees it.
+type view struct {
+	seen        model.Cluster
+	definitions []definition
+}
+
+// view gives a cluster as one host sees it, with the services that it declares if it is to carry them. Hosts that have
+// viewVariables from the same places see the same, and as a rule all members do; so each view is made once. A value with a
+// template in it may mean something else for every host.
+func (p *planner) view(c *cluster, h *inventory.Host, carried bool) view {
+	places := make([]diag.Position, len(viewVariables))
+	eyes := ""
+	for i, name := range viewVariables {
+		places[i], _ = h.Place(name)
+		if p.templates.HasTemplate(h, name) {
+			eyes = h.Name
+		}
+	}
+	key := fmt.Sprint(places, eyes, carried)
+	v, done := c.views[key]
+	if !done {
+		v = p.look(c, h, carried)
+		c.views[key] = v
+	}
+	return v
+}
+
+// look makes a view.
+func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
+	members := p.declared(c)
+	before := len(p.problems)
+	t := p.timing(h)
+	timed := p.problems[before:].Err() == nil
+	seen := model.Cluster{
+		Name: c.name, TTL: t.ttl, StaticRoles: p.staticRoles(h), KeyPath: p.keyPath(c),
+		Members: make([]model.Member, 0, len(members)), Definitions: []model.Definition{},
+	}
+	var definitions []definition
+	if carried {
+		definitions = p.definitions(h)
+	}
+	before = len(p.problems)
+	dest := p.defaultDest(h)
+	led := p.problems[before:].Err() == nil
+	// What a service takes from a variable that is wrong, it lacks.
+	lacking := map[string]bool{}
+	for i := range definitions {
+		d := &definitions[i]
+		lacking[d.Name] = d.dest == (model.Dest{}) && !led || !d.ownOptions && !timed
+		d.FullName = c.name + "-" + d.Name
+		d.Dest = d.dest
+		if d.Dest == (model.Dest{}) {
+			d.Dest = dest
+		}
+		if !d.ownOptions {
+			d.Options, _ = model.ParseOptions(t.options())
+		}
+		p.warnOfTLS(members, d)
+	}
+	vars, refused := p.selectorVars(members, definitions)
+	for i, m := range members {
+		m.Vars = vars[i]
+		seen.Members = append(seen.Members, m.Member)
+	}
+	for _, d := range definitions {
+		if !c.unnamable && !refused[d.Name] && p.selects(c, d, members, vars) && !lacking[d.Name] {
+			seen.Definitions = append(seen.Definitions, d.Definition)
+		}
+	}
+	return view{seen, definitions}
+}
+
+// staticRoles reads pgporter_roles, this program's own variable: whether selectors see what members are now, or what they
+// were declared to be.
+func (p *planner) staticRoles(h *inventory.Host) bool {
+	v, set := p.variable(h, "pgporter_roles")
+	if !set {
+		return false
+	}
+	text, _ := v.Text()
+	if text != "live" && text != "static" {
+		p.problems.Errorf(v.Pos(), "live or static", "pgporter_roles is %s", v.Describe())
+	}
+	return text == "static"
+}
+
+// defaultDest is what `dest: default` means on a host.
+func (p *planner) defaultDest(h *inventory.Host) model.Dest {
+	v, set := p.variable(h, "pg_default_service_dest")
+	if !set {
+		return model.Dest{Kind: model.ToPgBouncer}
+	}
+	dest, ok := p.dest(v, "pg_default_service_dest")
+	if !ok {
+		return model.Dest{Kind: model.ToPgBouncer}
+	}
+	return dest
+}
+
+// asker is an expression that looks at a variable.
+type asker struct {
+	service string
+	value   inventory.Value
+}
+
+// selectorVars gives for each member the variables that the definitions' selectors look at. Secrets stay out, at any depth;
+// a service whose selector asks for one is refused, by name.
+func (p *planner) selectorVars(members []member, definitions []definition) (all []map[string]any, refused map[string]bool) {
+	whole := false
+	askers := map[string][]asker{}
+	refused = map[string]bool{}
+	for _, d := range definitions {
+		for _, e := range []struct {
+			compiled *jmespath.Selector
+			value    inventory.Value
+		}{{d.selector, d.selectorValue}, {d.backup, d.backupValue}} {
+			if e.compiled == nil {
+				continue
+			}
+			names, looksAtAll := e.compiled.Fields()
+			whole = whole || looksAtAll
+			for _, name := range names {
+				askers[name] = append(askers[name], asker{d.Name, e.value})
+			}
+		}
+	}
+	names := slices.Sorted(maps.Keys(askers))
+	all = make([]map[string]any, len(members))
+	for i, m := range members {
+		wanted := names
+		if whole {
+			wanted = m.host.Names()
+		}
+		vars := map[string]any{"inventory_hostname": m.host.Name, "pg_role": string(m.Role)}
+		withheld := map[string]bool{}
+		for _, name := range wanted {
+			v, set := p.templates.Var(m.host, name)
+			_, has := vars[name]
+			switch {
+			case !set || has:
+			case isSecret(name):
+				withheld[name] = true
+			case whole && !slices.Contains(names, name), p.haproxy && v.LeftAsWritten():
+				// An expression that looks at members as a whole need not care for this one; and as Pigsty has it a selector
+				// sees what is written.
+				if problem, found := v.Unreadable(name); found {
+					p.problems.Warnf(problem.Pos, problem.Want, "%s; selectors see it as it is written", problem.What)
+				}
+				vars[name] = withoutSecrets(v.JSON(), withheld)
+			case p.readable(v, name):
+				vars[name] = withoutSecrets(v.JSON(), withheld)
+			default:
+				for _, a := range askers[name] {
+					refused[a.service] = true
+				}
+			}
+		}
+		for name := range withheld {
+			for _, a := range askers[name] {
+				refused[a.service] = true
+				p.problems.Errorf(a.value.Pos(), "a variable that is no secret",
+					"service %q: the selector looks at %s, which looks like a secret and isn't handed on", a.service, name)
+			}
+		}
+		all[i] = vars
+	}
+	return all, refused
+}
+
+// secretWords in a variable's name mean that its value is not for others to read.
+var secretWords = []string{"password", "passwd", "secret", "token", "credential"}
+
+// isSecret tells whether a name looks like a secret's: it holds one of secretWords, or `key`, `keys` or `pass` as a word.
+func isSecret(name string) bool {
+	name = strings.ToLower(name)
+	for _, w := range secretWords {
+		if strings.Contains(name, w) {
+			return true
+		}
+	}
+	words := strings.FieldsFunc(name, func(r rune) bool { return r == '_' || r == '-' || r == '.' })
+	return slices.ContainsFunc(words, func(w string) bool { return w == "key" || w == "keys" || w == "pass" || w == "pwd" })
+}
+
+// withoutSecrets takes what looks like a secret out of a JSON value and notes the names in withheld.
+func withoutSecrets(value any, withheld map[string]bool) any {
+	switch value := value.(type) {
+	case map[string]any:
+		for name, inner := range value {
+			if isSecret(name) {
+				withheld[name] = true
+				delete(value, name)
+			} else {
+				value[name] = withoutSecrets(inner, withheld)
+			}
+		}
+	case []any:
+		for i, inner := range value {
+			value[i] = withoutSecrets(inner, withheld)
+		}
+	}
+	return value
+}
+
+// selects evaluates a definition's expressions with the declared roles and tells whether they can be used.
+func (p *planner) selects(c *cluster, d definition, members []member, vars []map[string]any) bool {
+	name := fmt.Sprintf("service %q", d.FullName)
+	selected, err := d.selector.Select(vars)
+	if err != nil {
+		p.badExpression(d.selectorValue, name+": selector", err)
+	}
+	var backups []int
+	if d.backup != nil {
+		var backupErr error
+		if backups, backupErr = d.backup.SelectBackup(vars); backupErr != nil {
+			p.badExpression(d.backupValue, name+": backup", backupErr)
+			err = errors.Join(err, backupErr)
+		}
+	}
+	if err != nil || !p.reachable(d, members, slices.Concat(selected, backups)) {
+		return false
+	}
+	switch {
+	case len(selected) > 0:
+	case d.builtIn && len(backups) == 0:
+		p.problems.Warnf(c.pos, "", "%s has no server: neither its selector nor its backup matches a member", name)
+	case !d.builtIn && d.isDefault() && len(backups) > 0:
+	case !d.builtIn:
+		p.problems.Warnf(d.selectorValue.Pos(), "", "%s: the selector matches no member%s", name, andBackups(len(backups)))
+	}
+	p.warnOfSync(d, members, backups)
+	return true
+}
+
+// reachable tells whether all servers of a service can be named and reached. What is wrong with a member has been reported.
+func (p *planner) reachable(d definition, members []member, servers []int) bool {
+	byName := map[string]int{}
+	for _, i := range servers {
+		m := members[i]
+		if other, again := byName[m.Name]; again && other != i {
+			return false
+		}
+		byName[m.Name] = i
+		switch {
+		case m.unsound["pg_seq"], m.unsound["patroni_port"], m.unsound["pg_weight"],
+			m.unsound["pg_port"] && d.Dest.Kind == model.ToPostgres, m.unsound["pgbouncer_port"] && d.Dest.Kind == model.ToPgBouncer:
+			return false
+		}
+	}
+	return true
+}
+
+func andBackups(n int) string {
+	if n == 0 {
+		return ", and there is no backup"
+	}
+	return "; only backups are left"
+}
+
+// isDefault tells whether a definition is one of the default services, written out in the inventory.
+func (d definition) isDefault() bool {
+	return slices.ContainsFunc(defaultServices, func(other model.Definition) bool {
+		return d.Name == other.Name && d.Selector == other.Selector && d.Backup == other.Backup
+	})
+}
+
+// warnOfSync tells of a backup that can never serve: Patroni's /sync answers 503 on the primary.
+func (p *planner) warnOfSync(d definition, members []member, backups []int) {
+	path, _, _ := strings.Cut(d.Check, "?")
+	if path != "/sync" && path != "/synchronous" || len(backups) == 0 {
+		return
+	}
+	for _, i := range backups {
+		if members[i].Role != model.Primary {
+			return
+		}
+	}
+	p.problems.Warnf(d.backupValue.Pos(), "check: /read-only-sync, which passes on synchronous standbys and on the primary",
+		"service %q: its backup, the primary, can never serve: %s answers 503 there", d.FullName, path)
+}

@@ -1,0 +1,167 @@
+//go:build linux && !portable
+
+package proxy
+
+import (
+	"net"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/pgporter/pgporter/internal/engine/handover"
+	"github.com/pgporter/pgporter/internal/engine/relay"
+)
+
+// door is a listening socket of ours. The runtime doesn't have it: it would wake up a thread of its own for each client,
+// which one of the relay's loops takes here.
+type door struct {
+	// mu is held for reading by a loop that takes clients.
+	mu sync.RWMutex
+	// fd is -1 once the door is closed.
+	fd int
+	// watches tell of clients that wait, one in each loop; nil while nobody is to be taken.
+	watches []*relay.Flow
+	// stopped gets why no more are taken.
+	stopped chan error
+}
+
+// newDoor takes a listening socket out of the runtime's hands. With an error it is closed.
+func newDoor(socket *net.TCPListener) (*door, error) {
+	defer socket.Close()
+	fd, err := handover.Duplicate(socket)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	relay.PrepareListener(fd)
+	return &door{fd: fd, stopped: make(chan error, 1)}, nil
+}
+
+// SyscallConn gives access to the descriptor.
+func (o *door) SyscallConn() (syscall.RawConn, error) { return o, nil }
+
+// Control runs a function on the descriptor, which stays open meanwhile.
+func (o *door) Control(f func(fd uintptr)) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.fd < 0 {
+		return net.ErrClosed
+	}
+	f(uintptr(o.fd))
+	return nil
+}
+
+// Read and Write are what a listening socket has not.
+func (o *door) Read(func(uintptr) bool) error { return syscall.EINVAL }
+
+// Write is like Read.
+func (o *door) Write(func(uintptr) bool) error { return syscall.EINVAL }
+
+func (o *door) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.fd >= 0 {
+		o.shut()
+		relay.Discard(o.fd)
+		o.fd = -1
+	}
+}
+
+// shut takes no more clients. o.mu is held.
+func (o *door) shut() {
+	for _, w := range o.watches {
+		w.Drop()
+	}
+	o.watches = nil
+}
+
+// take has clients taken and led until there is no room for another one, or halt is closed, which are no errors.
+func (l *listener) take(halt <-chan struct{}) error {
+	o := l.door
+	if err := o.open(&l.engine.relay, l.admitAll); err != nil {
+		return err
+	}
+	select {
+	case err := <-o.stopped:
+		return err
+	case <-halt:
+	case <-l.closed:
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.shut()
+	select {
+	case <-o.stopped: // at the same time
+	default:
+	}
+	return nil
+}
+
+// open has clients that wait taken by arrived, which says whether that is over, and why.
+func (o *door) open(r *relay.Relay, arrived func(near *relay.Flow) (over bool, err error)) (err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.fd < 0 {
+		return net.ErrClosed
+	}
+	o.watches, err = r.WatchListener(o.fd, func(near *relay.Flow) {
+		o.mu.RLock()
+		over, err := false, error(nil)
+		if o.watches != nil {
+			over, err = arrived(near)
+		}
+		o.mu.RUnlock()
+		if !over {
+			return
+		}
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.watches != nil {
+			o.shut()
+			o.stopped <- err
+		}
+	})
+	return err
+}
+
+// mostAtOnce is how many clients are taken before sessions have their turn again.
+const mostAtOnce = 32
+
+// admitAll takes clients that wait, until there is no room for one or none can be taken. The door's lock is held for reading.
+func (l *listener) admitAll(near *relay.Flow) (over bool, err error) {
+	for range mostAtOnce {
+		d := l.serves.Load()
+		ticket, room := d.reserve()
+		if !room {
+			return true, nil
+		}
+		fd, from, err := acceptFrom(l.door.fd)
+		if err != nil {
+			d.mu.Lock()
+			d.leave()
+			d.mu.Unlock()
+			if err == errNothingYet {
+				return false, nil
+			}
+			return true, err
+		}
+		d.usher(fd, from, ticket, near)
+	}
+	return false, nil
+}
+
+// drain takes the clients that wait now, and nobody afterwards.
+func (l *listener) drain(to func(conn *net.TCPConn)) {
+	o := l.door
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.shut()
+	for o.fd >= 0 {
+		fd, _, err := acceptFrom(o.fd)
+		if err != nil {
+			return
+		}
+		if conn, err := connection(fd, func(error) {}); err == nil {
+			to(conn)
+		}
+	}
+}

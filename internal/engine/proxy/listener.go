@@ -1,0 +1,345 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/config/model"
+)
+
+// place is where a service listens. Every is set for every address of the node.
+type place struct {
+	every bool
+	addr  netip.Addr
+	port  uint16
+}
+
+// placeOf reads a definition's address; "*" is what bind says.
+func placeOf(definition model.Definition, bind string) (place, error) {
+	ip := definition.IP
+	if ip == "*" || ip == "" {
+		ip = bind
+	}
+	if definition.Port < 1 || definition.Port > 65535 {
+		return place{}, fmt.Errorf("port %d is out of range, 1 to 65535", definition.Port)
+	}
+	port := uint16(definition.Port)
+	if ip == "*" || ip == "" {
+		return place{every: true, port: port}, nil
+	}
+	addr, err := netip.ParseAddr(ip)
+	if err != nil {
+		return place{}, fmt.Errorf("%q is not an IP address to listen on", ip)
+	}
+	return place{addr: addr.Unmap(), port: port}, nil
+}
+
+// parsePlace reads what String gives.
+func parsePlace(text string) (place, error) {
+	if port, every := strings.CutPrefix(text, "*:"); every {
+		n, err := strconv.ParseUint(port, 10, 16)
+		return place{every: true, port: uint16(n)}, err
+	}
+	at, err := netip.ParseAddrPort(text)
+	return place{addr: at.Addr(), port: at.Port()}, err
+}
+
+// String is address:port, with * for every address.
+func (p place) String() string {
+	if p.every {
+		return "*:" + strconv.Itoa(int(p.port))
+	}
+	return netip.AddrPortFrom(p.addr, p.port).String()
+}
+
+// overlaps tells whether a client could mean both places.
+func (p place) overlaps(o place) bool { return p == o || p.covers(o) || o.covers(p) }
+
+// covers tells whether the place is for every address, or every one of a family, and the other for some of these.
+func (p place) covers(o place) bool {
+	if p.port != o.port || p == o {
+		return false
+	}
+	return p.every || !o.every && p.addr.IsUnspecified() && p.addr.Is4() == o.addr.Is4()
+}
+
+// covering finds the listener, of those given, that covers a place.
+func covering(at place, listeners map[place]*listener) *listener {
+	var found *listener
+	for other, l := range listeners {
+		if other.covers(at) && (found == nil || found.at.covers(other)) {
+			found = l
+		}
+	}
+	return found
+}
+
+// BindError says why a place can't be listened on.
+type BindError struct {
+	// Address is ip:port, with * for every address.
+	Address string
+	// Holder says in words who has the address, as far as it can be known; empty if that isn't why.
+	Holder string
+	Err    error
+}
+
+// Error names the address, the reason and the holder.
+func (b *BindError) Error() string {
+	text := fmt.Sprintf("cannot listen on %s: %v", b.Address, plain(b.Err))
+	if b.Holder != "" {
+		text += ": " + b.Holder
+	}
+	return text
+}
+
+// Unwrap gives the system's error.
+func (b *BindError) Unwrap() error { return b.Err }
+
+// plain strips the operation and the address off a network error, where the message has them already.
+func plain(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}
+
+// open listens on a place. It sets SO_REUSEADDR (Go's default) but not SO_REUSEPORT: the kernel would then split clients
+// between us and another holder that sets it too. An address that overlaps some of our own that are about to go (`*` to an
+// address of the node or back) is taken over; see takeOver.
+func (c *Change) open(at place, kept map[place]bool) (*listener, error) {
+	e := c.engine
+	if socket := e.cfg.Inherited[at.String()]; socket != nil {
+		delete(e.cfg.Inherited, at.String())
+		return newListener(e, at, socket)
+	}
+	socket, err := listenOn(at, nil)
+	if err == nil {
+		return newListener(e, at, socket)
+	}
+	if errors.Is(err, syscall.EACCES) && at.port < 1024 {
+		return nil, &BindError{at.String(), "ports below 1024 need root or CAP_NET_BIND_SERVICE", err}
+	}
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return nil, &BindError{at.String(), "", err}
+	}
+	var leaving []*listener
+	for other, own := range e.listeners {
+		switch {
+		case !other.overlaps(at):
+		case kept[other]:
+			return nil, &BindError{at.String(), fmt.Sprintf("service %s, which stays, listens on %s", own.serves.Load().name, other), err}
+		default:
+			leaving = append(leaving, own)
+		}
+	}
+	if len(leaving) == 0 {
+		return nil, &BindError{at.String(), holder(at), err}
+	}
+	socket, err = takeOver(at, leaving)
+	if err != nil {
+		return nil, err
+	}
+	l, err := newListener(e, at, socket)
+	if err != nil {
+		return nil, err
+	}
+	if whole := covering(at, e.listeners); whole != nil {
+		// From now on the kernel brings clients of this address here. Until the Commit they are the old listener's.
+		l.lead(whole.serves.Load())
+		if e.phase == running {
+			e.startAccepting(l)
+		}
+	}
+	return l, nil
+}
+
+// Holder says in words who has an address that could not be listened on, as far as it can be known.
+func Holder(address netip.AddrPort) string {
+	addr := address.Addr().Unmap()
+	return holder(place{addr: addr, every: addr.IsUnspecified(), port: address.Port()})
+}
+
+// listenOn opens a socket. prepare, if any, is run on it before it is bound.
+func listenOn(at place, prepare func(fd uintptr) error) (*net.TCPListener, error) {
+	network, host := "tcp", ""
+	if !at.every {
+		network, host = "tcp4", at.addr.String()
+		if at.addr.Is6() {
+			network = "tcp6"
+		}
+	}
+	config := net.ListenConfig{
+		// The relay sets its own.
+		KeepAliveConfig: net.KeepAliveConfig{Enable: false},
+		KeepAlive:       -1,
+		Control: func(_, _ string, raw syscall.RawConn) error {
+			var failed error
+			err := raw.Control(func(fd uintptr) {
+				if failed = allowMissingAddress(fd, !at.every && at.addr.Is6()); failed == nil && prepare != nil {
+					failed = prepare(fd)
+				}
+			})
+			return errors.Join(err, failed)
+		},
+	}
+	l, err := config.Listen(context.Background(), network, net.JoinHostPort(host, strconv.Itoa(int(at.port))))
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.TCPListener), nil
+}
+
+// listener is an open address. It outlives Changes that keep it.
+type listener struct {
+	engine *Engine
+	at     place
+	door   *door
+	serves atomic.Pointer[dispatcher]
+
+	// halt ends accept and leaves the socket open; nil while it doesn't run. The engine's lock guards it.
+	halt chan struct{}
+
+	closeOnce sync.Once
+	closed    chan struct{}
+}
+
+// newListener takes over a listening socket.
+func newListener(e *Engine, at place, socket *net.TCPListener) (*listener, error) {
+	door, err := newDoor(socket)
+	if err != nil {
+		return nil, &BindError{at.String(), "", err}
+	}
+	return &listener{engine: e, at: at, door: door, closed: make(chan struct{})}, nil
+}
+
+// lead makes d the dispatcher of the clients that are accepted from now on.
+func (l *listener) lead(d *dispatcher) {
+	if old := l.serves.Swap(d); old != nil && old != d {
+		old.wake()
+	}
+}
+
+// close stops accepting; clients in the backlog are reset by the kernel.
+func (l *listener) close() {
+	l.closeOnce.Do(func() {
+		close(l.closed)
+		l.door.close()
+	})
+}
+
+// pause ends accept. The engine's lock is held.
+func (l *listener) pause() {
+	if l.halt != nil {
+		close(l.halt)
+		l.halt = nil
+	}
+}
+
+// accept takes clients while the service and the engine have room, until the listener is closed or halt is. Those beyond a
+// service's maxconn, or the engine's berths, wait in the kernel's backlog, as they do with HAProxy.
+func (l *listener) accept(halt <-chan struct{}) {
+	var complaints throttle
+	backOff, failed := time.Duration(0), time.Time{}
+	for l.waitForRoom(halt) {
+		err := l.take(halt)
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		// Out of descriptors or memory as a rule (a client that left again is no error): it may pass, so go on.
+		now := time.Now()
+		if now.Sub(failed) > time.Second {
+			backOff = 0
+		}
+		failed = now
+		backOff = min(max(2*backOff, 5*time.Millisecond), 500*time.Millisecond)
+		if say, missed := complaints.ready(now); say {
+			l.engine.log.Error("cannot accept clients, trying again", "address", l.at.String(), "error", plain(err), "failures_since_last_line", missed+1)
+		}
+		select {
+		case <-time.After(backOff):
+		case <-halt:
+		case <-l.closed:
+		}
+	}
+}
+
+// room tells whether there may be another client, and if not, gives a channel that is closed when to ask again.
+func (l *listener) room() (bool, <-chan struct{}) {
+	if room, changed := l.serves.Load().room(); !room {
+		return false, changed
+	}
+	return l.engine.berths.room()
+}
+
+// waitForRoom returns once the service has room for a client; false when the listener was closed, or halt.
+func (l *listener) waitForRoom(halt <-chan struct{}) bool {
+	for {
+		room, changed := l.room()
+		select {
+		case <-l.closed:
+			return false
+		case <-halt:
+			return false
+		default:
+		}
+		if room {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-halt:
+			return false
+		case <-l.closed:
+			return false
+		}
+	}
+}
+
+// handOver empties the backlog of a listener for every address before it is closed: each client goes to who serves its
+// address in listeners, and is closed if nobody does. New clients of those addresses don't come here any more, since the
+// kernel prefers the listener that is nearer.
+func (l *listener) handOver(listeners map[place]*listener) {
+	l.drain(func(conn *net.TCPConn) {
+		local := conn.LocalAddr().(*net.TCPAddr).AddrPort()
+		meant := place{addr: local.Addr().Unmap(), port: local.Port()}
+		to := listeners[meant]
+		if to == nil {
+			to = covering(meant, listeners)
+		}
+		if to == nil {
+			_ = conn.Close()
+			return
+		}
+		to.serves.Load().admit(conn)
+	})
+}
+
+// throttle lets one message a second through.
+type throttle struct {
+	last   time.Time
+	missed int
+}
+
+// ready tells whether to say something now, and how much wasn't said since the last time.
+func (t *throttle) ready(now time.Time) (say bool, missed int) {
+	if !t.last.IsZero() && now.Sub(t.last) < time.Second {
+		t.missed++
+		return false, 0
+	}
+	missed = t.missed
+	t.last, t.missed = now, 0
+	return true, missed
+}

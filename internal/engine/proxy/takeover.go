@@ -1,0 +1,168 @@
+package proxy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/pgporter/pgporter/internal/engine/handover"
+	"github.com/pgporter/pgporter/internal/engine/relay"
+)
+
+// TakeOver makes what another process's Engine handed over this one's. It is called between a Commit and Run, once, and then
+// the sessions move on. known is the Standing that the other one took for settled: a session whose server has lost its clients
+// since ends. It owns the items' descriptors. sessions and clients are how many it has taken; the error tells of what it hasn't.
+func (e *Engine) TakeOver(items []handover.Item, known Standing) (sessions, clients int, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	// What nobody takes.
+	defer handover.Close(items)
+	if e.phase != notYet {
+		return 0, 0, errors.New("proxy: the engine runs already")
+	}
+	var problems []error
+	for n := range items {
+		item := &items[n]
+		switch err := e.takeOver(item, known); {
+		case err != nil:
+			problems = append(problems, fmt.Errorf("taking over a %s: %w", item.Kind, err))
+		case item.Kind == sessionItem:
+			sessions++
+		case item.Kind == clientItem:
+			clients++
+		}
+	}
+	e.keepParts()
+	return sessions, clients, errors.Join(problems...)
+}
+
+// takeOver takes what an item has, with the descriptors that there is use for.
+func (e *Engine) takeOver(item *handover.Item, known Standing) error {
+	switch item.Kind {
+	case serviceItem:
+		var h handedService
+		if err := json.Unmarshal(item.Body, &h); err != nil {
+			return err
+		}
+		if d := e.dispatchers[h.Service]; d != nil {
+			d.inherit(h)
+		}
+	case sessionItem:
+		var h handedSession
+		if err := json.Unmarshal(item.Body, &h); err != nil {
+			return err
+		}
+		if len(item.Descriptors) != 2 {
+			return fmt.Errorf("%d descriptors instead of 2", len(item.Descriptors))
+		}
+		pair := relay.Pair{Client: item.Descriptors[0], Server: item.Descriptors[1], Shared: true, ToServer: h.ToServer, ToClient: h.ToClient,
+			ClientEnded: h.ClientEnded, ServerEnded: h.ServerEnded, SentToServer: h.SentToServer, SentToClient: h.SentToClient}
+		item.Descriptors = nil
+		d := e.dispatchers[h.Service]
+		if d == nil {
+			e.relay.Start(pair, nil).Abort(fmt.Errorf("service %s is no longer offered here", h.Service))
+			return nil
+		}
+		// Only the log names it.
+		client, _ := netip.ParseAddrPort(h.Client)
+		d.adopt(&session{member: h.Member, address: h.Address, client: client, began: h.Began, moved: h.Moved, movedAt: h.MovedAt,
+			epoch: known[h.Service][h.Member].Epoch}, pair)
+	case clientItem:
+		var h handedClient
+		if err := json.Unmarshal(item.Body, &h); err != nil {
+			return err
+		}
+		if len(item.Descriptors) != 1 {
+			return fmt.Errorf("%d descriptors instead of 1", len(item.Descriptors))
+		}
+		d := e.dispatchers[h.Service]
+		if d == nil {
+			return nil
+		}
+		fd := item.Descriptors[0]
+		item.Descriptors = nil
+		conn, err := connection(fd, func(error) {})
+		if err != nil {
+			return fmt.Errorf("its socket: %w", err)
+		}
+		d.welcome(h, conn)
+	default:
+		return errors.New("nothing that is known here")
+	}
+	return nil
+}
+
+// keepParts has inherited sockets that no service opened lead where a listener that covers them does, and closes the others.
+func (e *Engine) keepParts() {
+	for text, socket := range e.cfg.Inherited {
+		at, err := parsePlace(text)
+		if whole := covering(at, e.listeners); err == nil && whole != nil {
+			if l, err := newListener(e, at, socket); err == nil {
+				e.listeners[at] = l
+				l.lead(whole.serves.Load())
+			}
+			continue
+		}
+		_ = socket.Close()
+	}
+	e.cfg.Inherited = nil
+}
+
+// inherit gives a new dispatcher what was known before it.
+func (d *dispatcher) inherit(h handedService) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tickets, d.usable, d.lost = h.Tickets, h.Usable, h.Lost
+	d.tally.refused, d.tally.left = h.Refused, h.Left.tally()
+	for member, counts := range h.Counts {
+		counted := counts.tally()
+		d.tally.servers[member] = &counted
+	}
+}
+
+// adopt goes on with a session that was begun under another dispatcher; it is counted there.
+func (d *dispatcher) adopt(s *session, pair relay.Pair) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.count(s)
+	d.carry(s, pair)
+}
+
+// count makes a session one of the dispatcher's, without having it be one more that there ever was. d.mu is held.
+func (d *dispatcher) count(s *session) {
+	d.clients.add(1)
+	d.sessions[s] = struct{}{}
+	d.picker.Take(s.member)
+	d.tally.of(s.member).sessions++
+}
+
+// welcome takes charge of a client that came to another process.
+func (d *dispatcher) welcome(h handedClient, conn *net.TCPConn) {
+	if conn.RemoteAddr() == nil {
+		// It has left meanwhile.
+		_ = conn.Close()
+		return
+	}
+	d.mu.Lock()
+	d.tickets++
+	c := newClient(conn, d.tickets)
+	d.mu.Unlock()
+	c.declined = map[opening]bool{}
+	for _, name := range h.Declined {
+		c.declined[declinable[name]] = true
+	}
+	c.toServer, c.toClient, c.holdUntil = h.ToServer, h.ToClient, h.HoldUntil
+	d.readmit(c)
+}
+
+// readmit leads a client that was led before, as far as nothing of it was taken.
+func (d *dispatcher) readmit(c *client) {
+	c.what, c.packet, c.shared = 0, nil, true
+	clear(c.failures)
+	d.mu.Lock()
+	d.clients.add(1)
+	d.mu.Unlock()
+	d.begin(c)
+}

@@ -1,0 +1,54 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/monitor/view"
+)
+
+// appoint makes every server a backup where the service's options say so.
+func makeBackups(set model.Set) model.Set {
+	set.Services = slices.Clone(set.Services)
+	for i, svc := range set.Services {
+		if !svc.Options.Backup {
+			continue
+		}
+		servers := slices.Clone(svc.Servers)
+		for j := range servers {
+			servers[j].Backup = true
+		}
+		set.Services[i].Servers = servers
+	}
+	return set
+}
+
+// takeBack ends the sessions on a service's backups when a regular server has come up, if the options want that
+// (on-marked-up shutdown-backup-sessions). One without weight takes nobody, so nothing is taken back for it. A backup that
+// has become a regular server, because roles have changed, has come up in that sense too.
+func (s *State) takeBack(svc *view.Service) {
+	back := ""
+	for i, carrier := range svc.Servers {
+		key := serverKey{svc.FullName, carrier.Member}
+		v := s.servers[key]
+		leads := svc.Health[i].Up && !carrier.Backup && carrier.Weight > 0
+		if leads && !v.usable {
+			back = carrier.Member
+		}
+		v.usable = leads
+		s.servers[key] = v
+	}
+	if back == "" || !svc.Options.ShutdownBackupSessions {
+		return
+	}
+	for i, carrier := range svc.Servers {
+		if !carrier.Backup {
+			continue
+		}
+		key := serverKey{svc.FullName, carrier.Member}
+		v := s.expire(s.servers[key], fmt.Sprintf("a backup, and %s is up (on-marked-up shutdown-backup-sessions)", back))
+		s.servers[key] = v
+		svc.Health[i].Epoch, svc.Health[i].Ended = v.epoch, v.ended
+	}
+}

@@ -1,0 +1,210 @@
+package cluster
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/config/resolve"
+	"github.com/pgporter/pgporter/internal/monitor/health"
+)
+
+// sayings are what members may say in FuzzStep.
+var sayings = []string{
+	"lock primary running", "replica running", "silent timed out", "demoted stopped", "lock primary stopping", "lock replica running",
+	"primary running", "lock unlocked primary running", "lagging replica running", "lock promoted running", "uninitialized stopped",
+	"lock unlocked failsafe primary running", "lock standby-cluster standby_leader running", "replica starting", "lock primary crashed", "lock demoted stopping",
+	"lock paused primary running", "unlocked paused primary running",
+}
+
+// FuzzStep plays events that the bytes choose (two for each: who or what, and what it says or how long it takes) and holds
+// what may never be otherwise:
+//
+//   - a leader's service has at most one server up, and only on a pass, or in silence within the TTL of one (silence in maintenance is as good);
+//   - while etcd says who holds the leader key nobody else is up in a leader's service;
+//   - nobody is up in the offline service who last said that it is a leader, or who is known to hold the leader key;
+//   - nobody is up whose port lets nobody in, and no session ends by that;
+//   - epochs never fall, also for servers that left and came back; versions rise by one;
+//   - at most one member is primary.
+func FuzzStep(f *testing.F) {
+	f.Add([]byte{0, 0, 1, 1, 2, 1, 3, 10, 0, 4, 0, 3, 1, 5, 1, 0})
+	f.Add([]byte{0, 0, 1, 0, 2, 1, 0, 2, 3, 40, 0, 2, 3, 255, 0, 2})
+	f.Add([]byte{4, 4, 0, 0, 1, 1, 4, 2, 2, 1, 4, 0, 4, 5, 2, 0})
+	f.Add([]byte{0, 0, 1, 1, 5, 0, 5, 6, 0, 4, 5, 3, 5, 1, 1, 0, 0, 0, 5, 4, 0, 0, 5, 5, 5, 7})
+	f.Add([]byte{0, 0, 1, 1, 6, 1, 3, 10, 6, 1, 3, 10, 6, 1, 6, 0, 6, 4, 6, 5, 1, 2})
+	f.Add([]byte{0, 7, 1, 7, 0, 11, 2, 5, 1, 15, 2, 0, 4, 1, 4, 0})
+	plans := variants(f)
+	f.Fuzz(func(t *testing.T, bytes []byte) { holdInvariants(t, plans, bytes) })
+}
+
+// TestStepInvariants plays FuzzStep's rules over random sequences, always the same ones.
+func TestStepInvariants(t *testing.T) {
+	plans := variants(t)
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 60 {
+		bytes := make([]byte, 2*random.IntN(100))
+		for i := range bytes {
+			bytes[i] = byte(random.Uint32())
+		}
+		holdInvariants(t, plans, bytes)
+	}
+}
+
+// variants are the declarations that FuzzStep changes between.
+func variants(t testing.TB) []Planned {
+	var plans []Planned
+	for _, name := range []string{"trio", "dedicated", "pair", "trio-few", "trio-moved", "trio-paths"} {
+		c, _ := declared(name)
+		r, err := resolve.New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plans = append(plans, Planned{Cluster: c, Resolver: r})
+	}
+	return plans
+}
+
+func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
+	now := time.Unix(0, 0)
+	s, a := Begin(plans[0], now)
+	version := a.View.Version
+	epochs := map[serverKey]uint64{}
+	type told struct {
+		outcome health.Outcome
+		passed  time.Time
+	}
+	last := map[health.Target]told{}
+	var etcd picture
+	apply := func(e Event) {
+		s, a = Step(s, e, now)
+		if a.Refused != nil {
+			t.Fatalf("refused: %v", a.Refused)
+		}
+		if a.View == nil {
+			return
+		}
+		if a.View.Version != version+1 {
+			t.Fatalf("version %d after %d", a.View.Version, version)
+		}
+		version = a.View.Version
+		primaries := 0
+		for _, m := range a.View.Members {
+			if m.Live == model.Primary {
+				primaries++
+			}
+		}
+		if primaries > 1 {
+			t.Fatalf("%d primaries", primaries)
+		}
+		for _, svc := range a.View.Services {
+			ups := 0
+			for i, carrier := range svc.Servers {
+				h, key := svc.Health[i], serverKey{svc.FullName, carrier.Member}
+				if h.Epoch < epochs[key] {
+					t.Fatalf("%v: epoch %d after %d", key, h.Epoch, epochs[key])
+				}
+				epochs[key] = h.Epoch
+				if !h.Up {
+					continue
+				}
+				ups++
+				if why := s.ports[destination(carrier, svc.Options)].Shut(); why != "" {
+					t.Fatalf("%v is up, and its port lets nobody in: %s", key, why)
+				}
+				said := last[s.target(carrier.Member, svc.Check)]
+				answer := said.outcome.Answer
+				if !strings.HasPrefix(svc.Check, "/primary") {
+					if svc.Name == "offline" && said.outcome.Silence == "" && answer.Role != "replica" {
+						t.Fatalf("offline leads to %s, which says %s", carrier.Member, said.outcome.Words())
+					}
+					if svc.Name == "offline" && s.keyed && carrier.Member == s.primary {
+						t.Fatalf("offline leads to %s, which holds the leader key", carrier.Member)
+					}
+					continue
+				}
+				passes := said.outcome.Silence == "" && answer.Status == 200 && answer.Role == "primary" && answer.State == "running"
+				inTime := said.outcome.Silence != "" && !said.passed.IsZero() && now.Sub(said.passed) < 20*time.Second
+				if holder := etcd.reading().Leader; holder != "" && holder != carrier.Member && s.isMember(holder) {
+					t.Fatalf("%s leads to %s, while %s holds the leader key", svc.FullName, carrier.Member, holder)
+				}
+				if !passes && !inTime {
+					t.Fatalf("%s leads to %s, which says %s and passed at %v (now %v)", svc.FullName, carrier.Member, said.outcome.Words(), said.passed, now)
+				}
+			}
+			if strings.HasPrefix(svc.Check, "/primary") && ups > 1 {
+				t.Fatalf("%s has %d servers up", svc.FullName, ups)
+			}
+		}
+	}
+	for len(bytes) >= 2 {
+		who, what := bytes[0]%7, bytes[1]
+		bytes = bytes[2:]
+		switch who {
+		case 3:
+			now = now.Add(time.Duration(what) * 100 * time.Millisecond)
+			apply(Ticked{})
+		case 4:
+			apply(plans[int(what)%len(plans)])
+			// Results of a former address are not this member's.
+			for target := range last {
+				if _, wanted := s.wanted[target]; !wanted {
+					delete(last, target)
+				}
+			}
+		case 5:
+			words := []string{"leader 1", "leader 2", "leader 3", "leader nobody", "lost timed out", "back", "switchover 1 2", "leader stranger"}
+			if !etcd.says(strings.Fields(words[int(what)%len(words)])) {
+				t.Fatal("etcd doesn't say this")
+			}
+			apply(Keyed{etcd.reading()})
+		case 6:
+			all := probes(s.ports)
+			outcome := []string{"answers", "hangs", "refuses"}[int(what)%3]
+			before := s
+			apply(Probed{health.Result{Target: all[int(what)/3%len(all)].Target, Outcome: *outcomesOfProbes[outcome], Ended: now}})
+			for key, v := range s.servers {
+				if v.epoch != before.servers[key].epoch && !due(before, now) {
+					t.Fatalf("%v: sessions ended by a knock", key)
+				}
+			}
+		default:
+			says := script(strings.Fields(sayings[int(what)%len(sayings)]))
+			for _, c := range s.checks() {
+				if c.Member != "pg-test-"+string('1'+rune(who)) {
+					continue
+				}
+				o := says.on(c.Path)
+				note := told{o, last[c.Target].passed}
+				if o.Silence == "" && o.Answer.Status == 200 || o.Silence != "" && s.maintained(c.Member) {
+					note.passed = now
+				}
+				last[c.Target] = note
+				apply(Checked{health.Result{Target: c.Target, Outcome: o, Ended: now}})
+			}
+		}
+	}
+}
+
+// due says that time alone changes a state.
+func due(s State, now time.Time) bool {
+	at, limited := s.Deadline()
+	return limited && !now.Before(at)
+}
+
+// BenchmarkStep is one check's result that says nothing new, on a cluster of three with the default services.
+func BenchmarkStep(b *testing.B) {
+	c, _ := declared("trio")
+	r, err := resolve.New(c)
+	if err != nil {
+		b.Fatal(err)
+	}
+	start := time.Unix(0, 0)
+	s, _ := Begin(Planned{Cluster: c, Resolver: r}, start)
+	says := script([]string{"replica", "running"})
+	e := Checked{health.Result{Target: s.target("pg-test-2", "/read-only"), Outcome: says.on("/read-only"), Ended: start}}
+	for b.Loop() {
+		s, _ = Step(s, e, start)
+	}
+}

@@ -1,0 +1,306 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/monitor/etcd"
+	"github.com/pgporter/pgporter/internal/monitor/health"
+	"github.com/pgporter/pgporter/internal/monitor/patroni"
+)
+
+// Keyed is what etcd says of the cluster's keys now.
+type Keyed struct{ etcd.Reading }
+
+func (Keyed) event() {}
+
+// keys is what is known from etcd.
+type keys struct {
+	// asked says that there has been a reading, be it that etcd is lost.
+	asked bool
+	// now is the last reading, heard the last one that wasn't a loss.
+	now, heard etcd.Reading
+	// last is the last member that the key named, whether it is still there or not.
+	last string
+	// ours says that the key has named a declared member: names in etcd are the names of members.
+	ours bool
+	// alien says that etcd's cluster has another system identifier than the members: it is the wrong etcd or the wrong path.
+	alien bool
+}
+
+// known says that etcd is heard, so that what it said last is true now.
+func (k keys) known() bool { return k.asked && k.now.Lost == "" }
+
+const (
+	// switchoverSoon is how long after a switchover was asked for the primary is watched closely: it begins to stop 0.2 s
+	// after that and has released the key 1.3 s after it (measured with Patroni 3.0.2).
+	switchoverSoon = 3 * time.Second
+	// leavingSoon is how long at most a primary that was told to leave gets no new clients before it stops. Who is still being
+	// authenticated when it does is cut off, and nobody else can go on with that. It begins to stop 0.2 s after it was told, more
+	// than 0.5 s on a machine that is busy, and later if its checkpoint takes longer, for which nobody is to wait.
+	leavingSoon = time.Second
+	// leavingGrace is how long after that it goes on taking them: most of the time that there is on an idle machine. Who comes
+	// last has the rest to be authenticated.
+	leavingGrace = 150 * time.Millisecond
+	// searchSlack is how much longer than the leader key lives a new primary is looked for closely.
+	searchSlack = 10 * time.Second
+	// closeHolder is how often a member is checked that holds the leader key and isn't up yet, closeAny how often all
+	// members are while nobody is known to hold it.
+	closeHolder, closeAny = 100 * time.Millisecond, 250 * time.Millisecond
+)
+
+// hear takes a reading in. By itself it ends nothing and moves nobody: elections and checks do.
+func (s *State) hear(r etcd.Reading, a *Actions, now time.Time) {
+	was := s.key
+	s.key.asked, s.key.now = true, r
+	switch {
+	case r.Lost != "" && was.known():
+		a.logf(slog.LevelWarn, "%s: etcd is lost, the checks decide alone: %s", s.cluster.Name, r.Lost)
+		// Who was kept down by the key alone comes up with the next check.
+		a.recheck(s.claimants...)
+		return
+	case r.Lost != "" && !was.asked:
+		a.logf(slog.LevelWarn, "%s: etcd doesn't answer, the checks decide alone: %s", s.cluster.Name, r.Lost)
+		return
+	case r.Lost != "":
+		a.logf(slog.LevelWarn, "%s: etcd is still lost: %s", s.cluster.Name, r.Lost)
+		return
+	case was.now.Lost != "":
+		a.logf(slog.LevelInfo, "%s: etcd answers again: %s", s.cluster.Name, keyWords(r))
+	case !was.asked:
+		a.logf(slog.LevelInfo, "%s: etcd answers: %s", s.cluster.Name, keyWords(r))
+	case r.Leader != was.heard.Leader:
+		a.logf(slog.LevelInfo, "%s: %s", s.cluster.Name, keyWords(r))
+	}
+	if fresh := !was.asked || was.now.Lost != ""; fresh && r.Leader == "" && r.System == "" {
+		a.logf(slog.LevelWarn, "%s: etcd has no keys of this cluster: it is new, or the namespace is mistaken", s.cluster.Name)
+	}
+	s.key.heard = r
+	if r.Leader != was.heard.Leader || r.LeaderRevision != was.heard.LeaderRevision {
+		a.recheck(s.names()...)
+		s.search(now)
+	}
+	if r.Leader != "" && r.Leader != s.key.last {
+		s.succeed(s.key.last, r.Leader)
+		s.key.last = r.Leader
+		if !s.isMember(r.Leader) {
+			a.logf(slog.LevelError, "%s: the leader key names %s, which isn't declared as a member%s", s.cluster.Name, r.Leader, s.disbelief())
+		}
+	}
+	if r.Failover == "" {
+		s.leaving, s.leavingFrom = time.Time{}, time.Time{}
+	}
+	if r.FailoverRevision != was.heard.FailoverRevision && r.Failover != "" {
+		a.logf(slog.LevelInfo, "%s: a switchover is asked for: %s", s.cluster.Name, r.Failover)
+		a.recheck(s.names()...)
+		s.switchover = now.Add(switchoverSoon)
+		if s.key.known() && s.holder() != "" && leavesNow(r.Failover, s.holder()) {
+			s.leavingFrom, s.leaving = now.Add(leavingGrace), now.Add(leavingSoon)
+		}
+	}
+}
+
+// leavesNow tells whether a failover key has a leader step down at once: Patroni writes a JSON object with the leader that is to
+// leave (empty in a failover by hand), the member that is to lead (empty for anyone), and scheduled_at for later.
+func leavesNow(failover, leader string) bool {
+	var told struct {
+		Leader    string `json:"leader"`
+		Member    string `json:"member"`
+		Scheduled string `json:"scheduled_at"`
+	}
+	if err := json.Unmarshal([]byte(failover), &told); err != nil {
+		return false
+	}
+	return told.Scheduled == "" && told.Member != leader && (told.Leader == leader || told.Leader == "")
+}
+
+// keyWords are a reading in short.
+func keyWords(r etcd.Reading) string {
+	if r.Leader == "" {
+		return "nobody holds the leader key"
+	}
+	return r.Leader + " holds the leader key"
+}
+
+// disbelief says what follows from a key that names nobody who is declared.
+func (s *State) disbelief() string {
+	if s.key.ours {
+		return ": nobody else gets writes"
+	}
+	return ": the key is not believed until it names one"
+}
+
+// succeed notes that next has the leader key instead of former. What former says of itself as a leader is void from now on,
+// also if etcd is lost later: it may not know yet. And next is to be the primary, though it may still say `replica`.
+func (s *State) succeed(former, next string) {
+	if m, there := s.members[former]; there {
+		m.elect = false
+		if m.role == "" || leads(m.role) {
+			m.successor, m.lostAt = next, m.timeline
+		}
+		s.members[former] = m
+	}
+	if s.isMember(next) {
+		m := s.members[next]
+		m.successor, m.elect = "", !leads(m.role)
+		s.members[next] = m
+	}
+}
+
+// believeKey settles whether the names in etcd are those of the members. It is called before anything relies on holder.
+func (s *State) believeKey() {
+	s.key.ours = s.key.ours || s.key.known() && s.isMember(s.key.now.Leader)
+}
+
+// holder is the member that is known to hold the leader key; empty while nobody is. It may be one that isn't declared: then
+// none of those that are is the leader.
+func (s *State) holder() string {
+	if !s.key.known() || s.key.alien || !s.key.ours {
+		return ""
+	}
+	return s.key.now.Leader
+}
+
+// barred says why a member is certainly no leader, whatever it answers; empty if it may be one.
+func (s *State) fenced(name string) string {
+	if holder := s.holder(); holder != "" && holder != name {
+		return holder + " holds the leader key"
+	}
+	if next := s.members[name].successor; next != "" {
+		return next + " has taken the leader key from it"
+	}
+	return s.stranger(name)
+}
+
+// feed gives a server's machine a result. One that is barred can't rise by it, not even for a moment.
+func (s *State) feed(member string, door health.Target, m health.Machine, o health.Outcome, at time.Time) (next health.Machine, ended bool) {
+	before := m.Verdict().Phase
+	take := m.Feed
+	if o.Silence != "" && s.maintained(member) && s.ports[door].Shut() == "" {
+		take = m.Excuse
+	}
+	next, verdict := take(o, at)
+	if !next.Kind().OfLeader() {
+		return next, verdict.EndSessions
+	}
+	if why := s.fenced(member); why != "" {
+		deposed, also := next.Fence(why)
+		return deposed, before != health.Down && (verdict.EndSessions || also.EndSessions)
+	}
+	return next, verdict.EndSessions
+}
+
+// maintained says that a member that is silent now was in maintenance (Patroni's `pause`) when it was heard last, and that
+// nobody who answers knows of its end. Nobody is promoted by Patroni then.
+func (s *State) maintained(name string) bool {
+	for other, m := range s.members {
+		if other != name && m.answering() && !m.paused {
+			return false
+		}
+	}
+	return s.members[name].paused
+}
+
+// settleSystem finds out which database the cluster's is, as the members' and etcd's system identifiers tell. etcd's counts
+// if any member has it. Otherwise it is the primary's, for as long as a member that answered within the TTL has it.
+func (s *State) settleSystem(a *Actions, now time.Time) {
+	defer s.reportStrangers(a)
+	some, matches, stands := "", false, false
+	for _, name := range s.names() {
+		m := s.members[name]
+		if m.system == "" {
+			continue
+		}
+		some = m.system
+		matches = matches || m.system == s.key.now.System
+		stands = stands || m.system == s.system && (s.cluster.TTL <= 0 || now.Sub(m.answered) < s.ttl())
+	}
+	named := s.key.known() && s.key.now.System != ""
+	if alien := named && some != "" && !matches; alien != s.key.alien {
+		s.key.alien = alien
+		if alien {
+			a.logf(slog.LevelError, "%s: etcd is of another cluster, its keys are not believed: its system identifier is %s, the members' is %s", s.cluster.Name, s.key.now.System, some)
+		} else {
+			a.logf(slog.LevelInfo, "%s: etcd is of this cluster again", s.cluster.Name)
+		}
+	}
+	primary := s.members[s.primary].system
+	switch {
+	case named && matches:
+		s.system = s.key.now.System
+	case s.confirmed && primary != "":
+		s.system = primary
+	case !stands:
+		s.system = ""
+	}
+}
+
+// foreign says that a member runs another database than the cluster's; empty if that isn't known.
+func (s *State) stranger(name string) string {
+	own := s.members[name].system
+	if s.system == "" || own == "" || own == s.system {
+		return ""
+	}
+	return fmt.Sprintf("it has another database: its system identifier is %s, the cluster's is %s", own, s.system)
+}
+
+func (s *State) reportStrangers(a *Actions) {
+	var strangers []string
+	for _, name := range s.names() {
+		why := s.stranger(name)
+		if why == "" {
+			continue
+		}
+		strangers = append(strangers, name)
+		if !slices.Contains(s.strangers, name) {
+			a.logf(slog.LevelError, "%s: %s gets no clients: %s", s.cluster.Name, name, why)
+		}
+	}
+	for _, name := range s.strangers {
+		if !slices.Contains(strangers, name) {
+			a.logf(slog.LevelInfo, "%s: %s has the cluster's database again, or is gone", s.cluster.Name, name)
+		}
+	}
+	s.strangers = strangers
+}
+
+// search begins a time in which a new primary is looked for closely.
+func (s *State) search(now time.Time) { s.searching = now.Add(s.ttl() + searchSlack) }
+
+// ttl is how long a leader key outlives its holder.
+func (s *State) ttl() time.Duration { return time.Duration(s.cluster.TTL) * time.Second }
+
+// calm ends what is over.
+func (s *State) expireTimers(now time.Time) {
+	for _, until := range []*time.Time{&s.switchover, &s.searching, &s.leavingFrom, &s.leaving} {
+		if !until.IsZero() && !now.Before(*until) {
+			*until = time.Time{}
+		}
+	}
+}
+
+// closely is how often a member is to be checked by a path of this kind because a primary is about to change; 0 if there is no
+// such reason. leaderless says that the service has nobody up.
+//
+// The pace is within what triggered rounds are limited to, and lasts for seconds: options say how often one looks in peace.
+func (s *State) closely(kind health.Kind, member string, leaderless bool) time.Duration {
+	holder := s.holder()
+	switch {
+	case !kind.OfLeader(), kind == health.Primary && s.members[member].role == patroni.RoleStandbyLeader:
+		// A standby cluster has no primary to wait for.
+		return 0
+	case !s.switchover.IsZero() && member == s.primary, leaderless && !s.searching.IsZero() && member == holder:
+		return closeHolder
+	case leaderless && !s.searching.IsZero() && (holder == "" || !s.isMember(holder)):
+		return closeAny
+	}
+	return 0
+}
+
+func (s *State) isMember(name string) bool {
+	return slices.ContainsFunc(s.cluster.Members, func(m model.Member) bool { return m.Name == name })
+}

@@ -1,0 +1,123 @@
+package cluster
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/monitor/health"
+	"github.com/pgporter/pgporter/internal/monitor/patroni"
+)
+
+// member is what is known of a member whatever path it was asked by.
+type member struct {
+	// role is the last one that says something; empty before the first.
+	role     string
+	state    string
+	timeline int
+	last     health.Outcome
+	answered time.Time
+	checked  bool
+	// system is the last system identifier that it said.
+	system string
+	// successor has taken the leader key from it since it last said that it is no leader; empty otherwise. lostAt is the
+	// timeline that it was on.
+	successor string
+	lostAt    int
+	// paused says that it answered last that the cluster is in maintenance.
+	paused bool
+	// led is when it last said that it runs as the leader; zero if its last answer that knows says otherwise. unlocked and
+	// failsafe are of that answer.
+	led                time.Time
+	unlocked, failsafe bool
+	// heir says that etcd has named it as the holder of the leader key, and it hasn't said yet that it leads.
+	elect bool
+}
+
+// answering says that its last check brought an answer.
+func (m member) answering() bool { return m.checked && m.last.Silence == "" }
+
+// observe notes what a result says of its member, and asks for more where it says something new.
+func (s *State) observe(e Checked, a *Actions) {
+	name := e.Target.Member
+	if !s.asksItself(e.Target) || e.Outcome.Silence != "" && s.answersOtherwise(e.Target) {
+		return
+	}
+	m := s.members[name]
+	if was := m.last.Silence != ""; m.checked && was != (e.Outcome.Silence != "") || !m.checked && e.Outcome.Silence != "" {
+		if was {
+			a.logf(slog.LevelInfo, "%s: Patroni of %s answers again: %s", s.cluster.Name, name, e.Outcome.Words())
+		} else {
+			a.logf(slog.LevelWarn, "%s: Patroni of %s doesn't answer: %s", s.cluster.Name, name, e.Outcome.Silence)
+		}
+	}
+	m.last, m.checked = e.Outcome, true
+	if e.Outcome.Silence == "" {
+		m.answered = e.Ended
+		answer := e.Outcome.Answer
+		if answer.State != "" {
+			if m.state != "" && m.state != answer.State {
+				a.recheck(name)
+			}
+			m.state = answer.State
+		}
+		if answer.Role != "" {
+			m.paused = answer.Pause
+		}
+		if answer.Timeline != 0 {
+			m.timeline = answer.Timeline
+		}
+		if answer.SystemID != "" {
+			if m.system != "" && m.system != answer.SystemID {
+				// What is known of its other paths is of another database.
+				a.recheck(name)
+			}
+			m.system = answer.SystemID
+		}
+		if tellsRole(answer.Role) {
+			if m.role != "" && m.role != answer.Role {
+				a.recheck(s.names()...)
+			}
+			m.role = answer.Role
+		}
+		// Whoever has been something else meanwhile, or was promoted again, may be believed again.
+		if tellsRole(answer.Role) && !leads(answer.Role) || m.timeline != m.lostAt {
+			m.successor = ""
+		}
+		if leads(answer.Role) {
+			m.elect = false
+		}
+		s.noteLead(&m, e)
+		if answer.Status == 200 && answer.State == patroni.StateRunning && leads(answer.Role) && s.holder() != "" && s.holder() != name {
+			a.Confirm = true
+		}
+	}
+	s.members[name] = m
+}
+
+// noteLead takes in what an answer says of its member as the running leader. Where members are asked by a path of leaders, the
+// answers to that tell, since they know whether it holds the leader key; others know the role alone.
+func (s *State) noteLead(m *member, e Checked) {
+	ofLeader := health.KindOf(e.Target.Path).OfLeader()
+	if !ofLeader {
+		for t := range s.wanted {
+			if t.Member == e.Target.Member && health.KindOf(t.Path).OfLeader() {
+				return
+			}
+		}
+	}
+	answer := e.Outcome.Answer
+	m.led, m.unlocked, m.failsafe = time.Time{}, answer.ClusterUnlocked, answer.Failsafe
+	// The leader of a standby cluster says so in its role, and 503 to /primary.
+	if answer.State == patroni.StateRunning && leads(answer.Role) && (answer.Status == 200 || !ofLeader || answer.Role == patroni.RoleStandbyLeader) {
+		m.led = e.Ended
+	}
+}
+
+// tellsRole says that a role is one of a member that has a database.
+func tellsRole(role string) bool {
+	switch role {
+	case patroni.RolePrimary, patroni.RolePromoted, patroni.RoleStandbyLeader, patroni.RoleReplica, patroni.RoleDemoted:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,89 @@
+package cluster
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/monitor/health"
+)
+
+// door is a port of a member that services lead to. It is asked by itself, for all of them together.
+type port struct {
+	health.Port
+	// options are the strictest of its services': the shortest times, the least `fall`.
+	options model.Options
+	// lenient says that nobody knows what is spoken there.
+	lenient bool
+}
+
+// Knocked is the result of a knock at a port. One that isn't asked for any more is ignored.
+type Probed struct{ health.Result }
+
+func (Probed) event() {}
+
+func (s *State) probed(e Probed) bool {
+	d, asked := s.ports[e.Target]
+	if !asked {
+		return false
+	}
+	d.Port = d.Feed(e.Outcome, d.lenient, d.options, e.Ended)
+	s.ports[e.Target] = d
+	return true
+}
+
+// destination is where a server's clients are led, and how they are announced.
+func destination(carrier model.Server, o model.Options) health.Target {
+	return health.DestinationOf(carrier.Member, carrier.Host, carrier.Port, o.ProxyVersion())
+}
+
+// adoptDoors fits the doors to the set: those that are in it already keep what is known of them.
+func (s *State) adoptPorts(a *Actions) {
+	doors := make(map[health.Target]port, len(s.ports))
+	for _, svc := range s.set.Services {
+		for _, carrier := range svc.Servers {
+			at := destination(carrier, svc.Options)
+			d, shared := doors[at]
+			if !shared {
+				d = port{Port: s.ports[at].Port, options: svc.Options, lenient: true}
+			}
+			d.options.Inter = min(d.options.Inter, svc.Options.Inter)
+			d.options.FastInter = min(d.options.FastInter, svc.Options.FastInter)
+			d.options.Fall = min(d.options.Fall, svc.Options.Fall)
+			d.lenient = d.lenient && svc.Dest.Kind == model.ToPort
+			doors[at] = d
+		}
+	}
+	same := func(a, b port) bool {
+		return a.options.Inter == b.options.Inter && a.options.FastInter == b.options.FastInter
+	}
+	if !maps.EqualFunc(s.ports, doors, same) {
+		a.Probes = probes(doors)
+	}
+	s.ports = doors
+}
+
+// knocks are the doors with their schedules, in order. A knock has fastinter, within a second and three, to be answered: that
+// doesn't wait for queries as Patroni's answers do.
+func probes(doors map[health.Target]port) []health.Check {
+	all := make([]health.Check, 0, len(doors))
+	for at, d := range doors {
+		all = append(all, health.Check{Target: at, Interval: d.Next(d.options), Timeout: health.Timeout(d.options.FastInter)})
+	}
+	slices.SortFunc(all, func(a, b health.Check) int {
+		return cmp.Or(strings.Compare(a.Member, b.Member), strings.Compare(a.Base, b.Base))
+	})
+	return all
+}
+
+// knockIntervals are how often each door is to be asked now.
+func (s *State) probeIntervals() map[health.Target]time.Duration {
+	intervals := make(map[health.Target]time.Duration, len(s.ports))
+	for at, d := range s.ports {
+		intervals[at] = d.Next(d.options)
+	}
+	return intervals
+}

@@ -1,0 +1,87 @@
+package cluster
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/monitor/health"
+)
+
+// port says what comes of knocking at a port.
+func (g *stage) port(address string, o health.Outcome) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ports[address] = o
+}
+
+// knock is the loop's CheckFunc of ports. Those that hang make it wait for the timeout.
+func (g *stage) probe(ctx context.Context, t health.Target) health.Outcome {
+	g.mu.Lock()
+	o := g.ports[t.Base]
+	g.probed[t.Base]++
+	g.mu.Unlock()
+	if o.Accepted {
+		<-ctx.Done()
+	}
+	return o
+}
+
+func (g *stage) probedAt(address string) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.probed[address]
+}
+
+// TestLoopKnocks: one knock for all services that lead to a port, at the pace of the options; a port that hangs gets no new
+// clients after `fall` of them, and some again with the first that is answered, out of turn if somebody asks.
+func TestLoopProbes(t *testing.T) {
+	inBubble(t, "trio-pooled", func(t *testing.T, l *Loop, g *stage, log *logbook) {
+		const pooler, direct = "10.10.10.11:6432", "10.10.10.11:5432"
+		time.Sleep(10 * time.Second)
+		before := g.probedAt(pooler)
+		time.Sleep(20 * time.Second)
+		if n := g.probedAt(pooler) - before; n < 9 || n > 11 {
+			t.Errorf("%d knocks in 20 s at inter 2s", n)
+		}
+		well, epoch := "serve primary 1, replica 2 3, default 1, offline 3", health1(t, l.Board().View(), "pg-test-primary", "pg-test-1").Epoch
+		if got := serving(l.Board().View()); got != well {
+			t.Fatalf("%s, want %s", got, well)
+		}
+		g.port(pooler, health.Outcome{Silence: "timed out", Accepted: true})
+		began := time.Now()
+		for v, changed := l.Board().Watch(); health1(t, v, "pg-test-primary", "pg-test-1").Up; v, changed = l.Board().Watch() {
+			<-changed
+		}
+		// Until the next knock, and three that take a second each.
+		if took := time.Since(began); took < 3*time.Second || took > 5*time.Second {
+			t.Errorf("shut after %v", took)
+		}
+		if got, want := serving(l.Board().View()), "serve primary –, replica 2 3, default 1, offline 3"; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		h := health1(t, l.Board().View(), "pg-test-primary", "pg-test-1")
+		if want := "200 primary running; port 6432: takes connections and doesn't answer: timed out after 1s (3 in a row)"; h.Reason != want || h.Epoch != epoch {
+			t.Errorf("%+v, want %s and epoch %d", h, want, epoch)
+		}
+		time.Sleep(20 * time.Second)
+		g.port(pooler, health.Outcome{})
+		time.Sleep(time.Second + time.Millisecond)
+		if got := serving(l.Board().View()); got != well {
+			t.Errorf("it answers again: %s, want %s", got, well)
+		}
+		if n := log.count("gets no new clients, sessions stay: 200 primary running; port 6432"); n != 2 {
+			t.Errorf("told %d times of two services", n)
+		}
+
+		// A client couldn't connect.
+		time.Sleep(10 * time.Second)
+		before = g.probedAt(direct)
+		l.Recheck("pg-test-1")
+		synctest.Wait()
+		if n := g.probedAt(direct) - before; n != 1 {
+			t.Errorf("%d knocks out of turn", n)
+		}
+	})
+}

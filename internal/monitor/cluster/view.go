@@ -1,0 +1,196 @@
+package cluster
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/monitor/health"
+	"github.com/pgporter/pgporter/internal/monitor/view"
+)
+
+// conclude makes the step's results out of its state: who is up, what is said of it, when checks run, and the View.
+func (s *State) conclude(a *Actions, now time.Time) {
+	serving := make(map[string]bool, len(s.set.Services))
+	services := make([]view.Service, 0, len(s.set.Services))
+	for _, svc := range s.set.Services {
+		out := view.Service{Service: svc, Health: make([]view.Health, 0, len(svc.Servers))}
+		accepting := s.accepting(svc)
+		for _, carrier := range svc.Servers {
+			key := serverKey{svc.FullName, carrier.Member}
+			v := s.servers[key]
+			verdict := v.machine.Verdict()
+			stands, reason := statusOf(verdict.Phase), verdict.Reason
+			if stands == up {
+				if why := s.contest(v.machine.Kind(), carrier.Member, accepting); why != "" {
+					stands, reason = contested, verdict.Reason+"; "+why
+				} else if v.machine.Kind().OfLeader() && carrier.Member == s.holder() && !s.leaving.IsZero() && s.leavingFrom.IsZero() {
+					stands, reason = leaving, verdict.Reason+"; it is asked to leave"
+				} else if why := s.ports[v.port].Shut(); why != "" {
+					stands, reason = shut, fmt.Sprintf("%s; port %d: %s", verdict.Reason, carrier.Port, why)
+				}
+			}
+			if isUp := stands == up; isUp != v.up {
+				v.up, v.since = isUp, now
+			}
+			v = v.recover(stands, now)
+			if stands != v.status {
+				s.tell(a, key, v.status, stands, reason)
+				if stands == shut {
+					// It may have been opened since anybody knocked.
+					a.recheck(carrier.Member)
+				}
+				v.status = stands
+			}
+			s.servers[key] = v
+			out.Health = append(out.Health, view.Health{Up: v.up, Reason: reason, Since: v.since, Recovered: v.recovered, Epoch: v.epoch, Ended: v.ended})
+		}
+		s.takeBack(&out)
+		services = append(services, out)
+		serving[svc.FullName] = len(out.Usable()) > 0
+		if s.serving[svc.FullName] && !serving[svc.FullName] {
+			if health.KindOf(svc.Check).OfLeader() && len(accepting) == 0 {
+				s.search(now)
+			}
+			a.logf(slog.LevelError, "%s: no server is left: %s", svc.FullName, reasons(out))
+		}
+	}
+	s.serving = serving
+	a.Intervals, a.ProbeIntervals = s.intervals(), s.probeIntervals()
+	s.post(a, services, now)
+}
+
+// accepting are the members whose machines take new clients of a service.
+func (s *State) accepting(svc model.Service) []string {
+	var members []string
+	for _, carrier := range svc.Servers {
+		if s.servers[serverKey{svc.FullName, carrier.Member}].machine.Accepts() {
+			members = append(members, carrier.Member)
+		}
+	}
+	return members
+}
+
+func statusOf(p health.Phase) status {
+	switch p {
+	case health.Up:
+		return up
+	case health.Paused:
+		return paused
+	case health.Down:
+		return down
+	}
+	return unchecked
+}
+
+// contest says why a server that passes its check isn't used all the same; empty if it is. A member with another database
+// isn't used by anybody. On the paths of leaders only the elected primary is used where the key's holder is known or several
+// servers pass. On the paths of replicas the key's holder isn't: while it is promoted, or started again after a crash,
+// Patroni says 200 and `replica` of it.
+func (s *State) contest(kind health.Kind, name string, accepting []string) string {
+	if why := s.stranger(name); why != "" {
+		return why
+	}
+	switch {
+	case kind == health.Replica && s.keyed && name == s.primary:
+		return "it holds the leader key"
+	case !kind.OfLeader() || name == s.primary || !s.keyed && len(accepting) < 2:
+		return ""
+	case s.primary != "":
+		return s.primary + " is the leader"
+	}
+	others := slices.DeleteFunc(slices.Clone(accepting), func(other string) bool { return other == name })
+	return "so does " + strings.Join(others, ", ") + ", and none is known to be the leader"
+}
+
+// tell logs that a server's standing has changed.
+func (s *State) tell(a *Actions, key serverKey, was, is status, reason string) {
+	switch is {
+	case up:
+		a.logf(slog.LevelInfo, "%s: server %s is up: %s", key.service, key.member, reason)
+	case paused:
+		a.logf(slog.LevelWarn, "%s: server %s takes no new clients, sessions stay: %s", key.service, key.member, reason)
+	case leaving:
+		a.logf(slog.LevelInfo, "%s: server %s gets no new clients, sessions stay: %s", key.service, key.member, reason)
+	case shut:
+		a.logf(slog.LevelWarn, "%s: server %s gets no new clients, sessions stay: %s", key.service, key.member, reason)
+	case contested:
+		a.logf(slog.LevelWarn, "%s: server %s gets no new clients: %s", key.service, key.member, reason)
+	case down:
+		// A server that was never up, as the replicas behind a leader's check, is no news.
+		level := slog.LevelWarn
+		if was == unchecked {
+			level = slog.LevelDebug
+		}
+		a.logf(level, "%s: server %s is down: %s", key.service, key.member, reason)
+	}
+}
+
+// reasons lists why nobody carries a service.
+func reasons(svc view.Service) string {
+	if len(svc.Servers) == 0 {
+		return "no member is selected"
+	}
+	parts := make([]string, len(svc.Servers))
+	for i, carrier := range svc.Servers {
+		parts[i] = carrier.Member + " " + svc.Health[i].Reason
+	}
+	return strings.Join(parts, "; ")
+}
+
+// post makes the View if it differs from the last one in more than when members answered, or that is old.
+func (s *State) post(a *Actions, services []view.Service, now time.Time) {
+	v := &view.View{Cluster: s.cluster.Name, Version: 1, At: now, Services: services}
+	if v.Key = (view.Key{Watched: s.key.asked, Lost: s.key.now.Lost}); s.key.known() {
+		v.Key.Holder, v.Key.Confirmed, v.Key.Doubted = s.key.now.Leader, s.key.now.Read, s.key.alien
+	}
+	for _, m := range s.cluster.Members {
+		seen := s.members[m.Name]
+		out := view.Member{
+			Member: m, Live: s.live[m.Name], State: seen.state, Timeline: seen.timeline,
+			Answer: "not checked yet", Answered: seen.answered, Led: seen.led, Unlocked: seen.unlocked, Failsafe: seen.failsafe, Pause: seen.paused,
+		}
+		if seen.checked {
+			out.Answer = seen.last.Words()
+		}
+		v.Members = append(v.Members, out)
+	}
+	if s.view != nil {
+		if s.posted == s.generation && alike(s.view, v) && now.Sub(s.view.At) < answeredGap {
+			return
+		}
+		v.Version = s.view.Version + 1
+	}
+	s.view, s.posted = v, s.generation
+	a.View = v
+}
+
+// alike says that two Views of the same set say the same but for when members answered.
+func alike(a, b *view.View) bool {
+	if a.Key != b.Key {
+		return false
+	}
+	for i, m := range a.Members {
+		n := b.Members[i]
+		if m.Live != n.Live || m.State != n.State || m.Timeline != n.Timeline || m.Answer != n.Answer ||
+			m.Led.IsZero() != n.Led.IsZero() || m.Unlocked != n.Unlocked || m.Failsafe != n.Failsafe || m.Pause != n.Pause {
+			return false
+		}
+	}
+	for i := range a.Services {
+		for j, h := range a.Services[i].Health {
+			if h != b.Services[i].Health[j] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func compareKeys(a, b serverKey) int {
+	return cmp.Or(strings.Compare(a.service, b.service), strings.Compare(a.member, b.member))
+}

@@ -1,0 +1,125 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+)
+
+// paces are a Watcher's times.
+type paces struct {
+	// attempt bounds the way to a first reading on one connection, read each reading.
+	attempt, read time.Duration
+	// beat is from one confirming read to the next.
+	beat time.Duration
+	// first and most are the shortest and the longest pause between attempts.
+	first, most time.Duration
+}
+
+var pace = paces{attempt: 4 * time.Second, read: 2 * time.Second, beat: 5 * time.Second, first: 200 * time.Millisecond, most: 5 * time.Second}
+
+// Watcher follows the keys of one cluster.
+type Watcher struct {
+	etcd *Etcd
+	path string
+	// confirm asks for a read at once.
+	confirm chan struct{}
+	pace    paces
+	// hook is called between a read and the watch that begins after it; tests use it.
+	hook func(revision int64)
+
+	// told is what was delivered last; reasons are those told since etcd was lost.
+	published *Reading
+	reasons   map[string]bool
+}
+
+// Confirm has the keys read at once: a member's answer contradicts them. If etcd doesn't answer they are lost within the 2 s
+// that a read may take. It never blocks, and does nothing while there is no connection.
+func (w *Watcher) Confirm() {
+	select {
+	case w.confirm <- struct{}{}:
+	default:
+	}
+}
+
+// Run follows the keys until ctx ends: it delivers what they say once that is known, and each change. It may be called once.
+//
+// What was known is void as soon as a read isn't answered in time, or the next address after a broken connection fails. While
+// nothing was known, as at the start, every address is tried before that is said.
+func (w *Watcher) Run(ctx context.Context, deliver Deliver) {
+	hosts := w.etcd.hosts
+	failures, pause := 0, time.Duration(0)
+	for i := 0; ; i++ {
+		began := time.Now()
+		read, err := w.session(ctx, hosts[i%len(hosts)], deliver)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case read:
+			failures, pause = 0, 0
+			// A connection that ends says nothing of etcd before another one has been tried; no answer in time does.
+			if !errors.Is(err, errBroken) {
+				w.lose(ctx, err, deliver)
+			}
+			// One that holds for moments only, again and again, must not become a storm.
+			if time.Since(began) < w.pace.most && !sleep(ctx, jitter(w.pace.first)) {
+				return
+			}
+			continue
+		}
+		failures++
+		if known := w.published != nil && w.published.Lost == ""; known || failures >= len(hosts) {
+			w.lose(ctx, err, deliver)
+		}
+		if failures%len(hosts) != 0 {
+			continue
+		}
+		pause = min(max(2*pause, w.pace.first), w.pace.most)
+		if !sleep(ctx, jitter(pause)) {
+			return
+		}
+	}
+}
+
+// lose delivers why etcd is lost, each reason once until it is back.
+func (w *Watcher) lose(ctx context.Context, why error, deliver Deliver) {
+	reason := why.Error()
+	if w.reasons[reason] {
+		return
+	}
+	if w.reasons == nil {
+		w.reasons = map[string]bool{}
+	}
+	w.reasons[reason] = true
+	w.tell(ctx, Reading{Lost: reason}, deliver)
+}
+
+// tell delivers a Reading that isn't what was delivered last.
+func (w *Watcher) tell(ctx context.Context, r Reading, deliver Deliver) {
+	if w.published != nil && *w.published == r {
+		return
+	}
+	if r.Lost == "" {
+		w.reasons = nil
+	}
+	w.published = &r
+	deliver(ctx, r)
+}
+
+// jitter gives between three and five quarters of d, so that many that lost etcd together don't come back together.
+func jitter(d time.Duration) time.Duration {
+	return d*3/4 + rand.N(d/2+1)
+}
+
+// sleep waits; false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

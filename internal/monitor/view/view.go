@@ -1,0 +1,119 @@
+// Package state is what is known of a cluster now: who its members are, what each does, and which server of which service
+// may take clients, with the reason.
+//
+// A View is immutable once published, and holds membership and health together, so no reader sees a set of servers and a
+// health that disagree. A Board is where a cluster's loop, its only writer, publishes Views for everyone else.
+package view
+
+import (
+	"time"
+
+	"github.com/pgporter/pgporter/internal/config/model"
+)
+
+// View is a cluster at one moment, or all that a node offers beside its clusters: that one has no name, no key and no members.
+// Nobody changes it after it was published.
+type View struct {
+	Cluster string
+	// Version rises by one with each View of a cluster.
+	Version uint64
+	// At is when the View was made.
+	At       time.Time
+	Key      Key
+	Members  []Member
+	Services []Service
+}
+
+// Key is what is known of the cluster's leader key in the DCS.
+type Key struct {
+	// Watched says that the DCS is asked for it; the other fields are empty otherwise.
+	Watched bool
+	// Holder is the name of the member that holds it; empty if nobody does, or nothing is known.
+	Holder string
+	// Lost says in words why nothing is known; empty while the DCS answers.
+	Lost string
+	// Confirmed is when the DCS was last asked, through its quorum, with an answer that Holder is true of; zero while it is
+	// lost. It is not older than 7 s then.
+	Confirmed time.Time
+	// Doubted says that the DCS isn't believed: it is another cluster's.
+	Doubted bool
+}
+
+// Service finds a service by its full name; nil if the cluster has none of that name.
+func (v *View) Service(fullName string) *Service {
+	for i := range v.Services {
+		if v.Services[i].FullName == fullName {
+			return &v.Services[i]
+		}
+	}
+	return nil
+}
+
+// NotChecked is what is said of a member or a server before its first check has ended.
+const NotChecked = "not checked yet"
+
+// Member is an instance as its Patroni describes it.
+type Member struct {
+	model.Member
+	// Live is the role that selectors see: the last known one, the declared one before any answer.
+	Live model.Role
+	// State is Patroni's word for PostgreSQL's state (running, stopping, starting, …); empty before any answer.
+	State string
+	// Timeline is PostgreSQL's; 0 while unknown.
+	Timeline int
+	// Answer says in words what the last check brought: `200 primary running`, `silent: connection refused`; NotChecked
+	// before the first has ended.
+	Answer string
+	// Answered is when Patroni answered last; zero if never.
+	Answered time.Time
+	// Led is when its Patroni last said that it runs as the leader; zero if its last answer says otherwise, or there never was
+	// one. Silence leaves it.
+	Led time.Time
+	// Unlocked, Failsafe and Pause are of that answer: that it sees no leader key or no DCS, that it leads without a DCS
+	// because all other members agreed, and that Patroni is told to keep its hands off.
+	Unlocked, Failsafe, Pause bool
+}
+
+// Service is a resolved service with the health of its servers, in the same order.
+type Service struct {
+	model.Service
+	// Health has one entry for each of Service.Servers, at the same index.
+	Health []Health
+}
+
+// Health says whether a server may carry clients of one service.
+type Health struct {
+	// Up servers take new clients.
+	Up bool
+	// Reason says why, in words for an operator.
+	Reason string
+	// Since is when Up last changed (or the server joined).
+	Since time.Time
+	// Recovered is when it last came up after it had been down; zero if it never was. Slowstart counts from it.
+	Recovered time.Time
+	// Epoch rises each time the sessions that the server has in this service must end. A session that was registered under
+	// a lower epoch is over, even if the server is up again by the time anybody looks. A server that leaves the service and
+	// comes back comes with a higher one.
+	Epoch uint64
+	// Ended says in words why Epoch rose last: what sessions under a lower one are told to have ended for.
+	Ended string
+}
+
+// Usable gives the indices of the servers that take new clients now: the regular ones that are up with a weight above 0;
+// if there is none, the first backup that is such a one, or all of those where the service says so (option allbackups).
+func (s *Service) Usable() []int {
+	var regular, backups []int
+	for i, server := range s.Servers {
+		switch {
+		case !s.Health[i].Up || server.Weight == 0:
+		case !server.Backup:
+			regular = append(regular, i)
+		case s.AllBackups || len(backups) == 0:
+			backups = append(backups, i)
+		}
+	}
+	if len(regular) == 0 {
+		return backups
+	}
+	return regular
+}

@@ -1,0 +1,241 @@
+// Package outdir brings a directory of rendered files up to date: it compares, shows the difference, and writes.
+//
+// It replaces what is rendered and removes only files that carry a stamp of their own place (room stamp) and that the caller
+// says are no longer wanted. A file is either the old one or the new one, never a part of it: it is written beside its place
+// and renamed. Everything that can fail for a lack of room or of rights is done for all files before the first is replaced.
+package fileset
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgporter/pgporter/internal/render/stamp"
+)
+
+// File is what is to be at a path.
+type File struct {
+	// Path is relative to the directory, with slashes.
+	Path string
+	Text string
+	// Private files are for their owner's eyes only.
+	Private bool
+}
+
+// Change is what has to be done for one file.
+type Change struct {
+	Path string
+	// Old is the text that is there, New the one that is to be; Added and Removed say that there is no such file before or
+	// after. A change with equal texts makes a private file private.
+	Old, New       string
+	Added, Removed bool
+	private        bool
+}
+
+// Removable tells whether a file of ours that isn't rendered any more may be removed.
+type Removable func(path string, s stamp.Stamp) bool
+
+// headLength is as much of a file as is read to find its stamp.
+const headLength = 1024
+
+// Compare finds what has to change in a directory, sorted by path. A directory that isn't there is empty. The depth of the
+// tree that may be ours is what render makes of it: <host>/<file> and <host>/<directory>/<directory>/<file>.
+func Compare(dir string, files []File, removable Removable) ([]Change, error) {
+	changes := make([]*Change, len(files))
+	err := inParallel(len(files), func(i int) error {
+		f := files[i]
+		old, mode, err := read(filepath.Join(dir, filepath.FromSlash(f.Path)))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			changes[i] = &Change{Path: f.Path, New: f.Text, Added: true, private: f.Private}
+		case err != nil:
+			return err
+		case old != f.Text || f.Private && mode.Perm()&0o077 != 0:
+			changes[i] = &Change{Path: f.Path, Old: old, New: f.Text, private: f.Private}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	kept := make(map[string]bool, len(files))
+	for _, f := range files {
+		kept[f.Path] = true
+	}
+	all := make([]Change, 0, len(files))
+	for _, c := range changes {
+		if c != nil {
+			all = append(all, *c)
+		}
+	}
+	gone, err := stale(dir, kept, removable)
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, gone...)
+	slices.SortFunc(all, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
+	return all, nil
+}
+
+// read reads a regular file. A symbolic link counts as what it leads to; renaming replaces the link.
+func read(name string) (string, fs.FileMode, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return "", 0, err
+	}
+	if !info.Mode().IsRegular() {
+		return "", 0, fmt.Errorf("%s is in the way: it is no regular file", name)
+	}
+	data, err := os.ReadFile(name)
+	return string(data), info.Mode(), err
+}
+
+// maxDepth is the deepest level below the directory at which files of ours are: <host>/dnsmasq.d/pigsty/<name>.
+const maxDepth = 4
+
+// stale finds files of ours that aren't rendered any more.
+func stale(dir string, kept map[string]bool, removable Removable) ([]Change, error) {
+	var gone []Change
+	err := filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			if name == dir && errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		}
+		relative, err := filepath.Rel(dir, name)
+		if err != nil {
+			return err
+		}
+		relative = filepath.ToSlash(relative)
+		depth := strings.Count(relative, "/") + 1
+		switch {
+		case entry.IsDir() && depth >= maxDepth:
+			return filepath.SkipDir
+		case entry.IsDir(), !entry.Type().IsRegular(), depth < 2, kept[relative]:
+			return nil
+		}
+		s, ours, err := stampOf(name)
+		if err != nil || !ours || !removable(relative, s) {
+			return err
+		}
+		text, _, err := read(name)
+		if err != nil {
+			return err
+		}
+		gone = append(gone, Change{Path: relative, Old: text, Removed: true})
+		return nil
+	})
+	return gone, err
+}
+
+func stampOf(name string) (stamp.Stamp, bool, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		// A file that may not be read isn't known to be ours.
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
+			return stamp.Stamp{}, false, nil
+		}
+		return stamp.Stamp{}, false, err
+	}
+	defer file.Close()
+	head := make([]byte, headLength)
+	n, err := io.ReadFull(file, head)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return stamp.Stamp{}, false, err
+	}
+	s, ours := stamp.Of(path.Base(filepath.ToSlash(name)), string(head[:n]))
+	return s, ours, nil
+}
+
+// Apply carries changes out. If the new files can't all be written, nothing has changed but for directories that were made.
+func Apply(dir string, changes []Change) error {
+	made := map[string]bool{}
+	for _, c := range changes {
+		parent := filepath.Dir(filepath.Join(dir, filepath.FromSlash(c.Path)))
+		if c.Removed || made[parent] {
+			continue
+		}
+		if err := os.MkdirAll(parent, 0o755); err != nil {
+			return err
+		}
+		made[parent] = true
+	}
+	beside := make([]string, len(changes))
+	err := inParallel(len(changes), func(i int) error {
+		c := changes[i]
+		if c.Removed {
+			return nil
+		}
+		name := filepath.Join(dir, filepath.FromSlash(c.Path))
+		// A name that begins with a dot is read neither by HAProxy nor by dnsmasq.
+		beside[i] = filepath.Join(filepath.Dir(name), fmt.Sprintf(".%s.%d.new", filepath.Base(name), os.Getpid()))
+		return writeNew(beside[i], c.New, c.private)
+	})
+	if err != nil {
+		for _, name := range beside {
+			if name != "" {
+				os.Remove(name)
+			}
+		}
+		return err
+	}
+	var failed []error
+	for i, c := range changes {
+		name := filepath.Join(dir, filepath.FromSlash(c.Path))
+		if c.Removed {
+			err = os.Remove(name)
+		} else {
+			err = os.Rename(beside[i], name)
+		}
+		if err != nil && !(c.Removed && errors.Is(err, fs.ErrNotExist)) {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func writeNew(name, text string, private bool) error {
+	mode := fs.FileMode(0o644)
+	if private {
+		mode = 0o600
+	}
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if errors.Is(err, fs.ErrExist) {
+		// An earlier process with this number was killed at its work.
+		if err = os.Remove(name); err == nil {
+			file, err = os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(file, text)
+	return errors.Join(err, file.Close())
+}
+
+// inParallel calls do for 0 to n-1, spread over the processors: most of the time goes into the kernel.
+func inParallel(n int, do func(i int) error) error {
+	workers := max(1, min(n, runtime.GOMAXPROCS(0)))
+	var group errgroup.Group
+	for w := range workers {
+		group.Go(func() error {
+			for i := w * n / workers; i < (w+1)*n/workers; i++ {
+				if err := do(i); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}

@@ -1,5 +1,0 @@
-//go:build !linux
-
-package speed
-
-func machineTime() (ticks, error) { return ticks{}, errLinux }

@@ -1,0 +1,137 @@
+// Package bench measures on a real cluster what clients see of it, for docs/benchmarks.md.
+//
+// Failover compares ways to the primary while it changes: pgporter, a HAProxy that stands by itself with files that pgporter
+// rendered, once with the options of the specification and once with Pigsty's own, and a client that knows every member and
+// tries them in order. They are all probed at the same time, in the same switchover or crash, so that what the cluster
+// itself needs is the same for all of them.
+//
+// The package starts what it needs (a sandbox, two HAProxies) on loopback addresses of its own and ends it. The programs
+// are used as anybody uses them: nothing of pgporter's own code is in the way but the sandbox and the probers.
+package failover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pgporter/pgporter/lab/bench/report"
+	"github.com/pgporter/pgporter/lab/sandbox"
+)
+
+// Config says what to measure.
+type Config struct {
+	// Binary is the pgporter to measure.
+	Binary string
+	// Prefix is the first three octets of the loopback addresses.
+	Prefix string
+	// Scenarios are names of those to run, empty for all; Runs is how often each, 0 for as often as it takes.
+	Scenarios []string
+	Runs      int
+	// Every is the time between a prober's probes.
+	Every time.Duration
+	// Doc is the document whose sections are written anew, one for each scenario that was run often enough; empty for none.
+	Doc string
+	// Results gets the tables, Progress what is going on.
+	Results, Progress io.Writer
+}
+
+// machineSection is the section that tells on what was measured.
+const machineSection = "machine"
+
+func (c Config) sheet() report.Report { return report.Report{Path: c.Doc, Kind: "failover"} }
+
+// Scenarios are the names of all scenarios, in the order in which they run.
+func Scenarios() []string {
+	var names []string
+	for _, s := range scenarios {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// ErrInput marks an error of what was asked for: nothing was started.
+var ErrInput = errors.New("what was asked for can't be")
+
+// refused is an error that is ErrInput too.
+type refused struct{ error }
+
+func (refused) Is(target error) bool { return target == ErrInput }
+
+func (c Config) chosen() ([]scenario, error) {
+	chosen := slices.Clone(scenarios)
+	if len(c.Scenarios) > 0 {
+		chosen = slices.DeleteFunc(chosen, func(s scenario) bool { return !slices.Contains(c.Scenarios, s.name) })
+		for _, name := range c.Scenarios {
+			if !slices.Contains(Scenarios(), name) {
+				return nil, refused{fmt.Errorf("no scenario is called %q; there are: %s", name, strings.Join(Scenarios(), ", "))}
+			}
+		}
+	}
+	return chosen, nil
+}
+
+// Failover runs the scenarios, prints a table for each and writes them into the document. What was measured until ctx ended
+// is printed, and only whole scenarios are written.
+func Failover(ctx context.Context, c Config) error {
+	chosen, err := c.chosen()
+	if err != nil {
+		return err
+	}
+	if c.Doc != "" {
+		// Found out now rather than after twenty minutes.
+		if err := c.sheet().Check(append(Scenarios(), machineSection)...); err != nil {
+			return err
+		}
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "pgporter-bench-") // the sandbox's user has to reach it
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	box, err := sandbox.Up(ctx, sandbox.Config{Dir: filepath.Join(dir, "sandbox"), Prefix: c.Prefix, Binary: c.Binary}, c.Progress)
+	if err != nil {
+		return err
+	}
+	measured := func() error {
+		a, err := newArena(ctx, c, box, dir)
+		if err != nil {
+			return err
+		}
+		defer a.close()
+		fmt.Fprintf(c.Results, "\n%s\n", a.machine)
+		for _, s := range chosen {
+			results, err := a.play(ctx, s, c.Runs)
+			if len(results) > 0 {
+				fmt.Fprintf(c.Results, "\n%s: %d runs\n\n%s", s.title, len(results), section(s, a.targets, results))
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+			switch {
+			case c.Doc == "":
+			case len(results) < s.runs:
+				fmt.Fprintf(c.Progress, "%s is left as it is: it is written after %d runs, not %d\n", c.Doc, s.runs, len(results))
+			default:
+				head := fmt.Sprintf("%s; %d runs.\n\n", time.Now().Format(time.DateOnly), len(results))
+				if err := c.sheet().Write(map[string]string{s.name: head + section(s, a.targets, results), machineSection: a.machine + "\n"}); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	failed := measured()
+	// The sandbox goes even where the caller has lost his patience.
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	return errors.Join(failed, box.Down(ending, false))
+}

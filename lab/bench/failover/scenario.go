@@ -1,0 +1,134 @@
+package failover
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pgporter/pgporter/lab/sandbox"
+)
+
+// scenario is one way in which the primary changes or goes.
+type scenario struct {
+	name, title string
+	// runs is how often it takes to say anything.
+	runs int
+	// planned is a switchover: somebody asked for it.
+	planned bool
+	// configure is what of Patroni's configuration is changed meanwhile.
+	configure map[string]any
+	// fault does it to the leader; resume, once there is another, goes on with what was only halted; repair brings back
+	// what was killed.
+	fault, resume, repair func(ctx context.Context, a *arena, leader sandbox.Member) error
+}
+
+func kill(parts ...string) func(context.Context, *arena, sandbox.Member) error {
+	return func(ctx context.Context, a *arena, leader sandbox.Member) error {
+		return a.box.Kill(ctx, syscall.SIGKILL, of(leader, parts)...)
+	}
+}
+
+func startPatroni(ctx context.Context, a *arena, leader sandbox.Member) error {
+	return a.box.Start(ctx, leader.Name+"/patroni")
+}
+
+func of(m sandbox.Member, parts []string) []string {
+	var names []string
+	for _, p := range parts {
+		names = append(names, m.Name+"/"+p)
+	}
+	return names
+}
+
+var scenarios = []scenario{
+	{
+		name: "switchover", title: "Planned switchovers", runs: 10, planned: true,
+		fault: func(ctx context.Context, a *arena, leader sandbox.Member) error {
+			members := a.box.Declared()
+			_, err := a.box.Switchover(ctx, members[leader.Seq%len(members)].Name)
+			return err
+		},
+	},
+	{name: "kill-patroni", title: "kill -9 of the primary's Patroni", runs: 3, fault: kill("patroni"), repair: startPatroni},
+	{name: "kill-both", title: "kill -9 of the primary's Patroni and PostgreSQL", runs: 3, fault: kill("patroni", "postgres"), repair: startPatroni},
+	{
+		name: "pause", title: "A pause (SIGSTOP) of the primary's Patroni and PostgreSQL", runs: 3,
+		fault: halt, resume: goOn,
+	},
+	{
+		name: "kill-postgres-0", title: "kill -9 of the primary's PostgreSQL, primary_start_timeout 0", runs: 3,
+		configure: map[string]any{"primary_start_timeout": 0}, fault: kill("postgres"),
+	},
+	{name: "kill-postgres", title: "kill -9 of the primary's PostgreSQL, primary_start_timeout by default", runs: 3, fault: kill("postgres")},
+}
+
+// halt stops a member's Patroni, and its PostgreSQL with all the sessions that it has: as a machine that stands still.
+func halt(ctx context.Context, a *arena, leader sandbox.Member) error {
+	if err := a.box.Kill(ctx, syscall.SIGSTOP, leader.Name+"/patroni", leader.Name+"/postgres"); err != nil {
+		return err
+	}
+	return signalSessions(ctx, a.box, leader, syscall.SIGSTOP)
+}
+
+func goOn(ctx context.Context, a *arena, leader sandbox.Member) error {
+	if err := signalSessions(ctx, a.box, leader, syscall.SIGCONT); err != nil {
+		return err
+	}
+	return a.box.Kill(ctx, syscall.SIGCONT, leader.Name+"/postgres", leader.Name+"/patroni")
+}
+
+// signalSessions signals the children of a halted member's PostgreSQL: while it is halted none comes, and an id whose
+// process has ended is kept until the parent has asked after it.
+func signalSessions(ctx context.Context, box *sandbox.Sandbox, m sandbox.Member, sig syscall.Signal) error {
+	var parent string
+	// A busy machine takes its time to halt it.
+	if err := await(ctx, untilHalted, func() error {
+		status, err := box.Status(ctx)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(status.Processes, func(p sandbox.ProcessStatus) bool { return p.What == m.Name+"/postgres" })
+		if i < 0 || status.Processes[i].State != "stopped" {
+			return fmt.Errorf("the PostgreSQL of %s isn't halted", m.Name)
+		}
+		parent = strconv.Itoa(status.Processes[i].PID)
+		return nil
+	}); err != nil {
+		return err
+	}
+	children, err := os.ReadFile(filepath.Join("/proc", parent, "task", parent, "children"))
+	if err != nil {
+		return err
+	}
+	for _, child := range strings.Fields(string(children)) {
+		pid, err := strconv.Atoi(child)
+		if err != nil {
+			return fmt.Errorf("children of process %s: %w", parent, err)
+		}
+		if err := syscall.Kill(pid, sig); err != nil {
+			return fmt.Errorf("PostgreSQL of %s: process %d: %w", m.Name, pid, err)
+		}
+	}
+	return nil
+}
+
+// Bounds of what is waited for in a run.
+const (
+	// untilHalted bounds the time until a signal to halt has been obeyed.
+	untilHalted = 5 * time.Second
+	// untilSteady bounds the time until everybody writes undisturbed again: HAProxy's slowest server comes up 15 s after it
+	// is there, a member that was cloned anew takes longer than that.
+	untilSteady = 90 * time.Second
+	// untilTaken bounds the time until a server takes writes: the leader key's time to live, and an election.
+	untilTaken = 60 * time.Second
+	// untilThrough bounds the time until all services lead to it.
+	untilThrough = 30 * time.Second
+	// afterwards is watched, so that what comes late isn't missed.
+	afterwards = 2 * time.Second
+)

@@ -1,0 +1,63 @@
+// Package sheet is what benchmarks write: sections of a document between marks that people put there, and what they were
+// measured on. It knows no figures.
+package report
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+// Sheet is a document some of whose sections a benchmark writes.
+type Report struct {
+	Path string
+	// Kind is the benchmark's; the sections of others have another.
+	Kind string
+}
+
+// marks are the two comments between which a section lies; what is around them is written by people.
+func (s Report) marks(name string) (begin, end string) {
+	return "<!-- " + s.Kind + ": " + name + " -->\n", "<!-- /" + s.Kind + ": " + name + " -->\n"
+}
+
+// find gives where a section's text begins and ends.
+func (s Report) find(text, name string) (from, to int, err error) {
+	begin, end := s.marks(name)
+	from = strings.Index(text, begin)
+	to = strings.Index(text, end)
+	if from < 0 || to < from || strings.Count(text, begin) != 1 || strings.Count(text, end) != 1 {
+		return 0, 0, fmt.Errorf("%s: no place for section %q: it goes between one line %q and, below it, one line %q", s.Path, name, strings.TrimSpace(begin), strings.TrimSpace(end))
+	}
+	return from + len(begin), to, nil
+}
+
+// Check says whether the document has a place for each section.
+func (s Report) Check(names ...string) error {
+	text, err := os.ReadFile(s.Path)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, _, err := s.find(string(text), name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Write replaces sections of the document, by name, by others.
+func (s Report) Write(sections map[string]string) error {
+	read, err := os.ReadFile(s.Path)
+	if err != nil {
+		return err
+	}
+	text := string(read)
+	for name, section := range sections {
+		from, to, err := s.find(text, name)
+		if err != nil {
+			return err
+		}
+		text = text[:from] + section + text[to:]
+	}
+	return os.WriteFile(s.Path, []byte(text), 0o644)
+}

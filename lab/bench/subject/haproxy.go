@@ -1,0 +1,93 @@
+package subject
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// HAProxy is how a HAProxy that stands by itself is to be started.
+type HAProxy struct {
+	// Pgporter renders its files, from Inventory, as those of the host Node.
+	Pgporter, Inventory, Node string
+	// Address is where it listens instead; Ports are those that it has to listen on to count as started.
+	Address string
+	Ports   []int
+	// Dir is made for its files.
+	Dir string
+}
+
+// Start renders the services of a node, with the global and defaults sections that go with them, and has Debian's HAProxy
+// carry them on another address. It checks and switches by itself.
+func (h HAProxy) Start(ctx context.Context) (*Process, error) {
+	if err := os.MkdirAll(filepath.Join(h.Dir, "conf.d"), 0o755); err != nil {
+		return nil, err
+	}
+	rendered := filepath.Join(h.Dir, "rendered")
+	if out, err := exec.CommandContext(ctx, h.Pgporter, "render", "--inventory", h.Inventory, "--out", rendered, "--host", h.Node, "--base", "--only", "haproxy").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("rendering HAProxy's files: %w\n%s", err, out)
+	}
+	files, err := filepath.Glob(filepath.Join(rendered, h.Node, "*.cfg"))
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			return nil, err
+		}
+		to := filepath.Join(h.Dir, "conf.d", filepath.Base(f))
+		if filepath.Base(f) == "haproxy.cfg" {
+			to = filepath.Join(h.Dir, "haproxy.cfg")
+		}
+		if err := os.WriteFile(to, standAlone(text, h.Address), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	command := exec.Command("haproxy", "-db", "-f", filepath.Join(h.Dir, "haproxy.cfg"), "-f", filepath.Join(h.Dir, "conf.d"))
+	p, err := Start(command, filepath.Join(h.Dir, "haproxy.log"), syscall.SIGTERM)
+	if err != nil {
+		return nil, err
+	}
+	err = p.Await(ctx, 10*time.Second, func(ctx context.Context) error {
+		var all error
+		for _, port := range h.Ports {
+			all = errors.Join(all, Listens(ctx, net.JoinHostPort(h.Address, strconv.Itoa(port))))
+		}
+		return all
+	})
+	if err != nil {
+		p.Stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+// standAlone leaves of a node's files what has nothing to do with the machine: a process of anybody's can run with it. The
+// limit of sessions goes too: HAProxy then takes what its limit of open files allows instead of failing for want of more.
+func standAlone(text []byte, address string) []byte {
+	var kept []byte
+	section := ""
+	for line := range bytes.Lines(text) {
+		words := strings.Fields(string(line))
+		if len(words) > 0 && line[0] != ' ' {
+			section = words[0]
+		}
+		switch {
+		case section == "global" && len(words) > 0 && slices.Contains([]string{"user", "group", "pidfile", "stats", "maxconn"}, words[0]):
+		default:
+			kept = append(kept, bytes.Replace(line, []byte("bind *:"), []byte("bind "+address+":"), 1)...)
+		}
+	}
+	return kept
+}

@@ -1,0 +1,132 @@
+package throughput
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// sample is what one round gives of a measure: the quantities' values by way; nil for a way that there isn't.
+type sample [ways][]float64
+
+// taken are the samples of a section.
+type taken struct {
+	section  section
+	measures []measure
+	// samples are by measure and round.
+	samples   [][]sample
+	disturbed disturbances
+}
+
+func newTaken(s section, measures []measure) *taken {
+	return &taken{section: s, measures: measures, samples: make([][]sample, len(measures))}
+}
+
+// rounds gives how many rounds are whole.
+func (t *taken) rounds() int {
+	least := len(t.samples[0])
+	for _, s := range t.samples {
+		least = min(least, len(s))
+	}
+	return least
+}
+
+// median gives the middle of the values, the mean of the middle two of an even number.
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
+
+// column gives a quantity's values of a way, round by round.
+func column(samples []sample, w way, quantity int) []float64 {
+	var all []float64
+	for _, s := range samples {
+		all = append(all, s[w][quantity])
+	}
+	return all
+}
+
+// ratios are pgporter's values divided by HAProxy's of the same round.
+func ratios(samples []sample, quantity int) []float64 {
+	ours, theirs := column(samples, pgporter, quantity), column(samples, haproxy, quantity)
+	all := make([]float64, len(ours))
+	for i := range ours {
+		all[i] = ours[i] / theirs[i]
+	}
+	return all
+}
+
+// table gives a section's whole rounds: medians, and goals with whether they are met.
+func (t *taken) table() string {
+	var b strings.Builder
+	b.WriteString("| | | direct | HAProxy | pgporter | pgporter / HAProxy | goal |\n|---|---|--:|--:|--:|--:|---|\n")
+	for i, m := range t.measures {
+		samples := t.samples[i][:t.rounds()]
+		for j, q := range m.quantities {
+			name := ""
+			if j == 0 {
+				name = m.name
+			}
+			fmt.Fprintf(&b, "| %s | %s |", name, q.name)
+			for w := range ways {
+				if w == direct && (q.indirect || m.indirect) {
+					b.WriteString(" – |")
+					continue
+				}
+				fmt.Fprintf(&b, " %s |", q.text(median(column(samples, w, j))))
+			}
+			all := ratios(samples, j)
+			fmt.Fprintf(&b, " %.3f (%.2f–%.2f) | %s |\n", median(all), slices.Min(all), slices.Max(all), q.goal.verdict(median(all)))
+		}
+	}
+	return b.String()
+}
+
+// verdict says what the goal is, and whether a ratio keeps to it.
+func (g goal) verdict(ratio float64) string {
+	if g == (goal{}) {
+		return ""
+	}
+	bound, verdict := "≥", "**missed**"
+	if g.most {
+		bound = "≤"
+	}
+	if g.met(ratio) {
+		verdict = "met"
+	}
+	return fmt.Sprintf("%s %.2f: %s", bound, g.bound, verdict)
+}
+
+// line gives a sample in short.
+func (m measure) line(s sample) string {
+	var parts []string
+	for i, q := range m.quantities {
+		var values []string
+		for w := range ways {
+			if s[w] == nil || w == direct && q.indirect {
+				continue
+			}
+			values = append(values, wayNames[w]+" "+q.text(s[w][i]))
+		}
+		parts = append(parts, fmt.Sprintf("%s: %s (%.3f)", q.name, strings.Join(values, ", "), s[pgporter][i]/s[haproxy][i]))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func (q quantity) text(value float64) string {
+	return thousands(strconv.FormatFloat(value, 'f', q.digits, 64))
+}
+
+// thousands sets commas into a number.
+func thousands(number string) string {
+	whole, rest, point := strings.Cut(number, ".")
+	for i := len(whole) - 3; i > 0 && whole[i-1] != '-'; i -= 3 {
+		whole = whole[:i] + "," + whole[i:]
+	}
+	if point {
+		whole += "." + rest
+	}
+	return whole
+}

@@ -1,0 +1,181 @@
+package throughput
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/pgporter/pgporter/lab/bench/subject"
+)
+
+// The cluster's one member, and its services.
+const (
+	clusterName  = "pg-bench"
+	postgresPort = 5432
+	patroniPort  = 8008
+	defaultPort  = 5436
+	// trivialPort is the trivial server's, and that of the service that leads there.
+	trivialPort = 5440
+)
+
+// inventory declares the cluster. Both services are of PostgreSQL, as all of a cluster's. The options are Pigsty's, but for
+// the maxconn of the trivial one, which holds more sessions than those allow.
+const inventory = `all:
+  children:
+    pg-bench:
+      hosts:
+        %s: { pg_seq: 1, pg_role: primary }
+      vars:
+        pg_cluster: pg-bench
+        pg_default_services:
+          - { name: default, port: 5436, dest: postgres, check: /primary, selector: "[]" }
+        pg_services:
+          - { name: trivial, port: 5440, dest: 5440, check: /primary, selector: "[]", maxconn: 9000,
+              options: "inter 2s fastinter 1s downinter 2s rise 3 fall 3 on-marked-down shutdown-sessions slowstart 30s maxconn 9000 maxqueue 128 weight 100" }
+`
+
+// way is how a client comes to the server.
+type way int
+
+const (
+	direct way = iota
+	haproxy
+	pgporter
+	ways
+)
+
+var wayNames = [ways]string{"direct", "HAProxy", "pgporter"}
+
+// stage is everything that takes part but the clients.
+type stage struct {
+	config    Config
+	dir       string
+	inventory string
+	// addresses are where clients knock, by way.
+	addresses [ways]string
+	proxies   [ways]*subject.Process
+	stops     []func()
+	fresh     int
+}
+
+// newStage starts PostgreSQL, the trivial server, Patroni's stand-in and the proxies.
+func newStage(ctx context.Context, c Config, dir string) (*stage, error) {
+	s := &stage{config: c, dir: dir, inventory: filepath.Join(dir, "inventory.yml")}
+	if err := s.start(ctx); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *stage) start(ctx context.Context) error {
+	member := s.config.Prefix + ".11"
+	s.addresses = [ways]string{member, s.config.Prefix + ".21", s.config.Prefix + ".22"}
+	if err := os.WriteFile(s.inventory, fmt.Appendf(nil, inventory, member), 0o600); err != nil {
+		return err
+	}
+	stop, err := standIn(ctx, member, patroniPort)
+	if err != nil {
+		return err
+	}
+	s.stops = append(s.stops, stop)
+	database, err := startPostgres(ctx, s.dir, member, postgresPort)
+	if err != nil {
+		return err
+	}
+	s.stops = append(s.stops, database.Stop)
+	trivial, err := subject.Start(exec.Command(s.config.Self, "trivial", "serve", net.JoinHostPort(member, strconv.Itoa(trivialPort))), filepath.Join(s.dir, "trivial.log"), syscall.SIGTERM)
+	if err != nil {
+		return err
+	}
+	s.stops = append(s.stops, trivial.Stop)
+	if err := trivial.Await(ctx, 10*time.Second, func(ctx context.Context) error { return opens(ctx, member, trivialPort) }); err != nil {
+		return err
+	}
+	for _, w := range []way{haproxy, pgporter} {
+		p, err := s.proxy(ctx, w, s.addresses[w])
+		if err != nil {
+			return err
+		}
+		s.proxies[w] = p
+		s.stops = append(s.stops, p.Stop)
+	}
+	return nil
+}
+
+// close ends all that was started, the last first.
+func (s *stage) close() {
+	for i := len(s.stops) - 1; i >= 0; i-- {
+		s.stops[i]()
+	}
+}
+
+// proxy starts a proxy at an address and waits until sessions can be opened through both services.
+func (s *stage) proxy(ctx context.Context, w way, address string) (*subject.Process, error) {
+	s.fresh++
+	dir := filepath.Join(s.dir, fmt.Sprintf("%s-%d", wayNames[w], s.fresh))
+	var p *subject.Process
+	var err error
+	switch w {
+	case haproxy:
+		p, err = subject.HAProxy{Pgporter: s.config.Binary, Inventory: s.inventory, Node: s.addresses[direct], Address: address, Ports: []int{defaultPort, trivialPort}, Dir: dir}.Start(ctx)
+	case pgporter:
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return nil, err
+		}
+		command := exec.Command(s.config.Binary, "run", "--inventory", s.inventory, "--node", s.addresses[direct], "--bind", address)
+		p, err = subject.Start(command, filepath.Join(dir, "pgporter.log"), syscall.SIGTERM)
+	default:
+		return nil, fmt.Errorf("%s is no proxy", wayNames[w])
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = p.Await(ctx, 20*time.Second, func(ctx context.Context) error {
+		return errors.Join(opens(ctx, address, defaultPort), opens(ctx, address, trivialPort))
+	})
+	if err != nil {
+		p.Stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+// opens says whether a session can be opened at an address: whether somebody answers a startup message with
+// AuthenticationOk.
+func opens(ctx context.Context, address string, port int) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(port)))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	name := databaseName
+	if port == trivialPort {
+		name = "idle"
+	}
+	if _, err := conn.Write(startup(databaseUser, name)); err != nil {
+		return err
+	}
+	answer := make([]byte, 256)
+	n, err := conn.Read(answer)
+	if err != nil {
+		return err
+	}
+	if want := welcome[:9]; n < len(want) || !bytes.Equal(answer[:len(want)], want) {
+		return fmt.Errorf("%s:%d answers %q to a startup message", address, port, answer[:n])
+	}
+	_, err = conn.Write(terminate)
+	return err
+}

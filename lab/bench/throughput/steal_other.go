@@ -1,0 +1,5 @@
+//go:build !linux
+
+package throughput
+
+func machineTime() (ticks, error) { return ticks{}, errLinux }
