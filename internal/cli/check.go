@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/config/plan"
 )
 
@@ -25,7 +26,7 @@ What the native engine can't carry is refused. --engine haproxy checks what node
 			if path == "" {
 				return inputError{errors.New("--inventory is missing: which file")}
 			}
-			if err := oneOf("engine", engine, engineNative, engineHAProxy); err != nil {
+			if err := command.OneOf("engine", engine, engineNative, engineHAProxy); err != nil {
 				return err
 			}
 			inv, problems := readInventory(path, c.InOrStdin())

@@ -21,6 +21,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/access/connstr"
 	"github.com/pgporter/pgporter/internal/access/doctor"
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/config/model"
 )
 
@@ -56,12 +57,12 @@ Exit status: 0 all is well, 1 something is broken, 2 the input can't be used.`,
 	c.Flags().StringVar(&f.dns, "dns", "", "ask the name server at `ADDRESS[:PORT]` instead of the system's")
 	c.Flags().DurationVar(&f.timeout, "timeout", 10*time.Second, "how long one host of a way may take, as `TIME`: longer than pgporter's --hold")
 	c.Flags().DurationVar(&f.deadline, "deadline", time.Minute, "how long all of it may take, as `TIME`")
-	outputFlag(c, &f.output, "table", "json")
+	command.OutputFlag(c, &f.output, "table", "json")
 	return c
 }
 
 func (f *doctorFlags) run(c *cobra.Command, cluster string) error {
-	if err := oneOf("output", f.output, "table", "json"); err != nil {
+	if err := command.OneOf("output", f.output, "table", "json"); err != nil {
 		return err
 	}
 	resolver, err := nameServer(f.dns)
@@ -110,7 +111,7 @@ func (f *doctorFlags) run(c *cobra.Command, cluster string) error {
 		return err
 	}
 	if report.Broken > 0 {
-		return statusError(exitFailed)
+		return command.Status(command.ExitFailed)
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/admin/control"
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/intake"
 	"github.com/pgporter/pgporter/internal/config/inventory"
@@ -65,7 +66,7 @@ inventory files aren't touched: after SIGHUP or a restart a node serves what its
 	c.Flags().IntVar(&f.port, "port", defaultPort, "the `PORT` of the nodes' control address")
 	c.Flags().DurationVar(&f.timeout, "timeout", 30*time.Second, "how long a node may take to carry it out, as `TIME`; to say who it is, it gets "+toSayWho.String()+" of it at most")
 	c.Flags().BoolVarP(&f.dryRun, "dry-run", "n", false, "show what would change on each node, and change nothing")
-	outputFlag(c, &f.output, "text", "json")
+	command.OutputFlag(c, &f.output, "text", "json")
 	return c
 }
 
@@ -82,7 +83,7 @@ func reload(c *cobra.Command, f reloadFlags, args []string) error {
 	case f.timeout <= 0:
 		return inputError{fmt.Errorf("--timeout %s: more than 0", f.timeout)}
 	}
-	if err := oneOf("output", f.output, "text", "json"); err != nil {
+	if err := command.OneOf("output", f.output, "text", "json"); err != nil {
 		return err
 	}
 	inv, problems := readInventory(f.inventory, c.InOrStdin())

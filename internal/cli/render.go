@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory"
 	"github.com/pgporter/pgporter/internal/render"
@@ -61,7 +62,7 @@ nothing, and exits with 2 all the same.`,
 				return inputError{errors.New("--out is missing: which directory")}
 			}
 			for _, k := range r.only {
-				if err := oneOf("only", k, kinds...); err != nil {
+				if err := command.OneOf("only", k, kinds...); err != nil {
 					return err
 				}
 				r.wanted.Kinds = append(r.wanted.Kinds, stamp.Kind(k))
@@ -134,9 +135,9 @@ func (r *rendering) run(stdin io.Reader, stdout, stderr io.Writer) error {
 		if left > 0 {
 			fmt.Fprintf(stderr, "pgporter: left alone because of the problems: %d lists of all services (pg_service.conf), and files that aren't rendered any more\n", left)
 		}
-		return statusError(exitInput)
+		return command.Status(command.ExitInput)
 	case r.diff && len(changes) > 0:
-		return statusError(exitFailed)
+		return command.Status(command.ExitFailed)
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/grpclog"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/daemon"
 	"github.com/pgporter/pgporter/internal/daemon/logqueue"
 )
@@ -112,7 +113,7 @@ func runLogged(c *cobra.Command, f runFlags) error {
 	})
 	defer queue.Close(logPatience)
 	if err := run(c, f, queue); err != nil {
-		return statusError(report(queue, c, err))
+		return command.Status(command.Report(queue, c, err))
 	}
 	return nil
 }
@@ -230,10 +231,10 @@ func program() daemon.Program {
 }
 
 func newLogger(w io.Writer, f runFlags) (*slog.Logger, error) {
-	if err := oneOf("log-format", f.logFormat, "text", "json"); err != nil {
+	if err := command.OneOf("log-format", f.logFormat, "text", "json"); err != nil {
 		return nil, err
 	}
-	if err := oneOf("log-level", f.logLevel, "debug", "info", "warn", "error"); err != nil {
+	if err := command.OneOf("log-level", f.logLevel, "debug", "info", "warn", "error"); err != nil {
 		return nil, err
 	}
 	var level slog.Level

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/engine/haproxy"
 )
 
@@ -45,7 +46,7 @@ func (h *haproxyFlags) add(c *cobra.Command) {
 
 // config gives what the HAProxy engine needs; nil for the native one. Flags that make no sense together are refused by name.
 func (h haproxyFlags) config(c *cobra.Command, run runFlags) (*haproxy.Config, error) {
-	if err := oneOf("engine", h.engine, engineNative, engineHAProxy); err != nil {
+	if err := command.OneOf("engine", h.engine, engineNative, engineHAProxy); err != nil {
 		return nil, err
 	}
 	given := func(name string) bool { return c.Flags().Changed(name) }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/lab/sandbox"
 )
 
@@ -37,7 +38,7 @@ which is a superuser's: use a machine of your own.`,
   pgporter sandbox switchover
   pgporter sandbox kill 1/patroni 1/postgres   # the first member crashes
   pgporter sandbox down`,
-		Args: subcommandOnly,
+		Args: command.SubcommandOnly,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.PersistentFlags().StringVar(&dir, "dir", "", "`DIRECTORY` of the sandbox (default: "+sandbox.DefaultDir()+")")
@@ -227,7 +228,7 @@ What the services do with them is shown by pgporter status.`,
   pgporter sandbox status -o json | jq -r '.members[] | select(.live_role == "leader") | .name'`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := oneOf("output", output, "table", "json"); err != nil {
+			if err := command.OneOf("output", output, "table", "json"); err != nil {
 				return err
 			}
 			s, err := sandbox.Open(*dir)
@@ -249,7 +250,7 @@ What the services do with them is shown by pgporter status.`,
 			return nil
 		},
 	}
-	outputFlag(c, &output, "table", "json")
+	command.OutputFlag(c, &output, "table", "json")
 	return c
 }
 

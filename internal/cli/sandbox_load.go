@@ -16,8 +16,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/lab/load"
 	"github.com/pgporter/pgporter/lab/sandbox"
 )
@@ -87,7 +89,7 @@ func newShow(c *cobra.Command, s *sandbox.Sandbox, target, via string) (*show, e
 		return nil, inputError{fmt.Errorf("%s isn't a service that writes: primary or default", access.Name)}
 	}
 	w := c.ErrOrStderr()
-	live, _ := terminal(w)
+	live, _ := command.Terminal(w)
 	l := &show{box: s, access: access, names: map[string]string{}, screen: newScreen(w, live), keys: live && foreground(c.InOrStdin())}
 	for _, m := range s.Declared() {
 		l.names[m.Address] = m.Name
@@ -307,4 +309,17 @@ func (s *screen) clear() {
 		fmt.Fprintln(s.w)
 	}
 	s.line = ""
+}
+
+// columns is a terminal's width, 0 if it isn't known.
+func columns(w io.Writer) int {
+	file, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(int(file.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
 }

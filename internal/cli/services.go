@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v4"
 
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/plan"
@@ -48,10 +49,10 @@ members are at this moment is told by pgporter status. With --node a node's hapr
 			if path == "" {
 				return inputError{errors.New("--inventory is missing: which file")}
 			}
-			if err := oneOf("output", output, "table", "json", "yaml"); err != nil {
+			if err := command.OneOf("output", output, "table", "json", "yaml"); err != nil {
 				return err
 			}
-			if err := oneOf("engine", engine, engineNative, engineHAProxy); err != nil {
+			if err := command.OneOf("engine", engine, engineNative, engineHAProxy); err != nil {
 				return err
 			}
 			d, problems := readDeclared(path, node, engine, c.InOrStdin())
@@ -66,15 +67,9 @@ members are at this moment is told by pgporter status. With --node a node's hapr
 	}
 	inventoryFlag(c, &path)
 	c.Flags().StringVar(&node, "node", "", "show what this `HOST` of the inventory serves (default: every cluster as its primary sees it)")
-	outputFlag(c, &output, "table", "json", "yaml")
+	command.OutputFlag(c, &output, "table", "json", "yaml")
 	engineFlag(c, &engine)
 	return c
-}
-
-// outputFlag adds -o with its completion.
-func outputFlag(c *cobra.Command, output *string, formats ...string) {
-	c.Flags().StringVarP(output, "output", "o", formats[0], "`FORMAT`: "+strings.Join(formats, ", "))
-	c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 }
 
 func readDeclared(path, node, engine string, stdin io.Reader) (declared, diag.Problems) {

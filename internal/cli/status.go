@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/cli/command"
 )
 
 func newStatusCommand() *cobra.Command {
@@ -38,7 +39,7 @@ A server is serving (takes clients), ready (would take them if those before it w
   pgporter status -o json | jq '.clusters[].services[] | select(.up | not) | .full_name'`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := oneOf("output", output, "table", "json", "yaml"); err != nil {
+			if err := command.OneOf("output", output, "table", "json", "yaml"); err != nil {
 				return err
 			}
 			if interval < 100*time.Millisecond {
@@ -59,14 +60,14 @@ A server is serving (takes clients), ready (would take them if those before it w
 			if err != nil {
 				return err
 			}
-			_, colour := terminal(w)
+			_, colour := command.Terminal(w)
 			return printStatus(w, status, output, colour)
 		},
 	}
 	adminFlag(c, &admin)
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "go on showing it until interrupted")
 	c.Flags().DurationVar(&interval, "interval", time.Second, "with --watch, the `TIME` between two looks")
-	outputFlag(c, &output, "table", "json", "yaml")
+	command.OutputFlag(c, &output, "table", "json", "yaml")
 	return c
 }
 
@@ -100,7 +101,7 @@ func hostPort(flag, text, defaultPort string) (string, error) {
 
 // watchStatus shows the status again and again. A daemon that doesn't answer is said and asked again: it may be restarting.
 func watchStatus(ctx context.Context, client api.Client, w io.Writer, output string, interval time.Duration) error {
-	isTerminal, colour := terminal(w)
+	isTerminal, colour := command.Terminal(w)
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	last := ""

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgporter/pgporter/internal/access/connstr"
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/plan"
 )
@@ -50,7 +51,7 @@ func (f *wayFlags) read(c *cobra.Command, cluster string) (model.Access, error) 
 		for i, k := range connstr.Kinds {
 			allowed[i] = string(k)
 		}
-		if err := oneOf("by", f.by, allowed...); err != nil {
+		if err := command.OneOf("by", f.by, allowed...); err != nil {
 			return model.Access{}, err
 		}
 	}
@@ -104,7 +105,7 @@ administrator for what leads straight to the primary, a user with dbrole_offline
 }
 
 func (f *urlFlags) run(c *cobra.Command, cluster string) error {
-	if err := oneOf("format", f.format, "uri", "service", "pgpass"); err != nil {
+	if err := command.OneOf("format", f.format, "uri", "service", "pgpass"); err != nil {
 		return err
 	}
 	driver, err := connstr.ParseDriver(f.driver)
