@@ -11,7 +11,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -X github.com/pgporter/pgporter/internal/cli.Version=$(VERSION)
 # Go as go.mod wants it, from wherever it is.
 GO := scripts/with-go go
-UNIT = $$($(GO) list ./... | grep -v /internal/e2e)
+UNIT = $$($(GO) list ./... | grep -v /lab/e2e)
 # Packages with files of which the tag portable chooses others: those for systems without epoll.
 PORTABLE = $$(grep -rl --include='*.go' '^//go:build.*portable' internal | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 # Go's benchmarks: all, or those of one package: make bench-go BENCH=./internal/engine/relay
@@ -49,7 +49,7 @@ help: ## list the targets
 	@printf '\nWhat is missing is installed with apt (as root) or named (otherwise); Debian 12 needs Go 1.26 from elsewhere.\n'
 
 demo: prerequisites build ## a real cluster on this machine, under load: switch over, kill, watch; Ctrl-C takes it down
-	bin/pgporter sandbox up --members $(MEMBERS) --prefix $(PREFIX) --load
+	bin/pgporter-lab up --members $(MEMBERS) --prefix $(PREFIX) --load
 
 test: prerequisites ## every test with the race detector, those on a real cluster last
 	@$(MAKE) --no-print-directory unit
@@ -68,26 +68,26 @@ unit: ## go vet, the unit tests, and a build for another system
 e2e: ## the end-to-end tests (they start clusters of their own)
 	@PROGRESS_TMP=$(TEST_TMP) scripts/progress 'end-to-end tests' $(GO) test -vet=off -count=1 -parallel 3 -timeout 25m ./lab/e2e/...
 
-build: ## bin/pgporter
-	@scripts/progress 'building bin/pgporter' $(GO) build -ldflags '$(LDFLAGS)' -o bin/pgporter ./cmd/pgporter
+build: ## bin/pgporter, and bin/pgporter-lab that it is tried and tested with
+	@scripts/progress 'building bin/pgporter and bin/pgporter-lab' $(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/pgporter ./cmd/pgporter-lab
 
 lint: ## gofmt, go vet, staticcheck, govulncheck
 	@scripts/with-go scripts/lint
 
 bench: prerequisites build ## speed: direct, HAProxy and pgporter (SECTION=… ROUNDS=… SECONDS=… CLIENTS=…): docs/benchmarks.md
-	@$(GO) run ./cmd/bench speed -pgporter '$(PGPORTER)' -doc docs/benchmarks.md -section '$(SECTION)' -rounds $(ROUNDS) -seconds $(SECONDS) -clients '$(CLIENTS)'
+	@bin/pgporter-lab bench throughput --pgporter '$(PGPORTER)' --doc docs/benchmarks.md --section '$(SECTION)' --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(CLIENTS),--clients '$(CLIENTS)')
 
 bench-go: ## Go benchmarks (BENCH=./internal/… for those of one package)
 	$(GO) test -run '^$$' -bench . -benchmem $(BENCH)
 
-chaos: prerequisites ## random faults on a real cluster under load (SEED=… TIME=… NETNS=1): docs/reliability.md
-	@$(GO) run ./lab/chaos -seed $(SEED) -time $(TIME) $(if $(NETNS),-netns)
+chaos: prerequisites build ## random faults on a real cluster under load (SEED=… TIME=… NETNS=1): docs/reliability.md
+	@bin/pgporter-lab chaos --seed $(SEED) --time $(TIME) $(if $(NETNS),--netns)
 
 soak: build ## bytes, sessions and descriptors under load for long (BYTES=… SESSIONS=… IDLE=… SEED=…): docs/reliability.md
-	@$(GO) run ./cmd/soak -pgporter bin/pgporter -bytes $(BYTES) -sessions $(SESSIONS) -idle $(IDLE) -seed $(SEED)
+	@bin/pgporter-lab soak --bytes $(BYTES) --sessions $(SESSIONS) --idle $(IDLE) --seed $(SEED)
 
 bench-failover: prerequisites build ## pgporter, HAProxy and a multi-host client in the same failovers (SCENARIO=… RUNS=…)
-	$(GO) run ./cmd/bench failover -pgporter bin/pgporter -doc docs/benchmarks.md -scenario '$(SCENARIO)' -runs $(RUNS)
+	bin/pgporter-lab bench failover --doc docs/benchmarks.md --scenario '$(SCENARIO)' --runs $(RUNS)
 
 prerequisites:
 	@scripts/prerequisites

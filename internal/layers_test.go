@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"io/fs"
 	"maps"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -81,13 +82,15 @@ var rooms = map[string]room{
 	"internal/daemon":          {may: "api cluster control diag diff discover dns etcd handover haproxy intake inventory model owner plan proxy resolve tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
 
 	// internal/cli: the commands
-	"internal/cli/command": {may: "diag", because: "what command lines have in common must not bring any command's rooms with it: the lab uses it too"},
-	"internal/cli":         {may: "api command connstr control daemon diag dns doctor fileset haproxy intake inventory load logqueue model owner plan render resolve sandbox stamp tcpservice vip", because: "commands ask the rooms that do the work; they don't reach below them"},
+	"internal/cli/documented": {because: "what the documents show is text: tests of any command line ask for it"},
+	"internal/cli/command":    {may: "diag", because: "what command lines have in common must not bring any command's rooms with it: the lab uses it too"},
+	"internal/cli":            {may: "api command connstr control daemon diag dns doctor fileset haproxy intake inventory logqueue model owner plan render resolve stamp tcpservice vip", because: "commands ask the rooms that do the work; they don't reach below them"},
 
 	// lab: what pgporter is tried and tested with
-	"lab/sandbox/guard":    {because: "ending what is left of a program must not know what it was for, so that any program can have it"},
 	"lab/netns":            {may: "guard", because: "a network of namespaces is of use to any program: what runs on its nodes is others' business"},
 	"lab/sandbox":          {may: "guard netns", because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
+	"lab/cli":              {may: "chaos command failover load sandbox soak throughput", because: "commands of the lab run pgporter as a program: of the product they have only what any command line needs"},
+	"lab/sandbox/guard":    {because: "ending what is left of a program must not know what it was for, so that any program can have it"},
 	"lab/chaos":            {may: "api sandbox", because: "a test from outside judges by what clients, etcd and PostgreSQL say, not by pgporter's own rooms"},
 	"lab/load":             {because: "a prober sees what any client sees: it is told URLs and knows nothing of who ought to answer"},
 	"lab/bench/subject":    {because: "programs that are compared are started alike: what is measured on them is others' business"},
@@ -95,6 +98,7 @@ var rooms = map[string]room{
 	"lab/bench/throughput": {may: "fakepatroni report sandbox subject", because: "what is compared must be used as its users use it: nothing of pgporter's own code may be on the way but the program"},
 	"lab/bench/failover":   {may: "load report sandbox subject", because: "what is compared must be used as its users use it: programs that are started, files that they render"},
 	"lab/fakepatroni":      {because: "a stand-in must not share what it is to be judged by with pgporter"},
+	"lab/e2e":              {may: "api load sandbox", because: "end-to-end tests see what users see: programs, ports and the admin address"},
 	"lab/soak":             {may: "api fakepatroni", because: "what is loaded is a program like any other: it is judged by its sockets, its status and /proc"},
 }
 
@@ -143,9 +147,13 @@ func files(t *testing.T, visit func(room, file string, imports []string)) {
 }
 
 func TestLayers(t *testing.T) {
+	var imported []string
+	for _, r := range rooms {
+		imported = append(imported, strings.Fields(r.may)...)
+	}
 	byName := map[string]string{}
 	for at := range rooms {
-		if other, twice := byName[path.Base(at)]; twice {
+		if other, twice := byName[path.Base(at)]; twice && slices.Contains(imported, path.Base(at)) {
 			t.Errorf("%s and %s have one name: imports are listed by it", at, other)
 		}
 		byName[path.Base(at)] = at
@@ -182,8 +190,8 @@ func TestLayers(t *testing.T) {
 	}
 }
 
-// Sandboxes, load and faults are for those who try and test pgporter: the product has no demo password and no network
-// namespace in it, and can't be led to start one.
+// Sandboxes, load and faults are for those who try and test pgporter: the product has no network namespace in it, and can't be
+// led to start one.
 func TestProductHasNoLab(t *testing.T) {
 	files(t, func(at, file string, imports []string) {
 		if strings.HasPrefix(at, "lab") || at == "cmd/pgporter-lab" {
@@ -195,6 +203,54 @@ func TestProductHasNoLab(t *testing.T) {
 			}
 		}
 	})
+}
+
+// demo are the passwords of the documents' users, which the sandbox makes, and words of the sandbox itself.
+var demo = []string{"DBUser.", "Patroni.API", "test:test", "dbuser_meta", "dbuser_view", "dbuser_stats", "sandbox", "netns"}
+
+// demoExceptions are those that the product has all the same, with the reason.
+var demoExceptions = map[string]string{
+	"internal/config/plan/reach.go DBUser.": "pg_admin_password's default is a part of Pigsty's inventory format",
+}
+
+// A product that knows the demo's passwords tries them, or prints them, where they are real ones.
+func TestProductHasNoDemoPasswords(t *testing.T) {
+	met := map[string]bool{}
+	for _, top := range []string{"cmd/pgporter", "internal"} {
+		err := filepath.WalkDir(filepath.Join("..", top), func(file string, entry fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case entry.IsDir() && entry.Name() == "testdata":
+				return filepath.SkipDir
+			case entry.IsDir() || strings.HasSuffix(file, "_test.go"):
+				return nil
+			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			for _, word := range demo {
+				at := strings.TrimPrefix(filepath.ToSlash(file), "../") + " " + word
+				switch {
+				case !strings.Contains(string(text), word):
+				case demoExceptions[at] != "":
+					met[at] = true
+				default:
+					t.Errorf("%s has %q in it, which is the lab's", file, word)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for at := range demoExceptions {
+		if !met[at] {
+			t.Errorf("%s: there is no such exception any more", at)
+		}
+	}
 }
 
 // Whoever looks for something reads the folders of one level at a glance.

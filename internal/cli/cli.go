@@ -32,8 +32,7 @@ func newRootCommand() *cobra.Command {
 		Long: `pgporter stands at the door of a Patroni-managed PostgreSQL cluster. A client connects to a service (primary 5433,
 replica 5434, default 5436, offline 5438, or one of your own) on any node, and is led to the instance that can serve
 it now, through failover and switchover. It reads Pigsty inventories as they are.`,
-		Example: `  pgporter sandbox up                                          # a real three-node cluster on this machine
-  pgporter check --inventory pigsty.yml                        # what is wrong with it, all at once
+		Example: `  pgporter check --inventory pigsty.yml                        # what is wrong with it, all at once
   pgporter services --inventory pigsty.yml                     # what it declares
   pgporter render --inventory pigsty.yml --out rendered        # its files for HAProxy, dnsmasq, vip-manager, libpq
   pgporter run --inventory pigsty.yml --node 10.10.10.11       # serve it on this node
@@ -48,7 +47,7 @@ it now, through failover and switchover. It reads Pigsty inventories as they are
 	}
 	root.SetVersionTemplate("pgporter {{.Version}}\n")
 	root.AddCommand(newRunCommand(), newCheckCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newReloadCommand(),
-		newUpgradeCommand(), newCredentialsCommand(), newSandboxCommand(), exitStatusTopic(), signalsTopic())
+		newUpgradeCommand(), newCredentialsCommand(), exitStatusTopic(), signalsTopic())
 	return root
 }
 
@@ -60,9 +59,7 @@ func exitStatusTopic() *cobra.Command {
 
   0  done
   1  it was tried and failed: a port is taken, nobody answers, a process died
-  2  the input can't be used: a flag, an argument, or the inventory; every problem has been printed as file:line:col
-
-exec and psql of the sandbox give the status of the program that they ran.`,
+  2  the input can't be used: a flag, an argument, or the inventory; every problem has been printed as file:line:col`,
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/cli/command"
 )
 
 // Where the pgporters of these tests, and the members that they lead to, have their ports.
@@ -360,7 +361,7 @@ func TestALogThatNobodyReads(t *testing.T) {
 	})
 	t.Run("an error", func(t *testing.T) {
 		_, to := fullPipe(t)
-		startRun(t, "pg-test: [", to).exits(t, exitInput)
+		startRun(t, "pg-test: [", to).exits(t, command.ExitInput)
 	})
 }
 

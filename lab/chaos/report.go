@@ -1,4 +1,4 @@
-package main
+package chaos
 
 import (
 	"fmt"
@@ -10,7 +10,7 @@ import (
 )
 
 // report tells how it went; false if a promise was broken. What is told then stays with the logs, too.
-func (f *field) report(o options, all []promise, broken map[string][]string) bool {
+func (f *field) report(c Config, all []promise, broken map[string][]string) bool {
 	var b strings.Builder
 	kept := true
 	for _, p := range all {
@@ -36,15 +36,15 @@ func (f *field) report(o options, all []promise, broken map[string][]string) boo
 	f.summarise(&b, all)
 	fmt.Fprint(f.out, b.String())
 	if kept {
-		fmt.Fprintf(f.out, "seed %d: every promise was kept\n", o.seed)
-		if !o.keep {
+		fmt.Fprintf(f.out, "seed %d: every promise was kept\n", c.Seed)
+		if !c.Keep {
 			return true
 		}
 	}
 	f.mu.Lock()
 	journal := slices.Clone(f.journal)
 	f.mu.Unlock()
-	fmt.Fprintf(&b, "\nwhat was done (seed %d, %s)\n", o.seed, o.length)
+	fmt.Fprintf(&b, "\nwhat was done (seed %d, %s)\n", c.Seed, c.Length)
 	for _, e := range journal {
 		fmt.Fprintf(&b, "  %s %6.1fs  %s\n", clock(e.when), e.when.Sub(f.began).Seconds(), e.text)
 	}
@@ -61,7 +61,7 @@ func (f *field) report(o options, all []promise, broken map[string][]string) boo
 		fmt.Fprintf(f.out, "the report can't be kept: %v\n", err)
 	}
 	if !kept {
-		fmt.Fprintf(f.out, "seed %d: PROMISES WERE BROKEN; the report with all faults is %s\n", o.seed, path)
+		fmt.Fprintf(f.out, "seed %d: PROMISES WERE BROKEN; the report with all faults is %s\n", c.Seed, path)
 	}
 	return kept
 }

@@ -332,13 +332,13 @@ func (c *cluster) vipIsAt(t *testing.T, leader string) {
 func (c *cluster) networkCommands(t *testing.T) {
 	do := func(args ...string) string {
 		t.Helper()
-		args = append([]string{"sandbox", args[0], "--dir", c.Dir()}, args[1:]...)
-		cmd := exec.CommandContext(t.Context(), binary, args...)
+		args = append([]string{args[0], "--dir", c.Dir()}, args[1:]...)
+		cmd := exec.CommandContext(t.Context(), lab, args...)
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()
 		if err != nil {
-			t.Errorf("pgporter %s: %v: %s", strings.Join(args, " "), err, &stderr)
+			t.Errorf("pgporter-lab %s: %v: %s", strings.Join(args, " "), err, &stderr)
 		}
 		return strings.TrimSpace(string(out))
 	}
@@ -360,7 +360,7 @@ func (c *cluster) networkCommands(t *testing.T) {
 		{"the network is whole", []string{"heal"}},
 	} {
 		if got := do(step.args...); got != step.want {
-			t.Errorf("pgporter sandbox %s prints\n%s\nwant\n%s", strings.Join(step.args, " "), got, step.want)
+			t.Errorf("pgporter-lab %s prints\n%s\nwant\n%s", strings.Join(step.args, " "), got, step.want)
 		}
 	}
 	if status := do("status"); !strings.HasSuffix(status, "\nthe network is whole") {

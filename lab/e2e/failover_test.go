@@ -68,13 +68,13 @@ func (s shared) failoverUnderLoad(t *testing.T) {
 	})
 }
 
-// shownLoad is a `pgporter sandbox load` beside the test.
+// shownLoad is a `pgporter-lab load` beside the test.
 type shownLoad struct{ *porter }
 
 func showLoad(t *testing.T, c *cluster) shownLoad {
 	t.Helper()
 	l := shownLoad{&porter{t: t}}
-	l.cmd = exec.Command(binary, "sandbox", "load", "--dir", c.Dir(), "--via", "2")
+	l.cmd = exec.Command(lab, "load", "--dir", c.Dir(), "--via", "2")
 	l.cmd.Stdout, l.cmd.Stderr = l.porter, l.porter
 	if err := l.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func showLoad(t *testing.T, c *cluster) shownLoad {
 	t.Cleanup(func() {
 		l.cmd.Process.Signal(syscall.SIGTERM)
 		if err := l.cmd.Wait(); err != nil || strings.Contains(l.logged(), "DATA RACE") {
-			t.Errorf("sandbox load ended with %v:\n%s", err, l.logged())
+			t.Errorf("pgporter-lab load ended with %v:\n%s", err, l.logged())
 		}
 	})
 	eventually(t, patience, func(context.Context) error {

@@ -25,8 +25,8 @@ import (
 	"github.com/pgporter/pgporter/lab/sandbox/guard"
 )
 
-// binary is the pgporter under test, built with the race detector by TestMain.
-var binary string
+// binary is the pgporter under test, lab the program that it is tried with; both are built with the race detector by TestMain.
+var binary, lab string
 
 func TestMain(m *testing.M) {
 	os.Exit(guard.Run(func() int {
@@ -46,10 +46,10 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		binary = filepath.Join(dir, "pgporter")
-		build := exec.Command("go", "build", "-race", "-o", binary, "../../cmd/pgporter")
+		binary, lab = filepath.Join(dir, "pgporter"), filepath.Join(dir, "pgporter-lab")
+		build := exec.Command("go", "build", "-race", "-o", dir, "../../cmd/pgporter", "../../cmd/pgporter-lab")
 		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building pgporter: %v\n%s", err, out)
+			fmt.Fprintf(os.Stderr, "building pgporter and pgporter-lab: %v\n%s", err, out)
 			return 1
 		}
 		return m.Run()

@@ -22,8 +22,8 @@ func TestReadme(t *testing.T) {
 	c := up(t, 76, sandbox.Config{})
 	for _, s := range steps {
 		command := strings.ReplaceAll(s.command, "127.0.1.", c.prefix+".")
-		command = strings.ReplaceAll(command, "bin/pgporter sandbox", binary+" sandbox --dir "+c.Dir())
-		command = strings.ReplaceAll(command, "bin/pgporter", binary)
+		command = labCommand.ReplaceAllString(command, lab+" $1 --dir "+c.Dir())
+		command = strings.ReplaceAll(command, "bin/pgporter ", binary+" ")
 		want := steady(strings.ReplaceAll(s.output, "127.0.1.", c.prefix+"."))
 		// What follows a switchover takes the time that the checks need.
 		eventually(t, afterSwitchover, func(ctx context.Context) error {
@@ -41,6 +41,9 @@ func TestReadme(t *testing.T) {
 		})
 	}
 }
+
+// labCommand is a command on the sandbox.
+var labCommand = regexp.MustCompile(`bin/pgporter-lab (\w+)`)
 
 // step is a command of a transcript and what it prints.
 type step struct{ command, output string }

@@ -109,7 +109,7 @@ func (s *Sandbox) askSupervisor(ctx context.Context) error {
 	if supervisor == nil || r.Boot != bootID() || supervisor.PID == os.Getpid() || !supervisor.running() {
 		return nil
 	}
-	s.say("asking the pgporter sandbox up that is in the foreground (process %d) to end it", supervisor.PID)
+	s.say("asking the pgporter-lab up that is in the foreground (process %d) to end it", supervisor.PID)
 	if err := supervisor.signal(syscall.SIGTERM); err != nil && !errors.Is(err, errEnded) {
 		return err
 	}

@@ -111,14 +111,7 @@ func (s *Sandbox) childEnded(p part, which Process, why string) {
 // executable gives the pgporter to run: where it is if the sandbox's user can run it there, otherwise a copy in the
 // sandbox's directory (a program that `go run` or a test made is in a private one).
 func (s *Sandbox) executable() (string, error) {
-	source := s.layout.config.Binary
-	if source == "" {
-		var err error
-		if source, err = os.Executable(); err != nil {
-			return "", fmt.Errorf("which pgporter to run: %w", err)
-		}
-	}
-	source, err := filepath.Abs(source)
+	source, err := filepath.Abs(s.layout.config.Binary)
 	if err != nil {
 		return "", fmt.Errorf("which pgporter to run: %w", err)
 	}

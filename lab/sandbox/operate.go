@@ -384,7 +384,7 @@ func (s *Sandbox) anybodyListens(p part) error {
 func (s *Sandbox) restartPostgres(ctx context.Context, r record, p part) error {
 	patroni := part{patroniKind, p.member}
 	if _, running := s.find(r, patroni); !running {
-		return fmt.Errorf("%s is started by its Patroni, which isn't running: pgporter sandbox start %s", p, patroni)
+		return fmt.Errorf("%s is started by its Patroni, which isn't running: pgporter-lab start %s", p, patroni)
 	}
 	// Patroni does so by itself within a loop; asking it only makes that sooner. It refuses where it is at it already.
 	status, said, err := s.order(ctx, p.member, "/restart", map[string]any{}, startTimeout)

@@ -64,7 +64,7 @@ type Config struct {
 	Fall int `json:"fall,omitempty"`
 	// WithoutPgporter leaves the pgporters out: a bare Patroni cluster.
 	WithoutPgporter bool `json:"without_pgporter,omitempty"`
-	// Binary is the pgporter to run on each member; empty takes this program.
+	// Binary is the pgporter to run on each member, which has to be named unless there is none (WithoutPgporter).
 	Binary string `json:"binary,omitempty"`
 	// BinaryArgs are put after `run --inventory … --node … --bind …`.
 	BinaryArgs []string `json:"binary_args,omitempty"`
@@ -175,7 +175,7 @@ func resolveDir(dir string) (string, error) {
 // Dir is the sandbox's directory.
 func (s *Sandbox) Dir() string { return s.layout.config.Dir }
 
-// DirFlag is what a pgporter sandbox command needs to find this sandbox: empty if it is in DefaultDir, otherwise the flag
+// DirFlag is what a command of pgporter-lab needs to find this sandbox: empty if it is in DefaultDir, otherwise the flag
 // --dir with a space before it, quoted for a shell.
 func (s *Sandbox) DirFlag() string { return dirFlag(s.layout.config.Dir) }
 

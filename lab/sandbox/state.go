@@ -135,7 +135,7 @@ func (s *Sandbox) current() (record, error) {
 type dirLock struct{ file *os.File }
 
 // errBusy says that another process is starting or stopping something.
-var errBusy = errors.New("another pgporter sandbox command is at work there")
+var errBusy = errors.New("another pgporter-lab command is at work there")
 
 // lockDir takes the lock of a directory, waiting until ctx ends.
 func lockDir(ctx context.Context, dir string) (*dirLock, error) {

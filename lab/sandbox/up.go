@@ -35,6 +35,9 @@ func Up(ctx context.Context, config Config, progress io.Writer) (*Sandbox, error
 	if err != nil {
 		return nil, err
 	}
+	if config.Binary == "" && !config.WithoutPgporter {
+		return nil, inputErrorf("which pgporter to run isn't said")
+	}
 	if config.Netns {
 		if err := netns.Supported(); err != nil {
 			return nil, inputErrorf("--netns: %w", err)
@@ -70,7 +73,7 @@ func Up(ctx context.Context, config Config, progress io.Writer) (*Sandbox, error
 	defer cancelQuick()
 	lock, err := lockDir(quick, config.Dir)
 	if errors.Is(err, errBusy) {
-		return nil, fmt.Errorf("%w: see pgporter sandbox status", err)
+		return nil, fmt.Errorf("%w: see pgporter-lab status", err)
 	}
 	if err != nil {
 		return abandon(err)
@@ -191,7 +194,7 @@ func (s *Sandbox) claim(dir string, made bool) (bool, error) {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		if left := leftovers(dir); len(left) > 0 {
-			return made, fmt.Errorf("%w: processes of an earlier one in %s, which has lost its state: %s; end them with: pgporter sandbox down%s", ErrRunning, dir, describe(left), dirFlag(dir))
+			return made, fmt.Errorf("%w: processes of an earlier one in %s, which has lost its state: %s; end them with: pgporter-lab down%s", ErrRunning, dir, describe(left), dirFlag(dir))
 		}
 		entries, err := os.ReadDir(dir)
 		if err != nil {
@@ -213,7 +216,7 @@ func (s *Sandbox) claim(dir string, made bool) (bool, error) {
 		if !old.UpAt.IsZero() {
 			since = ", up since " + old.UpAt.Format(time.DateTime)
 		}
-		return made, fmt.Errorf("%w in %s (%d members on %s.11 and up%s): %s\nsee it with: pgporter sandbox status%s; end it with: pgporter sandbox down%s",
+		return made, fmt.Errorf("%w in %s (%d members on %s.11 and up%s): %s\nsee it with: pgporter-lab status%s; end it with: pgporter-lab down%s",
 			ErrRunning, dir, old.Config.Members, old.Config.Prefix, since, strings.Join(running, ", "), dirFlag(dir), dirFlag(dir))
 	}
 	s.say("removing what an ended sandbox left in %s", dir)

@@ -22,7 +22,7 @@ func TestSoak(t *testing.T) {
 		}
 		return path
 	}
-	soak := build("soak", "../../cmd/soak")
+	lab := build("pgporter-lab", "../../cmd/pgporter-lab")
 	// An address of this process's own, so that two runs on one machine don't meet.
 	pid := os.Getpid()
 	host := fmt.Sprintf("127.%d.%d.63", 64+pid>>8%128, pid%256)
@@ -30,12 +30,12 @@ func TestSoak(t *testing.T) {
 		name, porter string
 		args         []string
 	}{
-		{"as shipped", build("pgporter", "../../cmd/pgporter"), []string{"-bytes", "67108864", "-sessions", "2000", "-idle", "500"}},
+		{"as shipped", build("pgporter", "../../cmd/pgporter"), []string{"--bytes", "67108864", "--sessions", "2000", "--idle", "500"}},
 		{"with the race detector", build("pgporter-race", "../../cmd/pgporter", "-race"),
-			[]string{"-bytes", "16777216", "-sessions", "2000", "-idle", "0", "-storm", "1000", "-scarce=false", "-memory=false"}},
+			[]string{"--bytes", "16777216", "--sessions", "2000", "--idle", "0", "--storm", "1000", "--scarce=false", "--memory=false"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			out, err := exec.CommandContext(t.Context(), soak, append([]string{"-pgporter", test.porter, "-host", host}, test.args...)...).CombinedOutput()
+			out, err := exec.CommandContext(t.Context(), lab, append([]string{"soak", "--pgporter", test.porter, "--host", host}, test.args...)...).CombinedOutput()
 			t.Logf("%s", out)
 			if err != nil {
 				t.Fatal(err)

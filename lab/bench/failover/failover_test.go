@@ -203,7 +203,7 @@ func TestTargets(t *testing.T) {
 
 // TestDocument: the document has a place for whatever can be measured.
 func TestDocument(t *testing.T) {
-	if err := (Config{Doc: "../../docs/benchmarks.md"}).sheet().Check(append(Scenarios(), machineSection)...); err != nil {
+	if err := (Config{Doc: "../../../docs/benchmarks.md"}).sheet().Check(append(Scenarios(), machineSection)...); err != nil {
 		t.Error(err)
 	}
 }

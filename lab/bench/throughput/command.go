@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -55,9 +56,15 @@ type client struct {
 	errors  bytes.Buffer
 }
 
+// ownProcess is a command that runs Trivial.
+func (s *stage) ownProcess(ctx context.Context, args ...string) *exec.Cmd {
+	args = append(slices.Clone(s.config.Trivial), args...)
+	return exec.CommandContext(ctx, args[0], args[1:]...)
+}
+
 // startClient starts a client at an address.
 func (s *stage) startClient(ctx context.Context, l Load) (*client, error) {
-	c := &client{command: exec.CommandContext(ctx, s.config.Self, "trivial", l.Kind, l.Address, strconv.Itoa(l.Streams), l.Lasts.String())}
+	c := &client{command: s.ownProcess(ctx, l.Kind, l.Address, strconv.Itoa(l.Streams), l.Lasts.String())}
 	c.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the benchmark
 	in, err := c.command.StdinPipe()
 	if err != nil {

@@ -92,7 +92,7 @@ func (s *stage) start(ctx context.Context) error {
 		return err
 	}
 	s.stops = append(s.stops, database.Stop)
-	trivial, err := subject.Start(exec.Command(s.config.Self, "trivial", "serve", net.JoinHostPort(member, strconv.Itoa(trivialPort))), filepath.Join(s.dir, "trivial.log"), syscall.SIGTERM)
+	trivial, err := subject.Start(s.ownProcess(context.Background(), "serve", net.JoinHostPort(member, strconv.Itoa(trivialPort))), filepath.Join(s.dir, "trivial.log"), syscall.SIGTERM)
 	if err != nil {
 		return err
 	}

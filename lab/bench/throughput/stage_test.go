@@ -71,7 +71,7 @@ func TestStandIn(t *testing.T) {
 }
 
 func TestSettle(t *testing.T) {
-	good := Config{Rounds: Rounds, Run: Seconds * time.Second, Doc: "../../docs/benchmarks.md"}
+	good := Config{Rounds: Rounds, Run: Seconds * time.Second, Doc: "../../../docs/benchmarks.md"}
 	all, err := good.settle()
 	if err != nil || len(all) != len(sections) {
 		t.Errorf("%d sections, %v", len(all), err)
@@ -109,14 +109,5 @@ func TestSettle(t *testing.T) {
 	c.Sections = []string{"idle", "select"}
 	if some, err := c.settle(); err != nil || len(some) != 2 || some[0].name != "select" {
 		t.Errorf("%v, %v", some, err)
-	}
-}
-
-func TestParseClients(t *testing.T) {
-	if got, err := ParseClients([]string{"8", "32"}); err != nil || !slices.Equal(got, []int{8, 32}) {
-		t.Errorf("%v, %v", got, err)
-	}
-	if _, err := ParseClients([]string{"8", "many"}); !errors.Is(err, ErrInput) {
-		t.Errorf("%v", err)
 	}
 }

@@ -18,7 +18,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -27,8 +26,10 @@ import (
 
 // Config says what to measure.
 type Config struct {
-	// Binary is the pgporter to measure, Self the program whose command `trivial` is the trivial server and its client.
-	Binary, Self string
+	// Binary is the pgporter to measure.
+	Binary string
+	// Trivial is the command that runs Trivial with the arguments that are put behind it: the trivial server and its client.
+	Trivial []string
 	// Prefix is the first three octets of the loopback addresses.
 	Prefix string
 	// Sections are names of those to measure, empty for all.
@@ -222,16 +223,3 @@ const (
 	Rounds  = 15
 	Seconds = 2
 )
-
-// ParseClients reads numbers of clients.
-func ParseClients(words []string) ([]int, error) {
-	var all []int
-	for _, w := range words {
-		n, err := strconv.Atoi(w)
-		if err != nil {
-			return nil, refused{fmt.Errorf("clients: %q is no number", w)}
-		}
-		all = append(all, n)
-	}
-	return all, nil
-}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -19,35 +20,6 @@ import (
 	"github.com/pgporter/pgporter/lab/sandbox"
 )
 
-func newSandboxCommand() *cobra.Command {
-	var dir string
-	c := &cobra.Command{
-		Use:   "sandbox",
-		Short: "Run a real Patroni cluster on this machine, to try pgporter on",
-		Long: `A sandbox is a real Patroni cluster on loopback addresses of this machine: etcd, and per member PostgreSQL, Patroni,
-PgBouncer and a pgporter that offers the cluster's services. It is described by an ordinary Pigsty inventory, which the
-pgporters are run from. Everything is in one directory and goes with it.
-
-It needs the Debian packages that scripts/prerequisites installs. Run by root, everything in it runs as the user
-postgres, otherwise as the caller. Any user of the machine can connect, with the documents' public passwords, one of
-which is a superuser's: use a machine of your own.`,
-		Example: `  pgporter sandbox up                          # three members on 127.0.1.11 to .13; Ctrl-C takes them down
-  pgporter sandbox up --detach                 # … and come back to the prompt
-  pgporter sandbox psql primary                # through the service, to whoever is primary
-  pgporter sandbox load                        # write, and watch what clients see of what follows
-  pgporter sandbox switchover
-  pgporter sandbox kill 1/patroni 1/postgres   # the first member crashes
-  pgporter sandbox down`,
-		Args: command.SubcommandOnly,
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	c.PersistentFlags().StringVar(&dir, "dir", "", "`DIRECTORY` of the sandbox (default: "+sandbox.DefaultDir()+")")
-	c.AddCommand(sandboxUp(&dir), sandboxStatus(&dir), sandboxDown(&dir), sandboxPsql(&dir), sandboxExec(&dir),
-		sandboxLoad(&dir), sandboxSwitchover(&dir), sandboxKill(&dir), sandboxStart(&dir),
-		sandboxCut(&dir), sandboxUnplug(&dir), sandboxLose(&dir), sandboxHeal(&dir))
-	return c
-}
-
 func sandboxUp(dir *string) *cobra.Command {
 	var config sandbox.Config
 	var detach, load bool
@@ -57,26 +29,32 @@ func sandboxUp(dir *string) *cobra.Command {
 		Long: `Starts etcd, the members and their pgporters, and returns when every service answers; then it prints how to reach them.
 It stays in the foreground until Ctrl-C or SIGTERM, which takes the sandbox down; with --detach the sandbox stays without
 it. Where one is running already, that is said and nothing is touched. With --load it writes through the service primary
-meanwhile and shows what clients see: see pgporter sandbox load.
+meanwhile and shows what clients see: see pgporter-lab load.
 
 With --netns (root) it is on the documents' network instead of on loopback addresses: pg-meta, a single node with etcd, on
 10.10.10.10, pg-test on .11 to .13, the clusters' virtual addresses .2 and .3, and a client whose resolver is pgporter's own,
-each in a network namespace. Nothing of that network is seen outside of it: pgporter sandbox exec client -- bash leads in.
+each in a network namespace. Nothing of that network is seen outside of it: pgporter-lab exec client -- bash leads in.
 
 Member 1 is the primary. The last of several members answers offline queries: a replica with pg_offline_query, or with
 --offline a dedicated instance. If starting fails, what was started is ended and the logs stay in DIRECTORY/log.`,
-		Example: `  pgporter sandbox up
-  pgporter sandbox up --members 2 --detach
-  pgporter sandbox up --sync --delayed --offline
-  pgporter sandbox up --standby                               # and a second cluster that replicates from the first
-  pgporter sandbox up --prefix 127.0.2 --dir /var/tmp/second  # beside another one
-  pgporter sandbox up --tls --detach                          # PGSSLROOTCERT=DIRECTORY/server.crt verifies
-  pgporter sandbox up --netns                                 # root: the documents' own network`,
+		Example: `  pgporter-lab up
+  pgporter-lab up --members 2 --detach
+  pgporter-lab up --sync --delayed --offline
+  pgporter-lab up --standby                               # and a second cluster that replicates from the first
+  pgporter-lab up --prefix 127.0.2 --dir /var/tmp/second  # beside another one
+  pgporter-lab up --tls --detach                          # PGSSLROOTCERT=DIRECTORY/server.crt verifies
+  pgporter-lab up --netns                                 # root: the documents' own network`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			config.Dir, config.Foreground = *dir, !detach
 			if load && (detach || config.WithoutPgporter) {
-				return inputError{errors.New("--load goes through a pgporter and stays in the foreground: leave --no-pgporter and --detach out")}
+				return command.Input(errors.New("--load goes through a pgporter and stays in the foreground: leave --no-pgporter and --detach out"))
+			}
+			if !config.WithoutPgporter {
+				var err error
+				if config.Binary, err = findProgram(config.Binary); err != nil {
+					return err
+				}
 			}
 			return runSandbox(c, config, load)
 		},
@@ -93,7 +71,7 @@ Member 1 is the primary. The last of several members answers offline queries: a 
 	f.BoolVar(&detach, "detach", false, "leave the sandbox running and return")
 	f.BoolVar(&load, "load", false, "write through the service primary and show what clients see")
 	f.BoolVar(&config.WithoutPgporter, "no-pgporter", false, "run the bare cluster, without pgporters")
-	f.StringVar(&config.Binary, "pgporter", "", "the pgporter `PROGRAM` to run on the members (default: this one)")
+	programFlag(c, &config.Binary, foundProgram)
 	f.DurationVar(&config.Timeout, "timeout", sandbox.DefaultTimeout, "how long starting may take, as `TIME`")
 	return c
 }
@@ -106,7 +84,7 @@ func runSandbox(c *cobra.Command, config sandbox.Config, load bool) error {
 	defer stop()
 	s, err := sandbox.Up(ctx, config, c.ErrOrStderr())
 	if err != nil {
-		return sandboxInput(err)
+		return input(err)
 	}
 	printGuide(c.OutOrStdout(), s)
 	if !config.Foreground {
@@ -144,21 +122,13 @@ func runSandbox(c *cobra.Command, config sandbox.Config, load bool) error {
 	return nil
 }
 
-// sandboxInput marks what the caller has to say otherwise.
-func sandboxInput(err error) error {
-	if errors.Is(err, sandbox.ErrInput) {
-		return inputError{err}
-	}
-	return err
-}
-
 // printGuide shows how to reach everything and what to try next.
 func printGuide(w io.Writer, s *sandbox.Sandbox) {
 	me := os.Args[0]
 	at := s.DirFlag()
 	fmt.Fprintf(w, "\nThe sandbox is up. Its inventory: %s\n", s.Inventory())
 	if s.HasNetwork() {
-		fmt.Fprintf(w, "\nIt is on a network of its own. What follows works on its client:\n  %s sandbox exec%s client -- bash\n", me, at)
+		fmt.Fprintf(w, "\nIt is on a network of its own. What follows works on its client:\n  %s exec%s client -- bash\n", me, at)
 	}
 	last := ""
 	for _, a := range s.URLs() {
@@ -179,20 +149,32 @@ func printGuide(w io.Writer, s *sandbox.Sandbox) {
 	fmt.Fprint(w, "\nNext:\n")
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	if last != "" {
-		fmt.Fprintf(out, "  %s status --watch --admin %s\twho serves what now\n", me, s.Declared()[0].Address)
+		fmt.Fprintf(out, "  %s status --watch --admin %s\twho serves what now\n", shown(s.Config().Binary), s.Declared()[0].Address)
 	}
-	fmt.Fprintf(out, "  %s sandbox status%s\tprocesses and members\n", me, at)
+	fmt.Fprintf(out, "  %s status%s\tprocesses and members\n", me, at)
 	if s.HasNetwork() {
-		fmt.Fprintf(out, "  %s sandbox cut%s 1\tnobody hears the first member any more\n", me, at)
-		fmt.Fprintf(out, "  %s sandbox heal%s\tand all hear each other again\n", me, at)
+		fmt.Fprintf(out, "  %s cut%s 1\tnobody hears the first member any more\n", me, at)
+		fmt.Fprintf(out, "  %s heal%s\tand all hear each other again\n", me, at)
 	}
 	if len(s.Declared()) > 1 {
-		fmt.Fprintf(out, "  %s sandbox switchover%s\tanother member leads\n", me, at)
+		fmt.Fprintf(out, "  %s switchover%s\tanother member leads\n", me, at)
 	}
-	fmt.Fprintf(out, "  %s sandbox kill%s 1/patroni 1/postgres\tthe first member crashes\n", me, at)
-	fmt.Fprintf(out, "  %s sandbox start%s 1/patroni\tand comes back\n", me, at)
-	fmt.Fprintf(out, "  %s sandbox down%s\tthe end of it\n", me, at)
+	fmt.Fprintf(out, "  %s kill%s 1/patroni 1/postgres\tthe first member crashes\n", me, at)
+	fmt.Fprintf(out, "  %s start%s 1/patroni\tand comes back\n", me, at)
+	fmt.Fprintf(out, "  %s down%s\tthe end of it\n", me, at)
 	out.Flush()
+}
+
+// shown is a program's path as it is typed here.
+func shown(program string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return program
+	}
+	if path, err := filepath.Rel(here, program); err == nil && filepath.IsLocal(path) {
+		return "." + string(filepath.Separator) + path
+	}
+	return program
 }
 
 // serviceMeaning says in a few words what a service is for.
@@ -224,8 +206,8 @@ func sandboxStatus(dir *string) *cobra.Command {
 		Short: "Show a sandbox's processes and members",
 		Long: `Shows every process with its id and addresses, and every member with the role, state and lag that Patroni sees now.
 What the services do with them is shown by pgporter status.`,
-		Example: `  pgporter sandbox status
-  pgporter sandbox status -o json | jq -r '.members[] | select(.live_role == "leader") | .name'`,
+		Example: `  pgporter-lab status
+  pgporter-lab status -o json | jq -r '.members[] | select(.live_role == "leader") | .name'`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := command.OneOf("output", output, "table", "json"); err != nil {
@@ -303,8 +285,8 @@ func sandboxDown(dir *string) *cobra.Command {
 		Long: `Ends every process of the sandbox, kindly first, and removes what it kept in its directory. Only what the sandbox
 started is ended: a process is known by its id and start time, by its data directory, or by what its environment says. It
 works after a crash of the sandbox's own program, and on one that was never complete.`,
-		Example: `  pgporter sandbox down
-  pgporter sandbox down --keep-logs`,
+		Example: `  pgporter-lab down
+  pgporter-lab down --keep-logs`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -353,7 +335,7 @@ func (f *accessFlags) resolve(c *cobra.Command, dir string, args []string) (way,
 	case 1:
 		target = before[0]
 	default:
-		return way{}, nil, inputError{fmt.Errorf("%q: one target; what is for the program goes behind --", before[1])}
+		return way{}, nil, command.Input(fmt.Errorf("%q: one target; what is for the program goes behind --", before[1]))
 	}
 	s, err := sandbox.Open(dir)
 	if err != nil {
@@ -361,7 +343,7 @@ func (f *accessFlags) resolve(c *cobra.Command, dir string, args []string) (way,
 	}
 	w, err := f.way(s, target)
 	if err != nil {
-		return way{}, nil, inputError{err}
+		return way{}, nil, command.Input(err)
 	}
 	return w, rest, nil
 }
@@ -375,9 +357,9 @@ func sandboxPsql(dir *string) *cobra.Command {
 		Use:   "psql [TARGET] [-- ARGUMENT...]",
 		Short: "Open psql on a service or a member",
 		Long:  "Runs psql with the account and database that the documents use there; it replaces this program, so its exit status counts.\n" + targetHelp,
-		Example: `  pgporter sandbox psql primary
-  pgporter sandbox psql replica --via 3 -- -c 'select inet_server_addr()'
-  pgporter sandbox psql pg-test-2 -U dbuser_dba -d meta`,
+		Example: `  pgporter-lab psql primary
+  pgporter-lab psql replica --via 3 -- -c 'select inet_server_addr()'
+  pgporter-lab psql pg-test-2 -U dbuser_dba -d meta`,
 		RunE: func(c *cobra.Command, args []string) error {
 			w, rest, err := f.resolve(c, *dir, args)
 			if err != nil {
@@ -399,17 +381,17 @@ func sandboxExec(dir *string) *cobra.Command {
 
 In a sandbox with --netns it runs on the network's client, or on the member that TARGET names. The TARGET client leads to no
 service; only PGPASSFILE is set then, so that URLs without a password work.`,
-		Example: `  pgporter sandbox exec default -- pgbench -i -s 10
-  pgporter sandbox exec replica -- env
-  pgporter sandbox exec client -- psql postgres://test@pg-test:5433/test   # with --netns
-  pgporter sandbox exec pg-test-2 -- ip address                            # with --netns`,
+		Example: `  pgporter-lab exec default -- pgbench -i -s 10
+  pgporter-lab exec replica -- env
+  pgporter-lab exec client -- psql postgres://test@pg-test:5433/test   # with --netns
+  pgporter-lab exec pg-test-2 -- ip address                            # with --netns`,
 		RunE: func(c *cobra.Command, args []string) error {
 			w, rest, err := f.resolve(c, *dir, args)
 			if err != nil {
 				return err
 			}
 			if len(rest) == 0 {
-				return inputError{errors.New("which command? It goes behind --")}
+				return command.Input(errors.New("which command? It goes behind --"))
 			}
 			return w.become(rest)
 		},
@@ -425,9 +407,9 @@ func sandboxSwitchover(dir *string) *cobra.Command {
 		Short: "Have another member lead",
 		Long: `Asks Patroni for a switchover and waits until the new leader runs and all others follow it. Without --to Patroni chooses
 among the members of pg-test.`,
-		Example: `  pgporter sandbox switchover
-  pgporter sandbox switchover --to pg-test-3
-  pgporter sandbox switchover --to pg-standby-2   # the standby cluster's leader`,
+		Example: `  pgporter-lab switchover
+  pgporter-lab switchover --to pg-test-3
+  pgporter-lab switchover --to pg-standby-2   # the standby cluster's leader`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, ctx, stop, err := openSandbox(c, *dir)
@@ -437,7 +419,7 @@ among the members of pg-test.`,
 			defer stop()
 			done, err := s.Switchover(ctx, to)
 			if err != nil {
-				return sandboxInput(err)
+				return input(err)
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s leads instead of %s after %.1f s; all others follow after %.1f s\n", done.To, done.From, done.Leads.Seconds(), done.Followed.Seconds())
 			return nil
@@ -469,22 +451,22 @@ func sandboxKill(dir *string) *cobra.Command {
 		Long: `Signals processes in the order in which they are named, at once one after the other: 1/patroni 1/postgres is a member
 that crashes, as Patroni can't react to the loss of its PostgreSQL any more. postgres is the server's main process.
 ` + whatHelp,
-		Example: `  pgporter sandbox kill 1/postgres                 # Patroni restarts it
-  pgporter sandbox kill 1/patroni 1/postgres       # another member takes over
-  pgporter sandbox kill 2/pgbouncer --signal STOP  # it accepts and doesn't answer; start makes it go on
-  pgporter sandbox kill etcd`,
+		Example: `  pgporter-lab kill 1/postgres                 # Patroni restarts it
+  pgporter-lab kill 1/patroni 1/postgres       # another member takes over
+  pgporter-lab kill 2/pgbouncer --signal STOP  # it accepts and doesn't answer; start makes it go on
+  pgporter-lab kill etcd`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			sig, err := sandbox.ParseSignal(name)
 			if err != nil {
-				return inputError{err}
+				return command.Input(err)
 			}
 			s, ctx, stop, err := openSandbox(c, *dir)
 			if err != nil {
 				return err
 			}
 			defer stop()
-			return sandboxInput(s.Kill(ctx, sig, args...))
+			return input(s.Kill(ctx, sig, args...))
 		},
 	}
 	c.Flags().StringVar(&name, "signal", "KILL", "the `SIGNAL`: KILL, TERM, STOP, CONT … or a number")
@@ -498,8 +480,8 @@ func sandboxStart(dir *string) *cobra.Command {
 		Long: `Starts processes again and waits until they answer; one that was halted with SIGSTOP goes on. PostgreSQL is Patroni's to
 start: 1/postgres asks the member's Patroni to.
 ` + whatHelp,
-		Example: `  pgporter sandbox start 1/patroni
-  pgporter sandbox start etcd 2/pgbouncer`,
+		Example: `  pgporter-lab start 1/patroni
+  pgporter-lab start etcd 2/pgbouncer`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			s, ctx, stop, err := openSandbox(c, *dir)
@@ -507,7 +489,7 @@ start: 1/postgres asks the member's Patroni to.
 				return err
 			}
 			defer stop()
-			return sandboxInput(s.Start(ctx, args...))
+			return input(s.Start(ctx, args...))
 		},
 	}
 }

@@ -77,11 +77,11 @@ func sandboxCut(dir *string) *cobra.Command {
 		Use:   "cut NODE [NODE...]",
 		Short: "Cut a node off from others",
 		Long: `Has every frame between the first node and the others vanish, ARP included; without others it is cut off from all. Links
-stay up and nobody is refused, as when a switch fails. Cuts add up until sandbox heal. What pgporter sandbox itself asks and
+stay up and nobody is refused, as when a switch fails. Cuts add up until pgporter-lab heal. What pgporter-lab itself asks and
 orders still reaches every node.` + nodeHelp,
-		Example: `  pgporter sandbox cut 1 2                       # pg-test-1 and pg-test-2 don't hear each other
-  pgporter sandbox cut 1                         # nobody hears pg-test-1
-  pgporter sandbox cut --one-way 1 pg-meta-1     # pg-test-1 hears etcd, and isn't heard`,
+		Example: `  pgporter-lab cut 1 2                       # pg-test-1 and pg-test-2 don't hear each other
+  pgporter-lab cut 1                         # nobody hears pg-test-1
+  pgporter-lab cut --one-way 1 pg-meta-1     # pg-test-1 hears etcd, and isn't heard`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: onNetwork(dir, func(_ context.Context, s *sandbox.Sandbox, args []string) error {
 			return s.Cut(oneWay, args[0], args[1:]...)
@@ -95,8 +95,8 @@ func sandboxUnplug(dir *string) *cobra.Command {
 	return &cobra.Command{
 		Use:     "unplug NODE...",
 		Short:   "Pull nodes' network cables",
-		Long:    `Takes nodes' links down: their interfaces lose the carrier, their addresses stay. sandbox heal plugs them in.` + nodeHelp,
-		Example: `  pgporter sandbox unplug 1`,
+		Long:    `Takes nodes' links down: their interfaces lose the carrier, their addresses stay. pgporter-lab heal plugs them in.` + nodeHelp,
+		Example: `  pgporter-lab unplug 1`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: onNetwork(dir, func(_ context.Context, s *sandbox.Sandbox, args []string) error {
 			return s.Unplug(args...)
@@ -108,11 +108,11 @@ func sandboxLose(dir *string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "lose NODE",
 		Short: "Take a node's power away",
-		Long: `The node's link goes, everything that runs on it is killed, and addresses that it had taken are gone. sandbox heal and
-sandbox start bring it back.` + nodeHelp,
-		Example: `  pgporter sandbox lose 1
-  pgporter sandbox heal
-  pgporter sandbox start 1/patroni 1/pgbouncer 1/pgporter`,
+		Long: `The node's link goes, everything that runs on it is killed, and addresses that it had taken are gone. pgporter-lab heal
+and pgporter-lab start bring it back.` + nodeHelp,
+		Example: `  pgporter-lab lose 1
+  pgporter-lab heal
+  pgporter-lab start 1/patroni 1/pgbouncer 1/pgporter`,
 		Args: cobra.ExactArgs(1),
 		RunE: onNetwork(dir, func(ctx context.Context, s *sandbox.Sandbox, args []string) error {
 			return s.Lose(ctx, args[0])
@@ -124,8 +124,8 @@ func sandboxHeal(dir *string) *cobra.Command {
 	return &cobra.Command{
 		Use:     "heal",
 		Short:   "End all cuts and plug every cable in",
-		Long:    `Ends what sandbox cut and sandbox unplug did. Processes that sandbox lose killed are started with sandbox start.`,
-		Example: `  pgporter sandbox heal`,
+		Long:    `Ends what pgporter-lab cut and unplug did. Processes that pgporter-lab lose killed are started with pgporter-lab start.`,
+		Example: `  pgporter-lab heal`,
 		Args:    cobra.NoArgs,
 		RunE: onNetwork(dir, func(_ context.Context, s *sandbox.Sandbox, _ []string) error {
 			return s.Heal()
@@ -142,7 +142,7 @@ func onNetwork(dir *string, do func(context.Context, *sandbox.Sandbox, []string)
 		}
 		defer stop()
 		if err := do(ctx, s, args); err != nil {
-			return sandboxInput(err)
+			return input(err)
 		}
 		faults, err := s.Faults()
 		if err != nil {

@@ -1,118 +1,96 @@
-// Command chaos does random faults to a real cluster in synchronous mode while clients write and read through every service
-// of every node, and holds pgporter to what it promises. It is a test of the project (make chaos) and no part of pgporter.
+// Package chaos does random faults to a real cluster in synchronous mode while clients write and read through every service
+// of every node, and holds pgporter to what it promises (make chaos).
 //
 // Whoever reads a failure begins with the seed: the faults and their times are a function of it and of the length of the
-// run (plan.go); what the cluster makes of them is not. The rooms of the program are its files: plan draws the faults, inject
+// run (plan.go); what the cluster makes of them is not. The rooms of the package are its files: plan draws the faults, inject
 // does them to the field, client writes and reads and notes in the ledger what was acknowledged, key and role watch etcd and
 // the members by connections of their own, judge says from these notes what was wrong (pure), promise is the list of
 // everything that is asserted. What is promised, and why with these bounds, is in docs/reliability.md.
-package main
+package chaos
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/pgporter/pgporter/lab/sandbox"
 )
 
-// options are what the command line says.
-type options struct {
-	length    time.Duration
-	seed      uint64
-	prefix    string
-	dir       string
-	binary    string
-	faults    string
-	list      bool
-	netns     bool
-	keep      bool
-	unguarded bool
+// Config says what to do.
+type Config struct {
+	// Length is how long faults are done, Seed which are drawn; 0 takes one at random.
+	Length time.Duration
+	Seed   uint64
+	// Prefix is the first three octets of the sandbox's addresses; empty takes 127.0.70, with Netns 10.10.10.
+	Prefix string
+	// Dir is the sandbox's directory. Its logs stay there if a promise was broken, and with Keep if none was.
+	Dir  string
+	Keep bool
+	// Binary is the pgporter to test; empty builds one with the race detector, for which the source has to be at hand.
+	Binary string
+	// Faults are the only kinds of faults; empty takes all that are drawn by themselves.
+	Faults []string
+	// Netns has nodes in network namespaces, whose networks fail too.
+	Netns bool
+	// List has the faults printed and nothing done.
+	List bool
+	// WithoutPgporter has clients find the primary themselves: what Patroni alone does under the same faults.
+	WithoutPgporter bool
 }
 
-func main() {
-	var o options
-	flag.DurationVar(&o.length, "time", time.Minute, "how long faults are done")
-	flag.Uint64Var(&o.seed, "seed", 0, "what faults are drawn; 0 takes one at random")
-	flag.StringVar(&o.prefix, "prefix", "", "first three octets of the sandbox's addresses (default: 127.0.70, with -netns 10.10.10)")
-	flag.StringVar(&o.dir, "dir", filepath.Join(os.TempDir(), "pgporter-chaos"), "directory of the sandbox; its logs stay there if a promise was broken")
-	flag.StringVar(&o.binary, "pgporter", "", "the pgporter to test; by default one is built with the race detector")
-	flag.StringVar(&o.faults, "faults", "", "only these kinds of faults, separated by semicolons")
-	flag.BoolVar(&o.netns, "netns", false, "nodes in network namespaces (root only): networks fail too")
-	flag.BoolVar(&o.list, "list", false, "print the faults of the seed and do nothing")
-	flag.BoolVar(&o.keep, "keep", false, "keep the logs though every promise was kept")
-	flag.BoolVar(&o.unguarded, "without-pgporter", false, "clients find the primary themselves: what Patroni alone does under the same faults")
-	flag.Parse()
-	if flag.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "chaos: unexpected argument %q\n", flag.Arg(0))
-		os.Exit(2)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	kept, err := run(ctx, o, os.Stdout)
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "chaos: %v\n", err)
-		os.Exit(2)
-	}
-	if !kept {
-		os.Exit(1)
-	}
-}
+// ErrInput marks an error of what was asked for: nothing was started.
+var ErrInput = errors.New("what was asked for can't be")
+
+// refused is an error that is ErrInput too.
+type refused struct{ error }
+
+func (refused) Is(target error) bool { return target == ErrInput }
 
 // members is how many the cluster has.
 const members = 3
 
-// run does it all; false says that a promise was broken, an error that nothing can be said.
-func run(ctx context.Context, o options, out io.Writer) (kept bool, err error) {
-	var names []string
-	if o.faults != "" {
-		for name := range strings.SplitSeq(o.faults, ";") {
-			names = append(names, strings.TrimSpace(name))
-		}
-	}
-	from, err := choose(names, o.netns)
+// Run does it all, and tells it to out; false says that a promise was broken, an error that nothing can be said.
+func Run(ctx context.Context, c Config, out io.Writer) (kept bool, err error) {
+	from, err := choose(c.Faults, c.Netns)
 	if err != nil {
-		return false, err
+		return false, refused{err}
 	}
-	if o.prefix == "" && !o.netns {
-		o.prefix = "127.0.70"
+	if c.Prefix == "" && !c.Netns {
+		c.Prefix = "127.0.70"
 	}
-	if o.seed == 0 {
-		o.seed = uint64(rand.Uint32()) + 1
+	if c.Seed == 0 {
+		c.Seed = uint64(rand.Uint32()) + 1
 	}
-	faults := draw(o.seed, o.length, members, from)
-	fmt.Fprintf(out, "seed %d, %s, %d faults; the same again: make chaos SEED=%d TIME=%s\n", o.seed, o.length, len(faults), o.seed, o.length)
-	if o.list {
+	faults := draw(c.Seed, c.Length, members, from)
+	fmt.Fprintf(out, "seed %d, %s, %d faults; the same again: make chaos SEED=%d TIME=%s\n", c.Seed, c.Length, len(faults), c.Seed, c.Length)
+	if c.List {
 		for _, f := range faults {
 			fmt.Fprintln(out, f)
 		}
 		return true, nil
 	}
-	if o.binary == "" && !o.unguarded {
+	if c.Binary == "" && !c.WithoutPgporter {
 		dir, err := os.MkdirTemp("", "pgporter-chaos-build-")
 		if err != nil {
 			return false, err
 		}
 		defer os.RemoveAll(dir)
-		o.binary = filepath.Join(dir, "pgporter")
-		build := exec.CommandContext(ctx, "go", "build", "-race", "-o", o.binary, "github.com/pgporter/pgporter/cmd/pgporter")
+		c.Binary = filepath.Join(dir, "pgporter")
+		build := exec.CommandContext(ctx, "go", "build", "-race", "-o", c.Binary, "github.com/pgporter/pgporter/cmd/pgporter")
 		if said, err := build.CombinedOutput(); err != nil {
 			return false, fmt.Errorf("building pgporter: %w\n%s", err, said)
 		}
 	}
 	s, err := sandbox.Up(ctx, sandbox.Config{
-		Dir: o.dir, Prefix: o.prefix, Netns: o.netns, Members: members, Sync: true, Binary: o.binary, WithoutPgporter: o.unguarded,
+		Dir: c.Dir, Prefix: c.Prefix, Netns: c.Netns, Members: members, Sync: true, Binary: c.Binary, WithoutPgporter: c.WithoutPgporter,
 	}, out)
 	if err != nil {
 		return false, err
@@ -120,20 +98,20 @@ func run(ctx context.Context, o options, out io.Writer) (kept bool, err error) {
 	defer func() {
 		down, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
-		if downErr := s.Down(down, !kept || o.keep); downErr != nil {
+		if downErr := s.Down(down, !kept || c.Keep); downErr != nil {
 			kept, err = false, errors.Join(err, downErr)
 		}
-		if !kept || o.keep {
-			fmt.Fprintf(out, "the logs of everything are in %s\n", filepath.Join(o.dir, "log"))
+		if !kept || c.Keep {
+			fmt.Fprintf(out, "the logs of everything are in %s\n", filepath.Join(c.Dir, "log"))
 		}
 	}()
 	s.SetProgress(io.Discard)
 	f := newField(s, out)
-	return f.hold(ctx, o, faults)
+	return f.hold(ctx, c, faults)
 }
 
 // hold plays the faults and says whether every promise was kept.
-func (f *field) hold(ctx context.Context, o options, faults []fault) (bool, error) {
+func (f *field) hold(ctx context.Context, c Config, faults []fault) (bool, error) {
 	var err error
 	if f.keys, err = newKeyWatcher(f.Etcd(), f.dialer("etcd")); err != nil {
 		return false, err
@@ -146,13 +124,13 @@ func (f *field) hold(ctx context.Context, o options, faults []fault) (bool, erro
 	if err := f.makeTable(ctx); err != nil {
 		return false, err
 	}
-	if !o.unguarded {
+	if !c.WithoutPgporter {
 		if err := f.addReaders(ctx); err != nil {
 			return false, err
 		}
 	}
 	all := promises(f, revision)
-	if o.unguarded {
+	if c.WithoutPgporter {
 		all = all[:2]
 	}
 
@@ -182,12 +160,12 @@ func (f *field) hold(ctx context.Context, o options, faults []fault) (bool, erro
 	defer stopWorking()
 	// Before the clients come it is seen what pgporter has without them.
 	rest(ctx, 2*time.Second)
-	f.startClients(working, &clients, o.unguarded)
+	f.startClients(working, &clients, c.WithoutPgporter)
 
 	f.mu.Lock()
 	f.began = time.Now()
 	f.mu.Unlock()
-	f.playAll(ctx, faults, o.length)
+	f.playAll(ctx, faults, c.Length)
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
@@ -227,7 +205,7 @@ func (f *field) hold(ctx context.Context, o options, faults []fault) (bool, erro
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
-	return f.report(o, all, broken), nil
+	return f.report(c, all, broken), nil
 }
 
 // playAll does every fault at its time and returns when all are over.

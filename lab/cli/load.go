@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strings"
 	"sync"
@@ -18,7 +18,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/lab/load"
 	"github.com/pgporter/pgporter/lab/sandbox"
@@ -33,9 +32,9 @@ func sandboxLoad(dir *string) *cobra.Command {
 connects and writes failed, and how long the last gap between two writes was. It goes on until Ctrl-C.
 
 SERVICE is primary (through PgBouncer; the default) or default (straight to PostgreSQL). On a terminal keys switch over,
-kill, bring back and upgrade; pgporter sandbox switchover, kill and start do the same from anywhere.`,
-		Example: `  pgporter sandbox load
-  pgporter sandbox load default --via 2`,
+kill, bring back and upgrade; pgporter-lab switchover, kill and start do the same from anywhere.`,
+		Example: `  pgporter-lab load
+  pgporter-lab load default --via 2`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := sandbox.Open(*dir)
@@ -83,10 +82,10 @@ type show struct {
 func newShow(c *cobra.Command, s *sandbox.Sandbox, target, via string) (*show, error) {
 	access, err := s.Access(target, via)
 	if err != nil {
-		return nil, inputError{err}
+		return nil, command.Input(err)
 	}
 	if main := s.Declared()[0].Cluster; access.Name != main+"-primary" && access.Name != main+"-default" {
-		return nil, inputError{fmt.Errorf("%s isn't a service that writes: primary or default", access.Name)}
+		return nil, command.Input(fmt.Errorf("%s isn't a service that writes: primary or default", access.Name))
 	}
 	w := c.ErrOrStderr()
 	live, _ := command.Terminal(w)
@@ -209,13 +208,14 @@ func (l *show) order(key byte) (string, func(context.Context) error) {
 
 // upgrade has a new process take over from the pgporter that is written through.
 func (l *show) upgrade(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, upgradeTimeout)
-	defer cancel()
-	before, after, err := upgrade(ctx, api.Client{Address: net.JoinHostPort(l.access.Host, api.DefaultPort)})
-	if err == nil {
-		fmt.Fprintln(l.screen, upgraded(before, after))
+	var problem strings.Builder
+	c := exec.CommandContext(ctx, l.box.Config().Binary, "upgrade", "--admin", l.access.Host)
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the load
+	c.Stdout, c.Stderr = l.screen, &problem
+	if err := c.Run(); err != nil {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(problem.String()))
 	}
-	return err
+	return nil
 }
 
 func (l *show) kill(ctx context.Context, parts ...string) error {
