@@ -171,10 +171,14 @@ func shown(program string) string {
 	if err != nil {
 		return program
 	}
-	if path, err := filepath.Rel(here, program); err == nil && filepath.IsLocal(path) {
-		return "." + string(filepath.Separator) + path
+	path, err := filepath.Rel(here, program)
+	switch {
+	case err != nil || !filepath.IsLocal(path):
+		return program
+	case filepath.Base(path) == path:
+		return "./" + path
 	}
-	return program
+	return path
 }
 
 // serviceMeaning says in a few words what a service is for.
