@@ -24,12 +24,13 @@ export GORACE ?= atexit_sleep_ms=0
 SCENARIO ?=
 RUNS ?= 0
 # Of the comparison of speed: sections, separated by commas (all if empty), how often everything is measured, how long a run takes,
-# pgbench's clients (those of the document if empty), and which pgporter.
+# pgbench's clients (those of the document if empty), which pgporter, and another one that it is compared with (BEFORE).
 SECTION ?=
 ROUNDS ?= 15
 SECONDS ?= 2
 CLIENTS ?=
 PGPORTER ?= bin/pgporter
+BEFORE ?=
 
 # How long `make chaos` does faults, and which: a SEED of 0 draws one.
 TIME ?= 60s
@@ -74,8 +75,8 @@ build: ## bin/pgporter, and bin/pgporter-lab that it is tried and tested with
 lint: ## gofmt, go vet, staticcheck, govulncheck
 	@scripts/with-go scripts/lint
 
-bench: prerequisites build ## speed: direct, HAProxy and pgporter (SECTION=… ROUNDS=… SECONDS=… CLIENTS=…): docs/benchmarks.md
-	@bin/pgporter-lab bench throughput --pgporter '$(PGPORTER)' --doc docs/benchmarks.md --section '$(SECTION)' --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(CLIENTS),--clients '$(CLIENTS)')
+bench: prerequisites build ## speed: direct, HAProxy and pgporter (SECTION=… ROUNDS=… SECONDS=… CLIENTS=… BEFORE=…): docs/benchmarks.md
+	@bin/pgporter-lab bench throughput --pgporter '$(PGPORTER)' $(if $(BEFORE),--before '$(BEFORE)',--doc docs/benchmarks.md) --section '$(SECTION)' --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(CLIENTS),--clients '$(CLIENTS)')
 
 bench-go: ## Go benchmarks (BENCH=./internal/… for those of one package)
 	$(GO) test -run '^$$' -bench . -benchmem $(BENCH)

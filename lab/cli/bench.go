@@ -90,6 +90,7 @@ the other.`,
 	f.IntSliceVar(&config.Clients, "clients", nil, "pgbench's clients, as `NUMBERS`, instead of those of the document")
 	f.IntVar(&seconds, "seconds", throughput.Seconds, "how long a run takes, as `NUMBER` of seconds")
 	f.IntVar(&config.Rounds, "rounds", throughput.Rounds, "how often everything is measured, as `NUMBER`")
+	f.StringVar(&config.Before, "before", "", "another pgporter, as `PROGRAM`, that does the same in the same rounds; without --doc")
 	benchFlags(c, &config.Binary, &config.Prefix, &config.Doc, "127.0.6")
 	return c
 }

@@ -1,4 +1,4 @@
-// Package bench measures on a real cluster what clients see of it, for docs/benchmarks.md.
+// Package failover measures on a real cluster what clients see of it, for docs/benchmarks.md.
 //
 // Failover compares ways to the primary while it changes: pgporter, a HAProxy that stands by itself with files that pgporter
 // rendered, once with the options of the specification and once with Pigsty's own, and a client that knows every member and
@@ -44,7 +44,12 @@ type Config struct {
 // machineSection is the section that tells on what was measured.
 const machineSection = "machine"
 
-func (c Config) sheet() report.Report { return report.Report{Path: c.Doc, Kind: "failover"} }
+// kind marks the sections of this benchmark in a document.
+const kind = "failover"
+
+func (c Config) report() report.Report {
+	return report.Report{Path: c.Doc, Kind: kind, System: report.System()}
+}
 
 // Scenarios are the names of all scenarios, in the order in which they run.
 func Scenarios() []string {
@@ -85,7 +90,7 @@ func Failover(ctx context.Context, c Config) error {
 	}
 	if c.Doc != "" {
 		// Found out now rather than after twenty minutes.
-		if err := c.sheet().Check(append(Scenarios(), machineSection)...); err != nil {
+		if err := c.report().Check(append(Scenarios(), machineSection)...); err != nil {
 			return err
 		}
 	}
@@ -122,7 +127,7 @@ func Failover(ctx context.Context, c Config) error {
 				fmt.Fprintf(c.Progress, "%s is left as it is: it is written after %d runs, not %d\n", c.Doc, s.runs, len(results))
 			default:
 				head := fmt.Sprintf("%s; %d runs.\n\n", time.Now().Format(time.DateOnly), len(results))
-				if err := c.sheet().Write(map[string]string{s.name: head + section(s, a.targets, results), machineSection: a.machine + "\n"}); err != nil {
+				if err := c.report().Write(map[string]string{s.name: head + section(s, a.targets, results), machineSection: a.machine + "\n"}); err != nil {
 					return err
 				}
 			}

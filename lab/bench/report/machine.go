@@ -26,7 +26,7 @@ var programs = map[string][]string{
 // Machine describes on what is measured: the machine, the pgporter at a path, and other programs by name (PostgreSQL,
 // Patroni, etcd, PgBouncer, HAProxy).
 func Machine(ctx context.Context, pgporter string, others ...string) (string, error) {
-	parts := []string{fmt.Sprintf("%d cores", runtime.NumCPU())}
+	parts := []string{System(), fmt.Sprintf("%d cores", runtime.NumCPU())}
 	if text, err := os.ReadFile("/proc/meminfo"); err == nil {
 		if fields := strings.Fields(string(text)); len(fields) > 1 {
 			if kib, err := strconv.Atoi(fields[1]); err == nil {
@@ -51,6 +51,28 @@ func Machine(ctx context.Context, pgporter string, others ...string) (string, er
 		parts = append(parts, name+" "+dotted.FindString(said))
 	}
 	return strings.Join(parts, ", ") + ".", nil
+}
+
+// System is the operating system by its short name and version, as in Debian 12 (os-release(5)).
+func System() string {
+	text, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return systemOf("")
+	}
+	return systemOf(string(text))
+}
+
+func systemOf(release string) string {
+	fields := map[string]string{}
+	for line := range strings.Lines(release) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		fields[name] = strings.Trim(value, `"'`)
+	}
+	name := strings.TrimSuffix(fields["NAME"], " GNU/Linux")
+	if name == "" {
+		name = "Linux"
+	}
+	return strings.TrimSpace(name + " " + fields["VERSION_ID"])
 }
 
 // Version is that of the pgporter at a path.

@@ -1,4 +1,4 @@
-// Package sheet is what benchmarks write: sections of a document between marks that people put there, and what they were
+// Package report is what benchmarks write: sections of a document between marks that people put there, and what they were
 // measured on. It knows no figures.
 package report
 
@@ -8,16 +8,21 @@ import (
 	"strings"
 )
 
-// Sheet is a document some of whose sections a benchmark writes.
+// Report is a document some of whose sections a benchmark writes.
 type Report struct {
 	Path string
-	// Kind is the benchmark's; the sections of others have another.
-	Kind string
+	// Kind is the benchmark's; the sections of others have another. System is what it ran on (see System): a document has the
+	// same sections for several.
+	Kind, System string
 }
+
+// Systems are those that the project's document has sections for.
+var Systems = []string{"Debian 12", "Debian 13"}
 
 // marks are the two comments between which a section lies; what is around them is written by people.
 func (s Report) marks(name string) (begin, end string) {
-	return "<!-- " + s.Kind + ": " + name + " -->\n", "<!-- /" + s.Kind + ": " + name + " -->\n"
+	mark := s.Kind + ": " + name + ", " + s.System
+	return "<!-- " + mark + " -->\n", "<!-- /" + mark + " -->\n"
 }
 
 // find gives where a section's text begins and ends.

@@ -7,13 +7,14 @@ import (
 	"testing"
 )
 
-func TestSheet(t *testing.T) {
-	s := Report{Path: filepath.Join(t.TempDir(), "doc.md"), Kind: "failover"}
+func TestReport(t *testing.T) {
+	s := Report{Path: filepath.Join(t.TempDir(), "doc.md"), Kind: "failover", System: "Debian 12"}
 	mark := func(name, text string) string {
 		begin, end := s.marks(name)
 		return begin + text + end
 	}
-	foreign := "<!-- speed: pause -->\ntheirs\n<!-- /speed: pause -->\n"
+	foreign := "<!-- throughput: pause, Debian 12 -->\ntheirs\n<!-- /throughput: pause, Debian 12 -->\n" +
+		"<!-- failover: pause, Debian 13 -->\nnewer\n<!-- /failover: pause, Debian 13 -->\n"
 	before := "# Ours\n\n" + mark("machine", "") + "said by hand\n" + mark("pause", "old\n") + mark("switchover", "kept\n") + foreign
 	if err := os.WriteFile(s.Path, []byte(before), 0o600); err != nil {
 		t.Fatal(err)
@@ -33,6 +34,19 @@ func TestSheet(t *testing.T) {
 	}
 	if want := strings.Replace(strings.Replace(before, "old", "new", 1), mark("machine", ""), mark("machine", "2 cores\n"), 1); string(after) != want {
 		t.Errorf("%s\nwant\n%s", after, want)
+	}
+}
+
+func TestSystemOf(t *testing.T) {
+	for text, want := range map[string]string{
+		"PRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"13\"\nID=debian\n": "Debian 13",
+		"NAME='Ubuntu'\nVERSION_ID=24.04\n": "Ubuntu 24.04",
+		"NAME=Arch\n":                       "Arch",
+		"":                                  "Linux",
+	} {
+		if got := systemOf(text); got != want {
+			t.Errorf("%q: %q, not %q", text, got, want)
+		}
 	}
 }
 

@@ -48,9 +48,9 @@ func column(samples []sample, w way, quantity int) []float64 {
 	return all
 }
 
-// ratios are pgporter's values divided by HAProxy's of the same round.
-func ratios(samples []sample, quantity int) []float64 {
-	ours, theirs := column(samples, pgporter, quantity), column(samples, haproxy, quantity)
+// ratios are pgporter's values divided by another way's of the same round.
+func ratios(samples []sample, other way, quantity int) []float64 {
+	ours, theirs := column(samples, pgporter, quantity), column(samples, other, quantity)
 	all := make([]float64, len(ours))
 	for i := range ours {
 		all[i] = ours[i] / theirs[i]
@@ -61,7 +61,12 @@ func ratios(samples []sample, quantity int) []float64 {
 // table gives a section's whole rounds: medians, and goals with whether they are met.
 func (t *taken) table() string {
 	var b strings.Builder
-	b.WriteString("| | | direct | HAProxy | pgporter | pgporter / HAProxy | goal |\n|---|---|--:|--:|--:|--:|---|\n")
+	compared := t.samples[0][0][before] != nil
+	head, rule := "| | | direct | HAProxy | pgporter |", "|---|---|--:|--:|--:|"
+	if compared {
+		head, rule = head+" before | pgporter / before |", rule+"--:|--:|"
+	}
+	b.WriteString(head + " pgporter / HAProxy | goal |\n" + rule + "--:|---|\n")
 	for i, m := range t.measures {
 		samples := t.samples[i][:t.rounds()]
 		for j, q := range m.quantities {
@@ -71,17 +76,26 @@ func (t *taken) table() string {
 			}
 			fmt.Fprintf(&b, "| %s | %s |", name, q.name)
 			for w := range ways {
-				if w == direct && (q.indirect || m.indirect) {
+				switch {
+				case w == direct && (q.indirect || m.indirect):
 					b.WriteString(" – |")
-					continue
+				case w != before || compared:
+					fmt.Fprintf(&b, " %s |", q.text(median(column(samples, w, j))))
 				}
-				fmt.Fprintf(&b, " %s |", q.text(median(column(samples, w, j))))
 			}
-			all := ratios(samples, j)
-			fmt.Fprintf(&b, " %.3f (%.2f–%.2f) | %s |\n", median(all), slices.Min(all), slices.Max(all), q.goal.verdict(median(all)))
+			if compared {
+				fmt.Fprintf(&b, " %s |", spread(ratios(samples, before, j)))
+			}
+			all := ratios(samples, haproxy, j)
+			fmt.Fprintf(&b, " %s | %s |\n", spread(all), q.goal.verdict(median(all)))
 		}
 	}
 	return b.String()
+}
+
+// spread gives ratios' median and, in parentheses, the least and the greatest.
+func spread(all []float64) string {
+	return fmt.Sprintf("%.3f (%.2f–%.2f)", median(all), slices.Min(all), slices.Max(all))
 }
 
 // verdict says what the goal is, and whether a ratio keeps to it.

@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -43,6 +44,12 @@ func TestTable(t *testing.T) {
 	golden(t, "table.md", got.section.often(got.rounds(), 4*time.Second)+"\n\n"+got.table())
 	got.samples[1], got.samples[2] = append(got.samples[1][:2], sample{{1020000, 0.06, 0}, {10000, 0.1, 25}, {10010, 0.12, 20}}), append(got.samples[2], sample{nil, {3500}, {1800}})
 	golden(t, "table-3.md", got.section.often(got.rounds(), 4*time.Second)+"\n\n"+got.table())
+	for i := range got.samples {
+		for j := range got.samples[i] {
+			got.samples[i][j][before] = got.samples[i][j][haproxy]
+		}
+	}
+	golden(t, "table-before.md", got.section.often(got.rounds(), 4*time.Second)+"\n\n"+got.table())
 }
 
 func golden(t *testing.T, name, got string) {
@@ -119,30 +126,45 @@ func TestThousands(t *testing.T) {
 
 // TestOrders: each proxy is as often before the other as behind it, and each way comes first, second and last alike.
 func TestOrders(t *testing.T) {
-	var place [ways][ways]int
-	before := 0
+	var place [before][before]int
+	ahead := 0
 	for _, order := range orders {
 		for i, w := range order {
 			place[w][i]++
 		}
 		for _, w := range order {
 			if w == haproxy {
-				before++
+				ahead++
 				break
 			}
 			if w == pgporter {
-				before--
+				ahead--
 				break
 			}
 		}
 	}
-	if before != 0 {
-		t.Errorf("HAProxy is before pgporter %d times more often than behind it", before)
+	if ahead != 0 {
+		t.Errorf("HAProxy is before pgporter %d times more often than behind it", ahead)
 	}
 	for w, at := range place {
-		if at != [ways]int{2, 2, 2} {
+		if at != [before]int{2, 2, 2} {
 			t.Errorf("%s has places %v", wayNames[w], at)
 		}
+	}
+	ahead = 0
+	for round := range orders {
+		order := Config{Before: "pgporter-before"}.order(round)
+		switch slices.Index(order, before) - slices.Index(order, pgporter) {
+		case -1:
+			ahead++
+		case 1:
+			ahead--
+		default:
+			t.Errorf("round %d: the pgporter before isn't next to the present one: %v", round, order)
+		}
+	}
+	if ahead != 0 {
+		t.Errorf("the pgporter before is ahead of the present one %d times more often than behind it", ahead)
 	}
 }
 

@@ -49,10 +49,12 @@ const (
 	direct way = iota
 	haproxy
 	pgporter
+	// before is another pgporter that this one is compared with: as a rule an earlier version.
+	before
 	ways
 )
 
-var wayNames = [ways]string{"direct", "HAProxy", "pgporter"}
+var wayNames = [ways]string{"direct", "HAProxy", "pgporter", "pgporter before"}
 
 // stage is everything that takes part but the clients.
 type stage struct {
@@ -78,7 +80,7 @@ func newStage(ctx context.Context, c Config, dir string) (*stage, error) {
 
 func (s *stage) start(ctx context.Context) error {
 	member := s.config.Prefix + ".11"
-	s.addresses = [ways]string{member, s.config.Prefix + ".21", s.config.Prefix + ".22"}
+	s.addresses = [ways]string{member, s.config.Prefix + ".21", s.config.Prefix + ".22", s.config.Prefix + ".23"}
 	if err := os.WriteFile(s.inventory, fmt.Appendf(nil, inventory, member), 0o600); err != nil {
 		return err
 	}
@@ -100,7 +102,10 @@ func (s *stage) start(ctx context.Context) error {
 	if err := trivial.Await(ctx, 10*time.Second, func(ctx context.Context) error { return opens(ctx, member, trivialPort) }); err != nil {
 		return err
 	}
-	for _, w := range []way{haproxy, pgporter} {
+	for _, w := range s.config.order(0) {
+		if w == direct {
+			continue
+		}
 		p, err := s.proxy(ctx, w, s.addresses[w])
 		if err != nil {
 			return err
@@ -121,17 +126,21 @@ func (s *stage) close() {
 // proxy starts a proxy at an address and waits until sessions can be opened through both services.
 func (s *stage) proxy(ctx context.Context, w way, address string) (*subject.Process, error) {
 	s.fresh++
-	dir := filepath.Join(s.dir, fmt.Sprintf("%s-%d", wayNames[w], s.fresh))
+	dir := filepath.Join(s.dir, fmt.Sprintf("proxy-%d", s.fresh))
 	var p *subject.Process
 	var err error
 	switch w {
 	case haproxy:
 		p, err = subject.HAProxy{Pgporter: s.config.Binary, Inventory: s.inventory, Node: s.addresses[direct], Address: address, Ports: []int{defaultPort, trivialPort}, Dir: dir}.Start(ctx)
-	case pgporter:
+	case pgporter, before:
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return nil, err
 		}
-		command := exec.Command(s.config.Binary, "run", "--inventory", s.inventory, "--node", s.addresses[direct], "--bind", address)
+		binary := s.config.Binary
+		if w == before {
+			binary = s.config.Before
+		}
+		command := exec.Command(binary, "run", "--inventory", s.inventory, "--node", s.addresses[direct], "--bind", address)
 		p, err = subject.Start(command, filepath.Join(dir, "pgporter.log"), syscall.SIGTERM)
 	default:
 		return nil, fmt.Errorf("%s is no proxy", wayNames[w])

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/cli"
+	"github.com/pgporter/pgporter/lab/bench/report"
 )
 
 // TestInventory: pgporter takes the inventory, and it declares the services where clients knock.
@@ -70,8 +71,18 @@ func TestStandIn(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
+// TestDocument: the document has a place for whatever can be measured.
+func TestDocument(t *testing.T) {
+	for _, system := range report.Systems {
+		document := report.Report{Path: "../../../docs/benchmarks.md", Kind: kind, System: system}
+		if err := document.Check(append(Sections(), machineSection)...); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestSettle(t *testing.T) {
-	good := Config{Rounds: Rounds, Run: Seconds * time.Second, Doc: "../../../docs/benchmarks.md"}
+	good := Config{Rounds: Rounds, Run: Seconds * time.Second}
 	all, err := good.settle()
 	if err != nil || len(all) != len(sections) {
 		t.Errorf("%d sections, %v", len(all), err)
@@ -87,6 +98,7 @@ func TestSettle(t *testing.T) {
 		"a run of 1.5s: whole seconds":  func(c *Config) { c.Run = 1500 * time.Millisecond },
 		"500 clients: 1 to 190":         func(c *Config) { c.Clients = []int{8, 500} },
 		"no place for section \"select": nil,
+		"isn't written into a document": func(c *Config) { c.Before, c.Doc = "pgporter-before", "benchmarks.md" },
 	} {
 		c := good
 		if change == nil {

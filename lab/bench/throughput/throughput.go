@@ -1,4 +1,4 @@
-// Package speed measures what a proxy costs, for docs/benchmarks.md: the same work done directly, through HAProxy with
+// Package throughput measures what a proxy costs, for docs/benchmarks.md: the same work done directly, through HAProxy with
 // Pigsty's defaults, and through pgporter, one after the other on one machine.
 //
 // What is measured is in measure.go, what takes part in stage.go: a PostgreSQL, a trivial server that only begins
@@ -30,6 +30,8 @@ type Config struct {
 	Binary string
 	// Trivial is the command that runs Trivial with the arguments that are put behind it: the trivial server and its client.
 	Trivial []string
+	// Before is another pgporter that does the same in the same rounds; empty for none. Nothing is written with it.
+	Before string
 	// Prefix is the first three octets of the loopback addresses.
 	Prefix string
 	// Sections are names of those to measure, empty for all.
@@ -66,7 +68,12 @@ func Sections() []string {
 // machineSection is the section that tells on what was measured.
 const machineSection = "machine"
 
-func (c Config) sheet() report.Report { return report.Report{Path: c.Doc, Kind: "speed"} }
+// kind marks the sections of this benchmark in a document.
+const kind = "throughput"
+
+func (c Config) report() report.Report {
+	return report.Report{Path: c.Doc, Kind: kind, System: report.System()}
+}
 
 // settle checks what was asked for and gives the sections that are to be measured.
 func (c Config) settle() ([]section, error) {
@@ -91,9 +98,12 @@ func (c Config) settle() ([]section, error) {
 	if len(c.Sections) > 0 {
 		chosen = slices.DeleteFunc(chosen, func(s section) bool { return !slices.Contains(c.Sections, s.name) })
 	}
+	if c.Before != "" && c.Doc != "" {
+		return nil, refused{errors.New("a comparison with another pgporter isn't written into a document: leave it out")}
+	}
 	if c.Doc != "" {
 		// Found out now rather than after twenty minutes.
-		if err := c.sheet().Check(append(Sections(), machineSection)...); err != nil {
+		if err := c.report().Check(append(Sections(), machineSection)...); err != nil {
 			return nil, err
 		}
 	}
@@ -115,7 +125,7 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("/var/tmp", "pgporter-speed-") // PostgreSQL's user has to reach it
+	dir, err := os.MkdirTemp("/var/tmp", "pgporter-throughput-") // PostgreSQL's user has to reach it
 	if err != nil {
 		return err
 	}
@@ -153,7 +163,7 @@ func Run(ctx context.Context, c Config) error {
 		}
 	}
 	if failed == nil && len(written) > 0 {
-		failed = c.sheet().Write(written)
+		failed = c.report().Write(written)
 	}
 	return failed
 }
@@ -187,7 +197,7 @@ func (s *stage) measure(ctx context.Context, chosen []section) ([]*taken, error)
 			}
 			for i, m := range t.measures {
 				var got sample
-				for _, w := range orders[round%len(orders)] {
+				for _, w := range s.config.order(round) {
 					if w == direct && m.indirect {
 						continue
 					}
@@ -212,6 +222,15 @@ func (s *stage) measure(ctx context.Context, chosen []section) ([]*taken, error)
 var orders = [][]way{
 	{direct, haproxy, pgporter}, {pgporter, haproxy, direct}, {haproxy, pgporter, direct},
 	{direct, pgporter, haproxy}, {haproxy, direct, pgporter}, {pgporter, direct, haproxy},
+}
+
+// order is that of a round. The pgporter before is next to the present one, in turn ahead of it and behind.
+func (c Config) order(round int) []way {
+	order := orders[round%len(orders)]
+	if c.Before == "" {
+		return order
+	}
+	return slices.Insert(slices.Clone(order), slices.Index(order, pgporter)+round%2, before)
 }
 
 // leastRounds is how often a section has to be measured to be written.
