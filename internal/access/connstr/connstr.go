@@ -6,7 +6,6 @@ package connstr
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,23 +21,18 @@ const File = "pg_service.conf"
 // while its cluster has no primary, so that a switchover doesn't look like a dead host.
 const connectTimeout = 10
 
-var (
-	nameForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
-	hostForm = regexp.MustCompile(`^[A-Za-z0-9_.:-]+$`)
-)
-
 // ServiceFile renders libpq's service file (PostgreSQL's manual, section 34.17) with a section for each entry.
 func ServiceFile(entries []model.Entry) (string, error) {
 	b := &strings.Builder{}
 	b.WriteString(stamp.Stamp{Kind: stamp.PGService, File: File}.Line())
 	b.WriteString("# psql 'service=NAME dbname=… user=…', with PGSERVICEFILE set to where this file is.\n")
 	for _, e := range entries {
-		if !nameForm.MatchString(e.Name) || len(e.Hosts) == 0 || len(e.Ports) != len(e.Hosts) {
+		if !model.IsName(e.Name) || len(e.Hosts) == 0 || len(e.Ports) != len(e.Hosts) {
 			return "", fmt.Errorf("service %q: a name, and hosts with a port each, are needed", e.Name)
 		}
 		ports := make([]string, len(e.Ports))
 		for i, port := range e.Ports {
-			if port < 1 || port > 65535 || !hostForm.MatchString(e.Hosts[i]) {
+			if port < 1 || port > 65535 || !model.IsHost(e.Hosts[i]) {
 				return "", fmt.Errorf("service %q: %q, port %d: an address or a host name with a port", e.Name, e.Hosts[i], port)
 			}
 			ports[i] = strconv.Itoa(port)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/pgporter/pgporter/internal/config/diag"
+	"github.com/pgporter/pgporter/internal/config/model"
 )
 
 // Driver is what opens connections, and so what their URLs have to look like.
@@ -146,7 +147,7 @@ func (w Endpoint) sound() error {
 		return fmt.Errorf("service %q: hosts with a port each are needed", w.FullName)
 	}
 	for i, host := range w.Hosts {
-		if w.Ports[i] < 1 || w.Ports[i] > 65535 || !hostForm.MatchString(host) {
+		if w.Ports[i] < 1 || w.Ports[i] > 65535 || !model.IsHost(host) {
 			return fmt.Errorf("service %q: %q, port %d: an address or a host name with a port", w.FullName, host, w.Ports[i])
 		}
 	}

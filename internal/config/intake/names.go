@@ -1,14 +1,6 @@
 package intake
 
-import (
-	"net/netip"
-	"regexp"
-
-	"github.com/pgporter/pgporter/internal/config/model"
-)
-
-// suffixForm is Pigsty's pg_dns_suffix.
-var suffixForm = regexp.MustCompile(`^[A-Za-z0-9_.-]*[A-Za-z0-9_]$`)
+import "github.com/pgporter/pgporter/internal/config/model"
 
 // names checks what a plan says of names, and the clusters that are only watched for them. What can be a name of the DNS is
 // found out when they are told.
@@ -19,7 +11,7 @@ func (c *checker) names(p model.Plan, clusters map[string]bool) {
 	}
 	elsewhere := map[string]bool{}
 	for _, one := range p.Elsewhere {
-		c.that(clusterName(one.Name), "cluster %q elsewhere: its name has to be letters, digits and dashes, and not root", one.Name)
+		c.that(model.IsClusterName(one.Name), "cluster %q elsewhere: its name has to be letters, digits and dashes, and not root", one.Name)
 		c.that(!elsewhere[one.Name], "cluster %s elsewhere is there twice", one.Name)
 		elsewhere[one.Name], known[one.Name] = true, true
 		// Its services are on other nodes: there they have ports and names of their own.
@@ -32,13 +24,8 @@ func (c *checker) names(p model.Plan, clusters map[string]bool) {
 		c.that(known[n.Cluster], "names of cluster %q, of which nothing else is known", n.Cluster)
 		c.that(!named[n.Cluster], "the names of cluster %s are there twice", n.Cluster)
 		named[n.Cluster] = true
-		c.that(n.Suffix == "" || suffixForm.MatchString(n.Suffix) && len(n.Suffix) <= maxName, "names of cluster %s: suffix is %q: letters, digits, dashes and dots", n.Cluster, n.Suffix)
-		address, err := netip.ParseAddr(n.Target)
-		c.that(n.Target == model.TargetPrimary || n.Target == model.TargetNone || err == nil && address.Zone() == "",
+		c.that(n.Suffix == "" || model.IsSuffix(n.Suffix), "names of cluster %s: suffix is %q: letters, digits, dashes and dots", n.Cluster, n.Suffix)
+		c.that(n.Target == model.TargetPrimary || n.Target == model.TargetNone || model.IsAddress(n.Target),
 			"names of cluster %s: target is %q: primary, none or an address", n.Cluster, n.Target)
 	}
-}
-
-func clusterName(text string) bool {
-	return clusterForm.MatchString(text) && text != "root" && len(text) <= maxName
 }

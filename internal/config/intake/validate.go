@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -12,20 +11,6 @@ import (
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/tcpservice"
 )
-
-var (
-	// clusterForm is Pigsty's pg_cluster, nameForm a service's or a member's name.
-	clusterForm = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
-	nameForm    = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9_.-]*$`)
-	// hostForm is what may stand for a host besides an address (RFC 1123, section 2.1; underscores occur all the same).
-	hostForm = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`)
-)
-
-// keyForm is where a cluster has its keys in etcd.
-var keyForm = regexp.MustCompile(`^(/[A-Za-z0-9_.-]+)+$`)
-
-// maxName bounds names and hosts (RFC 1035, section 2.3.4: 255 octets with what frames them).
-const maxName = 253
 
 // checker gathers what is wrong.
 type checker struct {
@@ -41,10 +26,10 @@ func validate(o Order) error {
 	c := &checker{services: map[string]bool{}, taken: map[int][]listener{}}
 	c.that(remark(o.Source), "source: printable text of at most %d bytes", MaxRemark)
 	c.that(remark(o.Sender), "sender: printable text of at most %d bytes", MaxRemark)
-	c.that(isHost(o.Plan.Node), "node is %q: the inventory host that the plan is for", o.Plan.Node)
+	c.that(model.IsHost(o.Plan.Node), "node is %q: the inventory host that the plan is for", o.Plan.Node)
 	clusters := map[string]bool{}
 	for _, one := range o.Plan.Clusters {
-		c.that(clusterName(one.Name), "cluster %q: its name has to be letters, digits and dashes, and not root", one.Name)
+		c.that(model.IsClusterName(one.Name), "cluster %q: its name has to be letters, digits and dashes, and not root", one.Name)
 		c.that(!clusters[one.Name], "cluster %s is there twice", one.Name)
 		clusters[one.Name] = true
 		c.cluster(one)
@@ -76,11 +61,11 @@ func (c *checker) that(holds bool, format string, args ...any) {
 func (c *checker) cluster(one model.Cluster) {
 	within := "cluster " + one.Name
 	c.that(one.TTL >= 1, "%s: ttl is %d: 1 or more seconds", within, one.TTL)
-	c.that(one.KeyPath == "" || keyForm.MatchString(one.KeyPath) && len(one.KeyPath) <= 3*maxName, "%s: key_path is %q: a path in etcd, as in /pg/pg-test", within, one.KeyPath)
+	c.that(one.KeyPath == "" || model.IsKeyPath(one.KeyPath), "%s: key_path is %q: a path in etcd, as in /pg/pg-test", within, one.KeyPath)
 	members := map[string]bool{}
 	primary := ""
 	for _, m := range one.Members {
-		c.that(isName(m.Name), "%s: %q can't be a member's name", within, m.Name)
+		c.that(model.IsName(m.Name), "%s: %q can't be a member's name", within, m.Name)
 		c.that(!members[m.Name], "%s: member %s is there twice", within, m.Name)
 		members[m.Name] = true
 		c.member(fmt.Sprintf("%s: member %s", within, m.Name), m)
@@ -99,21 +84,18 @@ func (c *checker) cluster(one model.Cluster) {
 	}
 }
 
-// deviceForm is what Linux takes for the name of a network interface.
-var deviceForm = regexp.MustCompile(`^[^\s/:\x00-\x1f]{1,15}$`)
-
 func (c *checker) virtual(what string, v model.VirtualIP, ttl int) {
 	address := v.Address.Addr()
 	c.that(v.Address.IsValid() && address.Zone() == "" && v.Address.Bits() > 0 && !address.IsUnspecified() && !address.IsMulticast(),
 		"%s: address is %q: one with the length of its network, as in 10.10.10.2/24", what, v.Address)
-	c.that(v.Interface == "" || deviceForm.MatchString(v.Interface), "%s: interface is %q: a name as in eth0", what, v.Interface)
-	c.that(isHost(v.Host), "%s: host is %q: an address or a host name", what, v.Host)
+	c.that(v.Interface == "" || model.IsInterface(v.Interface), "%s: interface is %q: a name as in eth0", what, v.Interface)
+	c.that(model.IsHost(v.Host), "%s: host is %q: an address or a host name", what, v.Host)
 	c.that(slices.Contains(model.LossPolicies, v.OnLoss), "%s: on_dcs_loss is %q: one of %v", what, v.OnLoss, model.LossPolicies)
 	c.that(ttl >= model.LeastVIPTTL, "%s: the ttl of %d s is too short: at least %d", what, ttl, model.LeastVIPTTL)
 }
 
 func (c *checker) member(what string, m model.Member) {
-	c.that(isHost(m.Host), "%s: host is %q: an address or a host name", what, m.Host)
+	c.that(model.IsHost(m.Host), "%s: host is %q: an address or a host name", what, m.Host)
 	c.that(slices.Contains(model.Roles, m.Role), "%s: role is %q: one of %v", what, m.Role, model.Roles)
 	c.port(what+": postgres_port", m.PostgresPort)
 	c.port(what+": pgbouncer_port", m.PgBouncerPort)
@@ -126,7 +108,7 @@ func (c *checker) member(what string, m model.Member) {
 
 func (c *checker) definition(cluster string, d model.Definition) {
 	what := "service " + d.FullName
-	c.that(isName(d.Name) && d.FullName == cluster+"-"+d.Name, "cluster %s: service %q has the full name %q: the cluster's name, a dash and its own", cluster, d.Name, d.FullName)
+	c.that(model.IsName(d.Name) && d.FullName == cluster+"-"+d.Name, "cluster %s: service %q has the full name %q: the cluster's name, a dash and its own", cluster, d.Name, d.FullName)
 	c.listenAddr(what, d.FullName, d.IP, d.Port)
 	c.expression(what+": selector", d.Selector)
 	if d.Backup != "" {
@@ -170,7 +152,7 @@ func Native(p model.Plan) error {
 
 func (c *checker) tcpService(g model.TCPService) {
 	what := "service " + g.Name
-	c.that(isName(g.Name), "%q can't be a service's name", g.Name)
+	c.that(model.IsName(g.Name), "%q can't be a service's name", g.Name)
 	c.listenAddr(what, g.Name, g.IP, g.Port)
 	c.that(g.Protocol == "tcp" || g.Protocol == "http", "%s: protocol is %q: tcp or http", what, g.Protocol)
 	c.maxConn(what, g.MaxConn)
@@ -182,10 +164,10 @@ func (c *checker) tcpService(g model.TCPService) {
 	servers := map[string]bool{}
 	for _, s := range g.Servers {
 		one := fmt.Sprintf("%s: server %s", what, s.Name)
-		c.that(isName(s.Name), "%s: %q can't be a server's name", what, s.Name)
+		c.that(model.IsName(s.Name), "%s: %q can't be a server's name", what, s.Name)
 		c.that(!servers[s.Name], "%s is there twice", one)
 		servers[s.Name] = true
-		c.that(isHost(s.Host), "%s: host is %q: an address or a host name", one, s.Host)
+		c.that(model.IsHost(s.Host), "%s: host is %q: an address or a host name", one, s.Host)
 		c.port(one+": port", s.Port)
 		if s.Weight != nil {
 			c.weight(one, *s.Weight)
@@ -237,13 +219,4 @@ func (c *checker) balance(what, algorithm string) {
 // line checks raw words for HAProxy, which must not leave their line.
 func (c *checker) line(what, text string) {
 	c.that(!strings.ContainsFunc(text, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }), "%s: %q is more than one line", what, text)
-}
-
-func isName(text string) bool { return nameForm.MatchString(text) && len(text) <= maxName }
-
-func isHost(text string) bool {
-	if address, err := netip.ParseAddr(text); err == nil {
-		return address.Zone() == ""
-	}
-	return hostForm.MatchString(text) && len(text) <= maxName
 }

@@ -1,9 +1,6 @@
 package model
 
-import (
-	"net/netip"
-	"strings"
-)
+import "net/netip"
 
 // Overlap tells whether two listeners on one port can't be had together: the addresses are the same, or one is every
 // address of the node ("*"). A name that is no address may be any.
@@ -18,10 +15,4 @@ func Overlap(a, b string) bool {
 	}
 	// A socket on :: takes IPv4 too; one on 0.0.0.0 doesn't take IPv6.
 	return x.IsUnspecified() && (x.Is6() || y.Is4()) || y.IsUnspecified() && (y.Is6() || x.Is4())
-}
-
-// IsCheckPath tells whether a text can be a Definition's Check: a path, with a query or not, that a request line holds as
-// it is.
-func IsCheckPath(text string) bool {
-	return strings.HasPrefix(text, "/") && !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '"' || r == '#' })
 }

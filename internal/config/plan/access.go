@@ -36,7 +36,7 @@ func (p *planner) flag(h *inventory.Host, name string, otherwise bool) bool {
 
 // text reads a text of a host's that has a form; want says what would be right. An empty one is as good as none. The result
 // is empty if it can't be used.
-func (p *planner) text(h *inventory.Host, name, otherwise, want string, form *regexp.Regexp) string {
+func (p *planner) text(h *inventory.Host, name, otherwise, want string, form func(string) bool) string {
 	v, set := p.variable(h, name)
 	if !set {
 		return otherwise
@@ -45,7 +45,7 @@ func (p *planner) text(h *inventory.Host, name, otherwise, want string, form *re
 	if v.Kind() == inventory.Null || ok && text == "" {
 		return otherwise
 	}
-	if !ok || !form.MatchString(text) {
+	if !ok || !form(text) {
 		p.problems.Errorf(v.Pos(), want, "%s is %s", name, v.Describe())
 		return ""
 	}
@@ -53,12 +53,8 @@ func (p *planner) text(h *inventory.Host, name, otherwise, want string, form *re
 }
 
 var (
-	nodeForm   = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9_.-]*$`)
-	userForm   = regexp.MustCompile(`^[^\x00-\x20\x7f,:]+$`)
-	urlForm    = regexp.MustCompile(`^/[!-~]*$`)
-	etcdForm   = regexp.MustCompile(`^(/[A-Za-z0-9_.-]+)+/?$`)
-	labelForm  = regexp.MustCompile(`^[A-Za-z0-9_.-]*[A-Za-z0-9_]$`)
-	deviceForm = regexp.MustCompile(`^[^\s/:\x00-\x1f]{1,15}$`)
+	userForm = regexp.MustCompile(`^[^\x00-\x20\x7f,:]+$`)
+	urlForm  = regexp.MustCompile(`^/[!-~]*$`)
 )
 
 // secret reads a text that messages must not show. It is empty if it can't be used.
@@ -85,11 +81,11 @@ func (p *planner) base(h *inventory.Host) (model.Base, bool) {
 		Node: p.nodeName(h), User: "haproxy", Group: "haproxy", PIDFile: "/var/run/haproxy.pid", Socket: "/var/run/haproxy.sock",
 		ClientTimeout: p.timeout(h, "haproxy_client_timeout"), ServerTimeout: p.timeout(h, "haproxy_server_timeout"),
 		StatsIP: "*", StatsPort: p.number(h, "haproxy_exporter_port", 9101, 1, 65535),
-		MetricsPath: p.text(h, "exporter_metrics_path", "/metrics", "a path, as in /metrics", urlForm),
+		MetricsPath: p.text(h, "exporter_metrics_path", "/metrics", "a path, as in /metrics", urlForm.MatchString),
 		Auth:        p.flag(h, "haproxy_auth_enabled", true),
 	}
 	if b.Auth {
-		b.AdminUser = p.text(h, "haproxy_admin_username", "admin", "a name without blanks, commas and colons", userForm)
+		b.AdminUser = p.text(h, "haproxy_admin_username", "admin", "a name without blanks, commas and colons", userForm.MatchString)
 		b.AdminPassword = p.secret(h, "haproxy_admin_password", defaultPassword)
 		if b.AdminPassword == defaultPassword {
 			pos := diag.Position{File: p.inv.File}
@@ -112,7 +108,7 @@ func (p *planner) nodeName(h *inventory.Host) string {
 			}
 		}
 	}
-	return p.text(h, "nodename", name, "letters, digits, dashes, dots and underscores", nodeForm)
+	return p.text(h, "nodename", name, "letters, digits, dashes, dots and underscores", model.IsName)
 }
 
 func (p *planner) timeout(h *inventory.Host, name string) string {
@@ -185,7 +181,7 @@ func (p *planner) vip(c *cluster, m member) (model.VIP, bool) {
 	if !ok {
 		return model.VIP{}, false
 	}
-	device := p.text(h, "pg_vip_interface", "auto", "the name of a network interface, as in eth0", deviceForm)
+	device := p.text(h, "pg_vip_interface", "auto", "the name of a network interface, as in eth0", model.IsInterface)
 	if device == "" {
 		return model.VIP{}, false
 	}
@@ -262,7 +258,7 @@ func (p *planner) records(c *cluster) (records []model.Record, files []string) {
 		return records, files
 	}
 	before := len(p.problems)
-	suffix := p.text(h, "pg_dns_suffix", "", "letters, digits, dashes and dots", labelForm)
+	suffix := p.text(h, "pg_dns_suffix", "", "letters, digits, dashes and dots", model.IsSuffix)
 	if len(p.problems) > before {
 		return records, files
 	}

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -34,9 +33,6 @@ type member struct {
 	unsound map[string]bool
 }
 
-// clusterForm is what Pigsty takes for a cluster's name.
-var clusterForm = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
-
 // clusterName gives a host's pg_cluster. Pigsty means a text; a whole number is taken for the text of its digits.
 func (p *planner) clusterName(h *inventory.Host) (string, inventory.Value, bool) {
 	const want = "letters, digits and dashes, and not root"
@@ -52,7 +48,7 @@ func (p *planner) clusterName(h *inventory.Host) (string, inventory.Value, bool)
 		p.problems.Errorf(v.Pos(), want, "pg_cluster is %s", v.Describe())
 		return "", v, false
 	}
-	if !clusterForm.MatchString(name) || name == "root" {
+	if !model.IsClusterName(name) {
 		p.problems.Errorf(v.Pos(), want, "the cluster name %q can't be used", name)
 	}
 	return name, v, name != ""

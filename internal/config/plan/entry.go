@@ -3,7 +3,6 @@ package plan
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 
 	"github.com/pgporter/pgporter/internal/config/diag"
@@ -76,12 +75,9 @@ func (r *entryReader) fail(pos diag.Position, want, format string, args ...any) 
 	r.p.problems.Errorf(pos, want, "%s: %s", r.label, fmt.Sprintf(format, args...))
 }
 
-// nameForm keeps full names within what HAProxy takes for a proxy's name and a file's name takes.
-var nameForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
-
 func (r *entryReader) name(v inventory.Value) string {
 	name, ok := v.Name()
-	if !ok || !nameForm.MatchString(name) {
+	if !ok || !model.IsName(name) {
 		r.fail(v.Pos(), "letters, digits, dashes, dots and underscores", "name is %s", v.Describe())
 	}
 	return name

@@ -22,10 +22,11 @@ func (k keys) path() string { return k.namespace + "/" + k.scope }
 // the group's number, and its account is the shard's.
 func (p *planner) keys(c *cluster, h *inventory.Host) keys {
 	k := keys{scope: c.name, user: c.name}
-	k.namespace = strings.TrimSuffix(p.text(h, "pg_namespace", defaultNamespace, "a path in etcd, as in /pg", etcdForm), "/")
+	isNamespace := func(text string) bool { return model.IsKeyPath(strings.TrimSuffix(text, "/")) }
+	k.namespace = strings.TrimSuffix(p.text(h, "pg_namespace", defaultNamespace, "a path in etcd, as in /pg", isNamespace), "/")
 	if mode, set := p.variable(h, "pg_mode"); set {
 		if text, _ := mode.Text(); text == "citus" {
-			k.user = p.text(h, "pg_shard", c.name, "letters, digits and dashes", clusterForm)
+			k.user = p.text(h, "pg_shard", c.name, "letters, digits and dashes", model.IsClusterName)
 			k.scope = k.user + "/" + strconv.Itoa(p.number(h, "pg_group", 0, 0, 1<<31-1))
 		}
 	}

@@ -45,7 +45,7 @@ func (p *planner) naming(c *cluster, h *inventory.Host) (model.Naming, bool) {
 	if n.Target == "" {
 		n.Target = model.TargetNone
 	}
-	n.Suffix = p.text(h, "pg_dns_suffix", "", "letters, digits, dashes and dots", labelForm)
+	n.Suffix = p.text(h, "pg_dns_suffix", "", "letters, digits, dashes and dots", model.IsSuffix)
 	return n, p.problems[before:].Err() == nil
 }
 
@@ -58,11 +58,8 @@ func (p *planner) addressed(c *cluster) {
 	}
 }
 
-// Limits of the DNS (RFC 1035, section 2.3.4): a label, and a name as it is written without the last dot.
-const (
-	maxLabel = 63
-	maxName  = 253
-)
+// maxLabel is the DNS's limit of a label (RFC 1035, section 2.3.4).
+const maxLabel = 63
 
 // nameable tells of names that the DNS can't carry.
 func (p *planner) nameable(c *cluster, n model.Naming, definitions []definition) {
@@ -101,7 +98,7 @@ func (p *planner) nameable(c *cluster, n model.Naming, definitions []definition)
 
 // unfit says why the DNS can't carry a name; empty if it can.
 func unfit(name string) string {
-	if len(name) > maxName {
+	if len(name) > model.MaxName {
 		return "it is too long"
 	}
 	for label := range strings.SplitSeq(name, ".") {

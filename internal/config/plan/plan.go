@@ -134,7 +134,7 @@ func newPlanner(inv *inventory.Inventory) *planner {
 		}
 		c, known := byName[name]
 		if !known {
-			c = &cluster{name: name, unnamable: !nameForm.MatchString(name), pos: v.Pos(), views: map[string]view{}}
+			c = &cluster{name: name, unnamable: !model.IsName(name), pos: v.Pos(), views: map[string]view{}}
 			byName[name] = c
 			p.clusters = append(p.clusters, c)
 		}

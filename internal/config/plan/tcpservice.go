@@ -2,8 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -280,11 +278,9 @@ func (r *tcpServerReader) readPort(v inventory.Value) {
 	r.s.Port = r.number(v, "port", 1, 65535)
 }
 
-var hostForm = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`)
-
 func (r *tcpServerReader) readHost(v inventory.Value) {
 	text, isText := v.Text()
-	if _, err := netip.ParseAddr(text); !isText || err != nil && !hostForm.MatchString(text) {
+	if !isText || !model.IsHost(text) {
 		r.fail(v.Pos(), "an address or a host's name", "ip is %s", v.Describe())
 	}
 	r.s.Host = text

@@ -37,7 +37,7 @@ func (p *planner) virtualIP(c *cluster, h *inventory.Host) *model.VirtualIP {
 	if !ok {
 		return nil
 	}
-	device := p.text(h, "pg_vip_interface", "auto", "the name of a network interface, as in eth0", deviceForm)
+	device := p.text(h, "pg_vip_interface", "auto", "the name of a network interface, as in eth0", model.IsInterface)
 	if device == "" || onLoss == "" || !p.ownAddress(c, h, address) {
 		return nil
 	}

@@ -12,10 +12,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"net/url"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -77,14 +75,6 @@ func New(seeds []string, log *slog.Logger) (*Follower, error) {
 // Seeds are the addresses that it began with, as URLs.
 func (f *Follower) Seeds() []string { return f.seeds }
 
-// hostName is what may stand for a host besides an address (RFC 1123, section 2.1; underscores occur all the same).
-var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`)
-
-func isAddress(host string) bool {
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.Zone() == ""
-}
-
 // baseURL completes what a person types for a REST API's address.
 func baseURL(text string) (string, error) {
 	wrong := fmt.Errorf("%q isn't the address of a Patroni: host, host:port or https://host:port", text)
@@ -100,7 +90,7 @@ func baseURL(text string) (string, error) {
 	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
 		return "", wrong
 	}
-	if scheme != "http" && scheme != "https" || !hostName.MatchString(host) && !isAddress(host) {
+	if scheme != "http" && scheme != "https" || !model.IsHost(host) {
 		return "", wrong
 	}
 	return scheme + "://" + net.JoinHostPort(host, port), nil

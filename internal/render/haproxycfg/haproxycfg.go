@@ -15,6 +15,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/pgporter/pgporter/internal/config/model"
 )
 
 // FileName is a service's file below conf.d.
@@ -22,24 +24,6 @@ func FileName(service string) string { return service + ".cfg" }
 
 // BaseFile is the file that the services stand on.
 const BaseFile = "haproxy.cfg"
-
-// isName tells what HAProxy takes for the name of a proxy or a server (manual 2.6, section 4), less the colon, and with a
-// beginning that makes a file of that name visible: HAProxy doesn't read files that begin with a dot.
-func isName(text string) bool { return consistsOf(text, "_.-") && text[0] != '.' }
-
-// isHost tells an address or a host name; a colon is an IPv6 address's.
-func isHost(text string) bool { return consistsOf(text, "_.:-") }
-
-// consistsOf tells whether a text, which may not be empty, consists of ASCII's letters and digits and others.
-func consistsOf(text, others string) bool {
-	for i := range len(text) {
-		c := text[i]
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte(others, c) >= 0) {
-			return false
-		}
-	}
-	return text != ""
-}
 
 // builder writes a section and keeps the first thing that can't be written.
 type builder struct {
@@ -64,14 +48,14 @@ func (b *builder) line(format string, args ...any) {
 
 // name checks the name of a proxy or a server.
 func (b *builder) name(what, text string) string {
-	if !isName(text) {
+	if !model.IsName(text) {
 		b.fail("%s %q: letters, digits, dashes, dots and underscores", what, text)
 	}
 	return text
 }
 
 func (b *builder) host(what, text string) string {
-	if !isHost(text) {
+	if !model.IsHost(text) {
 		b.fail("%s %q: an address or a host name", what, text)
 	}
 	return text

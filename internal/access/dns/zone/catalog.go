@@ -222,7 +222,7 @@ func (b *builder) pointer(address netip.Addr, text string, cluster int) {
 // nobody could ask for it: letters, digits, dashes and underscores are what host names and services are made of.
 func lookedUp(text string) (string, error) {
 	name := strings.ToLower(strings.TrimSuffix(text, "."))
-	if len(name) > 253 {
+	if len(name) > model.MaxName {
 		return "", errors.New("it is longer than 253 bytes")
 	}
 	for label := range strings.SplitSeq(name, ".") {

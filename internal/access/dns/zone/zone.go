@@ -21,14 +21,10 @@ package zone
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/render/stamp"
 )
-
-// nameForm is a host name (RFC 1123, with the underscore that dnsmasq takes too), of a length that the DNS can carry.
-var nameForm = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?$`)
 
 // Hosts renders one name as the file of that name. cluster is whose it is.
 func Hosts(cluster, file string, r model.Record) (string, error) {
@@ -36,7 +32,7 @@ func Hosts(cluster, file string, r model.Record) (string, error) {
 	if err != nil || address.Zone() != "" {
 		return "", fmt.Errorf("name %q: %q is no address", r.Name, r.Address)
 	}
-	if !nameForm.MatchString(r.Name) {
+	if !model.IsHostName(r.Name) {
 		return "", fmt.Errorf("%q can't be a name of the DNS", r.Name)
 	}
 	return stamp.Stamp{Kind: stamp.DNSMasq, Cluster: cluster, File: file}.Line() + address.String() + " " + r.Name + "\n", nil
