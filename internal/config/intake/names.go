@@ -15,7 +15,7 @@ func (c *checker) names(p model.Plan, clusters map[string]bool) {
 		c.that(!elsewhere[one.Name], "cluster %s elsewhere is there twice", one.Name)
 		elsewhere[one.Name], known[one.Name] = true, true
 		// Its services are on other nodes: there they have ports and names of their own.
-		other := &checker{services: map[string]bool{}, taken: map[int][]listener{}}
+		other := &checker{services: map[string]bool{}}
 		other.cluster(one)
 		c.problems = append(c.problems, other.problems...)
 	}

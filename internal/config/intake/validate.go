@@ -3,7 +3,6 @@ package intake
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -15,15 +14,13 @@ import (
 // checker gathers what is wrong.
 type checker struct {
 	problems []error
-	// services are the names taken so far, places the addresses by port.
+	// services are the names taken so far, taken the addresses with whose they are.
 	services map[string]bool
-	taken    map[int][]listener
+	taken    model.Listeners[string]
 }
 
-type listener struct{ ip, service string }
-
 func validate(o Order) error {
-	c := &checker{services: map[string]bool{}, taken: map[int][]listener{}}
+	c := &checker{services: map[string]bool{}}
 	c.that(remark(o.Source), "source: printable text of at most %d bytes", MaxRemark)
 	c.that(remark(o.Sender), "sender: printable text of at most %d bytes", MaxRemark)
 	c.that(model.IsHost(o.Plan.Node), "node is %q: the inventory host that the plan is for", o.Plan.Node)
@@ -176,21 +173,20 @@ func (c *checker) tcpService(g model.TCPService) {
 	}
 }
 
-// place checks where a service listens, by itself and beside the others.
+// listenAddr checks where a service listens, by itself and beside the others.
 func (c *checker) listenAddr(what, name, ip string, port int) {
 	c.that(!c.services[name], "%s is there twice", what)
 	c.services[name] = true
-	address, err := netip.ParseAddr(ip)
-	valid := ip == "*" || err == nil && address.Zone() == ""
-	c.that(valid, `%s: ip is %q: an address, or "*" for every address of the node`, what, ip)
+	c.that(ip == "*" || model.IsAddress(ip), `%s: ip is %q: an address, or "*" for every address of the node`, what, ip)
 	c.port(what+": port", port)
-	if !valid {
+	at, err := model.ListenAddrOf(ip, port)
+	if err != nil {
 		return
 	}
-	if i := slices.IndexFunc(c.taken[port], func(other listener) bool { return model.Overlap(ip, other.ip) }); i >= 0 {
-		c.that(false, "%s: port %d is taken on the same node by service %s", what, port, c.taken[port][i].service)
+	for _, other := range c.taken.Overlapping(at, 1) {
+		c.that(false, "%s: port %d is taken on the same node by service %s", what, port, other)
 	}
-	c.taken[port] = append(c.taken[port], listener{ip, name})
+	c.taken.Add(at, name)
 }
 
 func (c *checker) expression(what, text string) {

@@ -33,3 +33,13 @@ func TestForms(t *testing.T) {
 		}
 	}
 }
+
+func TestIsCheckPath(t *testing.T) {
+	for text, want := range map[string]bool{
+		"/": true, "/replica?lag=10MB&tag_zone=a": true, "": false, "primary": false, "/a b": false, "/a\n": false, "/\"": false, "/#": false, "/ä": false,
+	} {
+		if IsCheckPath(text) != want {
+			t.Errorf("IsCheckPath(%q) isn't %v", text, want)
+		}
+	}
+}

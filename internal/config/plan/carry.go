@@ -127,8 +127,7 @@ type listener struct {
 	position diag.Position
 	// builtIn says that the port is written nowhere; a service's place is then where its cluster is.
 	builtIn bool
-	ip      string
-	port    int
+	at      model.ListenAddr
 }
 
 func (l listener) String() string {
@@ -162,7 +161,7 @@ func (p *planner) settle(h *inventory.Host, generics []tcpService, carried []car
 	}
 	for _, c := range carried {
 		for _, d := range c.view.definitions {
-			l := listener{name: fmt.Sprintf("service %q", d.FullName), position: d.portPos, ip: d.IP, port: d.Port}
+			l := listener{name: fmt.Sprintf("service %q", d.FullName), position: d.portPos, at: listenAddr(d.IP, d.Port)}
 			if l.builtIn = d.portPos.Line == 0; l.builtIn {
 				l.position = c.cluster.pos
 			}
@@ -174,19 +173,14 @@ func (p *planner) settle(h *inventory.Host, generics []tcpService, carried []car
 		}
 	}
 	for _, g := range generics {
-		l := listener{name: fmt.Sprintf("service %q of haproxy_services", g.Name), position: g.portPos, ip: g.IP, port: g.Port}
+		l := listener{name: fmt.Sprintf("service %q of haproxy_services", g.Name), position: g.portPos, at: listenAddr(g.IP, g.Port)}
 		add(l, g.Name, clash{"", g.Name}, g.pos)
 	}
 	services := len(all)
 	all = append(all, p.memberListeners(h)...)
-	byPort := map[int][]listener{}
+	var taken model.Listeners[listener]
 	for i, l := range all {
-		told := 0
-		for _, other := range byPort[l.port] {
-			if told == maxListed || !model.Overlap(l.ip, other.ip) {
-				continue
-			}
-			told++
+		for _, other := range taken.Overlapping(l.at, maxListed) {
 			if i >= services {
 				// What the member's own programs take the service can't have.
 				p.portTaken(other, l)
@@ -195,10 +189,19 @@ func (p *planner) settle(h *inventory.Host, generics []tcpService, carried []car
 			}
 		}
 		if i < services {
-			byPort[l.port] = append(byPort[l.port], l)
+			taken.Add(l.at, l)
 		}
 	}
 	return clashing
+}
+
+// listenAddr is where something listens whose port has been checked. A name that is no address may be any.
+func listenAddr(ip string, port int) model.ListenAddr {
+	at, err := model.ListenAddrOf(ip, port)
+	if err != nil {
+		at, _ = model.ListenAddrOf("*", port)
+	}
+	return at
 }
 
 func (p *planner) portTaken(l, by listener) {
@@ -206,7 +209,7 @@ func (p *planner) portTaken(l, by listener) {
 	if l.builtIn && by.position.Line > 0 && !by.builtIn {
 		where = by.position
 	}
-	p.problems.Errorf(where, "a port, or an ip, of its own", "%s: port %d is taken on the same node by %s", l.name, l.port, by)
+	p.problems.Errorf(where, "a port, or an ip, of its own", "%s: port %d is taken on the same node by %s", l.name, l.at.Port, by)
 }
 
 // memberListeners are the ports that the programs of the member on a node take.
@@ -224,7 +227,7 @@ func (p *planner) memberListeners(h *inventory.Host) []listener {
 			program, variable string
 			port              int
 		}{{"PostgreSQL", "pg_port", m.PostgresPort}, {"PgBouncer", "pgbouncer_port", m.PgBouncerPort}, {"Patroni", "patroni_port", m.PatroniPort}} {
-			l := listener{name: own.program + "'s " + own.variable, ip: h.Name, port: own.port}
+			l := listener{name: own.program + "'s " + own.variable, at: listenAddr(h.Name, own.port)}
 			var set bool
 			l.position, set = h.Place(own.variable)
 			l.builtIn = !set

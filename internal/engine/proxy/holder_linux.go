@@ -48,7 +48,7 @@ func sockets(at place) []held {
 			continue // no IPv6, as a rule
 		}
 		for lines := bufio.NewScanner(rows); lines.Scan(); {
-			if row, ok := parseHeld(lines.Text()); ok && row.at.overlaps(at) {
+			if row, ok := parseHeld(lines.Text()); ok && row.at.Overlaps(at) {
 				found = append(found, row)
 			}
 		}
@@ -90,10 +90,10 @@ func parseHeld(line string) (held, bool) {
 		binary.NativeEndian.PutUint32(raw[i:], binary.BigEndian.Uint32(raw[i:]))
 	}
 	addr, _ := netip.AddrFromSlice(raw)
-	at := place{addr: addr.Unmap(), port: uint16(number)}
+	at := place{Addr: addr.Unmap(), Port: uint16(number)}
 	if addr.Is6() && addr.IsUnspecified() {
 		// Whether it takes IPv4 as well isn't shown; by default it does.
-		at = place{every: true, port: at.port}
+		at.Addr = netip.Addr{}
 	}
 	const listen = "0A"
 	return held{at: at, listening: fields[3] == listen, uid: uid, inode: fields[9]}, true

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,67 +15,24 @@ import (
 	"github.com/pgporter/pgporter/internal/config/model"
 )
 
-// place is where a service listens. Every is set for every address of the node.
-type place struct {
-	every bool
-	addr  netip.Addr
-	port  uint16
-}
+// place is where a service listens.
+type place = model.ListenAddr
 
 // placeOf reads a definition's address; "*" is what bind says.
 func placeOf(definition model.Definition, bind string) (place, error) {
-	ip := definition.IP
-	if ip == "*" || ip == "" {
-		ip = bind
+	for _, ip := range []string{definition.IP, bind} {
+		if ip != "*" && ip != "" {
+			return model.ListenAddrOf(ip, definition.Port)
+		}
 	}
-	if definition.Port < 1 || definition.Port > 65535 {
-		return place{}, fmt.Errorf("port %d is out of range, 1 to 65535", definition.Port)
-	}
-	port := uint16(definition.Port)
-	if ip == "*" || ip == "" {
-		return place{every: true, port: port}, nil
-	}
-	addr, err := netip.ParseAddr(ip)
-	if err != nil {
-		return place{}, fmt.Errorf("%q is not an IP address to listen on", ip)
-	}
-	return place{addr: addr.Unmap(), port: port}, nil
-}
-
-// parsePlace reads what String gives.
-func parsePlace(text string) (place, error) {
-	if port, every := strings.CutPrefix(text, "*:"); every {
-		n, err := strconv.ParseUint(port, 10, 16)
-		return place{every: true, port: uint16(n)}, err
-	}
-	at, err := netip.ParseAddrPort(text)
-	return place{addr: at.Addr(), port: at.Port()}, err
-}
-
-// String is address:port, with * for every address.
-func (p place) String() string {
-	if p.every {
-		return "*:" + strconv.Itoa(int(p.port))
-	}
-	return netip.AddrPortFrom(p.addr, p.port).String()
-}
-
-// overlaps tells whether a client could mean both places.
-func (p place) overlaps(o place) bool { return p == o || p.covers(o) || o.covers(p) }
-
-// covers tells whether the place is for every address, or every one of a family, and the other for some of these.
-func (p place) covers(o place) bool {
-	if p.port != o.port || p == o {
-		return false
-	}
-	return p.every || !o.every && p.addr.IsUnspecified() && p.addr.Is4() == o.addr.Is4()
+	return model.ListenAddrOf("*", definition.Port)
 }
 
 // covering finds the listener, of those given, that covers a place.
 func covering(at place, listeners map[place]*listener) *listener {
 	var found *listener
 	for other, l := range listeners {
-		if other.covers(at) && (found == nil || found.at.covers(other)) {
+		if other.Covers(at) && (found == nil || found.at.Covers(other)) {
 			found = l
 		}
 	}
@@ -126,7 +82,7 @@ func (c *Change) open(at place, kept map[place]bool) (*listener, error) {
 	if err == nil {
 		return newListener(e, at, socket)
 	}
-	if errors.Is(err, syscall.EACCES) && at.port < 1024 {
+	if errors.Is(err, syscall.EACCES) && at.Port < 1024 {
 		return nil, &BindError{at.String(), "ports below 1024 need root or CAP_NET_BIND_SERVICE", err}
 	}
 	if !errors.Is(err, syscall.EADDRINUSE) {
@@ -135,7 +91,7 @@ func (c *Change) open(at place, kept map[place]bool) (*listener, error) {
 	var leaving []*listener
 	for other, own := range e.listeners {
 		switch {
-		case !other.overlaps(at):
+		case !other.Overlaps(at):
 		case kept[other]:
 			return nil, &BindError{at.String(), fmt.Sprintf("service %s, which stays, listens on %s", own.serves.Load().name, other), err}
 		default:
@@ -165,16 +121,19 @@ func (c *Change) open(at place, kept map[place]bool) (*listener, error) {
 
 // Holder says in words who has an address that could not be listened on, as far as it can be known.
 func Holder(address netip.AddrPort) string {
-	addr := address.Addr().Unmap()
-	return holder(place{addr: addr, every: addr.IsUnspecified(), port: address.Port()})
+	at := place{Addr: address.Addr().Unmap(), Port: address.Port()}
+	if at.Addr.IsUnspecified() {
+		at.Addr = netip.Addr{}
+	}
+	return holder(at)
 }
 
 // listenOn opens a socket. prepare, if any, is run on it before it is bound.
 func listenOn(at place, prepare func(fd uintptr) error) (*net.TCPListener, error) {
 	network, host := "tcp", ""
-	if !at.every {
-		network, host = "tcp4", at.addr.String()
-		if at.addr.Is6() {
+	if !at.Every() {
+		network, host = "tcp4", at.Addr.String()
+		if at.Addr.Is6() {
 			network = "tcp6"
 		}
 	}
@@ -185,14 +144,14 @@ func listenOn(at place, prepare func(fd uintptr) error) (*net.TCPListener, error
 		Control: func(_, _ string, raw syscall.RawConn) error {
 			var failed error
 			err := raw.Control(func(fd uintptr) {
-				if failed = allowMissingAddress(fd, !at.every && at.addr.Is6()); failed == nil && prepare != nil {
+				if failed = allowMissingAddress(fd, !at.Every() && at.Addr.Is6()); failed == nil && prepare != nil {
 					failed = prepare(fd)
 				}
 			})
 			return errors.Join(err, failed)
 		},
 	}
-	l, err := config.Listen(context.Background(), network, net.JoinHostPort(host, strconv.Itoa(int(at.port))))
+	l, err := config.Listen(context.Background(), network, net.JoinHostPort(host, strconv.Itoa(int(at.Port))))
 	if err != nil {
 		return nil, err
 	}
@@ -314,7 +273,7 @@ func (l *listener) waitForRoom(halt <-chan struct{}) bool {
 func (l *listener) handOver(listeners map[place]*listener) {
 	l.drain(func(conn *net.TCPConn) {
 		local := conn.LocalAddr().(*net.TCPAddr).AddrPort()
-		meant := place{addr: local.Addr().Unmap(), port: local.Port()}
+		meant := place{Addr: local.Addr().Unmap(), Port: local.Port()}
 		to := listeners[meant]
 		if to == nil {
 			to = covering(meant, listeners)

@@ -400,7 +400,7 @@ func (c *Change) publish() (lines []func()) {
 		}
 	}
 	for _, l := range c.leaving {
-		if e.phase == running && slices.ContainsFunc(c.plan, func(p placed) bool { return p.listener.at.overlaps(l.at) }) {
+		if e.phase == running && slices.ContainsFunc(c.plan, func(p placed) bool { return p.listener.at.Overlaps(l.at) }) {
 			l.handOver(own)
 		}
 		l.close()

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/engine/handover"
 	"github.com/pgporter/pgporter/internal/engine/relay"
 )
@@ -97,7 +98,7 @@ func (e *Engine) takeOver(item *handover.Item, known Standing) error {
 // keepParts has inherited sockets that no service opened lead where a listener that covers them does, and closes the others.
 func (e *Engine) keepParts() {
 	for text, socket := range e.cfg.Inherited {
-		at, err := parsePlace(text)
+		at, err := model.ParseListenAddr(text)
 		if whole := covering(at, e.listeners); err == nil && whole != nil {
 			if l, err := newListener(e, at, socket); err == nil {
 				e.listeners[at] = l
