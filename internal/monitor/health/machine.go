@@ -107,12 +107,10 @@ type Machine struct {
 	phase Phase
 	// passed says that there was a pass since the server joined.
 	passed bool
-	// passes are those in a row while Down; failures are the counted ones in a row otherwise. At most one isn't 0.
-	passes, failures int
+	// streak counts passes while Down, and failures otherwise.
+	streak Streak
 	// silent and held say that the last result was of that kind.
 	silent, keyHeld bool
-	// counted is when a failure was counted last; it limits failures only.
-	counted time.Time
 	// confirmed is when a leader's path was confirmed last; it limits Up and Paused.
 	confirmed time.Time
 	// last are the words of the last result.
@@ -192,13 +190,13 @@ func (m Machine) Feed(o Outcome, now time.Time) (Machine, Verdict) {
 	case pass:
 		m = m.pass(now)
 	case keyHeld:
-		m.failures, m.passes, m.confirmed = 0, 0, now
+		m.streak, m.confirmed = Streak{}, now
 		m = m.pause()
 	case wrong:
 		m, ended = m.fall(m.last)
 	case unready:
-		if wasSilent || m.kind.OfLeader() || o.Answer.Pause {
-			m.failures = 0
+		if m.phase != Down && (wasSilent || m.kind.OfLeader() || o.Answer.Pause) {
+			m.streak = Streak{}
 		}
 		m = m.pause()
 		switch {
@@ -245,13 +243,14 @@ func (m Machine) Fence(why string) (Machine, Verdict) {
 }
 
 func (m Machine) pass(now time.Time) Machine {
-	m.failures = 0
 	m.confirmed = now
-	if m.phase == Down && m.passed && !m.kind.OfLeader() && m.passes+1 < m.options.Rise {
-		m.passes++
-		return m
+	if m.phase == Down && m.passed && !m.kind.OfLeader() {
+		var enough bool
+		if m.streak, enough = m.streak.Pass(&m.options); !enough {
+			return m
+		}
 	}
-	m.phase, m.passed, m.passes, m.cause = Up, true, 0, ""
+	m.phase, m.passed, m.streak, m.cause = Up, true, Streak{}, ""
 	return m
 }
 
@@ -268,20 +267,14 @@ func (m Machine) pause() Machine {
 	return m
 }
 
-// fail counts a result towards fall, at most once per fastinter.
+// fail counts a result towards fall.
 func (m Machine) fail(now time.Time) (Machine, bool) {
-	m.passes = 0
 	if m.phase == Waiting || m.phase == Down {
 		return m.fall(m.last)
 	}
-	// A tenth is allowed for checks that end earlier after their start than the one before.
-	if m.failures > 0 && now.Sub(m.counted) < m.options.FastInter-m.options.FastInter/10 {
-		return m, false
-	}
-	m.failures++
-	m.counted = now
-	if m.failures >= m.options.Fall {
-		return m.fall(fmt.Sprintf("%s (%d in a row)", m.last, m.failures))
+	var enough bool
+	if m.streak, enough = m.streak.Fail(&m.options, now); enough {
+		return m.fall(fmt.Sprintf("%s (%d in a row)", m.last, m.streak.Count()))
 	}
 	return m, false
 }
@@ -289,7 +282,7 @@ func (m Machine) fail(now time.Time) (Machine, bool) {
 // fall puts the server down and says whether that ends sessions.
 func (m Machine) fall(cause string) (Machine, bool) {
 	ended := (m.phase == Up || m.phase == Paused) && m.options.ShutdownSessions
-	m.phase, m.failures, m.passes, m.cause = Down, 0, 0, cause
+	m.phase, m.streak, m.cause = Down, Streak{}, cause
 	return m, ended
 }
 
@@ -297,12 +290,12 @@ func (m Machine) reason() string {
 	switch {
 	case m.phase == Waiting:
 		return "not checked yet"
-	case m.phase == Down && m.passes > 0:
-		return fmt.Sprintf("%s (pass %d of %d)", m.last, m.passes, m.options.Rise)
+	case m.phase == Down && m.streak.Count() > 0:
+		return fmt.Sprintf("%s (pass %d of %d)", m.last, m.streak.Count(), m.options.Rise)
 	case m.phase == Down:
 		return m.cause
-	case m.failures > 0:
-		return fmt.Sprintf("%s (%d of %d)", m.last, m.failures, m.options.Fall)
+	case m.streak.Count() > 0:
+		return fmt.Sprintf("%s (%d of %d)", m.last, m.streak.Count(), m.options.Fall)
 	}
 	return m.last
 }
@@ -310,9 +303,9 @@ func (m Machine) reason() string {
 // next is HAProxy's table: inter when settled, downinter when down, fastinter in between.
 func (m Machine) next() time.Duration {
 	switch {
-	case m.phase == Up && m.failures == 0:
+	case m.phase == Up && m.streak.Count() == 0:
 		return m.options.Inter
-	case m.phase == Down && m.passes == 0 && !m.keyHeld:
+	case m.phase == Down && m.streak.Count() == 0 && !m.keyHeld:
 		return m.options.DownInter
 	}
 	return m.options.FastInter

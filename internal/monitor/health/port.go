@@ -16,9 +16,8 @@ type Port struct {
 	// heard says that there was a result, answered that one of them was an answer.
 	heard, answered bool
 	shut            bool
-	// failures are those in a row before it was shut, counted when the last of them counted.
-	failures int
-	counted  time.Time
+	// failures are those before it was shut.
+	failures Streak
 	// last is why the last knock failed; empty if it didn't.
 	last string
 }
@@ -39,13 +38,9 @@ func (d Port) Feed(o Outcome, lenient bool, options model.Options, now time.Time
 	if d.shut {
 		return d
 	}
-	// A tenth is allowed for knocks that end earlier after their start than the one before.
-	if d.failures > 0 && now.Sub(d.counted) < options.FastInter-options.FastInter/10 {
-		return d
-	}
-	d.failures++
-	d.counted = now
-	d.shut = first || d.failures >= options.Fall
+	var enough bool
+	d.failures, enough = d.failures.Fail(&options, now)
+	d.shut = first || enough
 	return d
 }
 
@@ -54,10 +49,10 @@ func (d Port) Shut() string {
 	switch {
 	case !d.shut:
 		return ""
-	case d.failures == 1:
+	case d.failures.Count() == 1:
 		return d.last
 	}
-	return fmt.Sprintf("%s (%d in a row)", d.last, d.failures)
+	return fmt.Sprintf("%s (%d in a row)", d.last, d.failures.Count())
 }
 
 // Next is the interval from the last knock to the next: inter while it is answered, and fastinter otherwise. A knock costs a

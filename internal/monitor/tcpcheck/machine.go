@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/monitor/health"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
@@ -18,9 +19,8 @@ type machine struct {
 	// told says that there was a result, passed that there was a pass.
 	heard, passed bool
 	up            bool
-	// run are the results in a row that speak against up, counted when the last of them was.
-	run     int
-	counted time.Time
+	// streak counts the results that speak against up.
+	streak health.Streak
 	// last are the words of the latest result, cause those of the one that put the server down.
 	last, cause string
 }
@@ -37,7 +37,7 @@ func (m machine) reconfigure(o *model.Options, checked bool) machine {
 	case o.Disabled:
 		m.up = false
 	case !checked:
-		m.up, m.run = true, 0
+		m.up, m.streak = true, health.Streak{}
 	case was:
 		// Back from maintenance it is as good as new.
 		return newMachine(o, true)
@@ -49,31 +49,26 @@ func (m machine) reconfigure(o *model.Options, checked bool) machine {
 	return m
 }
 
-// feed takes the result of a check that ended now; words describe it. Failures count at most once per fastinter, so that
-// checks out of turn don't shorten what the options say.
+// feed takes the result of a check that ended now; words describe it.
 func (m machine) feed(pass bool, words string, now time.Time) machine {
 	if m.options.Disabled || !m.checked {
 		return m
 	}
 	m.heard, m.last = true, words
+	var enough bool
 	switch {
 	case pass && m.up:
-		m.run = 0
+		m.streak = health.Streak{}
 	case pass:
-		m.run++
-		if !m.passed || m.run >= m.options.Rise {
-			m.up, m.run, m.passed = true, 0, true
+		if m.streak, enough = m.streak.Pass(m.options); enough || !m.passed {
+			m.up, m.streak, m.passed = true, health.Streak{}, true
 		}
 	case !m.up:
-		m.run, m.cause = 0, words
-	case m.run > 0 && now.Sub(m.counted) < m.options.FastInter-m.options.FastInter/10:
-		// A tenth is allowed for checks that end earlier after their start than the one before.
+		m.streak, m.cause = health.Streak{}, words
 	default:
-		m.run++
-		m.counted = now
-		if m.run >= m.options.Fall {
-			m.cause = fmt.Sprintf("%s (%d in a row)", words, m.run)
-			m.up, m.run = false, 0
+		if m.streak, enough = m.streak.Fail(m.options, now); enough {
+			m.cause = fmt.Sprintf("%s (%d in a row)", words, m.streak.Count())
+			m.up, m.streak = false, health.Streak{}
 		}
 	}
 	return m
@@ -88,12 +83,12 @@ func (m machine) reason() string {
 		return "it is not checked"
 	case !m.heard:
 		return view.NotChecked
-	case m.up && m.run > 0:
-		return fmt.Sprintf("%s (%d of %d)", m.last, m.run, m.options.Fall)
+	case m.up && m.streak.Count() > 0:
+		return fmt.Sprintf("%s (%d of %d)", m.last, m.streak.Count(), m.options.Fall)
 	case m.up:
 		return m.last
-	case m.run > 0:
-		return fmt.Sprintf("%s (pass %d of %d)", m.last, m.run, m.options.Rise)
+	case m.streak.Count() > 0:
+		return fmt.Sprintf("%s (pass %d of %d)", m.last, m.streak.Count(), m.options.Rise)
 	}
 	return m.cause
 }
@@ -101,7 +96,7 @@ func (m machine) reason() string {
 // next is the interval from the last check to the next: inter when settled, downinter when down, fastinter in between.
 func (m machine) next() time.Duration {
 	switch {
-	case m.run > 0 || !m.heard:
+	case m.streak.Count() > 0 || !m.heard:
 		return m.options.FastInter
 	case m.up:
 		return m.options.Inter
