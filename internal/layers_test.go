@@ -32,7 +32,7 @@ type room struct {
 var rooms = map[string]room{
 	// internal/config: what is declared?
 	"internal/config/diag":            {pure: true, because: "every room reports problems, so the report may depend on none"},
-	"internal/config/model":           {may: "diag", pure: true, because: "the model is what all others agree on: it stands on nothing else of ours"},
+	"internal/config/model":           {may: "diag jmespath", pure: true, because: "the model is what all others agree on: it stands on nothing else of ours but the language of its selectors"},
 	"internal/config/jmespath":        {pure: true, because: "an expression over members given as data has no need of where they came from"},
 	"internal/config/inventory/jinja": {pure: true, because: "a template reaches its variables and nothing else, least of all files"},
 	"internal/config/inventory":       {may: "diag jinja", because: "reading Ansible's format has nothing to do with what pgporter makes of it"},

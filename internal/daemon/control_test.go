@@ -17,6 +17,7 @@ import (
 	"github.com/pgporter/pgporter/internal/admin/control"
 	"github.com/pgporter/pgporter/internal/config/intake"
 	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/jmespath"
 	"github.com/pgporter/pgporter/internal/config/plan"
 )
 
@@ -151,7 +152,7 @@ func TestOrdersThatAreRefused(t *testing.T) {
 	foreign := order(t, f.host, f.inventory("primary:5433"))
 	foreign.Plan.Clusters[0].Definitions[0].Balance = "static-rr"
 	unresolved := order(t, f.host, f.inventory("primary:5433"))
-	unresolved.Plan.Clusters[0].Definitions[0].Selector = "[0].pg_role"
+	unresolved.Plan.Clusters[0].Definitions[0].Selector = jmespath.Read("[0].pg_role")
 	elsewhere := order(t, f.host, f.inventory("primary:5433"))
 	elsewhere.Plan.Node = "10.10.10.99"
 	for _, test := range []struct {

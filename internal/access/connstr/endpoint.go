@@ -229,7 +229,7 @@ func (l *lister) elsewhere() {
 func (l *lister) reach(by By, hosts []string, ports []int, before string, o model.Offer) {
 	check, _, _ := strings.Cut(o.Check, "?")
 	w := Endpoint{By: by, Service: o.Name, FullName: o.FullName, Hosts: hosts, Ports: ports, Through: true,
-		Want: wanted(o.Check), Fallback: o.Backup != "" || check == "/read-only", Pooled: o.Dest.Kind == model.ToPgBouncer,
+		Want: wanted(o.Check), Fallback: !o.Backup.None() || check == "/read-only", Pooled: o.Dest.Kind == model.ToPgBouncer,
 		Vacant: o.Vacant}
 	role := o.Name
 	if w.Want == Primary {

@@ -72,7 +72,7 @@ func (l *lister) guest(o model.Offer) string {
 		return other.Dest.Kind == model.ToPgBouncer && wanted(other.Check) == Primary
 	}
 	switch {
-	case direct && strings.Contains(o.Selector, "offline"):
+	case direct && strings.Contains(o.Selector.String(), "offline"):
 		return l.statistics()
 	case direct && wanted(o.Check) == Primary && slices.ContainsFunc(l.a.Offers, pool):
 		return l.a.Admin

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/config/jmespath"
 	"github.com/pgporter/pgporter/internal/config/model"
 )
 
@@ -27,7 +28,7 @@ func sample() model.Plan {
 	}
 	definition := func(name string, port int) model.Definition {
 		return model.Definition{
-			Name: name, FullName: "pg-test-" + name, IP: "*", Port: port, Selector: "[]", Backup: "[? pg_role == `primary`]",
+			Name: name, FullName: "pg-test-" + name, IP: "*", Port: port, Selector: jmespath.Read("[]"), Backup: jmespath.Read("[? pg_role == `primary`]"),
 			Dest: model.Dest{Kind: model.ToPort, Port: 5432}, Check: "/", MaxConn: 5000, Balance: model.RoundRobin, Options: options,
 		}
 	}
@@ -73,14 +74,14 @@ func TestBetween(t *testing.T) {
 		{"nothing", func(*model.Plan) {}, ""},
 		{"a service more", func(p *model.Plan) {
 			more := definitions(p)[0]
-			more.Name, more.FullName, more.Port, more.IP, more.Backup = "more", "pg-test-more", 5440, "fd00::1", ""
+			more.Name, more.FullName, more.Port, more.IP, more.Backup = "more", "pg-test-more", 5440, "fd00::1", nil
 			p.Clusters[0].Definitions = append(definitions(p), more)
 		}, "added pg-test-more [fd00::1]:5440  +[pg-test-1 pg-test-2 pg-test-3] -[] ~\n"},
 		{"a service less", func(p *model.Plan) { p.Clusters[0].Definitions = definitions(p)[:1] },
 			"removed pg-test-replica *:5434  +[] -[pg-test-1 pg-test-2 pg-test-3] ~\n"},
 		{"definitions", func(p *model.Plan) {
 			d := &definitions(p)[1]
-			d.Port, d.Check, d.Dest, d.Backup = 5440, "/replica", model.Dest{Kind: model.ToPgBouncer}, ""
+			d.Port, d.Check, d.Dest, d.Backup = 5440, "/replica", model.Dest{Kind: model.ToPgBouncer}, nil
 			d.Options, _ = model.ParseOptions("inter 1s")
 		}, "changed pg-test-replica *:5440 backup \"[? pg_role == `primary`]\" → (none); check / → /replica; dest.kind port → pgbouncer; dest.port 5432 → (none); options \"inter 2s fall 3\" → \"inter 1s\"; port 5434 → 5440 +[] -[] ~pg-test-1: backup true → false; pg-test-1: port 5432 → 6432; pg-test-2: port 5432 → 6432; pg-test-3: port 5432 → 6432\n"},
 		{"a weight", func(p *model.Plan) { member(p, 1).Weight = 50 },
@@ -102,7 +103,7 @@ func TestBetween(t *testing.T) {
 			"changed pg-test static_roles true → false; ttl 30 → 20\n"},
 		{"the order of servers", func(p *model.Plan) {
 			p.Clusters[0].Definitions = definitions(p)[:1]
-			p.Clusters[0].Definitions[0].Selector = "reverse(@)"
+			p.Clusters[0].Definitions[0].Selector = jmespath.Read("reverse(@)")
 		}, "changed pg-test-primary *:5433 selector [] → reverse(@); the servers' order: pg-test-3, pg-test-2, pg-test-1 +[] -[] ~\n" +
 			"removed pg-test-replica *:5434  +[] -[pg-test-1 pg-test-2 pg-test-3] ~\n"},
 		{"another cluster", func(p *model.Plan) {
@@ -169,7 +170,7 @@ func TestLiveRoles(t *testing.T) {
 	}
 	after := sample()
 	after.Clusters[0].StaticRoles = false
-	after.Clusters[0].Definitions[1].Selector = "[? pg_role == `replica`]"
+	after.Clusters[0].Definitions[1].Selector = jmespath.Read("[? pg_role == `replica`]")
 	want := "changed pg-test-replica *:5434 selector [] → \"[? pg_role == `replica`]\"; the servers' order: pg-test-1, pg-test-3, pg-test-2 +[] -[] ~\n"
 	if got := between(t, p, after, live); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
@@ -178,7 +179,7 @@ func TestLiveRoles(t *testing.T) {
 
 func TestSelectorsThatFail(t *testing.T) {
 	after := sample()
-	after.Clusters[0].Definitions[0].Selector = "[?"
+	after.Clusters[0].Definitions[0].Selector = jmespath.Read("[?")
 	if _, err := Between(sample(), after, nil); err == nil || !strings.Contains(err.Error(), "cluster pg-test: service pg-test-primary") {
 		t.Errorf("got %v", err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/jmespath"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/plan"
 	"github.com/pgporter/pgporter/internal/config/resolve"
@@ -33,9 +34,9 @@ func sample() Order {
 			Clusters: []model.Cluster{{
 				Name: "pg-test", TTL: 30, Members: []model.Member{member(1, model.Primary), member(2, model.Replica)},
 				Definitions: []model.Definition{
-					{Name: "primary", FullName: "pg-test-primary", IP: "*", Port: 5433, Selector: "[]", Dest: model.Dest{Kind: model.ToPgBouncer},
+					{Name: "primary", FullName: "pg-test-primary", IP: "*", Port: 5433, Selector: jmespath.Read("[]"), Dest: model.Dest{Kind: model.ToPgBouncer},
 						Check: "/primary", MaxConn: 5000, Balance: model.RoundRobin, Options: options},
-					{Name: "extra", FullName: "pg-test-extra", IP: "10.10.10.11", Port: 5440, Selector: "[? pg_seq > `1`]", Backup: "[? pg_role == `primary`]",
+					{Name: "extra", FullName: "pg-test-extra", IP: "10.10.10.11", Port: 5440, Selector: jmespath.Read("[? pg_seq > `1`]"), Backup: jmespath.Read("[? pg_role == `primary`]"),
 						Dest: model.Dest{Kind: model.ToPort, Port: 5433}, Check: "/replica?lag=10MB", MaxConn: 1, Balance: model.LeastConn, Options: options},
 				},
 				VIP: &model.VirtualIP{Address: netip.MustParsePrefix("10.10.10.3/24"), Interface: "eth0", Member: "pg-test-1", Host: "10.10.10.11", OnLoss: model.GraceOnLoss},
@@ -44,7 +45,7 @@ func sample() Order {
 				Servers: []model.TCPServer{{Name: "etcd-1", Host: "etcd.example", Port: 2379, Weight: &weight, Options: "check"}}}},
 			Names: []model.Naming{{Cluster: "pg-test", Suffix: ".db.example", Target: model.TargetPrimary}, {Cluster: "pg-far", Target: "10.10.10.3", Delegated: true}},
 			Elsewhere: []model.Cluster{{Name: "pg-far", TTL: 20, Members: []model.Member{member(3, model.Primary)}, Definitions: []model.Definition{
-				{Name: "primary", FullName: "pg-far-primary", IP: "*", Port: 5433, Selector: "[]", Dest: model.Dest{Kind: model.ToPostgres},
+				{Name: "primary", FullName: "pg-far-primary", IP: "*", Port: 5433, Selector: jmespath.Read("[]"), Dest: model.Dest{Kind: model.ToPostgres},
 					Check: "/primary", MaxConn: 5000, Balance: model.RoundRobin, Options: options}}}},
 		},
 	}
@@ -97,8 +98,8 @@ func TestRefusals(t *testing.T) {
 		{"a port", func(o *Order) { definition(o, 0).Port = 70000 }, "service pg-test-primary: port is 70000: 1 to 65535"},
 		{"a port twice", func(o *Order) { definition(o, 1).Port = 5433 }, "service pg-test-extra: port 5433 is taken on the same node by service pg-test-primary"},
 		{"a port that a generic has", func(o *Order) { o.Plan.TCPServices[0].Port = 5433 }, "service etcd: port 5433 is taken on the same node by service pg-test-primary"},
-		{"a selector", func(o *Order) { definition(o, 0).Selector = "[?" }, "service pg-test-primary: selector, column 3"},
-		{"a backup", func(o *Order) { definition(o, 1).Backup = "nope(" }, "service pg-test-extra: backup, column 6"},
+		{"a selector", func(o *Order) { definition(o, 0).Selector = jmespath.Read("[?") }, "service pg-test-primary: selector, column 3"},
+		{"a backup", func(o *Order) { definition(o, 1).Backup = jmespath.Read("nope(") }, "service pg-test-extra: backup, column 6"},
 		{"a destination", func(o *Order) { definition(o, 0).Dest.Kind = "" }, `service pg-test-primary: dest is ""`},
 		{"a destination's port", func(o *Order) { definition(o, 1).Dest.Port = 0 }, "service pg-test-extra: dest is 0: 1 to 65535"},
 		{"a port that means nothing", func(o *Order) { definition(o, 0).Dest.Port = 1 }, "service pg-test-primary: dest pgbouncer has a port of its own, 1"},
@@ -141,6 +142,30 @@ func TestRefusals(t *testing.T) {
 				t.Error("it can be sent")
 			}
 		})
+	}
+}
+
+// TestSelectorsAsTheyAreSent: a selector has to be there, a backup needn't, and both are texts.
+func TestSelectorsAsTheyAreSent(t *testing.T) {
+	text, err := json.Marshal(sample())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ old, sent, want string }{
+		{`"selector":"[]"`, `"selector":null`, "service pg-test-primary: selector, column 1: the expression is empty"},
+		{`"selector":"[]"`, `"selector":""`, "service pg-test-primary: selector, column 1: the expression is empty"},
+		{`"selector":"[]"`, `"selector":"[?"`, "service pg-test-primary: selector, column 3"},
+		{`"selector":"[]"`, `"selector":5`, "selector is a number"},
+		{`"selector":"[]"`, `"selector":"[]","backup":""`, ""},
+		{`"selector":"[]"`, `"selector":"[]","backup":" "`, "service pg-test-primary: backup, column 1: the expression is empty"},
+	} {
+		got := ""
+		if _, err := Decode([]byte(strings.Replace(string(text), test.old, test.sent, 1))); err != nil {
+			got = err.Error()
+		}
+		if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
+			t.Errorf("%s: %q, want %q", test.sent, got, test.want)
+		}
 	}
 }
 

@@ -108,7 +108,7 @@ func (c *checker) definition(cluster string, d model.Definition) {
 	c.that(model.IsName(d.Name) && d.FullName == cluster+"-"+d.Name, "cluster %s: service %q has the full name %q: the cluster's name, a dash and its own", cluster, d.Name, d.FullName)
 	c.listenAddr(what, d.FullName, d.IP, d.Port)
 	c.expression(what+": selector", d.Selector)
-	if d.Backup != "" {
+	if !d.Backup.None() {
 		c.expression(what+": backup", d.Backup)
 	}
 	switch d.Dest.Kind {
@@ -189,8 +189,8 @@ func (c *checker) listenAddr(what, name, ip string, port int) {
 	c.taken.Add(at, name)
 }
 
-func (c *checker) expression(what, text string) {
-	if _, err := jmespath.Compile(text); err != nil {
+func (c *checker) expression(what string, s *jmespath.Selector) {
+	if err := s.Err(); err != nil {
 		c.that(false, "%s, %w", what, err)
 	}
 }

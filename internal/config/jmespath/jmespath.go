@@ -32,16 +32,33 @@ type Error struct {
 // Error gives `column 8: unknown function nofunc`.
 func (e *Error) Error() string { return fmt.Sprintf("column %d: %s", e.Column, e.What) }
 
-// Selector is a compiled expression. It may be used by several goroutines at once.
+// Selector is an expression with what was compiled of it, or with why it can't be. It may be used by several goroutines at
+// once. In JSON and YAML it is its text, and compiled as it is read. A nil Selector is none.
 type Selector struct {
 	text string
 	root *node
+	// err is set where root isn't.
+	err error
 }
+
+// Read compiles an expression, and keeps what is wrong with it for whoever looks at Err or evaluates it. An empty one is nil.
+func Read(expression string) *Selector {
+	if expression == "" {
+		return nil
+	}
+	s, err := Compile(expression)
+	if err != nil {
+		return &Selector{text: expression, err: err}
+	}
+	return s
+}
+
+var errEmpty = &Error{Column: 1, What: "the expression is empty"}
 
 // Compile reads an expression. The error is an *Error.
 func Compile(expression string) (*Selector, error) {
 	if strings.TrimSpace(expression) == "" {
-		return nil, &Error{Column: 1, What: "the expression is empty"}
+		return nil, errEmpty
 	}
 	root, err := parse(expression)
 	if err != nil {
@@ -50,8 +67,37 @@ func Compile(expression string) (*Selector, error) {
 	return &Selector{text: expression, root: root}, nil
 }
 
+// Err says why the expression can't be used: an *Error, or nil.
+func (s *Selector) Err() error {
+	if s == nil {
+		return errEmpty
+	}
+	return s.err
+}
+
+// None tells whether there is no expression.
+func (s *Selector) None() bool { return s.String() == "" }
+
 // String is the expression as it was written.
-func (s *Selector) String() string { return s.text }
+func (s *Selector) String() string {
+	if s == nil {
+		return ""
+	}
+	return s.text
+}
+
+// MarshalText gives the expression as it was written.
+func (s *Selector) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText is Read. It takes any text, so that all that is wrong with what is read can be told at once.
+func (s *Selector) UnmarshalText(text []byte) error {
+	if read := Read(string(text)); read != nil {
+		*s = *read
+	} else {
+		*s = Selector{err: errEmpty}
+	}
+	return nil
+}
 
 // Select gives the indices of the members that the expression selects, in the order of its result. The members are JSON
 // objects (numbers are float64); they are told apart by identity, so none may be in the list twice. A result that isn't a
@@ -74,6 +120,9 @@ func (s *Selector) SelectBackup(members []map[string]any) ([]int, error) {
 }
 
 func (s *Selector) search(members []map[string]any) (any, error) {
+	if err := s.Err(); err != nil {
+		return nil, err
+	}
 	list := make([]any, len(members))
 	for i, m := range members {
 		list[i] = m

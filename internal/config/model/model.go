@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pgporter/pgporter/internal/config/jmespath"
 )
 
 // Role is what a member is. In an inventory it is declared (pg_role); at run time it is what the member is now.
@@ -163,10 +165,10 @@ type Definition struct {
 	// IP is the address to listen on; "*" is every address of the node.
 	IP   string `json:"ip"`
 	Port int    `json:"port"`
-	// Selector and Backup are JMESPath over the members; Backup may be empty.
-	Selector string `json:"selector"`
-	Backup   string `json:"backup,omitempty"`
-	Dest     Dest   `json:"dest"`
+	// Selector and Backup are JMESPath over the members, compiled when they were read; Backup is nil for none.
+	Selector *jmespath.Selector `json:"selector"`
+	Backup   *jmespath.Selector `json:"backup,omitempty"`
+	Dest     Dest               `json:"dest"`
 	// Check is the path (with its query) of Patroni's REST API that has to answer 200.
 	Check string `json:"check"`
 	// MaxConn limits the clients of the service on this node.

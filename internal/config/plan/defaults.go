@@ -17,9 +17,9 @@ func roleDefaults() map[string]any {
 		}
 		one.Set("dest", dest)
 		one.Set("check", d.Check)
-		one.Set("selector", d.Selector)
-		if d.Backup != "" {
-			one.Set("backup", d.Backup)
+		one.Set("selector", d.Selector.String())
+		if !d.Backup.None() {
+			one.Set("backup", d.Backup.String())
 		}
 		services = append(services, one)
 	}

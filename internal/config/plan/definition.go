@@ -19,8 +19,6 @@ type definition struct {
 	dest model.Dest
 	// ownOptions says that the options aren't pg_rto's.
 	ownOptions bool
-	selector   *jmespath.Selector
-	backup     *jmespath.Selector
 	// builtIn says that the inventory doesn't declare the service.
 	builtIn bool
 	// namePos, portPos, selectorValue and backupValue are places; a service that is built in has none.
@@ -31,11 +29,11 @@ type definition struct {
 
 // defaultServices are those that a cluster has if pg_default_services isn't set.
 var defaultServices = []model.Definition{
-	{Name: "primary", Port: 5433, Check: "/primary", Selector: "[]"},
-	{Name: "replica", Port: 5434, Check: "/read-only", Selector: "[]", Backup: "[? pg_role == `primary` || pg_role == `offline` ]"},
-	{Name: "default", Port: 5436, Dest: model.Dest{Kind: model.ToPostgres}, Check: "/primary", Selector: "[]"},
+	{Name: "primary", Port: 5433, Check: "/primary", Selector: jmespath.Read("[]")},
+	{Name: "replica", Port: 5434, Check: "/read-only", Selector: jmespath.Read("[]"), Backup: jmespath.Read("[? pg_role == `primary` || pg_role == `offline` ]")},
+	{Name: "default", Port: 5436, Dest: model.Dest{Kind: model.ToPostgres}, Check: "/primary", Selector: jmespath.Read("[]")},
 	{Name: "offline", Port: 5438, Dest: model.Dest{Kind: model.ToPostgres}, Check: "/replica",
-		Selector: "[? pg_role == `offline` || pg_offline_query ]", Backup: "[? pg_role == `replica` && !pg_offline_query]"},
+		Selector: jmespath.Read("[? pg_role == `offline` || pg_offline_query ]"), Backup: jmespath.Read("[? pg_role == `replica` && !pg_offline_query]")},
 }
 
 // DefaultServices are the four services of a cluster whose inventory, if it has any, doesn't say otherwise: names, ports,
@@ -85,12 +83,7 @@ func (p *planner) definitions(h *inventory.Host) []definition {
 		all = p.list(h, "pg_default_services")
 	} else {
 		for _, d := range DefaultServices() {
-			s, _ := p.compile(d.Selector)
-			one := definition{Definition: d, dest: d.Dest, selector: s, builtIn: true}
-			if d.Backup != "" {
-				one.backup, _ = p.compile(d.Backup)
-			}
-			all = append(all, one)
+			all = append(all, definition{Definition: d, dest: d.Dest, builtIn: true})
 		}
 	}
 	all = append(all, p.list(h, "pg_services")...)
@@ -158,27 +151,27 @@ func (r *definitionReader) readMaxConn(v inventory.Value) {
 }
 
 func (r *definitionReader) readSelector(v inventory.Value) {
-	r.d.Selector, r.d.selector = r.expression(v, "selector")
+	r.d.Selector = r.expression(v, "selector")
 	r.d.selectorValue = v
 }
 
 func (r *definitionReader) readBackup(v inventory.Value) {
-	r.d.Backup, r.d.backup = r.expression(v, "backup")
+	r.d.Backup = r.expression(v, "backup")
 	r.d.backupValue = v
 }
 
-func (r *definitionReader) expression(v inventory.Value, key string) (string, *jmespath.Selector) {
+func (r *definitionReader) expression(v inventory.Value, key string) *jmespath.Selector {
 	text, isText := v.Text()
 	if !isText {
 		r.fail(v.Pos(), "a JMESPath expression in quotes, as in \"[]\"", "%s is %s", key, v.Describe())
-		return "", nil
+		return nil
 	}
-	s, err := r.p.compile(text)
-	if err != nil {
+	s := r.p.compile(text)
+	if err := s.Err(); err != nil {
 		r.sound = false
 		r.p.badExpression(v, fmt.Sprintf("%s: %s", r.label, key), err)
 	}
-	return text, s
+	return s
 }
 
 // badExpression reports an error of a selector at its place inside the expression.

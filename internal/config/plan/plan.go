@@ -104,7 +104,7 @@ type planner struct {
 	// clusters are in the order of their first members.
 	clusters  []*cluster
 	of        map[*inventory.Host]*cluster
-	selectors map[string]compiled
+	selectors map[string]*jmespath.Selector
 	templates *inventory.Templates
 	// delegations are the clusters whose services hosts carry for others, once somebody has asked.
 	delegations map[*inventory.Host][]*cluster
@@ -118,14 +118,8 @@ type planner struct {
 	infra []*inventory.Host
 }
 
-// compiled is a selector, or why there is none.
-type compiled struct {
-	selector *jmespath.Selector
-	err      error
-}
-
 func newPlanner(inv *inventory.Inventory) *planner {
-	p := &planner{inv: inv, of: map[*inventory.Host]*cluster{}, selectors: map[string]compiled{}, templates: inv.Templates(roleDefaults())}
+	p := &planner{inv: inv, of: map[*inventory.Host]*cluster{}, selectors: map[string]*jmespath.Selector{}, templates: inv.Templates(roleDefaults())}
 	byName := map[string]*cluster{}
 	for _, h := range inv.Hosts() {
 		name, v, ok := p.clusterName(h)
@@ -172,11 +166,12 @@ func (p *planner) readable(v inventory.Value, what string) bool {
 	return !found
 }
 
-func (p *planner) compile(expression string) (*jmespath.Selector, error) {
-	c, done := p.selectors[expression]
+// compile reads an expression, once for all hosts that have it.
+func (p *planner) compile(expression string) *jmespath.Selector {
+	s, done := p.selectors[expression]
 	if !done {
-		c.selector, c.err = jmespath.Compile(expression)
-		p.selectors[expression] = c
+		s = jmespath.Read(expression)
+		p.selectors[expression] = s
 	}
-	return c.selector, c.err
+	return s
 }

@@ -20,13 +20,9 @@ func servers(t *testing.T, c model.Cluster, d model.Definition) string {
 	for i, m := range c.Members {
 		vars[i] = m.Vars
 	}
-	pick := func(expression string) []int {
-		if expression == "" {
+	pick := func(s *jmespath.Selector) []int {
+		if s.None() {
 			return nil
-		}
-		s, err := jmespath.Compile(expression)
-		if err != nil {
-			t.Fatal(err)
 		}
 		picked, err := s.SelectBackup(vars)
 		if err != nil {

@@ -70,7 +70,7 @@ func (p *planner) offers(c *cluster) []model.Offer {
 			j := slices.IndexFunc(offers, func(o model.Offer) bool { return o.FullName == d.FullName })
 			if j < 0 {
 				j = len(offers)
-				offers = append(offers, model.Offer{Definition: d, Vacant: p.vacant(clusters[i], d)})
+				offers = append(offers, model.Offer{Definition: d, Vacant: vacant(clusters[i], d)})
 			}
 			address, bound := h.Name, d.IP != "*"
 			if bound {
@@ -85,24 +85,16 @@ func (p *planner) offers(c *cluster) []model.Offer {
 }
 
 // vacant tells whether neither the selector nor the backup of a service, which are sound, has a member.
-func (p *planner) vacant(c model.Cluster, d model.Definition) bool {
+func vacant(c model.Cluster, d model.Definition) bool {
 	vars := make([]map[string]any, len(c.Members))
 	for i, m := range c.Members {
 		vars[i] = m.Vars
 	}
-	selector, err := p.compile(d.Selector)
-	if err != nil {
-		return false
-	}
-	selected, err := selector.Select(vars)
-	if err != nil || len(selected) > 0 || d.Backup == "" {
+	selected, err := d.Selector.Select(vars)
+	if err != nil || len(selected) > 0 || d.Backup.None() {
 		return err == nil && len(selected) == 0
 	}
-	backup, err := p.compile(d.Backup)
-	if err != nil {
-		return false
-	}
-	backups, err := backup.SelectBackup(vars)
+	backups, err := d.Backup.SelectBackup(vars)
 	return err == nil && len(backups) == 0
 }
 

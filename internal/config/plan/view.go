@@ -133,8 +133,8 @@ func (p *planner) selectorVars(members []member, definitions []definition) (all 
 		for _, e := range []struct {
 			compiled *jmespath.Selector
 			value    inventory.Value
-		}{{d.selector, d.selectorValue}, {d.backup, d.backupValue}} {
-			if e.compiled == nil {
+		}{{d.Selector, d.selectorValue}, {d.Backup, d.backupValue}} {
+			if e.compiled.None() {
 				continue
 			}
 			names, looksAtAll := e.compiled.Fields()
@@ -225,14 +225,14 @@ func withoutSecrets(value any, withheld map[string]bool) any {
 // selects evaluates a definition's expressions with the declared roles and tells whether they can be used.
 func (p *planner) selects(c *cluster, d definition, members []member, vars []map[string]any) bool {
 	name := fmt.Sprintf("service %q", d.FullName)
-	selected, err := d.selector.Select(vars)
+	selected, err := d.Selector.Select(vars)
 	if err != nil {
 		p.badExpression(d.selectorValue, name+": selector", err)
 	}
 	var backups []int
-	if d.backup != nil {
+	if !d.Backup.None() {
 		var backupErr error
-		if backups, backupErr = d.backup.SelectBackup(vars); backupErr != nil {
+		if backups, backupErr = d.Backup.SelectBackup(vars); backupErr != nil {
 			p.badExpression(d.backupValue, name+": backup", backupErr)
 			err = errors.Join(err, backupErr)
 		}
@@ -280,7 +280,7 @@ func andBackups(n int) string {
 // isDefault tells whether a definition is one of the default services, written out in the inventory.
 func (d definition) isDefault() bool {
 	return slices.ContainsFunc(defaultServices, func(other model.Definition) bool {
-		return d.Name == other.Name && d.Selector == other.Selector && d.Backup == other.Backup
+		return d.Name == other.Name && d.Selector.String() == other.Selector.String() && d.Backup.String() == other.Backup.String()
 	})
 }
 

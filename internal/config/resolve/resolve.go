@@ -1,8 +1,7 @@
 // Package resolve turns a declared cluster and the roles that its members have now into servers: who would carry each
 // service, were everybody healthy.
 //
-// It is pure: no clock, no I/O, no knowledge of health. Selectors are compiled once, when a Resolver is made, since a
-// cluster resolves anew at each change of a role.
+// It is pure: no clock, no I/O, no knowledge of health. Selectors come compiled with the definitions.
 package resolve
 
 import (
@@ -17,41 +16,27 @@ import (
 // roleVar is the variable that selectors read a member's role from.
 const roleVar = "pg_role"
 
-// Resolver holds a cluster with its selectors compiled. It is immutable and safe for concurrent use.
-type Resolver struct {
-	cluster  model.Cluster
-	services []compiled
-}
+// Resolver holds a cluster whose selectors can be used. It is immutable and safe for concurrent use.
+type Resolver struct{ cluster model.Cluster }
 
-type compiled struct {
-	model.Definition
-	selector *jmespath.Selector
-	// backup is nil if the definition has none.
-	backup *jmespath.Selector
-}
-
-// New compiles the selectors of a cluster's services. The error lists every expression that can't be used.
+// New takes a cluster. The error lists every expression that can't be used.
 func New(c model.Cluster) (*Resolver, error) {
-	r := &Resolver{cluster: c, services: make([]compiled, 0, len(c.Definitions))}
 	var problems []error
-	compile := func(d model.Definition, what, expression string) *jmespath.Selector {
-		s, err := jmespath.Compile(expression)
-		if err != nil {
+	check := func(d model.Definition, what string, s *jmespath.Selector) {
+		if err := s.Err(); err != nil {
 			problems = append(problems, fmt.Errorf("service %s: %s: %w", d.FullName, what, err))
 		}
-		return s
 	}
 	for _, d := range c.Definitions {
-		s := compiled{Definition: d, selector: compile(d, "selector", d.Selector)}
-		if d.Backup != "" {
-			s.backup = compile(d, "backup", d.Backup)
+		check(d, "selector", d.Selector)
+		if !d.Backup.None() {
+			check(d, "backup", d.Backup)
 		}
-		r.services = append(r.services, s)
 	}
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	return r, nil
+	return &Resolver{c}, nil
 }
 
 // Set gives every service its servers, in the order of the definitions. live holds the members' roles by name; one that
@@ -65,15 +50,15 @@ func (r *Resolver) Set(live map[string]model.Role) (model.Set, error) {
 	for i, m := range r.cluster.Members {
 		members[i] = r.vars(m, live)
 	}
-	set := model.Set{Cluster: r.cluster.Name, Services: make([]model.Service, 0, len(r.services))}
+	set := model.Set{Cluster: r.cluster.Name, Services: make([]model.Service, 0, len(r.cluster.Definitions))}
 	var problems []error
-	for _, s := range r.services {
+	for _, s := range r.cluster.Definitions {
 		servers, err := r.servers(s, members)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("service %s: %w", s.FullName, err))
 			continue
 		}
-		set.Services = append(set.Services, model.Service{Definition: s.Definition, Cluster: r.cluster.Name, Servers: servers})
+		set.Services = append(set.Services, model.Service{Definition: s, Cluster: r.cluster.Name, Servers: servers})
 	}
 	if len(problems) > 0 {
 		return model.Set{}, errors.Join(problems...)
@@ -102,14 +87,14 @@ func (r *Resolver) vars(m model.Member, live map[string]model.Role) map[string]a
 	return vars
 }
 
-func (r *Resolver) servers(s compiled, members []map[string]any) ([]model.Server, error) {
-	selected, err := s.selector.Select(members)
+func (r *Resolver) servers(s model.Definition, members []map[string]any) ([]model.Server, error) {
+	selected, err := s.Selector.Select(members)
 	if err != nil {
 		return nil, fmt.Errorf("selector: %w", err)
 	}
 	var backups []int
-	if s.backup != nil {
-		if backups, err = s.backup.SelectBackup(members); err != nil {
+	if !s.Backup.None() {
+		if backups, err = s.Backup.SelectBackup(members); err != nil {
 			return nil, fmt.Errorf("backup: %w", err)
 		}
 	}

@@ -6,17 +6,18 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pgporter/pgporter/internal/config/jmespath"
 	"github.com/pgporter/pgporter/internal/config/model"
 )
 
 // The four default services, as Pigsty declares them.
 var defaults = []model.Definition{
-	{Name: "primary", FullName: "pg-test-primary", Port: 5433, Selector: "[]", Dest: model.Dest{Kind: model.ToPgBouncer}, Check: "/primary"},
-	{Name: "replica", FullName: "pg-test-replica", Port: 5434, Selector: "[]", Backup: "[? pg_role == `primary` || pg_role == `offline` ]",
+	{Name: "primary", FullName: "pg-test-primary", Port: 5433, Selector: jmespath.Read("[]"), Dest: model.Dest{Kind: model.ToPgBouncer}, Check: "/primary"},
+	{Name: "replica", FullName: "pg-test-replica", Port: 5434, Selector: jmespath.Read("[]"), Backup: jmespath.Read("[? pg_role == `primary` || pg_role == `offline` ]"),
 		Dest: model.Dest{Kind: model.ToPgBouncer}, Check: "/read-only"},
-	{Name: "default", FullName: "pg-test-default", Port: 5436, Selector: "[]", Dest: model.Dest{Kind: model.ToPostgres}, Check: "/primary"},
-	{Name: "offline", FullName: "pg-test-offline", Port: 5438, Selector: "[? pg_role == `offline` || pg_offline_query ]",
-		Backup: "[? pg_role == `replica` && !pg_offline_query]", Dest: model.Dest{Kind: model.ToPostgres}, Check: "/replica"},
+	{Name: "default", FullName: "pg-test-default", Port: 5436, Selector: jmespath.Read("[]"), Dest: model.Dest{Kind: model.ToPostgres}, Check: "/primary"},
+	{Name: "offline", FullName: "pg-test-offline", Port: 5438, Selector: jmespath.Read("[? pg_role == `offline` || pg_offline_query ]"),
+		Backup: jmespath.Read("[? pg_role == `replica` && !pg_offline_query]"), Dest: model.Dest{Kind: model.ToPostgres}, Check: "/replica"},
 }
 
 // instance makes the n-th member of pg-test.
@@ -131,7 +132,7 @@ func TestOrder(t *testing.T) {
 		{"[? pg_role == `standby`]", "", ""},
 	} {
 		set, err := Set(model.Cluster{Name: "pg-test", Members: members, Definitions: []model.Definition{
-			{Name: "x", FullName: "pg-test-x", Selector: test.selector, Backup: test.backup, Dest: model.Dest{Kind: model.ToPostgres}},
+			{Name: "x", FullName: "pg-test-x", Selector: jmespath.Read(test.selector), Backup: jmespath.Read(test.backup), Dest: model.Dest{Kind: model.ToPostgres}},
 		}}, nil)
 		if err != nil {
 			t.Errorf("%s, backup %s: %v", test.selector, test.backup, err)
@@ -174,7 +175,7 @@ func TestUntouched(t *testing.T) {
 // TestErrors: all expressions that can't be used are named, with their service.
 func TestErrors(t *testing.T) {
 	definition := func(name, selector, backup string) model.Definition {
-		return model.Definition{Name: name, FullName: "pg-test-" + name, Selector: selector, Backup: backup}
+		return model.Definition{Name: name, FullName: "pg-test-" + name, Selector: jmespath.Read(selector), Backup: jmespath.Read(backup)}
 	}
 	members := []model.Member{instance(1, model.Primary, nil)}
 	_, err := New(model.Cluster{Name: "pg-test", Members: members, Definitions: []model.Definition{

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pgporter/pgporter/internal/config/jmespath"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/monitor/health"
 	"github.com/pgporter/pgporter/internal/monitor/patroni"
@@ -18,7 +19,7 @@ func definition(name string, port int, check, selector, backup string) model.Def
 	if len(problems) > 0 {
 		panic(problems)
 	}
-	return model.Definition{Name: name, FullName: "pg-test-" + name, IP: "*", Port: port, Check: check, Selector: selector, Backup: backup,
+	return model.Definition{Name: name, FullName: "pg-test-" + name, IP: "*", Port: port, Check: check, Selector: jmespath.Read(selector), Backup: jmespath.Read(backup),
 		Dest: model.Dest{Kind: model.ToPostgres}, MaxConn: 5000, Balance: model.RoundRobin, Options: options}
 }
 

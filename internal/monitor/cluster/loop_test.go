@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/config/jmespath"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/resolve"
 	"github.com/pgporter/pgporter/internal/monitor/health"
@@ -273,7 +274,7 @@ func TestReplace(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 		syntax, _ := declared("trio")
-		syntax.Definitions[0].Selector = "[?"
+		syntax.Definitions[0].Selector = jmespath.Read("[?")
 		if err := replace(t.Context(), l, syntax); err == nil || !strings.Contains(err.Error(), "service pg-test-primary: selector: ") {
 			t.Errorf("error %v", err)
 		}
@@ -327,7 +328,7 @@ func TestPrepareTouchesNothing(t *testing.T) {
 		c, _ := declared("trio-few") // takes the offline service away
 		c.Members[1].Host = "10.10.10.99"
 		// It can't be resolved where 3 is the primary.
-		c.Definitions[1].Selector = "[? !pg_offline_query || pg_role == 'replica' || abs(pg_role) > `0`]"
+		c.Definitions[1].Selector = jmespath.Read("[? !pg_offline_query || pg_role == 'replica' || abs(pg_role) > `0`]")
 		change, err := l.Prepare(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)
@@ -413,7 +414,7 @@ func TestNewRefuses(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	syntax, _ := declared("trio")
-	syntax.Definitions[1].Backup = "nofunc(@)"
+	syntax.Definitions[1].Backup = jmespath.Read("nofunc(@)")
 	if _, err := New(syntax, Config{}); err == nil || !strings.Contains(err.Error(), "service pg-test-replica: backup: ") {
 		t.Errorf("error %v", err)
 	}
