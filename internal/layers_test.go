@@ -51,15 +51,16 @@ var rooms = map[string]room{
 	"internal/monitor/tcpcheck": {may: "health model patroni tcpservice view", because: "servers that are declared and checked need neither a cluster nor its roles; of patroni only how TLS is spoken"},
 
 	// internal/engine: what carries the bytes?
+	"internal/engine":          {may: "model tcpservice view", pure: true, because: "what is offered is told alike to whoever carries or follows it: none of them may be needed to say it"},
 	"internal/engine/balance":  {may: "model view", pure: true, because: "choosing a server needs the View and nothing else"},
 	"internal/engine/relay":    {because: "moving bytes must not know of services, so that it can be read, tested and handed over alone"},
 	"internal/engine/handover": {because: "passing sockets to another process must not know what they are for, so that any release can take over from another"},
 	"internal/engine/proxy":    {may: "balance handover model relay view", because: "the engine follows the Board; it must not check health or read configuration itself"},
-	"internal/engine/haproxy":  {may: "fileset haproxycfg model stamp view", because: "HAProxy is run by what the Boards show and what is rendered; who checks members and who reads configuration is not its business"},
+	"internal/engine/haproxy":  {may: "engine fileset haproxycfg model stamp view", because: "HAProxy is run by what the Boards show and what is rendered; who checks members and who reads configuration is not its business"},
 
 	// internal/access: how do clients come?
 	"internal/access/dns/zone":  {may: "model stamp view", pure: true, because: "answers are a function of a configuration, Views and a question: who asks and who listens is others' business"},
-	"internal/access/dns":       {may: "fileset model stamp view zone", because: "telling names is sockets and files: what is told is decided in dns, and who checks members shows it on Boards"},
+	"internal/access/dns":       {may: "engine fileset model stamp view zone", because: "telling names is sockets and files: what is told is decided in dns, and who checks members shows it on Boards"},
 	"internal/access/vip/owner": {may: "model stamp view", pure: true, because: "who has an address is decided from Views and the time alone, and frames are bytes: nothing is sent or changed here"},
 	"internal/access/vip":       {may: "owner view", because: "it does on the machine what vip decides; it must not check members or read configuration itself"},
 	"internal/access/connstr":   {may: "diag model stamp", pure: true, because: "rendering is text from values: who carries a service is decided by its plan"},
@@ -78,8 +79,8 @@ var rooms = map[string]room{
 	"internal/admin/web":     {may: "api", because: "pages and routes show what the API says and nothing more"},
 
 	// internal/daemon: one process of them all
+	"internal/daemon":          {may: "api cluster control diag diff discover dns engine etcd handover haproxy intake inventory model owner plan proxy resolve tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"internal/daemon/logqueue": {because: "whoever logs must not wait for whoever reads: nothing may be on a line's way but a buffer"},
-	"internal/daemon":          {may: "api cluster control diag diff discover dns etcd handover haproxy intake inventory model owner plan proxy resolve tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
 
 	// internal/cli: the commands
 	"internal/cli/documented": {because: "what the documents show is text: tests of any command line ask for it"},

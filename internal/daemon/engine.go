@@ -5,16 +5,15 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/config/model"
-	"github.com/pgporter/pgporter/internal/config/tcpservice"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/engine/haproxy"
 	"github.com/pgporter/pgporter/internal/engine/proxy"
-	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
 // Engine carries the services of the running configuration: the native one, or a HAProxy.
 type Engine interface {
 	// Prepare does everything that can fail. Sessions, and what new clients meet, stay as they are where what it gives is aborted.
-	Prepare(ctx context.Context, o Offer) (Change, error)
+	Prepare(ctx context.Context, o engine.Offer) (Change, error)
 	// Run carries what is committed until ctx ends, and then stops in order.
 	Run(ctx context.Context) error
 	// Traffic tells what is carried now, by the services' full names.
@@ -26,45 +25,9 @@ type Engine interface {
 // Part is something besides the engine that follows the running configuration: names, virtual addresses.
 type Part interface {
 	// Prepare finds out whether o can be followed and touches nothing.
-	Prepare(ctx context.Context, o Offer) (Change, error)
+	Prepare(ctx context.Context, o engine.Offer) (Change, error)
 	// Run follows what is committed until ctx ends, and then stops in order.
 	Run(ctx context.Context) error
-}
-
-// Offer is what an Engine is to carry, and what a Part is to follow.
-type Offer struct {
-	// Node is the inventory host that this is; empty without an inventory.
-	Node     string
-	Clusters []OfferedCluster
-	// Names and Elsewhere are as in service.Plan.
-	Names       []model.Naming
-	Elsewhere   []OfferedCluster
-	TCPServices []model.TCPService
-	// Watched are the Generics as the native engine carries them, with what knows their health; unset for HAProxy.
-	TCP TCPServices
-	// Base is what a HAProxy of our own stands on; nil for the one that it stands on already.
-	Base *model.Base
-	// Trial says that it will be aborted: it is only to be found out whether it could be carried.
-	Trial bool
-	// FirstChecks waits until the members of clusters that are new have been asked once, or that takes too long.
-	FirstChecks func(ctx context.Context)
-}
-
-// OfferedCluster is a cluster with its services resolved against the roles that are known now, and its Board. That of a New one
-// shows it already; another's shows what ran before until the Offer is published.
-type OfferedCluster struct {
-	model.Cluster
-	Set   model.Set
-	Board *view.Board
-	New   bool
-}
-
-// Watched are generic services and their Board.
-type TCPServices struct {
-	Services []tcpservice.Service
-	Board    *view.Board
-	// Recheck has a server's health looked at out of turn.
-	Recheck func(service, member string)
 }
 
 // Traffic is what an engine has of a service.
@@ -98,7 +61,7 @@ type native struct{ *proxy.Engine }
 const lastingInterest = 30 * time.Second
 
 // Prepare opens the ports that aren't open yet.
-func (n native) Prepare(_ context.Context, o Offer) (Change, error) {
+func (n native) Prepare(_ context.Context, o engine.Offer) (Change, error) {
 	var endpoints []proxy.Endpoint
 	for _, c := range o.Clusters {
 		for _, definition := range c.Definitions {
@@ -147,12 +110,8 @@ func (n native) Beats() map[string]beat {
 type balancer struct{ *haproxy.Engine }
 
 // Prepare renders HAProxy's files, has it check them and, unless it is a trial, load them.
-func (b balancer) Prepare(ctx context.Context, o Offer) (Change, error) {
-	offer := haproxy.Offer{Base: o.Base, TCPServices: o.TCPServices}
-	for _, c := range o.Clusters {
-		offer.Clusters = append(offer.Clusters, haproxy.Cluster{Declared: c.Cluster, Set: c.Set, Board: c.Board, New: c.New})
-	}
-	change, err := b.Engine.Prepare(ctx, offer)
+func (b balancer) Prepare(ctx context.Context, o engine.Offer) (Change, error) {
+	change, err := b.Engine.Prepare(ctx, o)
 	if err != nil {
 		return Change{}, err
 	}

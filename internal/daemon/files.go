@@ -3,12 +3,13 @@ package daemon
 import (
 	"fmt"
 
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/engine/proxy"
 )
 
 // shortfall says in words that there may be more clients than descriptors for them, if so: berths are the clients that there
 // are descriptors for. A service without a maxconn asks for nothing.
-func shortfall(o Offer, berths int) string {
+func shortfall(o engine.Offer, berths int) string {
 	clients := 0
 	for _, c := range o.Clusters {
 		for _, definition := range c.Definitions {
@@ -26,7 +27,7 @@ func shortfall(o Offer, berths int) string {
 }
 
 // tellShortfall logs it, once for as long as it stays the same. d.taking is held.
-func (d *Daemon) tellShortfall(o Offer) {
+func (d *Daemon) tellShortfall(o engine.Offer) {
 	if d.tcpcheck == nil {
 		return // HAProxy has limits of its own
 	}

@@ -8,14 +8,15 @@ import (
 
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/tcpservice"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/engine/proxy"
 	"github.com/pgporter/pgporter/internal/monitor/tcpcheck"
 )
 
 // offering has services with these limits; the last is a generic one.
-func offering(limits ...int) Offer {
-	var o Offer
-	o.Clusters = []OfferedCluster{{}}
+func offering(limits ...int) engine.Offer {
+	var o engine.Offer
+	o.Clusters = []engine.Cluster{{}}
 	for i, limit := range limits {
 		definition := model.Definition{MaxConn: limit}
 		if i == len(limits)-1 {
@@ -30,7 +31,7 @@ func offering(limits ...int) Offer {
 func TestShortfall(t *testing.T) {
 	for _, test := range []struct {
 		name   string
-		offer  Offer
+		offer  engine.Offer
 		berths int
 		want   string
 	}{
@@ -52,7 +53,7 @@ func TestShortfallIsToldOnce(t *testing.T) {
 	var log bytes.Buffer
 	d := &Daemon{log: slog.New(slog.NewTextHandler(&log, nil)), tcpcheck: tcpcheck.New(slog.New(slog.DiscardHandler))}
 	much, more := proxy.Berths()+1, proxy.Berths()+2
-	for _, o := range []Offer{offering(1, 1), offering(1, much), offering(1, much), offering(1, more), offering(1, 1), offering(1, more)} {
+	for _, o := range []engine.Offer{offering(1, 1), offering(1, much), offering(1, much), offering(1, more), offering(1, 1), offering(1, more)} {
 		d.tellShortfall(o)
 	}
 	if lines := strings.Count(log.String(), "LimitNOFILE="); lines != 3 {

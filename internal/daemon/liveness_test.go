@@ -20,6 +20,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/admin/web"
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/monitor/cluster"
 	"github.com/pgporter/pgporter/internal/monitor/health"
 	"github.com/pgporter/pgporter/internal/monitor/patroni"
@@ -96,9 +97,9 @@ func TestLongRounds(t *testing.T) {
 // carrier is an Engine of nothing, with one loop.
 type carrier struct{ beats atomic.Uint64 }
 
-func (*carrier) Prepare(context.Context, Offer) (Change, error) { return Change{}, nil }
-func (*carrier) Run(ctx context.Context) error                  { <-ctx.Done(); return nil }
-func (*carrier) Traffic(context.Context) map[string]Traffic     { return nil }
+func (*carrier) Prepare(context.Context, engine.Offer) (Change, error) { return Change{}, nil }
+func (*carrier) Run(ctx context.Context) error                         { <-ctx.Done(); return nil }
+func (*carrier) Traffic(context.Context) map[string]Traffic            { return nil }
 func (c *carrier) Beats() map[string]beat {
 	return map[string]beat{"the engine": {c.beats.Add(1), standstill}}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/pgporter/pgporter/internal/access/dns"
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/engine/proxy"
 )
 
@@ -58,20 +59,11 @@ func (n *Names) Address() string { return n.server.Address() }
 func (n *Names) Close() { n.server.Close() }
 
 // Prepare finds out whether the names of an Offer can be told.
-func (n *Names) Prepare(_ context.Context, o Offer) (Change, error) {
+func (n *Names) Prepare(_ context.Context, o engine.Offer) (Change, error) {
 	if len(o.Names) == 0 && len(o.Clusters) > 0 {
 		return Change{}, errors.New("this node tells names, and the configuration has none")
 	}
-	offer := dns.Offer{Names: o.Names, Node: o.Node}
-	for _, c := range o.Elsewhere {
-		offer.Clusters = append(offer.Clusters, dns.Cluster{Cluster: c.Cluster, Board: c.Board})
-	}
-	for _, c := range o.Clusters {
-		if !slices.ContainsFunc(o.Elsewhere, func(e OfferedCluster) bool { return e.Name == c.Name }) {
-			offer.Clusters = append(offer.Clusters, dns.Cluster{Cluster: c.Cluster, Board: c.Board})
-		}
-	}
-	commit, err := n.server.Prepare(offer)
+	commit, err := n.server.Prepare(o)
 	return Change{Commit: commit}, err
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/config/inventory"
 	"github.com/pgporter/pgporter/internal/config/plan"
+	"github.com/pgporter/pgporter/internal/engine"
 )
 
 // scripted is a member whose Patroni says what the test has it say; empty is silence. Its PostgreSQL and its PgBouncer only
@@ -261,7 +262,7 @@ func TestNamesNeedTheirAddress(t *testing.T) {
 	}
 	names, edit := withNames(t, address(90)+":0", "")
 	edit(&Config{})
-	if _, err := names.Prepare(t.Context(), Offer{Clusters: []OfferedCluster{{}}}); err == nil || !strings.Contains(err.Error(), "this node tells names, and the configuration has none") {
+	if _, err := names.Prepare(t.Context(), engine.Offer{Clusters: []engine.Cluster{{}}}); err == nil || !strings.Contains(err.Error(), "this node tells names, and the configuration has none") {
 		t.Errorf("a configuration without names: %v", err)
 	}
 }

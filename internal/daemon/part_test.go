@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/engine"
 )
 
 // follower is a Part that notes what it is told, and refuses a configuration with more services than it can follow.
@@ -18,7 +19,7 @@ type follower struct {
 	ran  bool
 }
 
-func (f *follower) Prepare(_ context.Context, o Offer) (Change, error) {
+func (f *follower) Prepare(_ context.Context, o engine.Offer) (Change, error) {
 	services := len(o.Clusters[0].Definitions)
 	if services > f.most {
 		return Change{}, errors.New("the follower can't follow")

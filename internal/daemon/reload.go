@@ -9,6 +9,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/resolve"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/monitor/cluster"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
@@ -38,7 +39,7 @@ func (all changes) each(step func(Change) func()) {
 // reload is a configuration on its way to be the running one.
 type reload struct {
 	Loaded
-	offer   Offer
+	offer   engine.Offer
 	running map[string]*runningCluster
 	// views publish what is known of servers, carriers what clients meet: the engine and the parts. Views come first, so that no
 	// client meets a service that they don't show.
@@ -167,16 +168,16 @@ func (d *Daemon) prepareClusters(ctx context.Context, r *reload) error {
 
 // prepareOffer resolves the clusters against the roles that are known now.
 func (d *Daemon) prepareOffer(r *reload) error {
-	r.offer = Offer{Node: r.Plan.Node, Names: r.Plan.Names, TCPServices: r.Plan.TCPServices, Base: r.Base, Trial: r.Trial,
+	r.offer = engine.Offer{Node: r.Plan.Node, Names: r.Plan.Names, TCPServices: r.Plan.TCPServices, Base: r.Base, Trial: r.Trial,
 		FirstChecks: func(ctx context.Context) { awaitFirstChecks(ctx, r.fresh) }}
 	var problems []error
-	offered := func(c model.Cluster) OfferedCluster {
+	offered := func(c model.Cluster) engine.Cluster {
 		set, err := resolve.Set(c, d.roles(c.Name))
 		if err != nil {
 			problems = append(problems, fmt.Errorf("cluster %s: %w", c.Name, err))
 		}
 		_, before := d.running[c.Name]
-		return OfferedCluster{Cluster: c, Set: set, Board: r.running[c.Name].loop.Board(), New: !before}
+		return engine.Cluster{Cluster: c, Set: set, Board: r.running[c.Name].loop.Board(), New: !before}
 	}
 	for _, c := range r.Plan.Clusters {
 		r.offer.Clusters = append(r.offer.Clusters, offered(c))
@@ -197,7 +198,7 @@ func (d *Daemon) prepareGenerics(r *reload) error {
 	if err != nil {
 		return err
 	}
-	r.offer.TCP = TCPServices{Services: services, Board: d.tcpcheck.Board(), Recheck: d.tcpcheck.Recheck}
+	r.offer.TCP = engine.TCPServices{Services: services, Board: d.tcpcheck.Board(), Recheck: d.tcpcheck.Recheck}
 	r.views = append(r.views, Change{Publish: func() { d.tcpcheck.Replace(checks) }})
 	r.shown = append(r.shown, d.tcpcheck.Board())
 	return nil

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/engine/haproxy"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
@@ -27,7 +28,7 @@ type witness struct {
 	boards  []*view.Board
 }
 
-func (w *witness) Prepare(_ context.Context, o Offer) (Change, error) {
+func (w *witness) Prepare(_ context.Context, o engine.Offer) (Change, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.refuses != nil {

@@ -7,6 +7,7 @@ import (
 	"github.com/pgporter/pgporter/internal/access/vip"
 	"github.com/pgporter/pgporter/internal/access/vip/owner"
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/engine"
 )
 
 // virtual is the Part that keeps virtual addresses.
@@ -20,7 +21,7 @@ type virtual struct {
 }
 
 // Prepare can't fail: what keeps an address from its interface is told, and everything else goes on.
-func (v virtual) Prepare(_ context.Context, o Offer) (Change, error) {
+func (v virtual) Prepare(_ context.Context, o engine.Offer) (Change, error) {
 	var addresses []vip.Address
 	for _, c := range o.Clusters {
 		if c.VIP == nil {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
@@ -42,14 +43,14 @@ func TestDig(t *testing.T) {
 		wide = append(wide, member{fmt.Sprintf("10.11.0.%d", i+2), model.Replica, model.Replica, true})
 	}
 	lost := []member{{"10.10.10.31", model.Primary, model.Primary, false}, {"10.10.10.32", model.Replica, model.Replica, false}}
-	clusters := []Cluster{
+	clusters := []engine.Cluster{
 		{Cluster: test}, {Cluster: declared("pg-meta", meta...)}, {Cluster: declared("pg-six", six...)}, {Cluster: declared("pg-far", far...)},
 		{Cluster: declared("pg-wide", wide...)}, {Cluster: declared("pg-lost", lost...)},
 	}
 	for i, members := range [][]member{before, meta, six, far, wide, lost} {
 		clusters[i].Board = view.NewBoard(seen(t, clusters[i].Cluster, members...))
 	}
-	r := start(t, Config{Address: "127.0.81.53:0"}, Offer{Node: "10.10.10.10", Clusters: clusters, Names: []model.Naming{
+	r := start(t, Config{Address: "127.0.81.53:0"}, engine.Offer{Node: "10.10.10.10", Clusters: clusters, Names: []model.Naming{
 		{Cluster: "pg-test", Suffix: ".db.example", Target: model.TargetPrimary},
 		{Cluster: "pg-meta", Target: "10.10.10.2"},
 		{Cluster: "pg-six", Target: model.TargetPrimary},

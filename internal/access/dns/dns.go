@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/access/dns/zone"
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
@@ -46,20 +48,6 @@ type Config struct {
 	Logger   *slog.Logger
 	// retry is how long after a failure the files are tried again; 0 is retryFiles.
 	retry time.Duration
-}
-
-// Offer is whose names are to be told.
-type Offer struct {
-	Clusters []Cluster
-	Names    []model.Naming
-	// Node is the inventory host that this is: if it is an address, that is where the name server is found.
-	Node string
-}
-
-// Cluster is one with its Board.
-type Cluster struct {
-	model.Cluster
-	Board *view.Board
 }
 
 // Server tells names.
@@ -148,12 +136,15 @@ func (s *Server) hush() {
 	}
 }
 
-// Prepare finds out whether an Offer's names can be told. What it gives makes them those that are.
-func (s *Server) Prepare(o Offer) (commit func(), err error) {
-	clusters := make([]model.Cluster, len(o.Clusters))
-	boards := make(map[string]*view.Board, len(o.Clusters))
-	for i, c := range o.Clusters {
-		clusters[i], boards[c.Name] = c.Cluster, c.Board
+// Prepare finds out whether an Offer's names can be told. What it gives makes them those that are. If the Offer's Node is an
+// address, that is where the name server is found. A cluster that is Elsewhere, too, has the names that it has there.
+func (s *Server) Prepare(o engine.Offer) (commit func(), err error) {
+	var clusters []model.Cluster
+	boards := map[string]*view.Board{}
+	for _, c := range slices.Concat(o.Elsewhere, o.Clusters) {
+		if _, again := boards[c.Name]; !again {
+			clusters, boards[c.Name] = append(clusters, c.Cluster), c.Board
+		}
 	}
 	catalog, warnings, err := zone.NewCatalog(clusters, o.Names, s.servers(o.Node))
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	wire "github.com/miekg/dns"
 
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
@@ -38,10 +39,10 @@ func newPair(t *testing.T, name, firstHost, secondHost string) pair {
 	return p
 }
 
-func offer(pairs ...pair) Offer {
-	var o Offer
+func offer(pairs ...pair) engine.Offer {
+	var o engine.Offer
 	for _, p := range pairs {
-		o.Clusters = append(o.Clusters, Cluster{p.Cluster, p.board})
+		o.Clusters = append(o.Clusters, engine.Cluster{Cluster: p.Cluster, Board: p.board})
 		o.Names = append(o.Names, model.Naming{Cluster: p.Name, Target: model.TargetPrimary})
 	}
 	return o

@@ -12,6 +12,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/plan"
 	"github.com/pgporter/pgporter/internal/config/resolve"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
@@ -101,7 +102,7 @@ func (l *log) String() string {
 }
 
 // start runs a Server until the test ends.
-func start(t *testing.T, cfg Config, o Offer) *running {
+func start(t *testing.T, cfg Config, o engine.Offer) *running {
 	t.Helper()
 	r := &running{log: &log{}}
 	cfg.Logger = slog.New(slog.NewTextHandler(r.log, nil))

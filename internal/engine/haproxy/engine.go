@@ -33,27 +33,9 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
-
-// Offer is what a node's HAProxy is to carry.
-type Offer struct {
-	// Base is what haproxy.cfg is made of; a HAProxy of our own needs it.
-	Base        *model.Base
-	TCPServices []model.TCPService
-	Clusters    []Cluster
-}
-
-// Cluster is one cluster of an Offer.
-type Cluster struct {
-	Declared model.Cluster
-	// Set is the cluster resolved against the roles that are known now.
-	Set   model.Set
-	Board *view.Board
-	// New says that the cluster wasn't in the Offer before: its Board is of this declaration already. Others' are of the one that
-	// HAProxy carries until the Change is committed.
-	New bool
-}
 
 // Engine runs HAProxy. Its methods are safe for concurrent use.
 type Engine struct {
@@ -74,7 +56,7 @@ type Engine struct {
 	ended  chan struct{}
 
 	// offer and services are what HAProxy carries: services of each cluster as they were rendered last.
-	offer    Offer
+	offer    engine.Offer
 	services map[string][]model.Service
 	// loaded is what the current worker has read, wanted what it has been brought to by the runtime API since: the files. Traffic
 	// reads wanted without the lock.
@@ -128,7 +110,7 @@ func New(cfg Config) (*Engine, error) {
 // Load or after it.
 type Change struct {
 	engine   *Engine
-	offer    Offer
+	offer    engine.Offer
 	prepared *layout
 	// was is what HAProxy carried before Load; nil unless that was called.
 	was *carried
@@ -136,14 +118,14 @@ type Change struct {
 
 // carried is what HAProxy was brought to.
 type carried struct {
-	offer    Offer
+	offer    engine.Offer
 	services map[string][]model.Service
 	layout   *layout
 }
 
 // Prepare renders the files of an Offer and has HAProxy check them. What runs isn't touched. One Change can be under way at a
 // time.
-func (e *Engine) Prepare(ctx context.Context, o Offer) (*Change, error) {
+func (e *Engine) Prepare(ctx context.Context, o engine.Offer) (*Change, error) {
 	e.mu.Lock()
 	defer e.unlock()
 	switch {
@@ -161,7 +143,7 @@ func (e *Engine) Prepare(ctx context.Context, o Offer) (*Change, error) {
 	if o.Base == nil && !e.cfg.System {
 		return nil, errors.New("nothing to make haproxy.cfg of")
 	}
-	l, err := e.render(o, func(c Cluster) []model.Service { return c.Set.Services })
+	l, err := e.render(o, func(c engine.Cluster) []model.Service { return c.Set.Services })
 	if err != nil {
 		return nil, err
 	}
@@ -179,19 +161,19 @@ func (e *Engine) Prepare(ctx context.Context, o Offer) (*Change, error) {
 }
 
 // render makes the files of an Offer, with each cluster's services as the caller has them.
-func (e *Engine) render(o Offer, services func(Cluster) []model.Service) (*layout, error) {
+func (e *Engine) render(o engine.Offer, services func(engine.Cluster) []model.Service) (*layout, error) {
 	m := material{generics: o.TCPServices}
 	if !e.cfg.System {
 		m.base = e.ownBase(*o.Base, e.cfg.Bind)
 	}
 	for _, c := range o.Clusters {
-		m.clusters = append(m.clusters, resolved{c.Declared, services(c)})
+		m.clusters = append(m.clusters, resolved{c.Cluster, services(c)})
 	}
 	return render(e.cfg.Node, e.cfg.Bind, m, e.extra, e.own)
 }
 
 // probe finds addresses that are new to HAProxy and that another process has.
-func (e *Engine) probe(ctx context.Context, l *layout, o Offer) error {
+func (e *Engine) probe(ctx context.Context, l *layout, o engine.Offer) error {
 	if e.loaded == nil && (e.adopted || e.cfg.System) {
 		return nil // which addresses HAProxy has already isn't known
 	}
@@ -238,12 +220,12 @@ func (c *Change) Load(ctx context.Context) (err error) {
 	}()
 	services := map[string][]model.Service{}
 	for _, cluster := range c.offer.Clusters {
-		services[cluster.Declared.Name] = cluster.Set.Services
+		services[cluster.Name] = cluster.Set.Services
 		if view := cluster.Board.View(); cluster.New && settled(view) {
-			services[cluster.Declared.Name] = resolvedIn(view)
+			services[cluster.Name] = resolvedIn(view)
 		}
 	}
-	next, err := e.render(c.offer, func(c Cluster) []model.Service { return services[c.Declared.Name] })
+	next, err := e.render(c.offer, func(c engine.Cluster) []model.Service { return services[c.Name] })
 	if err != nil {
 		return err
 	}

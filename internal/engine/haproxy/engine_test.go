@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/render/stamp"
 )
 
@@ -244,7 +245,7 @@ func TestRefusedChangesLeaveEverything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	generic := func(port int, options ...string) Offer {
+	generic := func(port int, options ...string) engine.Offer {
 		o := offer
 		o.TCPServices = []model.TCPService{{Name: "web", IP: "*", Port: port, Protocol: "tcp", MaxConn: 9, Balance: "roundrobin", Options: options,
 			Default: "inter 1s", Servers: []model.TCPServer{{Name: "a", Host: w.host(1), Port: destination, Options: "check"}}}}
@@ -258,12 +259,12 @@ func TestRefusedChangesLeaveEverything(t *testing.T) {
 	port := taken.Addr().(*net.TCPAddr).Port
 	for _, test := range []struct {
 		name  string
-		offer Offer
+		offer engine.Offer
 		want  string
 	}{
 		{"a directive that HAProxy hasn't", generic(7435, "no-such-directive"), confDir + "/web.cfg:"},
 		{"a port that somebody has", generic(port), fmt.Sprintf("service web: %s:%d is taken by another process", w.bind, port)},
-		{"nothing to stand on", Offer{}, ""},
+		{"nothing to stand on", engine.Offer{}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			err := w.take(test.offer)
@@ -343,7 +344,7 @@ func TestNothingEndsBeforeCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	less := offer
-	less.Clusters = []Cluster{offer.Clusters[0]}
+	less.Clusters = []engine.Cluster{offer.Clusters[0]}
 	less.Clusters[0].Set.Services = []model.Service{offer.Clusters[0].Set.Services[0]}
 	svc := &less.Clusters[0].Set.Services[0]
 	svc.Servers = svc.Servers[:1]

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/engine"
 )
 
 const (
@@ -51,7 +52,7 @@ func newWatch() watch {
 	return watch{kick: make(chan struct{}, 1), up: map[serverID]uint64{}, published: map[serverID]bool{}, insisted: map[serverID]bool{}, silenced: map[serverID]bool{}, workers: map[int]map[serverID]uint64{}}
 }
 
-func (w *watch) changed(Offer) {
+func (w *watch) changed(engine.Offer) {
 	w.wanting, w.notBefore = nil, time.Time{}
 	select {
 	case w.kick <- struct{}{}:
@@ -331,8 +332,8 @@ func (e *Engine) followRoles(ctx context.Context, now time.Time) time.Duration {
 	for _, c := range e.offer.Clusters {
 		view := c.Board.View()
 		services := resolvedIn(view)
-		if settled(view) && !reflect.DeepEqual(services, e.services[c.Declared.Name]) {
-			wanting[c.Declared.Name] = services
+		if settled(view) && !reflect.DeepEqual(services, e.services[c.Name]) {
+			wanting[c.Name] = services
 		}
 	}
 	if len(wanting) == 0 {
@@ -360,7 +361,7 @@ func (e *Engine) followRoles(ctx context.Context, now time.Time) time.Duration {
 func (e *Engine) rerender(ctx context.Context, changed map[string][]model.Service) error {
 	services := maps.Clone(e.services)
 	maps.Copy(services, changed)
-	next, err := e.render(e.offer, func(c Cluster) []model.Service { return services[c.Declared.Name] })
+	next, err := e.render(e.offer, func(c engine.Cluster) []model.Service { return services[c.Name] })
 	if err != nil {
 		return err
 	}
@@ -380,9 +381,9 @@ func (e *Engine) rerender(ctx context.Context, changed map[string][]model.Servic
 	return nil
 }
 
-func primaryOf(o Offer, cluster string) string {
+func primaryOf(o engine.Offer, cluster string) string {
 	for _, c := range o.Clusters {
-		if c.Declared.Name != cluster {
+		if c.Name != cluster {
 			continue
 		}
 		for _, m := range c.Board.View().Members {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
@@ -138,7 +139,7 @@ func (w *world) listen(seq, port int) net.Listener {
 }
 
 // says publishes what is known: the primary, the servers of the service as layouts name them, and who is up.
-func (w *world) says(primary int, up string, servers ...string) Offer {
+func (w *world) says(primary int, up string, servers ...string) engine.Offer {
 	c, services := clusterOf(w.options, w.host, w.ports, servicePort, servers...)
 	v := &view.View{Cluster: c.Name, At: time.Now()}
 	for seq := 1; seq <= 3; seq++ {
@@ -172,7 +173,7 @@ func (w *world) says(primary int, up string, servers ...string) Offer {
 		w.board.Publish(v)
 	}
 	base := model.Base{Node: "test", ClientTimeout: "1h", ServerTimeout: "1h", StatsIP: "*", StatsPort: 7901, MetricsPath: "/metrics"}
-	return Offer{Base: &base, Clusters: []Cluster{{Declared: c, Set: model.Set{Cluster: c.Name, Services: services}, Board: w.board}}}
+	return engine.Offer{Base: &base, Clusters: []engine.Cluster{{Cluster: c, Set: model.Set{Cluster: c.Name, Services: services}, Board: w.board}}}
 }
 
 func (w *world) config() Config {
@@ -180,7 +181,7 @@ func (w *world) config() Config {
 }
 
 // begin makes the engine, commits an offer and runs it.
-func (w *world) begin(c Config, o Offer) {
+func (w *world) begin(c Config, o engine.Offer) {
 	w.t.Helper()
 	var err error
 	if w.engine, err = New(c); err != nil {
@@ -208,7 +209,7 @@ func (w *world) end() {
 	}
 }
 
-func (w *world) take(o Offer) error {
+func (w *world) take(o engine.Offer) error {
 	change, err := w.engine.Prepare(context.Background(), o)
 	if err != nil {
 		return err
