@@ -55,7 +55,7 @@ var rooms = map[string]room{
 	"internal/engine/balance":  {may: "model view", pure: true, because: "choosing a server needs the View and nothing else"},
 	"internal/engine/relay":    {because: "moving bytes must not know of services, so that it can be read, tested and handed over alone"},
 	"internal/engine/handover": {because: "passing sockets to another process must not know what they are for, so that any release can take over from another"},
-	"internal/engine/proxy":    {may: "balance handover model relay view", because: "the engine follows the Board; it must not check health or read configuration itself"},
+	"internal/engine/proxy":    {may: "balance engine handover model relay view", because: "the engine follows the Board; it must not check health or read configuration itself"},
 	"internal/engine/haproxy":  {may: "engine fileset haproxycfg model stamp view", because: "HAProxy is run by what the Boards show and what is rendered; who checks members and who reads configuration is not its business"},
 
 	// internal/access: how do clients come?

@@ -2,9 +2,7 @@ package daemon
 
 import (
 	"context"
-	"time"
 
-	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/engine/haproxy"
 	"github.com/pgporter/pgporter/internal/engine/proxy"
@@ -49,35 +47,12 @@ type ServerTraffic struct {
 	Asked, Up bool
 }
 
-// expectancy is how long a cluster may be without a primary as a failover goes: the leader key of a primary that died outlives
-// it by up to the TTL, and those who are left need some of another to elect and promote one of them.
-func expectancy(c model.Cluster) time.Duration { return 2 * time.Duration(c.TTL) * time.Second }
-
 // native is our own engine.
 type native struct{ *proxy.Engine }
 
-// lastingInterest is how long after its last server was lost a generic service has clients wait for the next: what Pigsty's
-// usual TTL is for a cluster.
-const lastingInterest = 30 * time.Second
-
 // Prepare opens the ports that aren't open yet.
 func (n native) Prepare(_ context.Context, o engine.Offer) (Change, error) {
-	var endpoints []proxy.Endpoint
-	for _, c := range o.Clusters {
-		for _, definition := range c.Definitions {
-			endpoints = append(endpoints, proxy.Endpoint{Cluster: c.Name, Definition: definition, Board: c.Board, Expectancy: expectancy(c.Cluster)})
-		}
-	}
-	var raws []proxy.RawEndpoint
-	for _, s := range o.TCP.Services {
-		name := s.FullName
-		raws = append(raws, proxy.RawEndpoint{
-			Endpoint: proxy.Endpoint{Definition: s.Definition, Board: o.TCP.Board, Expectancy: lastingInterest},
-			Raw: proxy.Raw{Once: s.Once, Connect: s.Connect, Queue: s.Queue, Idle: s.Idle,
-				Recheck: func(member string) { o.TCP.Recheck(name, member) }},
-		})
-	}
-	change, err := n.Engine.Prepare(endpoints, raws...)
+	change, err := n.Engine.PrepareOffer(o)
 	if err != nil {
 		return Change{}, err
 	}
