@@ -460,7 +460,10 @@ func TestStopInOrder(t *testing.T) {
 func TestADeadHAProxyIsStartedAgain(t *testing.T) {
 	w := newWorld(t, 84)
 	w.begin(w.config(), w.says(1, "2", "1", "2"))
-	if err := syscall.Kill(w.engine.master, syscall.SIGKILL); err != nil {
+	w.engine.mu.Lock()
+	master := w.engine.master
+	w.engine.mu.Unlock()
+	if err := syscall.Kill(master, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	w.until("it was started", func() bool { return strings.Count(w.log.String(), "HAProxy serves") == 2 })

@@ -17,7 +17,7 @@ import (
 // TestProgressLeavesNothing ends the script that make runs the tests with, and what stands for make around it: the command's whole
 // group and its temporary directory go too.
 func TestProgressLeavesNothing(t *testing.T) {
-	script, err := filepath.Abs("../../scripts/progress")
+	script, err := filepath.Abs("../../../scripts/progress")
 	if err != nil {
 		t.Fatal(err)
 	}

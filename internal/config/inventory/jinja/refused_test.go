@@ -80,7 +80,7 @@ func TestRefusedByName(t *testing.T) {
 // The page on inventories names all that there is and all that is refused, each in its row and on its side, and nothing that
 // there isn't.
 func TestDocumented(t *testing.T) {
-	page, err := os.ReadFile("../../docs/inventories.md")
+	page, err := os.ReadFile("../../../../docs/inventories.md")
 	if err != nil {
 		t.Fatal(err)
 	}
