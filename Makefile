@@ -7,7 +7,8 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 MEMBERS ?= 3
 PREFIX ?= 127.0.1
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# What on-release says where there is no git.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/pgporter/pgporter/internal/cli.Version=$(VERSION)
 # Go as go.mod wants it, from wherever it is.
 GO := scripts/with-go go
