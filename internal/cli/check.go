@@ -24,7 +24,7 @@ What the native engine can't carry is refused. --engine haproxy checks what node
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if path == "" {
-				return inputError{errors.New("--inventory is missing: which file")}
+				return command.Input(errors.New("--inventory is missing: which file"))
 			}
 			if err := command.OneOf("engine", engine, engineNative, engineHAProxy); err != nil {
 				return err

@@ -15,11 +15,6 @@ import (
 // Version is set by the linker (-X).
 var Version = "0.1.0-dev"
 
-// inputError marks an error as the caller's input, as command.Input does.
-type inputError struct{ error }
-
-func (e inputError) Unwrap() error { return command.Input(e.error) }
-
 // Main runs the command line and gives the exit status.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return command.Main(newRootCommand(), args, stdin, stdout, stderr)

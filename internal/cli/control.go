@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgporter/pgporter/internal/admin/control"
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/daemon"
 )
 
@@ -41,9 +42,9 @@ func (f *controlFlags) settle(bind netip.Addr, discovered bool) (*daemon.Control
 	case len(missing) == len(parts):
 		return nil, nil
 	case len(missing) > 0:
-		return nil, inputError{fmt.Errorf("an address that takes new configurations needs a token and a certificate too (pgporter credentials makes both): %s missing", strings.Join(missing, ", "))}
+		return nil, command.Input(fmt.Errorf("an address that takes new configurations needs a token and a certificate too (pgporter credentials makes both): %s missing", strings.Join(missing, ", ")))
 	case discovered:
-		return nil, inputError{errors.New("--control is for nodes of an inventory: it goes with --inventory, not with --patroni")}
+		return nil, command.Input(errors.New("--control is for nodes of an inventory: it goes with --inventory, not with --patroni"))
 	}
 	address, err := listenAddress("control", f.address, control.DefaultPort, bind)
 	if err != nil {
@@ -51,7 +52,7 @@ func (f *controlFlags) settle(bind netip.Addr, discovered bool) (*daemon.Control
 	}
 	credentials, err := control.LoadCredentials(f.files)
 	if err != nil {
-		return nil, inputError{err}
+		return nil, command.Input(err)
 	}
 	return &daemon.Control{Address: address, Credentials: credentials}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgporter/pgporter/internal/admin/control"
+	"github.com/pgporter/pgporter/internal/cli/command"
 )
 
 func newCredentialsCommand() *cobra.Command {
@@ -30,11 +31,11 @@ exist are never replaced; nodes read new ones on SIGHUP.`,
 		RunE: func(c *cobra.Command, hosts []string) error {
 			switch {
 			case dir == "":
-				return inputError{errors.New("--out is missing: which directory")}
+				return command.Input(errors.New("--out is missing: which directory"))
 			case days < 1 || days > 36500:
-				return inputError{fmt.Errorf("--days %d: 1 or more", days)}
+				return command.Input(fmt.Errorf("--days %d: 1 or more", days))
 			case path == "" && len(hosts) == 0:
-				return inputError{errors.New("which hosts is the certificate for: name them, or say --inventory FILE")}
+				return command.Input(errors.New("which hosts is the certificate for: name them, or say --inventory FILE"))
 			}
 			if path != "" {
 				inv, problems := readInventory(path, c.InOrStdin())

@@ -27,7 +27,7 @@ import (
 
 // doctorFlags are those of doctor.
 type doctorFlags struct {
-	ways                      wayFlags
+	endpoints                 endpointFlags
 	passwordFile, dns, output string
 	timeout, deadline         time.Duration
 }
@@ -51,7 +51,7 @@ Exit status: 0 all is well, 1 something is broken, 2 the input can't be used.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
 	}
-	f.ways.add(c)
+	f.endpoints.add(c)
 	c.Flags().StringVar(&f.passwordFile, "password-file", "", "the password of --user is the first line of `FILE`")
 	c.MarkFlagFilename("password-file")
 	c.Flags().StringVar(&f.dns, "dns", "", "ask the name server at `ADDRESS[:PORT]` instead of the system's")
@@ -68,36 +68,36 @@ func (f *doctorFlags) run(c *cobra.Command, cluster string) error {
 	resolver, err := nameServer(f.dns)
 	switch {
 	case err != nil:
-		return inputError{err}
+		return command.Input(err)
 	case f.timeout <= 0 || f.deadline < f.timeout:
-		return inputError{fmt.Errorf("--timeout %s, --deadline %s: a time, and one that is at least as long", f.timeout, f.deadline)}
-	case f.passwordFile != "" && f.ways.choice.User == "":
-		return inputError{errors.New("--password-file is the password of --user: say which")}
+		return command.Input(fmt.Errorf("--timeout %s, --deadline %s: a time, and one that is at least as long", f.timeout, f.deadline))
+	case f.passwordFile != "" && f.endpoints.choice.User == "":
+		return command.Input(errors.New("--password-file is the password of --user: say which"))
 	}
-	access, err := f.ways.read(c, cluster)
+	access, err := f.endpoints.read(c, cluster)
 	if err != nil {
 		return err
 	}
-	ways, err := connstr.Endpoints(access, f.ways.choice)
+	endpoints, err := connstr.Endpoints(access, f.endpoints.choice)
 	if err != nil {
-		return inputError{err}
+		return command.Input(err)
 	}
 	// Those that spread their clients lead where others do.
-	ways = slices.DeleteFunc(ways, func(w connstr.Endpoint) bool { return w.Spread })
-	own := f.ways.choice.User != ""
+	endpoints = slices.DeleteFunc(endpoints, func(w connstr.Endpoint) bool { return w.Spread })
+	own := f.endpoints.choice.User != ""
 	if f.passwordFile != "" {
 		password, err := passwordOf(f.passwordFile)
 		if err != nil {
-			return inputError{err}
+			return command.Input(err)
 		}
-		for i := range ways {
-			ways[i].Password = password
+		for i := range endpoints {
+			endpoints[i].Password = password
 		}
 		own = false
 	}
 	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	results := doctor.Examine(ctx, ways, doctor.Config{Timeout: f.timeout, Total: f.deadline, Resolver: resolver, OwnPassword: own, Members: access.Members})
+	results := doctor.Examine(ctx, endpoints, doctor.Config{Timeout: f.timeout, Total: f.deadline, Resolver: resolver, OwnPassword: own, Members: access.Members})
 	report := reportOf(cluster, results)
 	if f.output == "json" {
 		encoder := json.NewEncoder(c.OutOrStdout())
@@ -154,13 +154,13 @@ func passwordOf(path string) (model.Secret, error) {
 
 // doctorReport is what `pgporter doctor -o json` prints.
 type doctorReport struct {
-	Cluster   string      `json:"cluster"`
-	Broken    int         `json:"broken"`
-	Endpoints []doctorWay `json:"ways"`
+	Cluster   string           `json:"cluster"`
+	Broken    int              `json:"broken"`
+	Endpoints []doctorEndpoint `json:"ways"`
 }
 
 // doctorWay is one way of a doctorReport. What nobody answered is null or empty.
-type doctorWay struct {
+type doctorEndpoint struct {
 	By       connstr.By  `json:"by"`
 	Service  string      `json:"service"`
 	Target   string      `json:"target"`
@@ -182,13 +182,13 @@ type doctorWay struct {
 }
 
 func reportOf(cluster string, results []doctor.Result) doctorReport {
-	report := doctorReport{Cluster: cluster, Endpoints: []doctorWay{}}
+	report := doctorReport{Cluster: cluster, Endpoints: []doctorEndpoint{}}
 	for _, r := range results {
-		targets := make([]string, len(r.Way.Hosts))
-		for i, host := range r.Way.Hosts {
-			targets[i] = net.JoinHostPort(host, strconv.Itoa(r.Way.Ports[i]))
+		targets := make([]string, len(r.Endpoint.Hosts))
+		for i, host := range r.Endpoint.Hosts {
+			targets[i] = net.JoinHostPort(host, strconv.Itoa(r.Endpoint.Ports[i]))
 		}
-		w := doctorWay{By: r.Way.By, Service: r.Way.Service, Target: strings.Join(targets, ","), Session: r.Way.Session, User: r.Way.User, Database: r.Way.Database,
+		w := doctorEndpoint{By: r.Endpoint.By, Service: r.Endpoint.Service, Target: strings.Join(targets, ","), Session: r.Endpoint.Session, User: r.Endpoint.User, Database: r.Endpoint.Database,
 			Resolved: r.Outcome.Resolved, Answered: r.Member, TLS: r.Outcome.TLS, Seconds: r.Outcome.Latency.Seconds(), SQLState: r.Outcome.Code,
 			Result: r.Verdict.Kind, Broken: r.Verdict.Broken(), What: r.Verdict.What, Advice: r.Verdict.Advice}
 		if a := r.Outcome.Answer; a != nil {
@@ -205,7 +205,7 @@ func reportOf(cluster string, results []doctor.Result) doctorReport {
 // shownTargets is how much of a list of hosts the table shows.
 const shownTargets = 1
 
-func (w doctorWay) place() string {
+func (w doctorEndpoint) target() string {
 	first, rest, several := strings.Cut(w.Target, ",")
 	if !several {
 		return first
@@ -217,7 +217,7 @@ func (w doctorWay) place() string {
 	return text
 }
 
-func (w doctorWay) mode() string {
+func (w doctorEndpoint) mode() string {
 	switch {
 	case w.ReadOnly == nil:
 		return "-"
@@ -232,7 +232,7 @@ func (r doctorReport) print(out io.Writer) error {
 	fmt.Fprintln(table, "BY\tSERVICE\tWHERE\tUSER\tANSWERED\tMODE\tTLS\tTIME\tRESULT")
 	for _, w := range r.Endpoints {
 		took := time.Duration(w.Seconds * float64(time.Second))
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", w.By, w.Service, w.place(), w.User, orNone(w.Answered), w.mode(), orNone(w.TLS), took.Round(time.Millisecond), w.Result)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", w.By, w.Service, w.target(), w.User, orNone(w.Answered), w.mode(), orNone(w.TLS), took.Round(time.Millisecond), w.Result)
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -249,7 +249,7 @@ func (r doctorReport) print(out io.Writer) error {
 		fmt.Fprintf(out, "\n%s: %s\n", w.Result, w.What)
 		for _, other := range r.Endpoints {
 			if other.Broken && other.What == w.What && other.Advice == w.Advice {
-				fmt.Fprintf(out, "  %s %s at %s\n", other.By, other.Service, other.place())
+				fmt.Fprintf(out, "  %s %s at %s\n", other.By, other.Service, other.target())
 			}
 		}
 		if _, err := fmt.Fprintf(out, "  do: %s\n", w.Advice); err != nil {

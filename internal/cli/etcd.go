@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/daemon"
 )
 
@@ -34,20 +35,20 @@ func newLeaderKeys(e daemon.Etcd, declared bool) (*daemon.LeaderKeys, error) {
 	off := slices.Contains(e.Endpoints, noEtcd)
 	switch {
 	case off && len(e.Endpoints) > 1:
-		return nil, inputError{errors.New("--etcd: addresses, or none")}
+		return nil, command.Input(errors.New("--etcd: addresses, or none"))
 	case off && detailed:
-		return nil, inputError{errors.New("flags that begin with --etcd- say how etcd is read, --etcd none that it isn't")}
+		return nil, command.Input(errors.New("flags that begin with --etcd- say how etcd is read, --etcd none that it isn't"))
 	case off:
 		return nil, nil
 	case len(e.Endpoints) > 0 || declared:
 	case detailed:
-		return nil, inputError{errors.New("flags that begin with --etcd- go with --etcd ADDRESS")}
+		return nil, command.Input(errors.New("flags that begin with --etcd- go with --etcd ADDRESS"))
 	default:
 		return nil, nil
 	}
 	keys, err := daemon.NewLeaderKeys(e)
 	if err != nil {
-		return nil, inputError{fmt.Errorf("--etcd: %w", err)}
+		return nil, command.Input(fmt.Errorf("--etcd: %w", err))
 	}
 	return keys, nil
 }

@@ -73,15 +73,15 @@ inventory files aren't touched: after SIGHUP or a restart a node serves what its
 func reload(c *cobra.Command, f reloadFlags, args []string) error {
 	switch {
 	case f.inventory == "":
-		return inputError{errors.New("--inventory is missing: which file")}
+		return command.Input(errors.New("--inventory is missing: which file"))
 	case len(args) == 0:
-		return inputError{errors.New("which cluster is to be reloaded")}
+		return command.Input(errors.New("which cluster is to be reloaded"))
 	case f.token == "":
-		return inputError{errors.New("--token-file is missing: the token that the nodes were started with")}
+		return command.Input(errors.New("--token-file is missing: the token that the nodes were started with"))
 	case f.port < 1 || f.port > 65535:
-		return inputError{fmt.Errorf("--port %d: 1 to 65535", f.port)}
+		return command.Input(fmt.Errorf("--port %d: 1 to 65535", f.port))
 	case f.timeout <= 0:
-		return inputError{fmt.Errorf("--timeout %s: more than 0", f.timeout)}
+		return command.Input(fmt.Errorf("--timeout %s: more than 0", f.timeout))
 	}
 	if err := command.OneOf("output", f.output, "text", "json"); err != nil {
 		return err
@@ -93,15 +93,15 @@ func reload(c *cobra.Command, f reloadFlags, args []string) error {
 	cluster := args[0]
 	hosts, err := reloadTargets(inv, cluster, args[1:])
 	if err != nil {
-		return inputError{fmt.Errorf("%s: %w", inv.File, err)}
+		return command.Input(fmt.Errorf("%s: %w", inv.File, err))
 	}
 	token, err := control.ReadToken(f.token)
 	if err != nil {
-		return inputError{err}
+		return command.Input(err)
 	}
 	client, err := control.NewClient(token, f.ca)
 	if err != nil {
-		return inputError{err}
+		return command.Input(err)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -124,11 +124,11 @@ func reload(c *cobra.Command, f reloadFlags, args []string) error {
 	for _, w := range problems.Warnings() {
 		fmt.Fprintln(c.ErrOrStderr(), w)
 	}
-	told := map[string]string{}
+	answers := map[string]string{}
 	r.send(ctx, nodes, func(n *reloaded) {
 		report(n)
 		if n.err == nil && f.output == "text" {
-			printReloaded(c.OutOrStdout(), n, told)
+			printReloaded(c.OutOrStdout(), n, answers)
 		}
 	})
 	var names []string
@@ -306,20 +306,20 @@ func (r *rollout) send(ctx context.Context, nodes []*reloaded, done func(*reload
 }
 
 // printReloaded tells what changed on a node; changes that an earlier node had as well aren't printed again.
-func printReloaded(w io.Writer, n *reloaded, told map[string]string) {
+func printReloaded(w io.Writer, n *reloaded, answers map[string]string) {
 	changes := changesText(n.Taken.Changes)
 	verb := fmt.Sprintf("runs configuration %d", n.Taken.Generation)
 	if n.Taken.DryRun {
 		verb = fmt.Sprintf("runs configuration %d, and with this one", n.Taken.Generation)
 	}
-	other, again := told[changes]
+	other, again := answers[changes]
 	switch {
 	case changes == "":
 		fmt.Fprintf(w, "%s: %s, nothing changes\n", n.Node, verb)
 	case again:
 		fmt.Fprintf(w, "%s: %s, the same changes as on %s\n", n.Node, verb, other)
 	default:
-		told[changes] = n.Node
+		answers[changes] = n.Node
 		fmt.Fprintf(w, "%s: %s:\n%s", n.Node, verb, changes)
 	}
 }

@@ -201,11 +201,11 @@ func TestReloadNamesThoseThatFail(t *testing.T) {
 
 	// For scripts.
 	status, out, _ = n.reload(inventory, "pg-test", "127.0.62.61", "127.0.62.62", "-o", "json")
-	var told []reloaded
-	if err := json.Unmarshal([]byte(out), &told); err != nil {
+	var answers []reloaded
+	if err := json.Unmarshal([]byte(out), &answers); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if status != 1 || len(told) != 2 || told[0].Taken == nil || told[0].Taken.Generation != 4 || told[1].Taken != nil || !strings.Contains(told[1].Error, "port 5440 is taken") {
+	if status != 1 || len(answers) != 2 || answers[0].Taken == nil || answers[0].Taken.Generation != 4 || answers[1].Taken != nil || !strings.Contains(answers[1].Error, "port 5440 is taken") {
 		t.Errorf("status %d\n%s", status, out)
 	}
 }

@@ -56,10 +56,10 @@ nothing, and exits with 2 all the same.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if r.inventory == "" {
-				return inputError{errors.New("--inventory is missing: which file")}
+				return command.Input(errors.New("--inventory is missing: which file"))
 			}
 			if r.out == "" {
-				return inputError{errors.New("--out is missing: which directory")}
+				return command.Input(errors.New("--out is missing: which directory"))
 			}
 			for _, k := range r.only {
 				if err := command.OneOf("only", k, kinds...); err != nil {

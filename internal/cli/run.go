@@ -128,15 +128,15 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	slog.SetDefault(logger)
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, queue))
 	if f.hold < 0 {
-		return inputError{fmt.Errorf("--hold %s: 0 or more", f.hold)}
+		return command.Input(fmt.Errorf("--hold %s: 0 or more", f.hold))
 	}
 	if f.stopTimeout < 0 {
-		return inputError{fmt.Errorf("--stop-timeout %s: 0 or more", f.stopTimeout)}
+		return command.Input(fmt.Errorf("--stop-timeout %s: 0 or more", f.stopTimeout))
 	}
 	bind := netip.Addr{}
 	if f.bind != "" && f.bind != "*" {
 		if bind, err = netip.ParseAddr(f.bind); err != nil {
-			return inputError{fmt.Errorf("--bind %q: an IP address", f.bind)}
+			return command.Input(fmt.Errorf("--bind %q: an IP address", f.bind))
 		}
 	}
 	admin := f.admin
@@ -170,7 +170,7 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	if err != nil {
 		return err
 	}
-	door, err := f.control.settle(bind, len(f.patroni) > 0)
+	control, err := f.control.settle(bind, len(f.patroni) > 0)
 	if err != nil {
 		return err
 	}
@@ -199,7 +199,7 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	if bind.IsValid() {
 		cfg.Bind = bind.String()
 	}
-	cfg.Control = door
+	cfg.Control = control
 	names, err := f.dns.settle(ctx, c, bind, inherited, logger)
 	if err != nil {
 		return err
@@ -239,7 +239,7 @@ func newLogger(w io.Writer, f runFlags) (*slog.Logger, error) {
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
-		return nil, inputError{fmt.Errorf("--log-level: %w", err)}
+		return nil, command.Input(fmt.Errorf("--log-level: %w", err))
 	}
 	return slog.New(newHandler(w, f.logFormat, level)), nil
 }
@@ -257,24 +257,24 @@ func newHandler(w io.Writer, format string, level slog.Leveler) slog.Handler {
 func newSource(f runFlags, stdin io.Reader, logger *slog.Logger) (daemon.Source, error) {
 	switch {
 	case f.inventory == "" && len(f.patroni) == 0:
-		return nil, inputError{errors.New("say what to serve: --inventory FILE --node HOST, or --patroni ADDRESS")}
+		return nil, command.Input(errors.New("say what to serve: --inventory FILE --node HOST, or --patroni ADDRESS"))
 	case f.inventory != "" && len(f.patroni) > 0:
-		return nil, inputError{errors.New("--inventory and --patroni: one of them")}
+		return nil, command.Input(errors.New("--inventory and --patroni: one of them"))
 	case f.inventory == "" && f.node != "":
-		return nil, inputError{errors.New("--node names a host of an inventory: it goes with --inventory")}
+		return nil, command.Input(errors.New("--node names a host of an inventory: it goes with --inventory"))
 	case f.inventory == "" && f.watch:
-		return nil, inputError{errors.New("--watch is for the inventory's file: it goes with --inventory")}
+		return nil, command.Input(errors.New("--watch is for the inventory's file: it goes with --inventory"))
 	case len(f.patroni) > 0:
 		source, err := daemon.NewDiscovered(f.patroni, logger)
 		if err != nil {
-			return nil, inputError{fmt.Errorf("--patroni: %w", err)}
+			return nil, command.Input(fmt.Errorf("--patroni: %w", err))
 		}
 		return source, nil
 	}
 	source := &daemon.InventoryFile{Path: f.inventory, Node: f.node, Watch: f.watch, Logger: logger}
 	if f.inventory == standardInput {
 		if f.watch {
-			return nil, inputError{errors.New("--watch is for a file: standard input is read once")}
+			return nil, command.Input(errors.New("--watch is for a file: standard input is read once"))
 		}
 		given, err := readInput(stdin)
 		if err != nil {
@@ -288,7 +288,7 @@ func newSource(f runFlags, stdin io.Reader, logger *slog.Logger) (daemon.Source,
 			return nil, err
 		}
 		if source.Node, err = source.LocalNode(local); err != nil {
-			return nil, inputError{err}
+			return nil, command.Input(err)
 		}
 		source.Assumed = []string{fmt.Sprintf("this node is %s of the inventory: it is an address of this machine", source.Node)}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgporter/pgporter/internal/access/dns"
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/daemon"
 )
 
@@ -35,7 +36,7 @@ func (f *dnsFlags) add(c *cobra.Command) {
 // only with an equals sign.
 func (f *dnsFlags) noArgs(c *cobra.Command, args []string) error {
 	if len(args) == 1 && c.Flags().Changed("dns") && f.address == c.Flags().Lookup("dns").NoOptDefVal {
-		return inputError{fmt.Errorf("--dns=%s, if that is where names are to be told: with an equals sign", args[0])}
+		return command.Input(fmt.Errorf("--dns=%s, if that is where names are to be told: with an equals sign", args[0]))
 	}
 	return cobra.NoArgs(c, args)
 }
@@ -45,11 +46,11 @@ func (f *dnsFlags) settle(ctx context.Context, c *cobra.Command, bind netip.Addr
 	given := c.Flags().Changed
 	switch {
 	case given("dns-ttl") && !given("dns"):
-		return nil, inputError{errors.New("--dns-ttl is for answers: it goes with --dns")}
+		return nil, command.Input(errors.New("--dns-ttl is for answers: it goes with --dns"))
 	case f.ttl < time.Second || f.ttl > 24*time.Hour || f.ttl%time.Second != 0:
-		return nil, inputError{fmt.Errorf("--dns-ttl %s: whole seconds, from 1s to 24h", f.ttl)}
+		return nil, command.Input(fmt.Errorf("--dns-ttl %s: whole seconds, from 1s to 24h", f.ttl))
 	case given("dnsmasq-dir") && f.hosts == "":
-		return nil, inputError{errors.New("--dnsmasq-dir: which directory")}
+		return nil, command.Input(errors.New("--dnsmasq-dir: which directory"))
 	case !given("dns") && f.hosts == "":
 		return nil, nil
 	}
@@ -61,7 +62,7 @@ func (f *dnsFlags) settle(ctx context.Context, c *cobra.Command, bind netip.Addr
 		}
 		if host, _, _ := net.SplitHostPort(cfg.Address); host != "" {
 			if _, err := netip.ParseAddr(host); err != nil {
-				return nil, inputError{fmt.Errorf("--dns %q: an IP address, with a port if it isn't %s", f.address, dnsPort)}
+				return nil, command.Input(fmt.Errorf("--dns %q: an IP address, with a port if it isn't %s", f.address, dnsPort))
 			}
 		}
 	}

@@ -53,7 +53,7 @@ func (h haproxyFlags) config(c *cobra.Command, run runFlags) (*haproxy.Config, e
 	refuse := func(why string, names ...string) error {
 		for _, name := range names {
 			if given(name) {
-				return inputError{fmt.Errorf("--%s %s", name, why)}
+				return command.Input(fmt.Errorf("--%s %s", name, why))
 			}
 		}
 		return nil
@@ -63,7 +63,7 @@ func (h haproxyFlags) config(c *cobra.Command, run runFlags) (*haproxy.Config, e
 			"haproxy-system", "haproxy-dir", "haproxy-socket", "haproxy-master-socket", "haproxy-reload", "haproxy-binary")
 	}
 	if len(run.patroni) > 0 {
-		return nil, inputError{errors.New("--patroni: HAProxy's files are rendered from an inventory, it goes with --engine native")}
+		return nil, command.Input(errors.New("--patroni: HAProxy's files are rendered from an inventory, it goes with --engine native"))
 	}
 	if err := refuse("is for the native engine: a client that finds no server is refused by HAProxy at once", "hold"); err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func (h haproxyFlags) config(c *cobra.Command, run runFlags) (*haproxy.Config, e
 				runtime = "/run"
 			}
 			if runtime == "" {
-				return nil, inputError{errors.New("say where HAProxy's files are to be: --haproxy-dir DIR (there is no XDG_RUNTIME_DIR)")}
+				return nil, command.Input(errors.New("say where HAProxy's files are to be: --haproxy-dir DIR (there is no XDG_RUNTIME_DIR)"))
 			}
 			config.Dir = filepath.Join(runtime, "pgporter-haproxy")
 		}
@@ -97,7 +97,7 @@ func (h haproxyFlags) config(c *cobra.Command, run runFlags) (*haproxy.Config, e
 			}
 		}
 		if config.Master == "" && len(config.Reload) == 0 {
-			return nil, inputError{errors.New("--haproxy-reload: the command that reloads HAProxy")}
+			return nil, command.Input(errors.New("--haproxy-reload: the command that reloads HAProxy"))
 		}
 		if given("haproxy-master-socket") {
 			if err := refuse("isn't run where there is a master socket: one of them", "haproxy-reload"); err != nil {

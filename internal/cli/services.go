@@ -47,7 +47,7 @@ members are at this moment is told by pgporter status. With --node a node's hapr
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if path == "" {
-				return inputError{errors.New("--inventory is missing: which file")}
+				return command.Input(errors.New("--inventory is missing: which file"))
 			}
 			if err := command.OneOf("output", output, "table", "json", "yaml"); err != nil {
 				return err

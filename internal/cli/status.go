@@ -43,7 +43,7 @@ A server is serving (takes clients), ready (would take them if those before it w
 				return err
 			}
 			if interval < 100*time.Millisecond {
-				return inputError{fmt.Errorf("--interval %s: at least 100ms", interval)}
+				return command.Input(fmt.Errorf("--interval %s: at least 100ms", interval))
 			}
 			address, err := adminAddress(admin)
 			if err != nil {
@@ -85,7 +85,7 @@ func adminAddress(text string) (string, error) { return hostPort("admin", text, 
 
 // hostPort completes a flag's address with a port.
 func hostPort(flag, text, defaultPort string) (string, error) {
-	wrong := inputError{fmt.Errorf("--%s %q: an address or address:port", flag, text)}
+	wrong := command.Input(fmt.Errorf("--%s %q: an address or address:port", flag, text))
 	if _, port, err := net.SplitHostPort(text); err == nil {
 		if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
 			return "", wrong

@@ -41,7 +41,7 @@ type pair struct{ leader atomic.Pointer[string] }
 func newPair(t *testing.T) *pair {
 	t.Helper()
 	p := &pair{}
-	p.lead(unreadNode)
+	p.setLeader(unreadNode)
 	var serving sync.WaitGroup
 	t.Cleanup(serving.Wait) // last, when the listeners are closed
 	for _, host := range []string{unreadNode, unreadOther} {
@@ -92,7 +92,7 @@ func listenAt(t *testing.T, address string) net.Listener {
 	return l
 }
 
-func (p *pair) lead(host string) { p.leader.Store(&host) }
+func (p *pair) setLeader(host string) { p.leader.Store(&host) }
 
 // client comes to the service once and tells which server it was led to.
 func client() (string, error) {
@@ -113,7 +113,7 @@ func client() (string, error) {
 func (p *pair) switchover(t *testing.T, to string) time.Duration {
 	t.Helper()
 	began := time.Now()
-	p.lead(to)
+	p.setLeader(to)
 	comesTrue(t, "clients are led to "+to, func() bool {
 		at, err := client()
 		return err == nil && at == to
@@ -321,13 +321,13 @@ func TestALogThatNobodyReads(t *testing.T) {
 			io.Copy(&log, from)
 		}()
 		comesTrue(t, "the log tells of as many lines as the status", func() bool {
-			told := uint64(0)
+			answers := uint64(0)
 			for _, line := range droppedLine.FindAllStringSubmatch(log.String(), -1) {
 				n, _ := strconv.ParseUint(line[1], 10, 64)
-				told += n
+				answers += n
 			}
 			s, err := statusOf()
-			return err == nil && told > 0 && told == s.LogDropped
+			return err == nil && answers > 0 && answers == s.LogDropped
 		})
 		porter.Process.Signal(syscall.SIGTERM)
 		porter.exits(t, 0)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/cli/command"
 )
 
 func newUpgradeCommand() *cobra.Command {
@@ -35,7 +36,7 @@ upgrade waits for the outcome. The new process has another number; systemd is to
 				return err
 			}
 			if timeout <= 0 {
-				return inputError{fmt.Errorf("--timeout %s: more than 0", timeout)}
+				return command.Input(fmt.Errorf("--timeout %s: more than 0", timeout))
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), timeout)
 			defer cancel()

@@ -16,19 +16,19 @@ import (
 
 // urlFlags are those of url.
 type urlFlags struct {
-	ways              wayFlags
+	endpoints         endpointFlags
 	driver, format    string
 	all, plain, shown bool
 }
 
 // wayFlags choose among the ways to a cluster.
-type wayFlags struct {
+type endpointFlags struct {
 	inventory string
 	by        string
 	choice    connstr.Choice
 }
 
-func (f *wayFlags) add(c *cobra.Command) {
+func (f *endpointFlags) add(c *cobra.Command) {
 	kinds := make([]string, len(connstr.Kinds))
 	for i, k := range connstr.Kinds {
 		kinds[i] = string(k)
@@ -42,9 +42,9 @@ func (f *wayFlags) add(c *cobra.Command) {
 }
 
 // read gives what the inventory says of a cluster.
-func (f *wayFlags) read(c *cobra.Command, cluster string) (model.Access, error) {
+func (f *endpointFlags) read(c *cobra.Command, cluster string) (model.Access, error) {
 	if f.inventory == "" {
-		return model.Access{}, inputError{errors.New("--inventory is missing: which file")}
+		return model.Access{}, command.Input(errors.New("--inventory is missing: which file"))
 	}
 	if f.by != "" {
 		allowed := make([]string, len(connstr.Kinds))
@@ -93,7 +93,7 @@ administrator for what leads straight to the primary, a user with dbrole_offline
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
 	}
-	f.ways.add(c)
+	f.endpoints.add(c)
 	c.Flags().BoolVar(&f.all, "all", false, "list the ways of every kind")
 	c.Flags().StringVar(&f.driver, "driver", connstr.Drivers[0], "write them for `DRIVER`, one of "+strings.Join(connstr.Drivers, ", ")+"; libpq@15 for a version of libpq, psycopg or npgsql")
 	c.RegisterFlagCompletionFunc("driver", cobra.FixedCompletions(connstr.Drivers, cobra.ShellCompDirectiveNoFileComp))
@@ -112,33 +112,33 @@ func (f *urlFlags) run(c *cobra.Command, cluster string) error {
 	given := c.Flags().Changed
 	switch {
 	case err != nil:
-		return inputError{fmt.Errorf("--%w", err)}
-	case f.all && f.ways.by != "":
-		return inputError{errors.New("--all lists the ways of every kind, --by those of one: one or the other")}
+		return command.Input(fmt.Errorf("--%w", err))
+	case f.all && f.endpoints.by != "":
+		return command.Input(errors.New("--all lists the ways of every kind, --by those of one: one or the other"))
 	case f.format != "uri" && (given("driver") || given("plain")):
-		return inputError{fmt.Errorf("--driver and --plain are for URLs, not for --format %s", f.format)}
+		return command.Input(fmt.Errorf("--driver and --plain are for URLs, not for --format %s", f.format))
 	case f.format == "pgpass" && !f.shown:
-		return inputError{errors.New("--format pgpass is a list of passwords: it goes with --with-password")}
+		return command.Input(errors.New("--format pgpass is a list of passwords: it goes with --with-password"))
 	case f.format == "service" && f.shown:
-		return inputError{errors.New("--with-password is for URLs and .pgpass: a pg_service.conf is for everybody to read")}
+		return command.Input(errors.New("--with-password is for URLs and .pgpass: a pg_service.conf is for everybody to read"))
 	}
-	access, err := f.ways.read(c, cluster)
+	access, err := f.endpoints.read(c, cluster)
 	if err != nil {
 		return err
 	}
-	if f.ways.by == "" && !f.all {
-		f.ways.choice.By = handiest(access)
+	if f.endpoints.by == "" && !f.all {
+		f.endpoints.choice.By = handiest(access)
 	}
-	ways, err := connstr.Endpoints(access, f.ways.choice)
-	if err != nil && f.ways.by == "" && !f.all && f.ways.choice.By != connstr.ByIP {
+	endpoints, err := connstr.Endpoints(access, f.endpoints.choice)
+	if err != nil && f.endpoints.by == "" && !f.all && f.endpoints.choice.By != connstr.ByIP {
 		// What is at no name is at an address.
-		f.ways.choice.By = connstr.ByIP
-		ways, err = connstr.Endpoints(access, f.ways.choice)
+		f.endpoints.choice.By = connstr.ByIP
+		endpoints, err = connstr.Endpoints(access, f.endpoints.choice)
 	}
 	if err != nil {
-		return inputError{err}
+		return command.Input(err)
 	}
-	return f.print(c.OutOrStdout(), c.ErrOrStderr(), ways, driver)
+	return f.print(c.OutOrStdout(), c.ErrOrStderr(), endpoints, driver)
 }
 
 // handiest is the kind of way that needs to know least.
@@ -152,23 +152,23 @@ func handiest(a model.Access) connstr.By {
 	return connstr.ByIP
 }
 
-func (f *urlFlags) print(w, remarks io.Writer, ways []connstr.Endpoint, driver connstr.Driver) error {
+func (f *urlFlags) print(w, remarks io.Writer, endpoints []connstr.Endpoint, driver connstr.Driver) error {
 	var text string
 	var without []string
 	var err error
 	switch f.format {
 	case "service":
-		text, err = connstr.ServiceFile(connstr.Entries(ways))
+		text, err = connstr.ServiceFile(connstr.Entries(endpoints))
 	case "pgpass":
-		text, without, err = connstr.PasswordFile(ways)
+		text, without, err = connstr.PasswordFile(endpoints)
 		if len(without) > 0 {
 			fmt.Fprintf(remarks, "pgporter: the inventory has no password that a client could use for %s\n", strings.Join(without, ", "))
 		}
 	default:
-		text, err = connstr.Listing(ways, connstr.Style{Driver: driver, Passwords: f.shown, Plain: f.plain})
+		text, err = connstr.Listing(endpoints, connstr.Style{Driver: driver, Passwords: f.shown, Plain: f.plain})
 	}
 	if err != nil {
-		return inputError{err}
+		return command.Input(err)
 	}
 	_, err = io.WriteString(w, text)
 	return err

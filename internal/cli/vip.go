@@ -8,6 +8,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/access/vip"
 	"github.com/pgporter/pgporter/internal/access/vip/owner"
+	"github.com/pgporter/pgporter/internal/cli/command"
 )
 
 // vipFlags say whether virtual addresses are kept, and how they are announced.
@@ -25,13 +26,13 @@ func (f *vipFlags) add(c *cobra.Command) {
 func (f *vipFlags) config(c *cobra.Command, discovered bool) (*vip.Config, error) {
 	switch {
 	case !f.keep && c.Flags().Changed("vip-announce"):
-		return nil, inputError{errors.New("--vip-announce goes with --vip")}
+		return nil, command.Input(errors.New("--vip-announce goes with --vip"))
 	case !f.keep:
 		return nil, nil
 	case discovered:
-		return nil, inputError{errors.New("--vip keeps what an inventory declares (pg_vip_enabled): it goes with --inventory")}
+		return nil, command.Input(errors.New("--vip keeps what an inventory declares (pg_vip_enabled): it goes with --inventory"))
 	case f.repeat < 1 || f.repeat > 100:
-		return nil, inputError{fmt.Errorf("--vip-announce %d: 1 to 100", f.repeat)}
+		return nil, command.Input(fmt.Errorf("--vip-announce %d: 1 to 100", f.repeat))
 	}
 	return &vip.Config{Repeat: f.repeat}, nil
 }

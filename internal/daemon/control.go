@@ -36,11 +36,11 @@ func (d *Daemon) listenForControl(ctx context.Context) (net.Listener, error) {
 		return l, err
 	}
 	var config net.ListenConfig
-	door, err := config.Listen(ctx, "tcp", d.cfg.Control.Address)
+	listener, err := config.Listen(ctx, "tcp", d.cfg.Control.Address)
 	if err != nil {
 		return nil, fmt.Errorf("control address %s: %w", d.cfg.Control.Address, err)
 	}
-	return door, nil
+	return listener, nil
 }
 
 // controlName names the control address among the sockets that are handed over.
@@ -52,8 +52,8 @@ func (d *Daemon) controlName() string {
 }
 
 // serveControl takes orders until ctx ends. When it returns, none is being carried out and none will be.
-func (d *Daemon) serveControl(ctx context.Context, door net.Listener) error {
-	if door == nil {
+func (d *Daemon) serveControl(ctx context.Context, listener net.Listener) error {
+	if listener == nil {
 		return nil
 	}
 	defer func() {
@@ -62,12 +62,12 @@ func (d *Daemon) serveControl(ctx context.Context, door net.Listener) error {
 		d.closed = true
 	}()
 	expires := d.cfg.Control.Credentials.Expires()
-	d.log.Info("orders are taken from those who have the token", "control", door.Addr().String(), "certificate_expires", expires)
+	d.log.Info("orders are taken from those who have the token", "control", listener.Addr().String(), "certificate_expires", expires)
 	if time.Now().After(expires) {
 		d.log.Warn("the certificate of the control address has expired, nobody will trust it", "expired", expires)
 	}
 	server := control.Server{Credentials: d.cfg.Control.Credentials, Node: d.who, Take: d.carryOut, Logger: d.log}
-	return server.Serve(ctx, door)
+	return server.Serve(ctx, listener)
 }
 
 // renewCredentials reads the token and the certificate again; if they can't be used, those in use stay.

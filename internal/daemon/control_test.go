@@ -24,10 +24,10 @@ import (
 // controlled is a daemon that takes orders, and a client for it.
 type controlled struct {
 	*running
-	node   string
-	door   string
-	files  control.Files
-	client *control.Client
+	node    string
+	address string
+	files   control.Files
+	client  *control.Client
 }
 
 func startControlled(t *testing.T, f fixture, bind, text string, edit ...func(*Config)) *controlled {
@@ -42,9 +42,9 @@ func startControlled(t *testing.T, f fixture, bind, text string, edit ...func(*C
 		t.Fatal(err)
 	}
 	free := listen(t, bind)
-	c.door = free.Addr().String()
+	c.address = free.Addr().String()
 	free.Close()
-	c.running = start(t, f, bind, text, false, append(edit, func(cfg *Config) { cfg.Control = &Control{Address: c.door, Credentials: credentials} })...)
+	c.running = start(t, f, bind, text, false, append(edit, func(cfg *Config) { cfg.Control = &Control{Address: c.address, Credentials: credentials} })...)
 	c.renewClient()
 	return c
 }
@@ -75,7 +75,7 @@ func order(t *testing.T, node, text string) intake.Order {
 }
 
 func (c *controlled) send(o intake.Order, dryRun bool) (api.Taken, error) {
-	return c.client.Send(c.t.Context(), c.door, o, dryRun)
+	return c.client.Send(c.t.Context(), c.address, o, dryRun)
 }
 
 // services lists the changes of services in short.
@@ -92,7 +92,7 @@ func TestOrdersAreCarriedOut(t *testing.T) {
 	c := startControlled(t, f, address(42), f.inventory("primary:5433"))
 	session := c.dial("5433")
 	echo(t, session, "before\n")
-	if who, err := c.client.Ask(t.Context(), c.door); err != nil || who != (api.Node{Version: "test", Node: f.host, Engine: "native", Generation: 1}) {
+	if who, err := c.client.Ask(t.Context(), c.address); err != nil || who != (api.Node{Version: "test", Node: f.host, Engine: "native", Generation: 1}) {
 		t.Errorf("it says it is %+v, %v", who, err)
 	}
 	next := order(t, f.host, f.inventory("primary:5433", "more:5440"))
@@ -109,7 +109,7 @@ func TestOrdersAreCarriedOut(t *testing.T) {
 		conn.Close()
 		t.Error("a dry run opened a port")
 	}
-	if s := c.status(); s.Config.Generation != 1 || s.Config.Sent != nil || s.Config.Source != c.path || s.Config.Control != c.door {
+	if s := c.status(); s.Config.Generation != 1 || s.Config.Sent != nil || s.Config.Source != c.path || s.Config.Control != c.address {
 		t.Errorf("after a dry run: %+v", s.Config)
 	}
 
@@ -149,8 +149,8 @@ func TestOrdersThatAreRefused(t *testing.T) {
 	f := newFixture(t, address(51))
 	c := startControlled(t, f, address(52), f.inventory("primary:5433"))
 	session := c.dial("5433")
-	foreign := order(t, f.host, f.inventory("primary:5433"))
-	foreign.Plan.Clusters[0].Definitions[0].Balance = "static-rr"
+	unsupported := order(t, f.host, f.inventory("primary:5433"))
+	unsupported.Plan.Clusters[0].Definitions[0].Balance = "static-rr"
 	unresolved := order(t, f.host, f.inventory("primary:5433"))
 	unresolved.Plan.Clusters[0].Definitions[0].Selector = jmespath.Read("[0].pg_role")
 	elsewhere := order(t, f.host, f.inventory("primary:5433"))
@@ -161,7 +161,7 @@ func TestOrdersThatAreRefused(t *testing.T) {
 		want  string
 	}{
 		{"for another node", elsewhere, "the plan is for 10.10.10.99, and this node is " + f.host},
-		{"for another engine", foreign, "service pg-test-primary: balance static-rr is not supported by the native engine"},
+		{"for another engine", unsupported, "service pg-test-primary: balance static-rr is not supported by the native engine"},
 		{"a selector that gives no members", unresolved, "cluster pg-test: service pg-test-primary: selector"},
 		{"a port that is taken", order(t, f.host, f.inventory("primary:5433", "more:"+c.admin[strings.LastIndex(c.admin, ":")+1:])), "service pg-test-more"},
 	} {
@@ -176,7 +176,7 @@ func TestOrdersThatAreRefused(t *testing.T) {
 				if s.Config.Generation != before || len(s.Clusters[0].Services) != 1 || s.Config.Sent != nil {
 					t.Errorf("what runs has changed: %+v", s)
 				}
-				if told := strings.Contains(s.Config.Refused, test.want); told == dryRun {
+				if shown := strings.Contains(s.Config.Refused, test.want); shown == dryRun {
 					t.Errorf("the status says of the last reload %q", s.Config.Refused)
 				}
 				echo(t, session, "still there\n")
@@ -248,11 +248,11 @@ func TestCredentialsAreRenewedOnSIGHUP(t *testing.T) {
 	}
 	c.reload <- syscall.SIGHUP
 	c.until("taken", func(s *api.Status) bool { return s.Config.Generation == 2 })
-	if _, err := c.client.Ask(t.Context(), c.door); !errors.Is(err, control.ErrRefused) {
+	if _, err := c.client.Ask(t.Context(), c.address); !errors.Is(err, control.ErrRefused) {
 		t.Errorf("the old token: %v", err)
 	}
 	c.renewClient()
-	if _, err := c.client.Ask(t.Context(), c.door); err != nil {
+	if _, err := c.client.Ask(t.Context(), c.address); err != nil {
 		t.Errorf("the new token: %v", err)
 	}
 	if err := os.Chmod(c.files.Token, 0o644); err != nil {
@@ -260,7 +260,7 @@ func TestCredentialsAreRenewedOnSIGHUP(t *testing.T) {
 	}
 	c.reload <- syscall.SIGHUP
 	c.until("taken", func(s *api.Status) bool { return s.Config.Generation == 3 })
-	if _, err := c.client.Ask(t.Context(), c.door); err != nil {
+	if _, err := c.client.Ask(t.Context(), c.address); err != nil {
 		t.Errorf("the token in use: %v", err)
 	}
 	if log := c.log.String(); !strings.Contains(log, "can't be renewed, those in use stay") || strings.Contains(log, token) {

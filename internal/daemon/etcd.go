@@ -20,7 +20,7 @@ const DefaultNamespace = "/pg"
 
 // Etcd says where Patroni's keys are and how to read them. What is empty is as the configuration says.
 type Etcd struct {
-	// Endpoints, CAFile, CertFile, KeyFile and User are as in dcs.Config.
+	// Endpoints, CAFile, CertFile, KeyFile and User are as in etcd.Config.
 	Endpoints                 []string
 	CAFile, CertFile, KeyFile string
 	User                      string

@@ -26,10 +26,10 @@ func TestHAProxyAsTheEngine(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	r := &running{t: t, path: filepath.Join(t.TempDir(), "pigsty.yml"), bind: bind, reload: make(chan os.Signal, 1), ended: make(chan error, 1)}
-	generic := func(text, name string) string {
+	tcp := func(text, name string) string {
 		return text + fmt.Sprintf("    haproxy_services: [ { name: %s, port: 5450, options: [], servers: [ { name: one, ip: %s, port: %d, options: check } ] } ]\n", name, f.host, f.echoPort)
 	}
-	r.write(generic(f.inventory("primary:5433"), "echo"))
+	r.write(tcp(f.inventory("primary:5433"), "echo"))
 	free := listen(t, bind)
 	r.admin = free.Addr().String()
 	free.Close()
@@ -66,13 +66,13 @@ func TestHAProxyAsTheEngine(t *testing.T) {
 	})
 	echo(t, r.dial("5450"), "generic\n")
 
-	r.write(generic(f.inventory("primary:5433", "more:5440"), "echo"))
+	r.write(tcp(f.inventory("primary:5433", "more:5440"), "echo"))
 	r.reload <- syscall.SIGHUP
 	r.until("taken", func(s *api.Status) bool { return s.Config.Generation == 2 && len(s.Clusters[0].Services) == 2 })
 	echo(t, r.dial("5440"), "new service\n")
 	echo(t, session, "after a reload\n")
 
-	r.write(strings.Replace(generic(f.inventory("primary:5433"), "echo"), "options: []", "options: [no-such-word]", 1))
+	r.write(strings.Replace(tcp(f.inventory("primary:5433"), "echo"), "options: []", "options: [no-such-word]", 1))
 	r.reload <- syscall.SIGHUP
 	r.until("refused", func(s *api.Status) bool { return strings.Contains(s.Config.Refused, "no-such-word") })
 	echo(t, r.dial("5440"), "still there\n")

@@ -73,7 +73,7 @@ func (n *Names) Run(ctx context.Context) error { return n.server.Run(ctx) }
 func (n *Names) status() *api.Names {
 	counts, names := n.server.Counts()
 	return &api.Names{Listen: n.server.Address(), Names: names, Questions: counts.Questions, Refused: counts.Refused, Unknown: counts.Unknown,
-		Malformed: counts.Malformed, TurnedAway: counts.TurnedAway}
+		Malformed: counts.Malformed, Rejected: counts.Rejected}
 }
 
 // names is the Part that tells names; nil if none does.

@@ -60,12 +60,12 @@ func newScripted(t *testing.T, host, role string) *scripted {
 	patroni.Start()
 	t.Cleanup(patroni.Close)
 	s.port = patroni.Listener.Addr().(*net.TCPAddr).Port
-	s.postgres, s.pgbouncer = door(t, host), door(t, host)
+	s.postgres, s.pgbouncer = answering(t, host), answering(t, host)
 	return s
 }
 
 // door is a port that declines encryption and has nothing else to say. It gives the port's number.
-func door(t *testing.T, host string) int {
+func answering(t *testing.T, host string) int {
 	l := listen(t, host)
 	ended := make(chan struct{})
 	go func() {
@@ -272,7 +272,7 @@ func TestNamesInOrders(t *testing.T) {
 	f := newFixture(t, address(91))
 	names, edit := withNames(t, address(92)+":0", "")
 	c := startControlled(t, f, address(92), f.inventory("primary:5433"), edit)
-	if who, err := c.client.Ask(t.Context(), c.door); err != nil || !who.Names {
+	if who, err := c.client.Ask(t.Context(), c.address); err != nil || !who.Names {
 		t.Errorf("it says it is %+v, %v", who, err)
 	}
 	text := f.inventory("primary:5433") + "pg-far: { hosts: { " + address(93) + ": { pg_seq: 1, pg_role: primary } }, vars: { pg_cluster: pg-far } }\n"

@@ -92,7 +92,7 @@ func (d *Daemon) prepare(ctx context.Context, l Loaded) (*reload, error) {
 	if err := d.prepareOffer(r); err != nil {
 		return r, err
 	}
-	if err := d.prepareGenerics(r); err != nil {
+	if err := d.prepareTCPServices(r); err != nil {
 		return r, err
 	}
 	var parts changes
@@ -190,7 +190,7 @@ func (d *Daemon) prepareOffer(r *reload) error {
 }
 
 // prepareGenerics makes the checks of generic services ready where they are ours.
-func (d *Daemon) prepareGenerics(r *reload) error {
+func (d *Daemon) prepareTCPServices(r *reload) error {
 	if d.tcpcheck == nil {
 		return nil
 	}

@@ -83,36 +83,36 @@ func (d *Daemon) Status() api.Status {
 }
 
 func memberStatus(m view.Member) api.Member {
-	told := api.Member{Name: m.Name, Host: m.Host, Role: string(m.Live), Declared: string(m.Role), State: m.State, Timeline: m.Timeline, Answer: m.Answer}
+	shown := api.Member{Name: m.Name, Host: m.Host, Role: string(m.Live), Declared: string(m.Role), State: m.State, Timeline: m.Timeline, Answer: m.Answer}
 	if !m.Answered.IsZero() {
-		told.Answered = &m.Answered
+		shown.Answered = &m.Answered
 	}
-	return told
+	return shown
 }
 
 func serviceStatus(s *view.Service, live map[string]view.Member, traffic map[string]Traffic) api.Service {
 	counted := traffic[s.FullName]
 	s = asCarried(s, counted)
 	usable := s.Usable()
-	told := api.Service{
+	shown := api.Service{
 		Name: s.Name, FullName: s.FullName, Listen: counted.Address, Check: s.Check, Up: len(usable) > 0,
 		Sessions: counted.Sessions, Queued: counted.Queued, Total: counted.Total, Refused: counted.Refused, Servers: []api.Server{},
 	}
 	for i, server := range s.Servers {
 		member := live[server.Member]
 		carried := counted.Servers[server.Member]
-		told.Servers = append(told.Servers, api.Server{
+		shown.Servers = append(shown.Servers, api.Server{
 			Member: server.Member, Address: server.Address(), Role: string(member.Live), State: member.State, Weight: server.Weight, Backup: server.Backup,
 			Up: s.Health[i].Up, Serving: slices.Contains(usable, i), Reason: s.Health[i].Reason, Since: s.Health[i].Since,
 			Sessions: carried.Sessions, Total: carried.Total,
 		})
 	}
-	return told
+	return shown
 }
 
 // genericStatus is what HAProxy has of a service that belongs to no cluster.
 func tcpStatus(g model.TCPService, t Traffic) api.Service {
-	told := api.Service{Name: g.Name, FullName: g.Name, Listen: t.Address, Sessions: t.Sessions, Total: t.Total, Refused: t.Refused, Servers: []api.Server{}}
+	shown := api.Service{Name: g.Name, FullName: g.Name, Listen: t.Address, Sessions: t.Sessions, Total: t.Total, Refused: t.Refused, Servers: []api.Server{}}
 	regular := slices.ContainsFunc(g.Servers, func(s model.TCPServer) bool { return !s.Backup && t.Servers[s.Name].Up })
 	for _, s := range g.Servers {
 		has := t.Servers[s.Name]
@@ -122,11 +122,11 @@ func tcpStatus(g model.TCPService, t Traffic) api.Service {
 			server.Weight = *s.Weight
 		}
 		// Of several backups the first takes all.
-		server.Serving = has.Up && (!s.Backup || !regular && !told.Up)
-		told.Up = told.Up || server.Serving
-		told.Servers = append(told.Servers, server)
+		server.Serving = has.Up && (!s.Backup || !regular && !shown.Up)
+		shown.Up = shown.Up || server.Serving
+		shown.Servers = append(shown.Servers, server)
 	}
-	return told
+	return shown
 }
 
 // asCarried is a service with the health that its engine goes by, where the engine has a mind of its own: what counts for a

@@ -10,10 +10,10 @@ import (
 
 // read makes the generic services of a plan ready for the native engine: their lines are read, and the files that their
 // checks need.
-func read(generics []model.TCPService) (*tcpcheck.Prepared, []tcpservice.Service, error) {
+func read(tcp []model.TCPService) (*tcpcheck.Prepared, []tcpservice.Service, error) {
 	var services []tcpservice.Service
 	var failures []error
-	for _, g := range generics {
+	for _, g := range tcp {
 		s, problems := tcpservice.Parse(g)
 		for _, what := range tcpservice.Errors(g, problems) {
 			failures = append(failures, errors.New(what))

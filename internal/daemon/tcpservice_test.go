@@ -78,7 +78,7 @@ func rest(conn net.Conn) (int64, error) {
 }
 
 // genericOf finds a generic service in a status.
-func genericOf(s *api.Status, name string) api.Service {
+func tcpOf(s *api.Status, name string) api.Service {
 	for _, g := range s.TCPServices {
 		if g.Name == name {
 			return g
@@ -89,7 +89,7 @@ func genericOf(s *api.Status, name string) api.Service {
 
 // TestGenericServicesNatively has the native engine carry haproxy_services: a server that speaks first, checks over HTTPS that
 // decide, backups, a reload that changes one, removes one and brings one, and one that is refused.
-func TestGenericServicesNatively(t *testing.T) {
+func TestTCPServicesNatively(t *testing.T) {
 	f := newFixture(t, address(91))
 	var healthy atomic.Bool
 	healthy.Store(true)
@@ -134,7 +134,7 @@ func TestGenericServicesNatively(t *testing.T) {
 	echo(t, mail, "hello\n")
 	echo(t, r.dial("5433"), "and PostgreSQL\n")
 	s := r.status()
-	if g := genericOf(s, "mail"); !g.Up || g.Check != "OPTIONS /live" || g.Sessions != 1 || g.Listen != r.bind+":2525" || !g.Servers[0].Serving || g.Servers[0].Reason != "200" ||
+	if g := tcpOf(s, "mail"); !g.Up || g.Check != "OPTIONS /live" || g.Sessions != 1 || g.Listen != r.bind+":2525" || !g.Servers[0].Serving || g.Servers[0].Reason != "200" ||
 		!g.Servers[1].Backup || g.Servers[1].Serving || g.Servers[1].Reason != "it is not checked" {
 		t.Errorf("the status of mail is %+v", g)
 	}
@@ -142,7 +142,7 @@ func TestGenericServicesNatively(t *testing.T) {
 	// The default options end sessions of a server that goes down; the first backup takes all.
 	healthy.Store(false)
 	r.until("led to the backup", func(s *api.Status) bool {
-		g := genericOf(s, "mail")
+		g := tcpOf(s, "mail")
 		return !g.Servers[0].Up && g.Servers[1].Serving && !g.Servers[2].Serving
 	})
 	if n, err := rest(mail); n != 0 || err != nil && !strings.Contains(err.Error(), "reset") {
@@ -178,7 +178,7 @@ func TestGenericServicesNatively(t *testing.T) {
 	}
 	healthy.Store(true)
 	r.until("led to the regular server", func(s *api.Status) bool {
-		g := genericOf(s, "mail")
+		g := tcpOf(s, "mail")
 		return g.Servers[0].Serving && !g.Servers[1].Serving
 	})
 
@@ -203,7 +203,7 @@ func TestGenericServicesNatively(t *testing.T) {
 }
 
 // TestHarmlessGenerics: an edit that nobody asked to take may not remove a service, or leave one without servers.
-func TestHarmlessGenerics(t *testing.T) {
+func TestHarmlessTCPServices(t *testing.T) {
 	one := model.TCPService{Name: "a", Servers: []model.TCPServer{{Name: "s"}}}
 	other := one
 	other.Port, other.Servers = 99, []model.TCPServer{{Name: "t"}}

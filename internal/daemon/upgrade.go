@@ -127,11 +127,11 @@ func (d *Daemon) handOver(ctx context.Context, engine native, next *handover.Suc
 		}
 	}
 	within(startTime)
-	estate, err := d.handoverItems(engine)
+	initial, err := d.handoverItems(engine)
 	if err == nil {
-		err = next.Send(estate...)
+		err = next.Send(initial...)
 	}
-	handover.Close(estate)
+	handover.Close(initial)
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func (d *Daemon) handOver(ctx context.Context, engine native, next *handover.Suc
 	var began time.Time
 	why := ""
 	for until := time.Now().Add(startTime + settleTime); frozen == nil; {
-		theirs, err := standingOf(next)
+		theirs, err := statusOf(next)
 		if err != nil {
 			return err
 		}
@@ -179,8 +179,8 @@ func (d *Daemon) handOver(ctx context.Context, engine native, next *handover.Suc
 	return nil
 }
 
-// standingOf waits until the next process is ready.
-func standingOf(next *handover.Successor) (proxy.Standing, error) {
+// statusOf waits until the next process is ready.
+func statusOf(next *handover.Successor) (proxy.Standing, error) {
 	for {
 		items, err := next.Receive()
 		if errors.Is(err, io.EOF) {
@@ -253,9 +253,9 @@ func (d *Daemon) handoverItems(engine native) ([]handover.Item, error) {
 		items = append(items, inParts(inventoryItem, source.Given)...)
 	}
 	d.mu.Lock()
-	legacy, plan := handoverState{PID: os.Getpid(), Version: d.cfg.Version, Generation: d.accepted}, d.plan
+	state, plan := handoverState{PID: os.Getpid(), Version: d.cfg.Version, Generation: d.accepted}, d.plan
 	if d.sent != nil {
-		legacy.Sent = *d.sent
+		state.Sent = *d.sent
 	}
 	sent := d.sent
 	d.mu.Unlock()
@@ -264,7 +264,7 @@ func (d *Daemon) handoverItems(engine native) ([]handover.Item, error) {
 		problems = append(problems, err)
 		items = append(items, inParts(orderItem, order)...)
 	}
-	body, err := json.Marshal(legacy)
+	body, err := json.Marshal(state)
 	problems = append(problems, err)
 	return append(items, handover.Item{Kind: beginItem, Body: body}), errors.Join(problems...)
 }

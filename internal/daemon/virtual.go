@@ -73,14 +73,14 @@ func (d *Daemon) virtualStatus() map[string]*api.VirtualIP {
 	}
 	all := map[string]*api.VirtualIP{}
 	for name, s := range d.vips.Status() {
-		told := &api.VirtualIP{Interface: s.Interface, Here: s.Holds, Why: s.Why, Problem: s.Problem}
+		shown := &api.VirtualIP{Interface: s.Interface, Here: s.Holds, Why: s.Why, Problem: s.Problem}
 		if s.Holds {
-			told.Since, told.Until = &s.Since, &s.Until
+			shown.Since, shown.Until = &s.Since, &s.Until
 		}
 		for _, mac := range s.Others {
-			told.Others = append(told.Others, mac.String())
+			shown.Others = append(shown.Others, mac.String())
 		}
-		all[name] = told
+		all[name] = shown
 	}
 	return all
 }

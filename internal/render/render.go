@@ -2,7 +2,7 @@
 // names for dnsmasq, vip-manager's configuration and libpq's service file.
 //
 // It joins the rooms that know one format each and decides which file goes to which host. It is pure: files are values, and
-// writing them is outdir's.
+// writing them is fileset's.
 package render
 
 import (

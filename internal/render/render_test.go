@@ -174,7 +174,7 @@ func TestParts(t *testing.T) {
 func TestCovers(t *testing.T) {
 	service := stamp.Stamp{Kind: stamp.HAProxy, Cluster: "pg-a", File: "pg-a-primary.cfg"}
 	prefixed := stamp.Stamp{Kind: stamp.HAProxy, Cluster: "pg-a-b", File: "pg-a-b-primary.cfg"}
-	generic := stamp.Stamp{Kind: stamp.HAProxy, File: "web.cfg"}
+	tcp := stamp.Stamp{Kind: stamp.HAProxy, File: "web.cfg"}
 	base := stamp.Stamp{Kind: stamp.HAProxy, File: "haproxy.cfg"}
 	list := stamp.Stamp{Kind: stamp.PGService, File: "pg_service.conf"}
 	for _, c := range []struct {
@@ -183,7 +183,7 @@ func TestCovers(t *testing.T) {
 		want   bool
 	}{
 		{Wanted{Kinds: stamp.Kinds}, service, true},
-		{Wanted{Kinds: stamp.Kinds}, generic, true},
+		{Wanted{Kinds: stamp.Kinds}, tcp, true},
 		{Wanted{Kinds: stamp.Kinds}, list, true},
 		// Without --base nothing is known of whether a base is wanted.
 		{Wanted{Kinds: stamp.Kinds}, base, false},
@@ -193,7 +193,7 @@ func TestCovers(t *testing.T) {
 		{Wanted{Kinds: stamp.Kinds, Hosts: []string{"h2"}}, service, false},
 		{Wanted{Kinds: stamp.Kinds, Clusters: []string{"pg-a"}}, service, true},
 		{Wanted{Kinds: stamp.Kinds, Clusters: []string{"pg-a"}}, prefixed, false},
-		{Wanted{Kinds: stamp.Kinds, Clusters: []string{"pg-a"}}, generic, false},
+		{Wanted{Kinds: stamp.Kinds, Clusters: []string{"pg-a"}}, tcp, false},
 		{Wanted{Kinds: stamp.Kinds, Clusters: []string{"pg-a"}, Base: true}, base, false},
 	} {
 		if got := c.wanted.Covers("h1/"+c.s.File, c.s); got != c.want {

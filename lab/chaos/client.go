@@ -97,8 +97,8 @@ func (c *client) round(parent context.Context) {
 	}
 	if err != nil && parent.Err() == nil {
 		c.field.ledger.failed(c.to.Port, connected, words(err))
-		var told *pgconn.PgError
-		if errors.As(err, &told) && told.Code == "25006" {
+		var refusal *pgconn.PgError
+		if errors.As(err, &refusal) && refusal.Code == "25006" {
 			c.field.note("a write through %s:%d was led to a standby: session of %s", c.to.Node, c.to.Port, clock(c.opened))
 		}
 	}
@@ -147,10 +147,10 @@ var addresses = regexp.MustCompile(`[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+(:[0-9]+)?(->[
 
 // words are an error without what differs from client to client.
 func words(err error) string {
-	var told *pgconn.PgError
-	if errors.As(err, &told) {
-		first, _, _ := strings.Cut(told.Message, ":")
-		return told.Code + " " + first
+	var refusal *pgconn.PgError
+	if errors.As(err, &refusal) {
+		first, _, _ := strings.Cut(refusal.Message, ":")
+		return refusal.Code + " " + first
 	}
 	var netErr net.Error
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &netErr) && netErr.Timeout() {

@@ -66,7 +66,7 @@ func newField(s *sandbox.Sandbox, out io.Writer) *field {
 			f.members = append(f.members, m)
 		}
 	}
-	f.roles = &roleWatcher{field: f, standby: map[string]standing{}}
+	f.roles = &roleWatcher{field: f, standby: map[string]standbyReport{}}
 	s.OnExit(func(what, why string) {
 		f.mu.Lock()
 		defer f.mu.Unlock()

@@ -303,13 +303,13 @@ func (f *field) reload(ctx context.Context, how kind) error {
 			return err
 		}
 	}
-	var told []string
+	var refusal []string
 	for _, m := range f.members {
 		if err := f.Kill(ctx, syscall.SIGHUP, m.Name+"/pgporter"); err == nil {
-			told = append(told, m.Name)
+			refusal = append(refusal, m.Name)
 		}
 	}
-	f.say("%s: %s", how, strings.Join(told, " "))
+	f.say("%s: %s", how, strings.Join(refusal, " "))
 	if how == reloadBroken {
 		// It stays broken for long enough to be read.
 		select {

@@ -14,16 +14,16 @@ const (
 	newsTravel = time.Second
 	// deposed is how long a member may take writes after another one got the leader key, and orphaned after it lost the key
 	// to nobody: pgporter has to hear of it, drain for 200 ms and end the sessions.
-	deposed  = 2 * time.Second
+	demoted  = 2 * time.Second
 	orphaned = 2 * time.Second
 )
 
 // unled finds the writes that were taken by a member which the leader key's history doesn't name for that moment. frozen says
 // for how much of a time a node's pgporter stood still: it can end nothing then, so that time doesn't count.
-func unled(writes []write, keys tenures, frozen func(node string, from, to time.Time) time.Duration) []string {
+func unconfirmed(writes []write, keys tenures, frozen func(node string, from, to time.Time) time.Duration) []string {
 	var wrong []string
 	for _, w := range writes {
-		if why := ledBy(w, keys, frozen); why != "" {
+		if why := notConfirmed(w, keys, frozen); why != "" {
 			wrong = append(wrong, w.String()+": "+why)
 		}
 	}
@@ -32,7 +32,7 @@ func unled(writes []write, keys tenures, frozen func(node string, from, to time.
 
 // ledBy is empty if the key named the member at some moment between the write's start and its acknowledgement, or not long
 // before.
-func ledBy(w write, keys tenures, frozen func(node string, from, to time.Time) time.Duration) string {
+func notConfirmed(w write, keys tenures, frozen func(node string, from, to time.Time) time.Duration) string {
 	from, to := w.at, w.acked.Add(newsTravel)
 	// The latest tenure of the member that began before the write was over.
 	i := keys.at(to)
@@ -50,7 +50,7 @@ func ledBy(w write, keys tenures, frozen func(node string, from, to time.Time) t
 	limit := lost
 	for _, next := range keys[i+1 : keys.at(to)+1] {
 		if next.holder != "" {
-			allowed, limit = deposed, next.from
+			allowed, limit = demoted, next.from
 			what += fmt.Sprintf(", and %s had it from %s", next.holder, clock(next.from))
 			break
 		}

@@ -48,7 +48,7 @@ func TestWritesAreLedByTheKey(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			frozen := func(string, time.Time, time.Time) time.Duration { return test.frozen }
-			wrong := unled([]write{{writer: 1, n: 1, member: test.member, at: sec(test.at), acked: sec(test.acked), node: "x"}}, test.keys, frozen)
+			wrong := unconfirmed([]write{{writer: 1, n: 1, member: test.member, at: sec(test.at), acked: sec(test.acked), node: "x"}}, test.keys, frozen)
 			switch {
 			case test.wrong == "" && len(wrong) > 0:
 				t.Errorf("complaint: %s", wrong)

@@ -117,14 +117,14 @@ func (w *keyWatcher) note(key, value string, revision int64, now time.Time) {
 			w.keys = append(w.keys, tenure{now, value, revision})
 		}
 	case "sync":
-		var told struct {
+		var refusal struct {
 			Standby string `json:"sync_standby"`
 		}
 		// What can't be read names nobody.
-		if json.Unmarshal([]byte(value), &told) != nil {
-			told.Standby = ""
+		if json.Unmarshal([]byte(value), &refusal) != nil {
+			refusal.Standby = ""
 		}
-		w.sync = told.Standby
+		w.sync = refusal.Standby
 	case "history":
 		w.history = value
 	}

@@ -152,7 +152,7 @@ func (f *field) unledWrites(context.Context) []string {
 		return []string{err.Error()}
 	}
 	writes := f.ledger.acknowledged()
-	return append(unled(writes, f.keys.seen(), f.frozen), forked(writes, began)...)
+	return append(unconfirmed(writes, f.keys.seen(), f.frozen), forked(writes, began)...)
 }
 
 // unwell finds pgporters that ended by themselves and what their logs shouldn't have.

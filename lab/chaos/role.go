@@ -31,7 +31,7 @@ type roleWatcher struct {
 
 	mu         sync.Mutex
 	promotions []promotion
-	standby    map[string]standing
+	standby    map[string]standbyReport
 	// reads are the answers that primaries gave through services that exclude them.
 	reads []read
 	wrong []string
@@ -49,7 +49,7 @@ type read struct {
 }
 
 // standing is what a member said of itself last.
-type standing struct {
+type standbyReport struct {
 	standby bool
 	when    time.Time
 }
@@ -106,7 +106,7 @@ func (r *roleWatcher) said(member string, standby bool, now time.Time) {
 	if known && was.standby && !standby {
 		r.promotions = append(r.promotions, promotion{member, now, was.when})
 	}
-	r.standby[member] = standing{standby, now}
+	r.standby[member] = standbyReport{standby, now}
 }
 
 func (r *roleWatcher) complain(format string, args ...any) {

@@ -13,7 +13,7 @@ import (
 
 func watcher() *roleWatcher {
 	f := &field{}
-	f.roles = &roleWatcher{field: f, standby: map[string]standing{}}
+	f.roles = &roleWatcher{field: f, standby: map[string]standbyReport{}}
 	return f.roles
 }
 

@@ -58,13 +58,13 @@ func (m *meter) see(now time.Time, probes []load.Probe) []string {
 }
 
 // onSession says that a probe had come so far as to write when it failed.
-func onSession(p load.Probe) bool { return p.Outcome == load.WriteCut || p.Outcome == load.Misled }
+func onSession(p load.Probe) bool { return p.Outcome == load.WriteCut || p.Outcome == load.ReadOnly }
 
 // why is what a server said, where one said something.
 func why(err error) error {
-	var told *pgconn.PgError
-	if errors.As(err, &told) {
-		return told
+	var refusal *pgconn.PgError
+	if errors.As(err, &refusal) {
+		return refusal
 	}
 	return err
 }

@@ -45,7 +45,7 @@ func TestMeter(t *testing.T) {
 		{"restarted in place", 9100, []load.Probe{write(9020, "127.0.1.12"), write(9040, "127.0.1.12")},
 			[]string{"no write for 6.40 s, then pg-test-2 takes them again; connects failed: 2, writes failed: 1"},
 			"writes/s  2  to pg-test-2       failed connects 2   failed writes 1   last gap 6.40 s"},
-		{"on a replica for a moment", 9200, []load.Probe{fails(9050, 9060, load.Misled), write(9080, "127.0.1.12")},
+		{"on a replica for a moment", 9200, []load.Probe{fails(9050, 9060, load.ReadOnly), write(9080, "127.0.1.12")},
 			[]string{"a write failed after 0.0 s: scripted", "no write for 0.04 s, then pg-test-2 takes them again; writes failed: 1"},
 			"writes/s  3  to pg-test-2       failed connects 2   failed writes 2   last gap 0.04 s"},
 		{"a switchover that hardly anybody sees", 9400, []load.Probe{write(9220, "127.0.9.9")},

@@ -15,7 +15,7 @@ import (
 )
 
 // way is where a command is started and where it is led.
-type way struct {
+type endpoint struct {
 	sandbox *sandbox.Sandbox
 	// node is where it runs on the documents' network; empty on loopback addresses, where all is one place.
 	node        string
@@ -23,8 +23,8 @@ type way struct {
 }
 
 // way finds out what a target means: a service or a pool is used from the client, a member on its own node.
-func (f *accessFlags) way(s *sandbox.Sandbox, target string) (way, error) {
-	w := way{sandbox: s}
+func (f *accessFlags) endpoint(s *sandbox.Sandbox, target string) (endpoint, error) {
+	w := endpoint{sandbox: s}
 	if s.HasNetwork() {
 		w.node = sandbox.Client
 		if target == sandbox.Client {
@@ -45,7 +45,7 @@ func (f *accessFlags) way(s *sandbox.Sandbox, target string) (way, error) {
 }
 
 // become replaces this program by another one.
-func (w way) become(command []string) error {
+func (w endpoint) become(command []string) error {
 	path, err := exec.LookPath(command[0])
 	if err != nil {
 		return fmt.Errorf("%s: %w", command[0], err)

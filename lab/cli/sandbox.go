@@ -328,7 +328,7 @@ func (f *accessFlags) add(c *cobra.Command) {
 }
 
 // resolve gives where the words before -- lead, and the words after it.
-func (f *accessFlags) resolve(c *cobra.Command, dir string, args []string) (way, []string, error) {
+func (f *accessFlags) resolve(c *cobra.Command, dir string, args []string) (endpoint, []string, error) {
 	target, rest := "primary", []string(nil)
 	before := args
 	if at := c.ArgsLenAtDash(); at >= 0 {
@@ -339,15 +339,15 @@ func (f *accessFlags) resolve(c *cobra.Command, dir string, args []string) (way,
 	case 1:
 		target = before[0]
 	default:
-		return way{}, nil, command.Input(fmt.Errorf("%q: one target; what is for the program goes behind --", before[1]))
+		return endpoint{}, nil, command.Input(fmt.Errorf("%q: one target; what is for the program goes behind --", before[1]))
 	}
 	s, err := sandbox.Open(dir)
 	if err != nil {
-		return way{}, nil, err
+		return endpoint{}, nil, err
 	}
-	w, err := f.way(s, target)
+	w, err := f.endpoint(s, target)
 	if err != nil {
-		return way{}, nil, command.Input(err)
+		return endpoint{}, nil, command.Input(err)
 	}
 	return w, rest, nil
 }

@@ -119,14 +119,14 @@ func (c *cluster) copyOut(t *testing.T) {
 		if most < w.bytes*3/4 {
 			t.Errorf("only %d bytes", most)
 		}
-		for _, way := range w.ways {
+		for _, endpoint := range w.ways {
 			began := time.Now()
-			sum, n := c.sumOut(t, c.member(2), way, fmt.Sprintf(statement, rows, w.format))
+			sum, n := c.sumOut(t, c.member(2), endpoint, fmt.Sprintf(statement, rows, w.format))
 			if sum != want || n != most {
-				t.Errorf("%s through port %d: %d bytes with checksum %s, the server gives %d with %s", w.format, way.port, n, sum, most, want)
+				t.Errorf("%s through port %d: %d bytes with checksum %s, the server gives %d with %s", w.format, endpoint.port, n, sum, most, want)
 			}
 			took := time.Since(began).Seconds()
-			t.Logf("%s through port %d: %d MB in %.1fs: %.0f MB/s", w.format, way.port, n>>20, took, float64(n)/took/1e6)
+			t.Logf("%s through port %d: %d MB in %.1fs: %.0f MB/s", w.format, endpoint.port, n>>20, took, float64(n)/took/1e6)
 		}
 	}
 }

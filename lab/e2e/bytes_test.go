@@ -73,7 +73,7 @@ func allBytes(t *testing.T) {
 			l.hearsItsServerDie(t)
 		}
 	})
-	t.Run("a planned switchover", func(t *testing.T) { c.lastWords(t, listeners[1:len(listeners)-1]) })
+	t.Run("a planned switchover", func(t *testing.T) { c.lastError(t, listeners[1:len(listeners)-1]) })
 }
 
 // verified asks for TLS, the server's certificate and that it is for the address that was connected to.
@@ -302,7 +302,7 @@ func (l *listener) hearsItsServerDie(t *testing.T) {
 
 // lastWords switches over under sessions that lie idle on the old primary: each is told by the server why it ends, also where
 // the node's pgporter finds the server demoted at that moment.
-func (c *cluster) lastWords(t *testing.T, listeners []*listener) {
+func (c *cluster) lastError(t *testing.T, listeners []*listener) {
 	for range 8 {
 		for _, node := range c.nodes() {
 			listeners = append(listeners, c.listen(t, node, "sslmode=disable"), c.listen(t, node, c.verified()))

@@ -176,8 +176,8 @@ func cancels(t *testing.T, node string, s service) {
 	for {
 		select {
 		case err := <-ended:
-			var told *pgconn.PgError
-			if !errors.As(err, &told) || told.Code != "57014" {
+			var refusal *pgconn.PgError
+			if !errors.As(err, &refusal) || refusal.Code != "57014" {
 				t.Errorf("%d on %s: the query ended with %v, not by the cancel request", s.port, to, err)
 			}
 			return
@@ -242,8 +242,8 @@ func (p *prober) report(t *testing.T, what string) load.Impression {
 		return seen
 	}
 	t.Logf("%s %s: longest write gap %.2f s, %d connects failed, %d cut while authenticated, %d writes cut, %d led to a replica", p.name, what,
-		seen.Gap.Seconds(), len(seen.Refused), len(seen.LoginCut), len(seen.WriteCut), len(seen.Misled))
-	for _, failed := range slices.Concat(seen.Refused, seen.LoginCut, seen.WriteCut, seen.Misled) {
+		seen.Gap.Seconds(), len(seen.Refused), len(seen.LoginCut), len(seen.WriteCut), len(seen.ReadOnly))
+	for _, failed := range slices.Concat(seen.Refused, seen.LoginCut, seen.WriteCut, seen.ReadOnly) {
 		t.Logf("  %s after %.1fs: %.300v", failed.Ended.Format("05.000"), failed.Ended.Sub(failed.Began).Seconds(), failed.Err)
 	}
 	return seen

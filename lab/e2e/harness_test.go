@@ -305,20 +305,20 @@ func eventually(t *testing.T, within time.Duration, try func(ctx context.Context
 }
 
 // held is a session that does nothing.
-type held struct {
+type idleSession struct {
 	*pgx.Conn
 	to    instance
 	ended chan error
 }
 
 // hold opens a session and watches, without sending anything, whether it ends.
-func (c *cluster) hold(node string, s service) *held {
+func (c *cluster) hold(node string, s service) *idleSession {
 	c.t.Helper()
 	conn, err := connect(c.t.Context(), node, s)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	h := &held{Conn: conn, ended: make(chan error, 1)}
+	h := &idleSession{Conn: conn, ended: make(chan error, 1)}
 	if h.to, err = whoAnswers(c.t.Context(), conn); err != nil {
 		c.t.Fatal(err)
 	}
@@ -326,7 +326,7 @@ func (c *cluster) hold(node string, s service) *held {
 }
 
 // watch waits for the end of the session in the background. Nothing else may be done with it afterwards.
-func (h *held) watch(t *testing.T) *held {
+func (h *idleSession) watch(t *testing.T) *idleSession {
 	var watching sync.WaitGroup
 	raw := h.PgConn().Conn()
 	watching.Go(func() {
@@ -346,7 +346,7 @@ func (h *held) watch(t *testing.T) *held {
 }
 
 // hasEnded fails the test if the session doesn't end in time.
-func (h *held) hasEnded(t *testing.T, within time.Duration) {
+func (h *idleSession) hasEnded(t *testing.T, within time.Duration) {
 	t.Helper()
 	select {
 	case err := <-h.ended:
@@ -360,7 +360,7 @@ func (h *held) hasEnded(t *testing.T, within time.Duration) {
 }
 
 // lives fails the test unless the session still answers from where it was.
-func (h *held) lives(t *testing.T) {
+func (h *idleSession) lives(t *testing.T) {
 	t.Helper()
 	i, err := whoAnswers(t.Context(), h.Conn)
 	if err != nil || i.address != h.to.address {

@@ -11,20 +11,20 @@ import (
 )
 
 // told is a pgporter of the test's own that tells names: a node beside the cluster's.
-type told struct{ resolver *net.Resolver }
+type resolving struct{ resolver *net.Resolver }
 
 // tellNames starts it.
-func tellNames(t *testing.T, c *cluster) told {
+func tellNames(t *testing.T, c *cluster) resolving {
 	t.Helper()
 	node := c.prefix + ".53"
 	startPorter(t, node, "--inventory", c.Inventory(), "--node", c.member(1), "--dns=:5353")
-	return told{&net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+	return resolving{&net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(node, "5353"))
 	}}}
 }
 
 // are waits until names stand for exactly these addresses.
-func (n told) are(t *testing.T, within time.Duration, names map[string][]string) {
+func (n resolving) are(t *testing.T, within time.Duration, names map[string][]string) {
 	t.Helper()
 	eventually(t, within, func(ctx context.Context) error {
 		for name, want := range names {

@@ -68,7 +68,7 @@ func TestNeighbours(t *testing.T) {
 	// In maintenance: otherwise the primary gives up when it can't reach etcd, and when Patroni is away.
 	c.leaderKey(afterFailover, func(k api.LeaderKey) bool { return k.Holder == "pg-test-1" && k.Lost == "" })
 	c.pause(true)
-	sessions := []*held{c.hold(two, primary), c.hold(three, direct), c.hold(one, offline), c.hold(two, replica)}
+	sessions := []*idleSession{c.hold(two, primary), c.hold(three, direct), c.hold(one, offline), c.hold(two, replica)}
 	away := func(what string, begin, during, end func()) {
 		t.Run(what, func(t *testing.T) {
 			c.t = t

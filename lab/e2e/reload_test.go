@@ -93,7 +93,7 @@ func (s shared) reloadFromElsewhere(t *testing.T) {
 		}
 		return s
 	}
-	sessions := []*held{c.hold(one, direct), c.hold(two, direct), c.hold(three, direct)}
+	sessions := []*idleSession{c.hold(one, direct), c.hold(two, direct), c.hold(three, direct)}
 	live := func() {
 		t.Helper()
 		for _, s := range sessions {
@@ -187,8 +187,8 @@ func reloadHAProxy(t *testing.T, c *cluster, path, before, after, credentials st
 	p := startPorter(t, bind, "--engine", "haproxy", "--haproxy-dir", haproxy, "--inventory", own, "--node", c.member(1), "--stop-timeout", "3s",
 		"--control", c.member(1)+":8434", "--control-token-file", token, "--control-tls-cert", ca, "--control-tls-key", filepath.Join(credentials, "control.key"))
 	session := c.hold(bind, direct)
-	generic := strings.Replace(after, "pg_cluster: pg-test\n", "pg_cluster: pg-test\n        haproxy_services: [ { name: rest, port: 5441, servers: [ { name: one, ip: "+c.member(1)+", port: 8008 } ] } ]\n", 1)
-	if err := os.WriteFile(path, []byte(generic), 0o600); err != nil {
+	tcp := strings.Replace(after, "pg_cluster: pg-test\n", "pg_cluster: pg-test\n        haproxy_services: [ { name: rest, port: 5441, servers: [ { name: one, ip: "+c.member(1)+", port: 8008 } ] } ]\n", 1)
+	if err := os.WriteFile(path, []byte(tcp), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, dryRun := range []string{"--dry-run", "--dry-run=false"} {

@@ -144,7 +144,7 @@ func (c *cluster) basebackup(t *testing.T) {
 
 // recvlogical captures changes, which the server itself shows before they are taken.
 func (c *cluster) recvlogical(t *testing.T) {
-	way := func(more string, args ...string) (string, error) {
+	endpoint := func(more string, args ...string) (string, error) {
 		return run(tool(t.Context(), direct, "pg_recvlogical", append(args, "--slot", logicalSlot, "-d", direct.conninfo(c.member(2), more))...))
 	}
 	// A pool before PgBouncer 1.23 isn't for it and says so; a newer one has a connection to the server for each that replicates.
@@ -155,20 +155,20 @@ func (c *cluster) recvlogical(t *testing.T) {
 		poolVersion(t) >= 23 && (err != nil || !strings.HasSuffix(out, "|"+direct.database)) {
 		t.Errorf("replication through port %d: %s, %v", primary.port, out, err)
 	}
-	if _, err := way("", "--create-slot", "--plugin", "test_decoding"); err != nil {
+	if _, err := endpoint("", "--create-slot", "--plugin", "test_decoding"); err != nil {
 		t.Fatal(err)
 	}
 	c.ask(t, c.member(1), direct, "create table captured as select n, repeat(md5(n::text), n % 60) from generate_series(1, 10000) n")
 	end := c.ask(t, c.member(1), server, "select pg_current_wal_insert_lsn()")
 	want := c.ask(t, c.member(1), server, fmt.Sprintf("select data from pg_logical_slot_peek_changes('%s', '%s', null, 'skip-empty-xacts', '1')", logicalSlot, end))
-	got, err := way(c.verified(), "--start", "-f", "-", "--no-loop", "--endpos", end, "-o", "skip-empty-xacts=1")
+	got, err := endpoint(c.verified(), "--start", "-f", "-", "--no-loop", "--endpos", end, "-o", "skip-empty-xacts=1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if strings.TrimSpace(got) != want || strings.Count(got, "table public.captured: INSERT:") != 10000 {
 		t.Errorf("captured were %d bytes with %d rows; the server has %d bytes", len(got), strings.Count(got, "INSERT:"), len(want))
 	}
-	if _, err := way("", "--drop-slot"); err != nil {
+	if _, err := endpoint("", "--drop-slot"); err != nil {
 		t.Error(err)
 	}
 }

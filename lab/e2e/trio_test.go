@@ -72,7 +72,7 @@ func TestTrio(t *testing.T) {
 
 	t.Run("switchover", func(t *testing.T) {
 		c.t = t
-		onPrimary := []*held{c.hold(two, direct).watch(t), c.hold(three, primary).watch(t), c.hold(one, direct).watch(t)}
+		onPrimary := []*idleSession{c.hold(two, direct).watch(t), c.hold(three, primary).watch(t), c.hold(one, direct).watch(t)}
 		onReplica := c.hold(two, offline)
 		watched := watchStatus(t, two+":8432")
 		if _, err := c.Switchover(t.Context(), "pg-test-2"); err != nil {
@@ -93,7 +93,7 @@ func TestTrio(t *testing.T) {
 
 	t.Run("kill -9 of postgres restarts in place", func(t *testing.T) {
 		c.t = t
-		onReplica := []*held{c.hold(one, offline), c.hold(two, offline)}
+		onReplica := []*idleSession{c.hold(one, offline), c.hold(two, offline)}
 		if err := c.Kill(t.Context(), syscall.SIGKILL, "pg-test-2/postgres"); err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func TestTrio(t *testing.T) {
 
 	t.Run("kill -9 of Patroni", func(t *testing.T) {
 		c.t = t
-		onPrimary := []*held{c.hold(one, direct).watch(t), c.hold(three, primary).watch(t)}
+		onPrimary := []*idleSession{c.hold(one, direct).watch(t), c.hold(three, primary).watch(t)}
 		if err := c.Kill(t.Context(), syscall.SIGKILL, "pg-test-2/patroni"); err != nil {
 			t.Fatal(err)
 		}
@@ -327,8 +327,8 @@ func discovered(t *testing.T, c *cluster) {
 			}
 		}
 	}
-	if told := strings.Join(status.Config.Assumed, "\n"); !strings.Contains(told, "four default services of cluster pg-test") {
-		t.Errorf("assumed: %s", told)
+	if refusal := strings.Join(status.Config.Assumed, "\n"); !strings.Contains(refusal, "four default services of cluster pg-test") {
+		t.Errorf("assumed: %s", refusal)
 	}
 }
 

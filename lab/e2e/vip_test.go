@@ -62,18 +62,18 @@ func (c *cluster) members() []string {
 // tellName has a node say its name to whoever connects to any of its addresses.
 func (c *cluster) tellName(node string) {
 	c.t.Helper()
-	var door net.Listener
+	var listener net.Listener
 	err := c.On(node, func() (err error) {
-		door, err = net.Listen("tcp", ":"+namePort)
+		listener, err = net.Listen("tcp", ":"+namePort)
 		return err
 	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.t.Cleanup(func() { door.Close() })
+	c.t.Cleanup(func() { listener.Close() })
 	go func() {
 		for {
-			conn, err := door.Accept()
+			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}

@@ -28,7 +28,7 @@ const (
 	// WriteCut is a write that failed on a session that was open: the client doesn't know whether it counts.
 	WriteCut
 	// Misled is a write that a server refused because it takes none: the way led to a replica.
-	Misled
+	ReadOnly
 )
 
 // Probe is what became of one connect and write.
@@ -89,7 +89,7 @@ type Impression struct {
 	// LastWrite is when the last of them was acknowledged; zero if there was none.
 	LastWrite time.Time
 	// The probes that failed, by their outcome.
-	Refused, LoginCut, WriteCut, Misled []Probe
+	Refused, LoginCut, WriteCut, ReadOnly []Probe
 }
 
 // Connects is how many connects failed, whether a server had taken them up or not.
@@ -118,8 +118,8 @@ func Impress(from, until time.Time, probes []Probe) Impression {
 			i.LoginCut = append(i.LoginCut, p)
 		case WriteCut:
 			i.WriteCut = append(i.WriteCut, p)
-		case Misled:
-			i.Misled = append(i.Misled, p)
+		case ReadOnly:
+			i.ReadOnly = append(i.ReadOnly, p)
 		}
 	}
 	step(until)

@@ -25,12 +25,12 @@ func TestImpress(t *testing.T) {
 		"the longest of two":           {probes: []Probe{write(10), write(310), write(410)}, gap: 300 * time.Millisecond, counts: [5]int{3}},
 		"failures don't end a gap":     {probes: []Probe{write(10), fails(200, Refused), fails(300, WriteCut), write(1010)}, gap: time.Second, counts: [5]int{2, 1, 0, 1}},
 		"from the write before":        {from: at(0), probes: []Probe{write(400), write(420)}, gap: 400 * time.Millisecond, counts: [5]int{2}},
-		"until the end":                {until: at(900), probes: []Probe{write(10), write(30), fails(500, Misled)}, gap: 870 * time.Millisecond, counts: [5]int{2, 0, 0, 0, 1}},
+		"until the end":                {until: at(900), probes: []Probe{write(10), write(30), fails(500, ReadOnly)}, gap: 870 * time.Millisecond, counts: [5]int{2, 0, 0, 0, 1}},
 		"no write between":             {from: at(0), until: at(5000), probes: []Probe{fails(500, LoginCut)}, gap: 5 * time.Second, counts: [5]int{0, 0, 1}},
 		"an end without any beginning": {until: at(5000), probes: []Probe{fails(500, LoginCut)}, counts: [5]int{0, 0, 1}},
 	} {
 		i := Impress(c.from, c.until, c.probes)
-		got := [5]int{i.Writes, len(i.Refused), len(i.LoginCut), len(i.WriteCut), len(i.Misled)}
+		got := [5]int{i.Writes, len(i.Refused), len(i.LoginCut), len(i.WriteCut), len(i.ReadOnly)}
 		if i.Gap != c.gap || got != c.counts {
 			t.Errorf("%s: gap %s, counts %v; want %s, %v", name, i.Gap, got, c.gap, c.counts)
 		}

@@ -75,9 +75,9 @@ func (p *Prober) probe(ctx context.Context, config *pgx.ConnConfig) Probe {
 	defer written()
 	if probe.Err = conn.QueryRow(writing, p.SQL).Scan(&probe.Server); probe.Err != nil {
 		probe.Outcome, probe.Server = WriteCut, ""
-		var told *pgconn.PgError
-		if errors.As(probe.Err, &told) && told.Code == readOnly {
-			probe.Outcome = Misled
+		var refusal *pgconn.PgError
+		if errors.As(probe.Err, &refusal) && refusal.Code == readOnly {
+			probe.Outcome = ReadOnly
 		}
 	}
 	probe.Ended = time.Now()

@@ -122,7 +122,7 @@ func TestProber(t *testing.T) {
 		"hung up on while authenticated":       {peer: peer{[]pgproto3.BackendMessage{&pgproto3.AuthenticationCleartextPassword{}}, nil}, want: LoginCut},
 		"hung up on while it writes":           {peer: peer{welcome, hangsUp}, want: WriteCut},
 		"cut after the row, before its commit": {peer: peer{welcome, append(answered("10.1.2.3")[:2:2], fatal("57P01")...)}, want: WriteCut},
-		"on a replica":                         {peer: peer{welcome, append(fatal("25006"), &pgproto3.ReadyForQuery{TxStatus: 'I'})}, want: Misled},
+		"on a replica":                         {peer: peer{welcome, append(fatal("25006"), &pgproto3.ReadyForQuery{TxStatus: 'I'})}, want: ReadOnly},
 	} {
 		t.Run(name, func(t *testing.T) {
 			url := c.url

@@ -67,7 +67,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	every := time.NewTicker(w.Every)
 	defer every.Stop()
-	told, last := false, false
+	refusal, last := false, false
 	for {
 		select {
 		case <-ctx.Done():
@@ -75,8 +75,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-every.C:
 		}
 		answer := ask()
-		if ctx.Err() == nil && (!told || answer.Writable != last) {
-			told, last = true, answer.Writable
+		if ctx.Err() == nil && (!refusal || answer.Writable != last) {
+			refusal, last = true, answer.Writable
 			w.Observe(answer)
 		}
 	}

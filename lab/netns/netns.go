@@ -1,5 +1,5 @@
-// Package lan makes a small Ethernet inside this machine: nodes that each have a network namespace of their own, and a
-// switch between them that can be told to lose frames. What runs on a node sees a network as on a machine of its own: real
+// Package netns makes a small Ethernet inside this machine: nodes that each have a network namespace of their own, and a
+// switch between them that can be set to lose frames. What runs on a node sees a network as on a machine of its own: real
 // ARP, an interface whose cable can be pulled, addresses that nobody else has.
 //
 // Everything is in namespaces, the switch too. The root namespace gets no interface, no address and no route, so that

@@ -179,7 +179,7 @@ func (s *Sandbox) killLeftovers(ctx context.Context, known []Process) error {
 	// Some patience, even where the caller's is at an end: the alternative is to leave something running.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patienceKill)
 	defer cancel()
-	told := map[Process]bool{}
+	logged := map[Process]bool{}
 	var failed error
 	remaining := func() []Process {
 		all := leftovers(s.layout.config.Dir)
@@ -192,11 +192,11 @@ func (s *Sandbox) killLeftovers(ctx context.Context, known []Process) error {
 	}
 	gone := poll(ctx, 20*time.Millisecond, func() bool {
 		left := remaining()
-		if news := slices.DeleteFunc(slices.Clone(left), func(p Process) bool { return told[p] }); len(news) > 0 {
+		if news := slices.DeleteFunc(slices.Clone(left), func(p Process) bool { return logged[p] }); len(news) > 0 {
 			s.say("killing %s", describe(news))
 		}
 		for _, p := range left {
-			told[p] = true
+			logged[p] = true
 			if err := p.signal(syscall.SIGKILL); err != nil && !errors.Is(err, errEnded) {
 				failed = err
 			}

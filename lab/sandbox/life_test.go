@@ -123,8 +123,8 @@ func TestDownEscalates(t *testing.T) {
 	stubborn := start(t, "/bin/sh", "/", nil, "-c", `trap '' TERM; : >"$0"; read x`, ready)
 	eventually(t, "the shell ignores SIGTERM", func() bool { return exists(t, ready) })
 	s := planted(t, func(r *record) { r.Processes["pg-test-1/pgbouncer"] = stubborn })
-	var told bytes.Buffer
-	s.SetProgress(&told)
+	var logged bytes.Buffer
+	s.SetProgress(&logged)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.end(ctx); err != nil {
@@ -134,16 +134,16 @@ func TestDownEscalates(t *testing.T) {
 		t.Error("it is still there")
 	}
 	for _, want := range []string{"pg-test-1/pgbouncer doesn't end by SIGTERM", "killing process "} {
-		if !strings.Contains(told.String(), want) {
-			t.Errorf("told %q, want %s", told.String(), want)
+		if !strings.Contains(logged.String(), want) {
+			t.Errorf("told %q, want %s", logged.String(), want)
 		}
 	}
 }
 
 func TestDownKeepsWhatIsNotItsOwn(t *testing.T) {
 	s := planted(t, nil)
-	foreign := filepath.Join(s.Dir(), "notes.txt")
-	if err := os.WriteFile(foreign, []byte("mine"), 0o600); err != nil {
+	unmarked := filepath.Join(s.Dir(), "notes.txt")
+	if err := os.WriteFile(unmarked, []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Down(t.Context(), false); err != nil {
@@ -184,11 +184,11 @@ func TestClaim(t *testing.T) {
 	if !running.running() || !exists(t, s.layout.etcdHome()) {
 		t.Error("the running sandbox was touched")
 	}
-	foreign := realTempDir(t)
-	if err := os.WriteFile(filepath.Join(foreign, "thesis.tex"), nil, 0o600); err != nil {
+	unmarked := realTempDir(t)
+	if err := os.WriteFile(filepath.Join(unmarked, "thesis.tex"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := claimant.claim(foreign, false); err == nil || !strings.Contains(err.Error(), "there is something in it (thesis.tex)") {
+	if _, err := claimant.claim(unmarked, false); err == nil || !strings.Contains(err.Error(), "there is something in it (thesis.tex)") {
 		t.Errorf("where something else is: %v", err)
 	}
 	if made, err := claimant.claim(realTempDir(t), true); err != nil || !made {

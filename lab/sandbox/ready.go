@@ -43,7 +43,7 @@ const (
 func (s *Sandbox) await(ctx context.Context, what string, check func(context.Context) error, depends ...part) error {
 	var last error
 	var dead error
-	told := time.Now()
+	logged := time.Now()
 	ok := poll(ctx, pollEvery, func() bool {
 		if ctx.Err() != nil {
 			return false
@@ -64,8 +64,8 @@ func (s *Sandbox) await(ctx context.Context, what string, check func(context.Con
 				return true
 			}
 		}
-		if time.Since(told) >= stillEvery {
-			told = time.Now()
+		if time.Since(logged) >= stillEvery {
+			logged = time.Now()
 			s.say("… waiting until %s: %v", what, last)
 		}
 		return false

@@ -164,9 +164,9 @@ func tryLock(path string) (*dirLock, error) {
 		return nil, fmt.Errorf("sandbox lock %s: %w", path, err)
 	}
 	// Down removes the file while it holds it: what was locked then is no longer the one that others see.
-	held, heldErr := f.Stat()
+	opened, openedErr := f.Stat()
 	now, nowErr := os.Stat(path)
-	if heldErr != nil || nowErr != nil || !os.SameFile(held, now) {
+	if openedErr != nil || nowErr != nil || !os.SameFile(opened, now) {
 		f.Close()
 		return nil, errBusy
 	}

@@ -87,7 +87,7 @@ func (c *clients) takeKept(all bool) []*net.TCPConn {
 
 func (d *Done) fail(err error) {
 	d.Failures++
-	if len(d.First) < mostTold {
+	if len(d.First) < maxListed {
 		d.First = append(d.First, err.Error())
 	}
 }

@@ -34,11 +34,11 @@ type Seen struct {
 }
 
 // mostTold bounds the failures that are told word for word.
-const mostTold = 10
+const maxListed = 10
 
 func (s *Seen) fail(err error) {
 	s.Failures++
-	if len(s.First) < mostTold {
+	if len(s.First) < maxListed {
 		s.First = append(s.First, err.Error())
 	}
 }

@@ -45,7 +45,7 @@ const (
 	rudePort
 	idlePort
 	queuePort
-	doorPort
+	limitedPort
 )
 
 // How the server is checked. Calmly, silence would have to last for 50 s before it counts as down: a part leaves no
@@ -59,7 +59,7 @@ const (
 // service lets in 300 clients.
 const (
 	queueSessions, queueWaiting = 200, 100
-	doorClients                 = 300
+	limitedClients              = 300
 )
 
 func services(checked string) []fakepatroni.Service {
@@ -72,7 +72,7 @@ func services(checked string) []fakepatroni.Service {
 		{Name: "rude", Port: rudePort, MaxConn: 60000, Options: free},
 		{Name: "idle", Port: idlePort, MaxConn: 60000, Options: free},
 		{Name: "queue", Port: queuePort, MaxConn: 5000, Options: limited(queueSessions, queueWaiting)},
-		{Name: "door", Port: doorPort, MaxConn: doorClients, Options: free},
+		{Name: "door", Port: limitedPort, MaxConn: limitedClients, Options: free},
 	}
 }
 
@@ -330,23 +330,23 @@ func (r *rig) scripts(ctx context.Context, from, count int, before *state) error
 	if err != nil {
 		return err
 	}
-	led := int64(exactNow.Total - exact.Total)
-	ledRude := int64(rudeNow.Total - rude.Total)
-	err = errors.Join(check("sessions that clients had", done.Served, int64(count)), check("sessions that pgporter counted", led, int64(count)),
+	counted := int64(exactNow.Total - exact.Total)
+	countedRude := int64(rudeNow.Total - rude.Total)
+	err = errors.Join(check("sessions that clients had", done.Served, int64(count)), check("sessions that pgporter counted", counted, int64(count)),
 		check("sessions that the server saw", seen.Sessions[aimScript], int64(count)), check("cancel requests that the server saw", seen.Cancels, done.Cancels),
 		check("refused", int64(exactNow.Refused-exact.Refused+rudeNow.Refused-rude.Refused), 0))
-	if ledRude > seen.Sessions[aimNothing] {
-		err = errors.Join(err, fmt.Errorf("pgporter counted %d sessions of rude clients, the server saw %d", ledRude, seen.Sessions[aimNothing]))
+	if countedRude > seen.Sessions[aimNothing] {
+		err = errors.Join(err, fmt.Errorf("pgporter counted %d sessions of rude clients, the server saw %d", countedRude, seen.Sessions[aimNothing]))
 	}
 	if before == nil {
 		return err
 	}
 	r.say("sessions: %d in %.0f s (%.0f a second), pgporter counted %d, the server saw %d; sessions now: 0", done.Served, done.Took.Seconds(),
-		float64(done.Served)/done.Took.Seconds(), led, seen.Sessions[aimScript])
+		float64(done.Served)/done.Took.Seconds(), counted, seen.Sessions[aimScript])
 	r.say("sessions: to the server %d bytes written, %d read; to the client %d written, %d read (less where a side reset or left)",
 		done.Sent, seen.Passed, seen.Sent, done.Passed)
 	r.say("sessions: and %d rude clients: %d cancel requests, all passed on; %d that left during the startup got to the server, pgporter counted %d of them",
-		done.Rude, done.Cancels, seen.Sessions[aimNothing], ledRude)
+		done.Rude, done.Cancels, seen.Sessions[aimNothing], countedRude)
 	r.say("sessions: before: %s; after: %s", *before, after)
 	return err
 }
@@ -399,7 +399,7 @@ func (r *rig) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	held, err := r.porter.holds(ctx)
+	idle, err := r.porter.holds(ctx)
 	if err != nil {
 		return err
 	}
@@ -408,8 +408,8 @@ func (r *rig) idle(ctx context.Context) error {
 		return err
 	}
 	err = errors.Join(check("sessions that clients hold", done.Served, int64(r.Idle)), check("sessions by the status", int64(service.Sessions), int64(r.Idle)))
-	if held.files < 2*r.Idle {
-		err = errors.Join(err, fmt.Errorf("%d descriptors can't be %d sessions", held.files, r.Idle))
+	if idle.files < 2*r.Idle {
+		err = errors.Join(err, fmt.Errorf("%d descriptors can't be %d sessions", idle.files, r.Idle))
 	}
 	again, askErr := r.have(Task{Do: Ask})
 	err = errors.Join(err, askErr, check("sessions that answer", again.Served, int64(r.Idle)))
@@ -420,9 +420,9 @@ func (r *rig) idle(ctx context.Context) error {
 	if _, dropErr := r.have(Task{Do: Drop}); dropErr != nil {
 		return errors.Join(err, dropErr)
 	}
-	after, quietErr := r.quiet(ctx, &state{files: before.files, goroutines: before.goroutines, rss: held.rss})
-	r.say("idle: %d sessions opened in %.1f s; held: %s, %.1f KB a session; all answer", r.Idle, done.Took.Seconds(), held,
-		float64(held.rss-before.rss)/1024/float64(r.Idle))
+	after, quietErr := r.quiet(ctx, &state{files: before.files, goroutines: before.goroutines, rss: idle.rss})
+	r.say("idle: %d sessions opened in %.1f s; held: %s, %.1f KB a session; all answer", r.Idle, done.Took.Seconds(), idle,
+		float64(idle.rss-before.rss)/1024/float64(r.Idle))
 	r.say("idle: another process took over %d of them, all stood still for %s; all answer", handed, stood)
 	r.say("idle: before: %s; after: %s", before, after)
 	return errors.Join(err, quietErr)
@@ -436,7 +436,7 @@ func (r *rig) storm(ctx context.Context) error {
 		port               int
 		most, mostWaiting  int
 		mayRefuse, mayHold bool
-	}{{"queue", queuePort, queueSessions, queueWaiting, true, true}, {"door", doorPort, doorClients, 0, false, false}} {
+	}{{"queue", queuePort, queueSessions, queueWaiting, true, true}, {"door", limitedPort, limitedClients, 0, false, false}} {
 		if _, err := r.seenAll(ctx); err != nil {
 			return err
 		}

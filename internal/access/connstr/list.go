@@ -30,12 +30,12 @@ var headings = map[By]string{
 
 // Listing writes ways down, each with what it leads through. A way that the driver can't take is said to be one, unless the
 // list is plain; that it can take none is an error.
-func Listing(ways []Endpoint, style Style) (string, error) {
+func Listing(endpoints []Endpoint, style Style) (string, error) {
 	b := &strings.Builder{}
 	var by By
 	var lacks, remarks []string
 	written := 0
-	for _, w := range ways {
+	for _, w := range endpoints {
 		lack := style.Driver.Lacks(w)
 		said := func(text string) {
 			if text != "" && !slices.Contains(remarks, text) && !style.Plain {
@@ -79,9 +79,9 @@ func Listing(ways []Endpoint, style Style) (string, error) {
 }
 
 // Entries gives ways as entries of a service file, one for each service: of several ways to one service all hosts.
-func Entries(ways []Endpoint) []model.Entry {
+func Entries(endpoints []Endpoint) []model.Entry {
 	var entries []model.Entry
-	for _, w := range ways {
+	for _, w := range endpoints {
 		i := slices.IndexFunc(entries, func(e model.Entry) bool { return e.Name == w.FullName })
 		if i < 0 {
 			i = len(entries)
@@ -95,9 +95,9 @@ func Entries(ways []Endpoint) []model.Entry {
 
 // PasswordFile renders libpq's .pgpass (PostgreSQL's manual, "The Password File"): a line for each host, port, database and
 // user whose password is known. without are the users whose password isn't.
-func PasswordFile(ways []Endpoint) (text string, without []string, err error) {
+func PasswordFile(endpoints []Endpoint) (text string, without []string, err error) {
 	var lines []string
-	for _, w := range ways {
+	for _, w := range endpoints {
 		if err := w.sound(); err != nil {
 			return "", nil, err
 		}

@@ -45,8 +45,8 @@ type counts struct {
 // Counts are questions since the start, by what became of them.
 type Counts struct {
 	// Questions are all that were answered, Refused those for names that aren't ours, Unknown those for names below ours that
-	// don't exist, Malformed those that can't be read. TurnedAway are connections that were too many.
-	Questions, Refused, Unknown, Malformed, TurnedAway uint64
+	// don't exist, Malformed those that can't be read. Rejected are connections that were too many.
+	Questions, Refused, Unknown, Malformed, Rejected uint64
 }
 
 // Counts gives them, and how many names there are.

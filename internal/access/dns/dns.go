@@ -1,5 +1,5 @@
-// Package dnsd tells the clusters' names: it answers questions over UDP and TCP, and keeps the files of a dnsmasq up to
-// date. What the names are and what is answered is decided in the room dns; what they stand for comes from the Boards.
+// Package dns serves the clusters' names: it answers questions over UDP and TCP, and keeps the files of a dnsmasq up to
+// date. What the names are and what is answered is decided in package zone; which addresses they have comes from the Boards.
 //
 // A Server owns its sockets from New to Close and its goroutines for the time of Run. A configuration comes by Prepare, which
 // does what can fail, and the function that it gives, which can't. One goroutine follows each cluster's Board, so that a

@@ -224,7 +224,7 @@ func TestBadClients(t *testing.T) {
 	if got := ask(t, r.Address(), "udp", "pg-a"); got != "10.0.0.1" {
 		t.Errorf("after junk: %s", got)
 	}
-	if c, names := r.Counts(); c.TurnedAway < 1 || c.Questions < 3 || c.Malformed < 3 || names == 0 {
+	if c, names := r.Counts(); c.Rejected < 1 || c.Questions < 3 || c.Malformed < 3 || names == 0 {
 		t.Errorf("counted %+v, %d names", c, names)
 	}
 }

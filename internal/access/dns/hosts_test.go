@@ -37,13 +37,13 @@ func TestHostsFiles(t *testing.T) {
 		}
 	}
 	a, b := newPair(t, "pg-a", "10.0.0.1", "fd00::2"), newPair(t, "pg-b", "10.0.1.1", "10.0.1.2")
-	foreign := offer(a)
-	foreign.Clusters[0].Members[0].Name = "mine"
+	unmarked := offer(a)
+	unmarked.Clusters[0].Members[0].Name = "mine"
 	s, err := New(t.Context(), Config{HostsDir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Prepare(foreign); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "mine")+" is there and isn't pgporter's: remove it") {
+	if _, err := s.Prepare(unmarked); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "mine")+" is there and isn't pgporter's: remove it") {
 		t.Errorf("a file of somebody else in the place of ours: %v", err)
 	}
 	s.Close()

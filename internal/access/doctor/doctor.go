@@ -38,23 +38,23 @@ type Config struct {
 
 // Result is one way with what became of it.
 type Result struct {
-	Way     connstr.Endpoint
-	Outcome Outcome
+	Endpoint connstr.Endpoint
+	Outcome  Outcome
 	// Member is who answered; empty if nobody did, or if it can't be told.
 	Member  string
 	Verdict Verdict
 }
 
 // Examine tries ways and judges each. Ways that there was no time for are results too. It ends with the context.
-func Examine(ctx context.Context, ways []connstr.Endpoint, cfg Config) []Result {
+func Examine(ctx context.Context, endpoints []connstr.Endpoint, cfg Config) []Result {
 	ctx, cancel := context.WithTimeout(ctx, cfg.Total)
 	defer cancel()
-	results := make([]Result, len(ways))
+	results := make([]Result, len(endpoints))
 	var group errgroup.Group
 	group.SetLimit(atOnce)
-	for i, w := range ways {
+	for i, w := range endpoints {
 		group.Go(func() error {
-			results[i] = Result{Way: w, Outcome: Probe(ctx, w, cfg)}
+			results[i] = Result{Endpoint: w, Outcome: Probe(ctx, w, cfg)}
 			return nil
 		})
 	}
@@ -67,7 +67,7 @@ func Examine(ctx context.Context, ways []connstr.Endpoint, cfg Config) []Result 
 		if a := r.Outcome.Answer; a != nil {
 			r.Member = who(a)
 		}
-		r.Verdict = Judge(r.Way, r.Outcome, Facts{Member: r.Member, System: system, Members: cfg.Members})
+		r.Verdict = Judge(r.Endpoint, r.Outcome, Facts{Member: r.Member, System: system, Members: cfg.Members})
 	}
 	return results
 }
@@ -77,8 +77,8 @@ func Examine(ctx context.Context, ways []connstr.Endpoint, cfg Config) []Result 
 func identify(results []Result, members []model.Member) func(*Answer) string {
 	byStart := map[string]string{}
 	for _, r := range results {
-		if a := r.Outcome.Answer; a != nil && r.Way.Service == connstr.Postgres && r.Way.By == connstr.ByIP {
-			byStart[a.Started] = r.Way.Instance
+		if a := r.Outcome.Answer; a != nil && r.Endpoint.Service == connstr.Postgres && r.Endpoint.By == connstr.ByIP {
+			byStart[a.Started] = r.Endpoint.Instance
 		}
 	}
 	return func(a *Answer) string {

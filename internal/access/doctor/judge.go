@@ -211,20 +211,20 @@ func answered(w connstr.Endpoint, a Answer, f Facts) Verdict {
 		return Verdict{StaleStandby, fmt.Sprintf("in_hot_standby is reported as %s, but %s says pg_is_in_recovery() = %t", a.Reported, who, a.Recovery),
 			"PgBouncer remembers what its server was: clients with target_session_attrs choose wrongly until RECONNECT in its console, or its restart; use the services instead"}
 	case w.Want == connstr.Primary && a.Recovery:
-		return Verdict{WrongRole, who + ", a standby, answers where the primary should", misled(w)}
+		return Verdict{WrongRole, who + ", a standby, answers where the primary should", wrongTurn(w)}
 	case w.Want == connstr.Primary && a.ReadOnly:
 		return Verdict{WrongRole, who + ", the primary, takes no writes: transaction_read_only is on",
 			fmt.Sprintf("see who set default_transaction_read_only: for %q, for the database, or for the server (pg_db_role_setting, pg_settings)", w.User)}
 	case w.Want == connstr.Standby && !a.Recovery && w.Fallback:
 		return Verdict{Substitute, who + ", the primary, stands in", ""}
 	case w.Want == connstr.Standby && !a.Recovery:
-		return Verdict{WrongRole, who + ", the primary, answers where a standby should", misled(w)}
+		return Verdict{WrongRole, who + ", the primary, answers where a standby should", wrongTurn(w)}
 	}
 	return Verdict{Kind: OK}
 }
 
 // misled says where to look for what leads to the wrong role.
-func misled(w connstr.Endpoint) string {
+func wrongTurn(w connstr.Endpoint) string {
 	switch {
 	case w.Through:
 		return "pgporter status shows what pgporter takes the members for, and why; a pgporter or HAProxy that doesn't see the roles change leads here"

@@ -175,39 +175,39 @@ func TestProbe(t *testing.T) {
 
 	cfg := Config{Timeout: time.Minute, Total: 2 * time.Minute, Resolver: &net.Resolver{}, Members: []model.Member{
 		{Name: "pg-1", Host: "127.0.0.1", PostgresPort: 5432}, {Name: "pg-2", Host: "127.0.0.1", PostgresPort: 5442}}}
-	way := func(session string, ports ...int) connstr.Endpoint {
+	endpoint := func(session string, ports ...int) connstr.Endpoint {
 		w := connstr.Endpoint{By: connstr.ByIP, Service: connstr.PgBouncer, User: "o'hara \\", Database: "test", Session: session, Pooled: true}
 		for _, port := range ports {
 			w.Hosts, w.Ports = append(w.Hosts, "127.0.0.1"), append(w.Ports, port)
 		}
 		return w
 	}
-	own := way("", leads.listen(t))
+	own := endpoint("", leads.listen(t))
 	own.Service, own.Instance = connstr.Postgres, "pg-1"
 	hung := server{hangs: true}.listen(t)
-	ways := []struct {
+	endpoints := []struct {
 		title, member, tls string
 		way                connstr.Endpoint
 		kind               Kind
 	}{
 		{"own port", "pg-1", "", own, OK},
-		{"no address, but known by its start", "pg-1", "", way("", socket.listen(t)), OK},
-		{"stale in_hot_standby", "pg-1", "", way("", stale.listen(t)), StaleStandby},
-		{"TLS", "pg-1", "1.3", way("", encrypted.listen(t)), OK},
-		{"the primary is second", "pg-1", "", way("primary", follows.listen(t), leads.listen(t)), OK},
-		{"a standby is third", "pg-2", "", way("prefer-standby", nobody, leads.listen(t), follows.listen(t)), OK},
-		{"no standby", "pg-1", "", way("prefer-standby", nobody, leads.listen(t)), OK},
-		{"no primary", "", "", way("primary", follows.listen(t)), WrongRole},
-		{"nobody", "", "", way("", nobody), NobodyListens},
-		{"no password", "", "", way("", server{refuses: "28P01"}.listen(t)), BadLogin},
-		{"full", "", "", way("", server{refuses: "53300"}.listen(t)), Full},
+		{"no address, but known by its start", "pg-1", "", endpoint("", socket.listen(t)), OK},
+		{"stale in_hot_standby", "pg-1", "", endpoint("", stale.listen(t)), StaleStandby},
+		{"TLS", "pg-1", "1.3", endpoint("", encrypted.listen(t)), OK},
+		{"the primary is second", "pg-1", "", endpoint("primary", follows.listen(t), leads.listen(t)), OK},
+		{"a standby is third", "pg-2", "", endpoint("prefer-standby", nobody, leads.listen(t), follows.listen(t)), OK},
+		{"no standby", "pg-1", "", endpoint("prefer-standby", nobody, leads.listen(t)), OK},
+		{"no primary", "", "", endpoint("primary", follows.listen(t)), WrongRole},
+		{"nobody", "", "", endpoint("", nobody), NobodyListens},
+		{"no password", "", "", endpoint("", server{refuses: "28P01"}.listen(t)), BadLogin},
+		{"full", "", "", endpoint("", server{refuses: "53300"}.listen(t)), Full},
 	}
-	all := make([]connstr.Endpoint, len(ways))
-	for i, w := range ways {
+	all := make([]connstr.Endpoint, len(endpoints))
+	for i, w := range endpoints {
 		all[i] = w.way
 	}
 	results := Examine(t.Context(), all, cfg)
-	for i, w := range ways {
+	for i, w := range endpoints {
 		if r := results[i]; r.Verdict.Kind != w.kind || r.Member != w.member || r.Outcome.TLS != w.tls {
 			t.Errorf("%s: %q by %q over TLS %q: %+v %+v", w.title, r.Verdict.Kind, r.Member, r.Outcome.TLS, r.Outcome, r.Verdict)
 		}
@@ -217,7 +217,7 @@ func TestProbe(t *testing.T) {
 	cfg.Timeout, cfg.Total = 2*time.Second, 3*time.Second
 	many := make([]connstr.Endpoint, 3*atOnce)
 	for i := range many {
-		many[i] = way("", hung)
+		many[i] = endpoint("", hung)
 	}
 	kinds := map[Kind]int{}
 	for _, r := range Examine(t.Context(), many, cfg) {

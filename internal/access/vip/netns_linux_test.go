@@ -40,13 +40,13 @@ func TestMain(m *testing.M) {
 // anybody who connects to port 5000 its name.
 func keepAsTold() {
 	name := os.Getenv("VIPD_MEMBER")
-	door, err := net.Listen("tcp", ":5000")
+	listener, err := net.Listen("tcp", ":5000")
 	if err != nil {
 		panic(err)
 	}
 	go func() {
 		for {
-			conn, err := door.Accept()
+			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}

@@ -1,9 +1,9 @@
-// Package vipd keeps virtual addresses: it has them on this node's network interfaces while the members of this node lead,
-// as package vip decides.
+// Package vip keeps virtual addresses: it has them on this node's network interfaces while the members of this node lead,
+// as package owner decides.
 //
 // Each address has a goroutine that looks at the cluster's Board whenever that changes, and at the interface every second,
-// takes a step (vip.Step), and does what comes of it. An address is on its interface for a time that the kernel ends by
-// itself and that is renewed as long as its member is known to lead, so that a pgporter that was killed or stands still
+// takes a step (owner.Step), and does what comes of it. An address is on its interface for a time that the kernel ends by
+// itself and that is renewed as long as its member is known to lead, so that a pgporter that was killed or hangs
 // can't keep it. Addresses are added and taken away by their exact prefix, and no others are touched.
 //
 // A reload that leaves an address as it is doesn't touch it. Run takes all away when it ends, unless HandOver was called: then
@@ -11,7 +11,7 @@
 //
 // It works on Linux, with the capabilities CAP_NET_ADMIN (addresses) and CAP_NET_RAW (ARP and neighbour discovery). Whatever is
 // missing is said in the log and in Status, and tried again every second; Run goes on. Left out: what vip-manager needs, which
-// is rendered in vip.
+// is rendered in owner.
 package vip
 
 import (

@@ -60,12 +60,12 @@ type Names struct {
 	// Names is how many names have an answer.
 	Names int `json:"names"`
 	// Questions were answered: Refused ones were for names that aren't of clusters, Unknown ones for names below those of
-	// clusters that don't exist. Malformed could not be read. TurnedAway are TCP connections that were too many.
-	Questions  uint64 `json:"questions"`
-	Refused    uint64 `json:"refused"`
-	Unknown    uint64 `json:"unknown"`
-	Malformed  uint64 `json:"malformed"`
-	TurnedAway uint64 `json:"turned_away"`
+	// clusters that don't exist. Malformed could not be read. Rejected are TCP connections that were too many.
+	Questions uint64 `json:"questions"`
+	Refused   uint64 `json:"refused"`
+	Unknown   uint64 `json:"unknown"`
+	Malformed uint64 `json:"malformed"`
+	Rejected  uint64 `json:"turned_away"`
 }
 
 // Config says where the running configuration came from and how the last attempt to change it ended.

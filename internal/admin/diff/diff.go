@@ -67,12 +67,12 @@ type offered struct {
 	name, listen string
 	// cluster is empty for a service that belongs to none.
 	cluster string
-	// definition is a service.Definition or a service.Generic.
+	// definition is a model.Definition or a model.TCPService.
 	definition any
 	servers    []server
 }
 
-// server is a service.Server or a service.GenericServer with its name.
+// server is a model.Server or a model.TCPServer with its name.
 type server struct {
 	name  string
 	value any

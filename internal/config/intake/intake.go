@@ -1,4 +1,4 @@
-// Package intake is what a node is sent: an Order, which is a service.Plan with a word about where it came from, and the
+// Package intake is what a node is sent: an Order, which is a model.Plan with a word about where it came from, and the
 // reader that admits one.
 //
 // Inside the program a Plan is trusted. One that comes over the network isn't, whoever's token came with it: Decode reads

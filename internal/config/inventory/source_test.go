@@ -78,7 +78,7 @@ func TestFilesOfVariables(t *testing.T) {
 				}
 			}
 			h, _ := inv.Host("10.10.10.11")
-			if pos, _ := h.Place("c"); problemsWithout(dir, pos.String()) != "group_vars/pg-test:1:4" {
+			if pos, _ := h.Position("c"); problemsWithout(dir, pos.String()) != "group_vars/pg-test:1:4" {
 				t.Errorf("c is at %s", pos)
 			}
 		})
@@ -164,7 +164,7 @@ func TestListed(t *testing.T) {
 	if want := `{"big":1000,"group_names":["pg-test","z"],"half":0.5,"inventory_hostname":"10.10.10.11","inventory_hostname_short":"10.10.10.11","list":[1,[],{}],"none":null,"on":"yes","only":"group","pg_cluster":"pg-test","pg_seq":1,"raw":"{{ x }}","smile":"😀 / é","tpl":"2","vault":null,"yes":true}`; string(text) != want {
 		t.Errorf("variables: %s\nwant %s", text, want)
 	}
-	if pos, _ := h.Place("tpl"); pos.String() != "standard input:7:24" {
+	if pos, _ := h.Position("tpl"); pos.String() != "standard input:7:24" {
 		t.Errorf("tpl is at %s", pos)
 	}
 	v, _ := h.Var("smile")

@@ -258,7 +258,7 @@ func (o oneHost) Names() []string {
 }
 
 // Place is where a host's variable is written, or false if it isn't set.
-func (h *Host) Place(name string) (diag.Position, bool) {
+func (h *Host) Position(name string) (diag.Position, bool) {
 	v, set := h.raw(name)
 	return v.pos, set
 }

@@ -1,4 +1,4 @@
-// Package selector compiles and evaluates the expressions that say which members of a cluster carry a service.
+// Package jmespath compiles and evaluates the expressions that say which members of a cluster carry a service.
 //
 // The language is JMESPath (https://jmespath.org/specification.html) as Pigsty users have it through Ansible's json_query,
 // that is python3-jmespath's reading of it, which the Go libraries don't share: a literal in backticks may be a word without

@@ -89,7 +89,7 @@ func (p *planner) base(h *inventory.Host) (model.Base, bool) {
 		b.AdminPassword = p.secret(h, "haproxy_admin_password", defaultPassword)
 		if b.AdminPassword == defaultPassword {
 			pos := diag.Position{File: p.inv.File}
-			if place, set := h.Place("haproxy_admin_password"); set {
+			if place, set := h.Position("haproxy_admin_password"); set {
 				pos = place
 			}
 			p.problems.Warnf(pos, "a password of your own", "haproxy_admin_password is Pigsty's default, which everybody knows")
@@ -129,7 +129,7 @@ func (p *planner) timeout(h *inventory.Host, name string) string {
 // statsPort tells of services that are where the statistics page is to be.
 func (p *planner) statsPort(h *inventory.Host, b model.Base, plan model.Plan) {
 	pos := h.Pos
-	if place, set := h.Place("haproxy_exporter_port"); set {
+	if place, set := h.Position("haproxy_exporter_port"); set {
 		pos = place
 	}
 	taken := func(name, ip string, port int) {
@@ -155,7 +155,7 @@ func (p *planner) virtual(h *inventory.Host) (address netip.Prefix, enabled, ok 
 	const want = "an address with the length of its network, as in 10.10.10.2/24"
 	v, set := p.variable(h, "pg_vip_address")
 	if !set {
-		pos, _ := h.Place("pg_vip_enabled")
+		pos, _ := h.Position("pg_vip_enabled")
 		p.problems.Errorf(pos, want, "pg_vip_enabled without a pg_vip_address")
 		return netip.Prefix{}, true, false
 	}
@@ -186,16 +186,16 @@ func (p *planner) vip(c *cluster, m member) (model.VIP, bool) {
 		return model.VIP{}, false
 	}
 	if strings.EqualFold(device, "auto") {
-		pos, set := h.Place("pg_vip_interface")
+		pos, set := h.Position("pg_vip_interface")
 		if !set {
-			pos, _ = h.Place("pg_vip_enabled")
+			pos, _ = h.Position("pg_vip_enabled")
 		}
 		p.problems.Warnf(pos, "the interface's name, as in eth0", "pg_vip_interface is auto, which only the node itself can settle: no vip-manager.yml for cluster %q", c.name)
 		return model.VIP{}, false
 	}
 	endpoints := p.etcd()
 	if len(endpoints) == 0 {
-		pos, _ := h.Place("pg_vip_enabled")
+		pos, _ := h.Position("pg_vip_enabled")
 		p.problems.Warnf(pos, "a group etcd with hosts", "there is no group etcd, whose leader key decides who has the address: no vip-manager.yml for cluster %q", c.name)
 		return model.VIP{}, false
 	}

@@ -29,9 +29,9 @@ func (p *planner) node(h *inventory.Host) ([]model.Cluster, []model.TCPService) 
 	for _, c := range p.delegatedTo(h) {
 		carried = append(carried, carriedCluster{c, p.view(c, p.primary(c), true)})
 	}
-	generics := p.tcpServices(h)
-	p.others = p.others || len(generics) > 0
-	clashing := p.settle(h, generics, carried)
+	tcpServices := p.tcpServices(h)
+	p.others = p.others || len(tcpServices) > 0
+	clashing := p.settle(h, tcpServices, carried)
 	clusters := make([]model.Cluster, 0, len(carried))
 	for _, c := range carried {
 		seen := c.view.seen
@@ -43,7 +43,7 @@ func (p *planner) node(h *inventory.Host) ([]model.Cluster, []model.TCPService) 
 		clusters = append(clusters, seen)
 	}
 	var sound []model.TCPService
-	for _, g := range generics {
+	for _, g := range tcpServices {
 		if !clashing[clash{"", g.Name}] {
 			sound = append(sound, g.TCPService)
 		}
@@ -79,7 +79,7 @@ func (p *planner) delegated(c *cluster, h *inventory.Host) bool {
 	if group == nil {
 		return false
 	}
-	pos, _ := h.Place("pg_service_provider")
+	pos, _ := h.Position("pg_service_provider")
 	switch {
 	case len(group.Hosts()) == 0:
 		p.problems.Warnf(pos, "a group with hosts, or '' for services that the members carry",
@@ -146,7 +146,7 @@ const maxListed = 3
 
 // settle finds what can't be together on a node: services with one full name, of which the later are given back, and
 // listeners on one port, those of the member on the node included.
-func (p *planner) settle(h *inventory.Host, generics []tcpService, carried []carriedCluster) map[clash]bool {
+func (p *planner) settle(h *inventory.Host, tcpServices []tcpService, carried []carriedCluster) map[clash]bool {
 	var all []listener
 	named := map[string]listener{}
 	clashing := map[clash]bool{}
@@ -172,7 +172,7 @@ func (p *planner) settle(h *inventory.Host, generics []tcpService, carried []car
 			add(l, d.FullName, clash{c.cluster.name, d.Name}, place)
 		}
 	}
-	for _, g := range generics {
+	for _, g := range tcpServices {
 		l := listener{name: fmt.Sprintf("service %q of haproxy_services", g.Name), position: g.portPos, at: listenAddr(g.IP, g.Port)}
 		add(l, g.Name, clash{"", g.Name}, g.pos)
 	}
@@ -229,7 +229,7 @@ func (p *planner) memberListeners(h *inventory.Host) []listener {
 		}{{"PostgreSQL", "pg_port", m.PostgresPort}, {"PgBouncer", "pgbouncer_port", m.PgBouncerPort}, {"Patroni", "patroni_port", m.PatroniPort}} {
 			l := listener{name: own.program + "'s " + own.variable, at: listenAddr(h.Name, own.port)}
 			var set bool
-			l.position, set = h.Place(own.variable)
+			l.position, set = h.Position(own.variable)
 			l.builtIn = !set
 			taken = append(taken, l)
 		}

@@ -24,7 +24,7 @@ type cluster struct {
 	views map[string]view
 }
 
-// member is a service.Member with what is needed to speak of it.
+// member is a model.Member with what is needed to speak of it.
 type member struct {
 	model.Member
 	host *inventory.Host
@@ -85,7 +85,7 @@ func (p *planner) declared(c *cluster) []member {
 		m := p.member(c, h)
 		c.members = append(c.members, m)
 		if first, twice := taken[m.seq]; twice && m.seq >= 0 {
-			pos, _ := h.Place("pg_seq")
+			pos, _ := h.Position("pg_seq")
 			p.problems.Errorf(pos, "a number of its own for each member", "pg_seq %d of %s is taken in cluster %q by %s%s",
 				m.seq, h.Name, c.name, c.hosts[first].Name, where(c.hosts[first], "pg_seq"))
 		} else {
@@ -96,7 +96,7 @@ func (p *planner) declared(c *cluster) []member {
 		case primary < 0:
 			primary = i
 		default:
-			pos, _ := h.Place("pg_role")
+			pos, _ := h.Position("pg_role")
 			p.unlessHAProxy(pos, "one primary", "%s is a second primary of cluster %q beside %s%s",
 				h.Name, c.name, c.hosts[primary].Name, where(c.hosts[primary], "pg_role"))
 		}
@@ -118,7 +118,7 @@ func (p *planner) unlessHAProxy(pos diag.Position, want, format string, args ...
 
 // where says in parentheses where a host's variable is set.
 func where(h *inventory.Host, name string) string {
-	pos, set := h.Place(name)
+	pos, set := h.Position(name)
 	if !set {
 		return ""
 	}

@@ -79,7 +79,7 @@ type definitionReader struct {
 // earlier, as its file would in Pigsty.
 func (p *planner) definitions(h *inventory.Host) []definition {
 	var all []definition
-	if _, set := h.Place("pg_default_services"); set {
+	if _, set := h.Position("pg_default_services"); set {
 		all = p.list(h, "pg_default_services")
 	} else {
 		for _, d := range DefaultServices() {

@@ -64,7 +64,7 @@ const maxLabel = 63
 // nameable tells of names that the DNS can't carry.
 func (p *planner) nameable(c *cluster, n model.Naming, definitions []definition) {
 	suffixPos := c.pos
-	if pos, set := p.viewpoint(c).Place("pg_dns_suffix"); set {
+	if pos, set := p.viewpoint(c).Position("pg_dns_suffix"); set {
 		suffixPos = pos
 	}
 	reported := map[diag.Position]bool{}

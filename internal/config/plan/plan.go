@@ -1,5 +1,5 @@
 // Package plan turns an inventory into what nodes need to know: clusters, their members, and the definitions of their
-// services, all checked (service.Plan).
+// services, all checked (model.Plan).
 //
 // A cluster is all hosts with the same pg_cluster, in the inventory's order. What a service is comes from the variables of
 // the host that looks at it (pg_default_services, pg_services, pg_default_service_dest, pg_rto, pg_rto_plan,
@@ -7,7 +7,7 @@
 // address (pg_vip_enabled, pg_vip_address, pg_vip_interface, pgporter_vip_on_dcs_loss) is the host's own; what a member
 // is (ports, weight, TLS) comes from each member. Parameters and their defaults are Pigsty's.
 //
-// Every function returns all problems that it finds at once, each with its place. With an error among them the Plan still
+// Every function returns all problems that it finds at once, each with its position. With an error among them the Plan still
 // holds what is sound, but is not to be run. Services that Pigsty would render in spite of a mistake, by falling back to
 // something, are taken the same way with a warning. The package is pure: it reads nothing but the inventory it is given.
 package plan
@@ -22,7 +22,7 @@ import (
 )
 
 // ForNode gives what an inventory host carries: the clusters that it is a member of, as its variables describe them, and its
-// haproxy_services as Generics. It is for the native engine: what only HAProxy can do is refused by name.
+// haproxy_services as TCPServices. It is for the native engine: what only HAProxy can do is refused by name.
 func ForNode(inv *inventory.Inventory, host string) (model.Plan, diag.Problems) {
 	return newPlanner(inv).forNode(host)
 }

@@ -31,7 +31,7 @@ func (p *planner) view(c *cluster, h *inventory.Host, carried bool) view {
 	places := make([]diag.Position, len(viewVariables))
 	eyes := ""
 	for i, name := range viewVariables {
-		places[i], _ = h.Place(name)
+		places[i], _ = h.Position(name)
 		if p.templates.HasTemplate(h, name) {
 			eyes = h.Name
 		}
@@ -61,12 +61,12 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 	}
 	before = len(p.problems)
 	dest := p.defaultDest(h)
-	led := p.problems[before:].Err() == nil
+	sound := p.problems[before:].Err() == nil
 	// What a service takes from a variable that is wrong, it lacks.
 	lacking := map[string]bool{}
 	for i := range definitions {
 		d := &definitions[i]
-		lacking[d.Name] = d.dest == (model.Dest{}) && !led || !d.ownOptions && !timed
+		lacking[d.Name] = d.dest == (model.Dest{}) && !sound || !d.ownOptions && !timed
 		d.FullName = c.name + "-" + d.Name
 		d.Dest = d.dest
 		if d.Dest == (model.Dest{}) {

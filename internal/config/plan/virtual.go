@@ -21,7 +21,7 @@ func (p *planner) withVIP(h *inventory.Host, clusters []model.Cluster) []model.C
 		return clusters
 	}
 	if ttl := clusters[i].TTL; ttl < model.LeastVIPTTL {
-		pos, _ := h.Place("pg_vip_enabled")
+		pos, _ := h.Position("pg_vip_enabled")
 		p.problems.Errorf(pos, "a row of pg_rto_plan with a ttl of at least 10", "the virtual address of cluster %q can't follow a leader key with a ttl of %d s", c.name, ttl)
 		return clusters
 	}

@@ -39,7 +39,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(strings.Join(test.lines, "\n"), "check")
 	}
 	f.Fuzz(func(t *testing.T, lines, words string) {
-		g := generic(strings.Split(lines, "\n")...)
+		g := listen(strings.Split(lines, "\n")...)
 		g.Servers[0].Options = words
 		s, problems := Parse(g)
 		for _, p := range problems {

@@ -131,13 +131,13 @@ func (r *reader) httpCheck(words []word) {
 // String is the name of the latest http-check line.
 func (s step) String() string { return [...]string{"", "connect", "send", "expect"}[s] }
 
-// parameters reads name-value pairs. How many words each name takes is in takes; nil is told of unknown ones.
-func (r *reader) parameters(line string, args []word, takes map[string]int, known string, foreign string, read func(name word, values []word)) {
+// parameters reads name-value pairs. How many words each name takes is in takes; nil is passed for unknown ones.
+func (r *reader) parameters(line string, args []word, takes map[string]int, known string, haproxyOnly string, read func(name word, values []word)) {
 	for i := 0; i < len(args); {
 		name := args[i]
 		n, isKnown := takes[name.text]
 		switch {
-		case !isKnown && strings.Contains(" "+foreign+" ", " "+name.text+" "):
+		case !isKnown && strings.Contains(" "+haproxyOnly+" ", " "+name.text+" "):
 			r.fail(name, orHAProxy("leave it out"), "%s %s %s", line, name.text, unsupported)
 			return
 		case !isKnown:

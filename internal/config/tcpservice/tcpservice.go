@@ -1,9 +1,9 @@
-// Package section reads a node's generic service (haproxy_services) as the native engine carries it: the lines of HAProxy's
+// Package tcpservice reads a node's TCP service (haproxy_services) as the native engine carries it: the lines of HAProxy's
 // listen section, the words of its server lines, and what follows from both for each server's check.
 //
-// A service.Generic keeps the lines as they were written, for HAProxy to be given. Parse is the other reading of the same
+// A model.TCPService keeps the lines as they were written, for HAProxy to be given. Parse is the other reading of the same
 // text: what it takes means what HAProxy 2.6's configuration manual says, and is a configuration that HAProxy would take
-// too; where the native engine does better, the field says so. Whatever it doesn't take is a Problem with its place, never
+// too; where the native engine does better, the field says so. Whatever it doesn't take is a Problem with its position, never
 // passed over. The package is pure.
 package tcpservice
 
@@ -15,14 +15,14 @@ import (
 	"github.com/pgporter/pgporter/internal/config/model"
 )
 
-// Service is a generic service that the native engine can carry.
+// Service is a TCP service that the native engine can carry.
 type Service struct {
 	// Service has the definition and the servers, in order; Cluster, selectors and destination are empty, and Check says in
 	// words what servers are asked.
 	model.Service
 	// Checks has one entry for each server; nil for one that isn't checked and is taken to be well.
 	Checks []*Check
-	// Once says that a client whose server didn't take it is not led to another one (retries 0). The native engine has no
+	// Once says that a client whose server refused its connection isn't connected to another one (retries 0). The native engine has no
 	// other use for the number: it tries again for as long as the client may wait.
 	Once bool
 	// Connect limits connecting to a server, Queue a client's wait for one, Idle the time in which neither side of a session
@@ -71,7 +71,7 @@ type Expect struct {
 // Range is a range of statuses, both ends included.
 type Range struct{ From, To int }
 
-// Part is the part of a service.Generic that a Problem is of.
+// Part is the part of a model.TCPService that a Problem is of.
 type Part int
 
 // The parts. InLine and InServer go with an index.
@@ -86,7 +86,7 @@ const (
 // Problem is what the native engine can't carry.
 type Problem struct {
 	Part Part
-	// Index is of Generic.Options or Generic.Servers, Offset where in the text it is, in bytes.
+	// Index is of TCPService.Options or TCPService.Servers, Offset where in the text it is, in bytes.
 	Index, Offset int
 	// Minor problems are worth a word, but the service can be carried.
 	Minor bool

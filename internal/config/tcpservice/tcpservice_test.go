@@ -15,7 +15,7 @@ import (
 )
 
 // generic is a service with a server that is checked and the given lines.
-func generic(lines ...string) model.TCPService {
+func listen(lines ...string) model.TCPService {
 	return model.TCPService{Name: "x", IP: "127.0.0.1", Port: 6000, Protocol: "tcp", MaxConn: 100, Balance: "roundrobin", Options: lines, Default: "inter 2s",
 		Servers: []model.TCPServer{{Name: "a", Host: "127.0.0.2", Port: 80, Options: "check"}}}
 }
@@ -64,7 +64,7 @@ var taken = []struct {
 func TestLinesThatAreTaken(t *testing.T) {
 	for _, test := range taken {
 		t.Run(strings.Join(test.lines, " / "), func(t *testing.T) {
-			s, problems := Parse(generic(test.lines...))
+			s, problems := Parse(listen(test.lines...))
 			if len(problems) > 0 {
 				t.Fatal(tell(problems))
 			}
@@ -84,7 +84,7 @@ func TestLinesThatAreTaken(t *testing.T) {
 }
 
 func TestWhatLinesSay(t *testing.T) {
-	g := generic("retries 0", "timeout connect 5s", "timeout queue 10s", "timeout check 2s", "timeout client 1h", "timeout server 30m", "option allbackups")
+	g := listen("retries 0", "timeout connect 5s", "timeout queue 10s", "timeout check 2s", "timeout client 1h", "timeout server 30m", "option allbackups")
 	weight := 7
 	g.Default = "inter 4s fastinter 1s fall 5 maxconn 10 weight 50 check"
 	g.Servers = []model.TCPServer{
@@ -127,7 +127,7 @@ func TestHowChecksConnect(t *testing.T) {
 		{"http-check connect ssl sni c.d port 82", "check verify none port 81", "127.0.0.2:82 TLS, SNI c.d"},
 		{"http-check connect addr ::1", "check addr 127.0.0.5", "::1:80"},
 	} {
-		g := generic("option httpchk")
+		g := listen("option httpchk")
 		if test.line != "" {
 			g.Options = append(g.Options, test.line, "http-check send uri /")
 		}
@@ -209,7 +209,7 @@ func TestLinesThatAreRefused(t *testing.T) {
 		{"description" + strings.Repeat(" x", 64), "line 0:138: the line has more than 64 words; fewer"},
 	} {
 		t.Run(test.lines, func(t *testing.T) {
-			_, problems := Parse(generic(strings.Split(test.lines, " / ")...))
+			_, problems := Parse(listen(strings.Split(test.lines, " / ")...))
 			if got := tell(problems); got != test.want {
 				t.Errorf("got\n%s\nwant\n%s", got, test.want)
 			}
@@ -218,7 +218,7 @@ func TestLinesThatAreRefused(t *testing.T) {
 }
 
 func TestServicesThatAreRefused(t *testing.T) {
-	g := generic()
+	g := listen()
 	g.Protocol, g.Balance, g.Default = "http", "hdr(Host)", "inter 1s cookie a"
 	weight := 5
 	g.Servers = []model.TCPServer{{Name: "a", Host: "127.0.0.2", Port: 80, Weight: &weight, Backup: true, Options: "check ssl verify none"}}
@@ -277,9 +277,9 @@ func TestHAProxyTakesWhatWeTake(t *testing.T) {
 	config.WriteString("defaults\n    timeout connect 3s\n    timeout client 1h\n    timeout server 1h\n    timeout check 3s\n")
 	count := 0
 	for _, lines := range all {
-		g := generic(lines...)
+		g := listen(lines...)
 		if len(lines) > 0 && strings.HasPrefix(lines[0], "\x00") {
-			g = generic(lines[1:]...)
+			g = listen(lines[1:]...)
 			g.Servers[0].Options = lines[0][1:]
 		}
 		_, problems := Parse(g)

@@ -30,7 +30,7 @@ type Queue struct {
 	mu     sync.Mutex
 	queued []byte
 	// dropped are all lines that didn't get to the reader, told those of which the log says so.
-	dropped, told uint64
+	dropped, logged uint64
 	// full is set from the first line that is dropped until everything before it is written: so the lines that are missing
 	// followed each other, and the one that counts them is where they would be.
 	full   bool
@@ -108,7 +108,7 @@ func (q *Queue) flush() {
 			// A reader that has gone (EPIPE) is told when the next line comes.
 			if dropped > 0 && q.tell(q.out, dropped) == nil {
 				q.mu.Lock()
-				q.told += dropped
+				q.logged += dropped
 				q.mu.Unlock()
 			}
 			return
@@ -132,5 +132,5 @@ func (q *Queue) take() (lines []byte, dropped uint64) {
 	if len(lines) == 0 {
 		q.full = false
 	}
-	return lines, q.dropped - q.told
+	return lines, q.dropped - q.logged
 }

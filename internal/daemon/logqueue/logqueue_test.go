@@ -196,16 +196,16 @@ func TestManyLog(t *testing.T) {
 	logging.Wait()
 	r.set(false, nil)
 	q.Close(time.Minute)
-	read, told := 0, uint64(0)
+	read, logged := 0, uint64(0)
 	for line := range strings.Lines(r.read()) {
 		var n uint64
 		if _, err := fmt.Sscanf(line, "%d missing", &n); err == nil {
-			told += n
+			logged += n
 		} else {
 			read++
 		}
 	}
-	if told != q.Dropped() || uint64(read)+told != writers*lines {
-		t.Errorf("%d read, %d told to be missing, %d dropped, of %d", read, told, q.Dropped(), writers*lines)
+	if logged != q.Dropped() || uint64(read)+logged != writers*lines {
+		t.Errorf("%d read, %d told to be missing, %d dropped, of %d", read, logged, q.Dropped(), writers*lines)
 	}
 }

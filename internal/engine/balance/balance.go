@@ -5,7 +5,7 @@
 // come back. The package is pure: no clock, no lock, no goroutine; whoever owns a Picker serialises its calls and brings
 // the time along.
 //
-// It decides only among the servers that state.Service.Usable gives: health, weight 0 and backups are settled there. How
+// It decides only among the servers that view.Service.Usable gives: health, weight 0 and backups are settled there. How
 // each algorithm chooses is in algorithm.go. Queues aren't here: who finds every server Full waits, or doesn't, elsewhere.
 package balance
 

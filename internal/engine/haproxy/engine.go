@@ -1,10 +1,10 @@
-// Package haproxyd has a real HAProxy carry a node's services: it renders its files (room haproxy), has HAProxy check them,
+// Package haproxy has a real HAProxy carry a node's services: it renders its files (haproxycfg), has HAProxy check them,
 // installs them, reloads, looks whether everything is there, and goes back to what was if it isn't. Between reloads it keeps
 // HAProxy at what the clusters' Boards say.
 //
 // It owns the files that carry our stamp, the state file, and either a HAProxy of its own (started, adopted after a crash of
 // ours, started again if it dies, stopped) or the reloads of the system's. It reads Boards and never writes there. Nothing
-// in it moves clients' bytes: HAProxy goes on with what it was told last when pgporter isn't there.
+// in it moves clients' bytes: HAProxy goes on in the state that it was set to last when pgporter isn't there.
 //
 // What HAProxy alone does wrong, and what is done about it:
 //
@@ -14,7 +14,7 @@
 //     Their sessions are ended over the master CLI once the Board says that they must; see sweep.
 //   - Which servers are backups is fixed when the file is read. When the live roles change and one leader has settled, the
 //     files are rendered anew; see follow.
-//   - Its checks look at a status code. The Board's verdicts are told over the runtime API (`set server … health`), which
+//   - Its checks look at a status code. The Board's verdicts are set over the runtime API (`set server … health`), which
 //     HAProxy's own checks can take back: if pgporter isn't there, HAProxy's checks alone decide.
 //
 // Left out: whatever is in a haproxy.cfg that isn't ours.
@@ -162,7 +162,7 @@ func (e *Engine) Prepare(ctx context.Context, o engine.Offer) (*Change, error) {
 
 // render makes the files of an Offer, with each cluster's services as the caller has them.
 func (e *Engine) render(o engine.Offer, services func(engine.Cluster) []model.Service) (*layout, error) {
-	m := material{generics: o.TCPServices}
+	m := material{tcp: o.TCPServices}
 	if !e.cfg.System {
 		m.base = e.ownBase(*o.Base, e.cfg.Bind)
 	}
@@ -308,12 +308,12 @@ func (e *Engine) bring(ctx context.Context, next *layout, how manner) error {
 		return err
 	}
 	if e.loaded != nil && !same {
-		told, parks, enough := commands(e.loaded, next, e.parked)
+		commands, parks, enough := commands(e.loaded, next, e.parked)
 		for at := range parks {
 			enough = enough && (how == briefly || e.parked[at])
 		}
 		if enough {
-			done, err := e.byCommands(ctx, changes, next, told, parks)
+			done, err := e.byCommands(ctx, changes, next, commands, parks)
 			if done || err != nil {
 				return err
 			}
@@ -327,7 +327,7 @@ func (e *Engine) bring(ctx context.Context, next *layout, how manner) error {
 
 // byCommands brings the running worker to a layout over the runtime API. False without an error means that HAProxy didn't
 // take a command and has to be reloaded.
-func (e *Engine) byCommands(ctx context.Context, changes []change, next *layout, told []string, parks map[serverID]bool) (bool, error) {
+func (e *Engine) byCommands(ctx context.Context, changes []change, next *layout, commands []string, parks map[serverID]bool) (bool, error) {
 	running, err := e.control.processes(ctx)
 	if err != nil || running.Current.PID == 0 {
 		return false, nil
@@ -335,7 +335,7 @@ func (e *Engine) byCommands(ctx context.Context, changes []change, next *layout,
 	if err := apply(e.cfg.Dir, changes); err != nil {
 		return false, err
 	}
-	for _, command := range told {
+	for _, command := range commands {
 		if err := e.control.tell(ctx, running.Current.PID, command); err != nil {
 			e.say(slog.LevelWarn, "HAProxy has to be reloaded: a command wasn't taken", "error", err)
 			return false, nil
@@ -348,7 +348,7 @@ func (e *Engine) byCommands(ctx context.Context, changes []change, next *layout,
 	}
 	e.loaded, e.parked = reweighed(e.loaded, next), parks
 	e.wanted.Store(next)
-	e.say(slog.LevelInfo, "HAProxy was told what has changed", "commands", len(told))
+	e.say(slog.LevelInfo, "HAProxy was told what has changed", "commands", len(commands))
 	return true, nil
 }
 

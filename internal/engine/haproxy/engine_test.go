@@ -105,7 +105,7 @@ func (g *gate) Write(p []byte) (int, error) {
 
 // TestHAProxyIsToldBeforeTheLog has nobody read the line that a server is down: it is, its sessions have ended, and another change is
 // prepared meanwhile.
-func TestHAProxyIsToldBeforeTheLog(t *testing.T) {
+func TestHAProxyIsSetBeforeTheLog(t *testing.T) {
 	w := newWorld(t, 84)
 	g := &gate{stop: "health=down", reached: make(chan struct{}), let: make(chan struct{})}
 	c := w.config()
@@ -245,7 +245,7 @@ func TestRefusedChangesLeaveEverything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	generic := func(port int, options ...string) engine.Offer {
+	tcp := func(port int, options ...string) engine.Offer {
 		o := offer
 		o.TCPServices = []model.TCPService{{Name: "web", IP: "*", Port: port, Protocol: "tcp", MaxConn: 9, Balance: "roundrobin", Options: options,
 			Default: "inter 1s", Servers: []model.TCPServer{{Name: "a", Host: w.host(1), Port: destination, Options: "check"}}}}
@@ -262,8 +262,8 @@ func TestRefusedChangesLeaveEverything(t *testing.T) {
 		offer engine.Offer
 		want  string
 	}{
-		{"a directive that HAProxy hasn't", generic(7435, "no-such-directive"), confDir + "/web.cfg:"},
-		{"a port that somebody has", generic(port), fmt.Sprintf("service web: %s:%d is taken by another process", w.bind, port)},
+		{"a directive that HAProxy hasn't", tcp(7435, "no-such-directive"), confDir + "/web.cfg:"},
+		{"a port that somebody has", tcp(port), fmt.Sprintf("service web: %s:%d is taken by another process", w.bind, port)},
 		{"nothing to stand on", engine.Offer{}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -329,15 +329,15 @@ func TestNothingEndsBeforeCommit(t *testing.T) {
 			sessions = append(sessions, conn)
 		}
 	}
-	generic, err := net.Dial("tcp", w.bind+":7435")
+	tcp, err := net.Dial("tcp", w.bind+":7435")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer generic.Close()
-	if _, err := generic.Read(make([]byte, 1)); err != nil {
+	defer tcp.Close()
+	if _, err := tcp.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	sessions = append(sessions, generic)
+	sessions = append(sessions, tcp)
 	file := filepath.Join(w.dir, confDir, "pg-test-reads.cfg")
 	before, err := os.ReadFile(file)
 	if err != nil {
@@ -348,10 +348,10 @@ func TestNothingEndsBeforeCommit(t *testing.T) {
 	less.Clusters[0].Set.Services = []model.Service{offer.Clusters[0].Set.Services[0]}
 	svc := &less.Clusters[0].Set.Services[0]
 	svc.Servers = svc.Servers[:1]
-	for name, generics := range map[string][]model.TCPService{"a server less": web, "a server and a service less": nil} {
+	for name, tcp := range map[string][]model.TCPService{"a server less": web, "a server and a service less": nil} {
 		t.Run(name, func(t *testing.T) {
 			less := less
-			less.TCPServices = generics
+			less.TCPServices = tcp
 			change, err := w.engine.Prepare(t.Context(), less)
 			if err != nil {
 				t.Fatal(err)
@@ -390,8 +390,8 @@ func TestAServiceThatGoes(t *testing.T) {
 	more.TCPServices = []model.TCPService{{Name: "web", IP: "*", Port: 7435, Protocol: "tcp", MaxConn: 9, Balance: "roundrobin",
 		Default: "inter 1s", Servers: []model.TCPServer{{Name: "a", Host: w.host(1), Port: destination}}}}
 	w.begin(w.config(), more)
-	foreign := filepath.Join(w.dir, confDir, "foreign.cfg")
-	if err := os.WriteFile(foreign, []byte(fmt.Sprintf("listen foreign\n    bind %s:7436\n    server a %s:%d\n", w.bind, w.host(3), destination)), 0o644); err != nil {
+	handWritten := filepath.Join(w.dir, confDir, "foreign.cfg")
+	if err := os.WriteFile(handWritten, []byte(fmt.Sprintf("listen foreign\n    bind %s:7436\n    server a %s:%d\n", w.bind, w.host(3), destination)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := net.Dial("tcp", w.bind+":7435")
@@ -413,7 +413,7 @@ func TestAServiceThatGoes(t *testing.T) {
 		conn.Close()
 		t.Error("its port is open")
 	}
-	if _, err := os.Stat(foreign); err != nil {
+	if _, err := os.Stat(handWritten); err != nil {
 		t.Errorf("somebody else's file: %v", err)
 	}
 	other, err := net.Dial("tcp", w.bind+":7436")

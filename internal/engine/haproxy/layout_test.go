@@ -63,7 +63,7 @@ func TestRenderBindsWhereTheNodeIs(t *testing.T) {
 
 func TestRenderExtras(t *testing.T) {
 	c, services := clusterOf(brisk, testHost, [3]int{5432, 8008}, 5434, "1")
-	m := material{clusters: []resolved{{c, services}}, generics: []model.TCPService{{Name: "web", IP: "*", Port: 80, Protocol: "tcp", MaxConn: 9,
+	m := material{clusters: []resolved{{c, services}}, tcp: []model.TCPService{{Name: "web", IP: "*", Port: 80, Protocol: "tcp", MaxConn: 9,
 		Balance: "roundrobin", Default: "inter 1s", Servers: []model.TCPServer{{Name: "a", Host: "10.0.0.1", Port: 80, Options: "check"}, {Name: "b", Host: "10.0.0.2", Port: 80}}}}}
 	l, err := render("n", "", m, "    load-server-state-from-file global\n", "own\n")
 	if err != nil {
@@ -117,15 +117,15 @@ func TestCommands(t *testing.T) {
 		{name: "a service less", loaded: layoutOf(t, "1"), wanted: &layout{}, reload: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			told, parks, ok := commands(test.loaded, test.wanted, test.parked)
+			commands, parks, ok := commands(test.loaded, test.wanted, test.parked)
 			if ok == test.reload {
 				t.Fatalf("a reload is needed: %v", !ok)
 			}
 			if test.parks == nil {
 				test.parks = map[serverID]bool{}
 			}
-			if ok && (!reflect.DeepEqual(told, test.told) || !reflect.DeepEqual(parks, test.parks)) {
-				t.Errorf("told %q, parked %v", told, parks)
+			if ok && (!reflect.DeepEqual(commands, test.told) || !reflect.DeepEqual(parks, test.parks)) {
+				t.Errorf("told %q, parked %v", commands, parks)
 			}
 		})
 	}

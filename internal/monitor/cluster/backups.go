@@ -32,11 +32,11 @@ func (s *State) takeBack(svc *view.Service) {
 	for i, carrier := range svc.Servers {
 		key := serverKey{svc.FullName, carrier.Member}
 		v := s.servers[key]
-		leads := svc.Health[i].Up && !carrier.Backup && carrier.Weight > 0
-		if leads && !v.usable {
+		usable := svc.Health[i].Up && !carrier.Backup && carrier.Weight > 0
+		if usable && !v.usable {
 			back = carrier.Member
 		}
-		v.usable = leads
+		v.usable = usable
 		s.servers[key] = v
 	}
 	if back == "" || !svc.Options.ShutdownBackupSessions {

@@ -110,7 +110,7 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 					continue
 				}
 				ups++
-				if why := s.ports[destination(carrier, svc.Options)].Shut(); why != "" {
+				if why := s.ports[destination(carrier, svc.Options)].Closed(); why != "" {
 					t.Fatalf("%v is up, and its port lets nobody in: %s", key, why)
 				}
 				said := last[s.target(carrier.Member, svc.Check)]

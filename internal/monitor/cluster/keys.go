@@ -177,10 +177,10 @@ func (s *State) fenced(name string) string {
 }
 
 // feed gives a server's machine a result. One that is barred can't rise by it, not even for a moment.
-func (s *State) feed(member string, door health.Target, m health.Machine, o health.Outcome, at time.Time) (next health.Machine, ended bool) {
+func (s *State) feed(member string, port health.Target, m health.Machine, o health.Outcome, at time.Time) (next health.Machine, ended bool) {
 	before := m.Verdict().Phase
 	take := m.Feed
-	if o.Silence != "" && s.maintained(member) && s.ports[door].Shut() == "" {
+	if o.Silence != "" && s.maintained(member) && s.ports[port].Closed() == "" {
 		take = m.Excuse
 	}
 	next, verdict := take(o, at)
@@ -188,8 +188,8 @@ func (s *State) feed(member string, door health.Target, m health.Machine, o heal
 		return next, verdict.EndSessions
 	}
 	if why := s.fenced(member); why != "" {
-		deposed, also := next.Fence(why)
-		return deposed, before != health.Down && (verdict.EndSessions || also.EndSessions)
+		fenced, also := next.Fence(why)
+		return fenced, before != health.Down && (verdict.EndSessions || also.EndSessions)
 	}
 	return next, verdict.EndSessions
 }

@@ -200,7 +200,7 @@ func TestViewTellsWhoLeads(t *testing.T) {
 		var joined sync.WaitGroup
 		joined.Go(func() { l.Run(ctx) })
 		// leads gives how long ago a member said that it leads; -1 if it says otherwise.
-		leads := func(member int) time.Duration {
+		usable := func(member int) time.Duration {
 			if led := l.Board().View().Members[member-1].Led; !led.IsZero() {
 				return time.Since(led)
 			}
@@ -208,10 +208,10 @@ func TestViewTellsWhoLeads(t *testing.T) {
 		}
 		keys.says <- etcd.Reading{Leader: "pg-test-1", LeaderRevision: 1, Read: time.Now()}
 		time.Sleep(10 * time.Second)
-		if ago := leads(1); ago < 0 || ago > 8*time.Second {
+		if ago := usable(1); ago < 0 || ago > 8*time.Second {
 			t.Errorf("the leader said %v ago that it leads", ago)
 		}
-		if leads(2) >= 0 || leads(3) >= 0 {
+		if usable(2) >= 0 || usable(3) >= 0 {
 			t.Error("a replica leads")
 		}
 		// A reading that only confirms the one before is in the View at once.
@@ -224,12 +224,12 @@ func TestViewTellsWhoLeads(t *testing.T) {
 		// Silence says nothing; a running primary without the key says that it doesn't lead.
 		g.set(1, "silent refused")
 		time.Sleep(5 * time.Second)
-		if ago := leads(1); ago < 4*time.Second {
+		if ago := usable(1); ago < 4*time.Second {
 			t.Errorf("in silence the leader said %v ago that it leads", ago)
 		}
 		g.set(1, "primary running")
 		time.Sleep(5 * time.Second)
-		if ago := leads(1); ago >= 0 {
+		if ago := usable(1); ago >= 0 {
 			t.Errorf("a primary without the key said %v ago that it leads", ago)
 		}
 		g.set(1, "lock unlocked failsafe paused primary running")
@@ -245,8 +245,8 @@ func TestViewTellsWhoLeads(t *testing.T) {
 		g.set(1, "replica running")
 		g.set(2, "lock standby-cluster standby_leader running")
 		time.Sleep(8 * time.Second)
-		if leads(1) >= 0 || leads(2) < 0 {
-			t.Errorf("after the standby leader came: %v and %v", leads(1), leads(2))
+		if usable(1) >= 0 || usable(2) < 0 {
+			t.Errorf("after the standby leader came: %v and %v", usable(1), usable(2))
 		}
 		cancel()
 		joined.Wait()

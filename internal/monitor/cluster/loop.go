@@ -1,7 +1,7 @@
 // Package cluster runs one loop per PostgreSQL cluster: it has its members checked, knows who is what, and publishes which
 // server of which service may take clients.
 //
-// A loop is the only writer of its state.Board. What it decides is in Step, which is pure: a State, an event (a check's
+// A loop is the only writer of its view.Board. What it decides is in Step, which is pure: a State, an event (a check's
 // result, a new declaration, the time) and the time in, the next State and what to do out. The loop around it does that:
 // runs the checks (health.Checker), publishes Views with membership and health together, and logs each change of state once.
 //
@@ -21,7 +21,7 @@
 // once, and lost if that takes more than 2 s. A key that never named a declared member, or belongs to another database than
 // the members', isn't believed at all: names or addresses are mistaken then.
 //
-// Left out: sessions themselves (they look at a server's Epoch), the connection to etcd (dcs), and discovery, which gives a
+// Left out: sessions themselves (they look at a server's Epoch), the connection to etcd (etcd), and discovery, which gives a
 // new declaration to Prepare.
 package cluster
 
@@ -57,7 +57,7 @@ type Config struct {
 	Keys func(c model.Cluster) Keys
 }
 
-// Keys follows a cluster's keys: a dcs.Watcher.
+// Keys follows a cluster's keys: an etcd.Watcher.
 type Keys interface {
 	// Run delivers what they say until ctx ends.
 	Run(ctx context.Context, deliver etcd.Deliver)

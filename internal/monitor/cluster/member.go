@@ -86,7 +86,7 @@ func (s *State) observe(e Checked, a *Actions) {
 		if leads(answer.Role) {
 			m.elect = false
 		}
-		s.noteLead(&m, e)
+		s.noteLeader(&m, e)
 		if answer.Status == 200 && answer.State == patroni.StateRunning && leads(answer.Role) && s.holder() != "" && s.holder() != name {
 			a.Confirm = true
 		}
@@ -96,7 +96,7 @@ func (s *State) observe(e Checked, a *Actions) {
 
 // noteLead takes in what an answer says of its member as the running leader. Where members are asked by a path of leaders, the
 // answers to that tell, since they know whether it holds the leader key; others know the role alone.
-func (s *State) noteLead(m *member, e Checked) {
+func (s *State) noteLeader(m *member, e Checked) {
 	ofLeader := health.KindOf(e.Target.Path).OfLeader()
 	if !ofLeader {
 		for t := range s.wanted {

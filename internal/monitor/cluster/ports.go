@@ -42,11 +42,11 @@ func destination(carrier model.Server, o model.Options) health.Target {
 
 // adoptDoors fits the doors to the set: those that are in it already keep what is known of them.
 func (s *State) adoptPorts(a *Actions) {
-	doors := make(map[health.Target]port, len(s.ports))
+	ports := make(map[health.Target]port, len(s.ports))
 	for _, svc := range s.set.Services {
 		for _, carrier := range svc.Servers {
 			at := destination(carrier, svc.Options)
-			d, shared := doors[at]
+			d, shared := ports[at]
 			if !shared {
 				d = port{Port: s.ports[at].Port, options: svc.Options, lenient: true}
 			}
@@ -54,23 +54,23 @@ func (s *State) adoptPorts(a *Actions) {
 			d.options.FastInter = min(d.options.FastInter, svc.Options.FastInter)
 			d.options.Fall = min(d.options.Fall, svc.Options.Fall)
 			d.lenient = d.lenient && svc.Dest.Kind == model.ToPort
-			doors[at] = d
+			ports[at] = d
 		}
 	}
 	same := func(a, b port) bool {
 		return a.options.Inter == b.options.Inter && a.options.FastInter == b.options.FastInter
 	}
-	if !maps.EqualFunc(s.ports, doors, same) {
-		a.Probes = probes(doors)
+	if !maps.EqualFunc(s.ports, ports, same) {
+		a.Probes = probes(ports)
 	}
-	s.ports = doors
+	s.ports = ports
 }
 
 // knocks are the doors with their schedules, in order. A knock has fastinter, within a second and three, to be answered: that
 // doesn't wait for queries as Patroni's answers do.
-func probes(doors map[health.Target]port) []health.Check {
-	all := make([]health.Check, 0, len(doors))
-	for at, d := range doors {
+func probes(ports map[health.Target]port) []health.Check {
+	all := make([]health.Check, 0, len(ports))
+	for at, d := range ports {
 		all = append(all, health.Check{Target: at, Interval: d.Next(d.options), Timeout: health.Timeout(d.options.FastInter)})
 	}
 	slices.SortFunc(all, func(a, b health.Check) int {

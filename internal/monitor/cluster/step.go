@@ -97,7 +97,7 @@ const (
 	paused
 	contested
 	// shut out: the check passes, the port lets nobody in.
-	shut
+	portClosed
 	// leaving: it was told to stop.
 	leaving
 	down

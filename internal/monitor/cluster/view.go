@@ -30,8 +30,8 @@ func (s *State) conclude(a *Actions, now time.Time) {
 					stands, reason = contested, verdict.Reason+"; "+why
 				} else if v.machine.Kind().OfLeader() && carrier.Member == s.holder() && !s.leaving.IsZero() && s.leavingFrom.IsZero() {
 					stands, reason = leaving, verdict.Reason+"; it is asked to leave"
-				} else if why := s.ports[v.port].Shut(); why != "" {
-					stands, reason = shut, fmt.Sprintf("%s; port %d: %s", verdict.Reason, carrier.Port, why)
+				} else if why := s.ports[v.port].Closed(); why != "" {
+					stands, reason = portClosed, fmt.Sprintf("%s; port %d: %s", verdict.Reason, carrier.Port, why)
 				}
 			}
 			if isUp := stands == up; isUp != v.up {
@@ -40,7 +40,7 @@ func (s *State) conclude(a *Actions, now time.Time) {
 			v = v.recover(stands, now)
 			if stands != v.status {
 				s.tell(a, key, v.status, stands, reason)
-				if stands == shut {
+				if stands == portClosed {
 					// It may have been opened since anybody knocked.
 					a.recheck(carrier.Member)
 				}
@@ -116,7 +116,7 @@ func (s *State) tell(a *Actions, key serverKey, was, is status, reason string) {
 		a.logf(slog.LevelWarn, "%s: server %s takes no new clients, sessions stay: %s", key.service, key.member, reason)
 	case leaving:
 		a.logf(slog.LevelInfo, "%s: server %s gets no new clients, sessions stay: %s", key.service, key.member, reason)
-	case shut:
+	case portClosed:
 		a.logf(slog.LevelWarn, "%s: server %s gets no new clients, sessions stay: %s", key.service, key.member, reason)
 	case contested:
 		a.logf(slog.LevelWarn, "%s: server %s gets no new clients: %s", key.service, key.member, reason)

@@ -1,4 +1,4 @@
-// Package dcs follows the keys that Patroni keeps of a cluster in etcd: who holds the leader key, and whether a switchover
+// Package etcd follows the keys that Patroni keeps of a cluster in etcd: who holds the leader key, and whether a switchover
 // has been asked for. It tells them a second or more before the next check would.
 //
 // It owns connections to etcd and nothing else: what a key means for a service is decided in cluster. It reads only, never

@@ -81,7 +81,7 @@ func TestTLS(t *testing.T) {
 	ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
 	serverCert, serverKey := ours.issue("server", host)
 	clientCert, clientKey := ours.issue("client", "")
-	foreignCert, foreignKey := theirs.issue("client", "")
+	otherCert, otherKey := theirs.issue("client", "")
 	pair, err := tls.LoadX509KeyPair(clientCert, clientKey)
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +107,7 @@ func TestTLS(t *testing.T) {
 	follow(t, with(func(c *Config) { c.CAFile = "" }), unhurried).lost("signed by unknown authority")
 	// The server's reason may be lost with the connection.
 	follow(t, with(func(c *Config) { c.CertFile, c.KeyFile = "", "" }), unhurried).lost(e.address)
-	follow(t, with(func(c *Config) { c.CertFile, c.KeyFile = foreignCert, foreignKey }), unhurried).lost(e.address)
+	follow(t, with(func(c *Config) { c.CertFile, c.KeyFile = otherCert, otherKey }), unhurried).lost(e.address)
 	follow(t, Config{Endpoints: []string{"http://" + e.address}}, unhurried).lost(e.address)
 	// The same server by an address that its certificate isn't for.
 	p := startPipeAt(t, "127.0.98.2", e.address)

@@ -15,7 +15,7 @@ import (
 type Port struct {
 	// heard says that there was a result, answered that one of them was an answer.
 	heard, answered bool
-	shut            bool
+	closed          bool
 	// failures are those before it was shut.
 	failures Streak
 	// last is why the last knock failed; empty if it didn't.
@@ -35,19 +35,19 @@ func (d Port) Feed(o Outcome, lenient bool, options model.Options, now time.Time
 	if o.Accepted {
 		d.last = "takes connections and doesn't answer: " + o.Silence
 	}
-	if d.shut {
+	if d.closed {
 		return d
 	}
 	var enough bool
 	d.failures, enough = d.failures.Fail(&options, now)
-	d.shut = first || enough
+	d.closed = first || enough
 	return d
 }
 
 // Shut says why no new clients may come; empty if they may.
-func (d Port) Shut() string {
+func (d Port) Closed() string {
 	switch {
-	case !d.shut:
+	case !d.closed:
 		return ""
 	case d.failures.Count() == 1:
 		return d.last

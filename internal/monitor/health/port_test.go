@@ -56,7 +56,7 @@ func TestPort(t *testing.T) {
 			for _, k := range test.knocks {
 				d = d.Feed(k.what, test.lenient, options, time.Unix(0, 0).Add(k.at))
 			}
-			if got := d.Shut(); got != test.shut {
+			if got := d.Closed(); got != test.shut {
 				t.Errorf("shut: %q, want %q", got, test.shut)
 			}
 			if got := d.Next(options); got != test.next {

@@ -117,7 +117,7 @@ func TestOwnTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	byName := "https://localhost:" + port
-	ca, foreign := ours.write("ca.crt", ours.cert, nil), theirs.write("ca.crt", theirs.cert, nil)
+	ca, otherCA := ours.write("ca.crt", ours.cert, nil), theirs.write("ca.crt", theirs.cert, nil)
 	us, key := ours.issue("pgporter")
 	both := ours.write("both.pem", us, key)
 	apart := ours.write("apart.pem", us, nil)
@@ -136,10 +136,10 @@ func TestOwnTLS(t *testing.T) {
 		{"its authority", TLS{CAFile: ca}, open, "asked for  by nobody"},
 		{"a directory with its authority", TLS{CAFile: dir}, open, "asked for  by nobody"},
 		{"a directory that hides it", TLS{CAFile: hidden}, open, "holds no certificate"},
-		{"another authority", TLS{CAFile: foreign}, open, "unknown authority"},
+		{"another authority", TLS{CAFile: otherCA}, open, "unknown authority"},
 		{"the machine's authorities", TLS{CAFile: SystemCA, VerifyHost: "pg-test-1.example"}, open, "unknown authority"},
 		{"the machine's authorities sign anybody's: the host is compared", TLS{CAFile: SystemCA}, open, "cannot validate certificate for 127.0.0.1"},
-		{"any certificate", TLS{CAFile: foreign, NoVerify: true, VerifyHost: "wrong.example"}, open, "asked for  by nobody"},
+		{"any certificate", TLS{CAFile: otherCA, NoVerify: true, VerifyHost: "wrong.example"}, open, "asked for  by nobody"},
 		{"the host is asked for where nothing is said", TLS{CAFile: ca}, byName, "asked for localhost by nobody"},
 		{"another name is asked for", TLS{CAFile: ca, SNI: "pg-test-1.example"}, open, "asked for pg-test-1.example by nobody"},
 		{"a name that it hasn't is asked for", TLS{CAFile: ca, SNI: "pg-test-2.example"}, open, "not pg-test-2.example"},
@@ -153,7 +153,7 @@ func TestOwnTLS(t *testing.T) {
 		{"a key that is gone", TLS{CAFile: ca, CertFile: ca}, closed, "has no key in it"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			answer, err := NewClient(Options{CAFile: foreign}).With(test.tls).Get(t.Context(), test.base, "/primary")
+			answer, err := NewClient(Options{CAFile: otherCA}).With(test.tls).Get(t.Context(), test.base, "/primary")
 			got := answer.State
 			if err != nil {
 				got = err.Error()
@@ -164,7 +164,7 @@ func TestOwnTLS(t *testing.T) {
 		})
 	}
 	// A renewed file is read at the next handshake.
-	c := NewClient(Options{}).With(TLS{CAFile: foreign})
+	c := NewClient(Options{}).With(TLS{CAFile: otherCA})
 	if _, err := c.Get(t.Context(), open, "/"); err == nil {
 		t.Error("another authority is trusted")
 	}

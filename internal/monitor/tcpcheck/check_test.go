@@ -24,19 +24,19 @@ import (
 )
 
 // raw is a server that takes note of each request and answers all of them with the same bytes.
-type raw struct {
+type recording struct {
 	port    int
 	mu      sync.Mutex
 	request string
 }
 
-func answering(t *testing.T, ip, answer string) *raw {
+func answering(t *testing.T, ip, answer string) *recording {
 	t.Helper()
 	l, err := net.Listen("tcp", ip+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &raw{port: l.Addr().(*net.TCPAddr).Port}
+	r := &recording{port: l.Addr().(*net.TCPAddr).Port}
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -82,14 +82,14 @@ func headers(r *http.Request) map[string]string {
 	return all
 }
 
-func (r *raw) asked() string {
+func (r *recording) asked() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.request
 }
 
 // generic is a service with one server that is checked.
-func generic(ip string, port int, words string, lines ...string) model.TCPService {
+func service(ip string, port int, words string, lines ...string) model.TCPService {
 	return model.TCPService{Name: "x", IP: "127.0.0.1", Port: 6000, Protocol: "tcp", MaxConn: 100, Balance: "roundrobin", Options: lines, Default: "inter 2s",
 		Servers: []model.TCPServer{{Name: "a", Host: ip, Port: port, Options: words}}}
 }
@@ -156,7 +156,7 @@ func TestAnswersAreJudged(t *testing.T) {
 	for _, test := range judged {
 		t.Run(fmt.Sprintf("%v %.40q", test.lines, test.answer), func(t *testing.T) {
 			server := answering(t, "127.0.0.1", test.answer)
-			if got := once(t, generic("127.0.0.1", server.port, "check", append([]string{"option httpchk"}, test.lines...)...)); got != test.want {
+			if got := once(t, service("127.0.0.1", server.port, "check", append([]string{"option httpchk"}, test.lines...)...)); got != test.want {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
 		})
@@ -262,7 +262,7 @@ func TestRequests(t *testing.T) {
 		{[]string{"option httpchk", "http-check send meth POST uri /p body 'a b' hdr Connection x"}, `POST /p HTTP/1.0 map[Connection:x Content-Length:3] "a b"`},
 	} {
 		server := answering(t, "127.0.0.1", "HTTP/1.0 200 OK\r\n\r\n")
-		if got := once(t, generic("127.0.0.1", server.port, "check", test.lines...)); got != "pass 200" || server.asked() != test.want {
+		if got := once(t, service("127.0.0.1", server.port, "check", test.lines...)); got != "pass 200" || server.asked() != test.want {
 			t.Errorf("%v: %s\ngot  %s\nwant %s", test.lines, got, server.asked(), test.want)
 		}
 	}
@@ -274,21 +274,21 @@ func TestConnecting(t *testing.T) {
 		t.Fatal(err)
 	}
 	port := l.Addr().(*net.TCPAddr).Port
-	if got := once(t, generic("127.0.0.1", port, "check")); got != "pass 0" {
+	if got := once(t, service("127.0.0.1", port, "check")); got != "pass 0" {
 		t.Errorf("an open port: %s", got)
 	}
-	if got := once(t, generic("127.0.0.1", 1, "check port "+strconv.Itoa(port), "option tcp-check")); got != "pass 0" {
+	if got := once(t, service("127.0.0.1", 1, "check port "+strconv.Itoa(port), "option tcp-check")); got != "pass 0" {
 		t.Errorf("an open port for checks: %s", got)
 	}
 	// Nobody accepts there; nobody answers either.
-	if got := once(t, generic("127.0.0.1", port, "check inter 100ms", "option httpchk", "timeout check 1s", "http-check expect status 200")); !strings.HasPrefix(got, "fail ") {
+	if got := once(t, service("127.0.0.1", port, "check inter 100ms", "option httpchk", "timeout check 1s", "http-check expect status 200")); !strings.HasPrefix(got, "fail ") {
 		t.Errorf("one that says nothing: %s", got)
 	}
 	_ = l.Close()
-	if got := once(t, generic("127.0.0.1", port, "check")); got != "fail cannot connect: connection refused" {
+	if got := once(t, service("127.0.0.1", port, "check")); got != "fail cannot connect: connection refused" {
 		t.Errorf("a closed port: %s", got)
 	}
-	if got := once(t, generic("127.0.0.1", port, "check", "option httpchk")); got != "fail cannot connect: connection refused" {
+	if got := once(t, service("127.0.0.1", port, "check", "option httpchk")); got != "fail cannot connect: connection refused" {
 		t.Errorf("a closed port of an HTTP server: %s", got)
 	}
 }
@@ -317,15 +317,15 @@ func TestChecksOverTLS(t *testing.T) {
 		if test.line != "" {
 			all = append(all[:len(all):len(all)], test.line)
 		}
-		if got := once(t, generic("127.0.0.1", port, test.words, all...)); got != test.want {
+		if got := once(t, service("127.0.0.1", port, test.words, all...)); got != test.want {
 			t.Errorf("%s: %s\nwant %s", test.words, got, test.want)
 		}
 	}
-	if got := once(t, generic("127.0.0.1", port, "check ca-file "+ca, "option httpchk", "http-check connect ssl sni a.example.com", "http-check send ver HTTP/1.1 hdr Host x",
+	if got := once(t, service("127.0.0.1", port, "check ca-file "+ca, "option httpchk", "http-check connect ssl sni a.example.com", "http-check send ver HTTP/1.1 hdr Host x",
 		"http-check expect string a.example.com")); got != "pass 200" {
 		t.Errorf("http-check connect ssl: %s", got)
 	}
-	_, err := Prepare([]tcpservice.Service{parse(t, generic("127.0.0.1", port, "check check-ssl ca-file "+ca+".gone"))})
+	_, err := Prepare([]tcpservice.Service{parse(t, service("127.0.0.1", port, "check check-ssl ca-file "+ca+".gone"))})
 	if err == nil || !strings.Contains(err.Error(), "service x: server a: ") || !strings.Contains(err.Error(), ca+".gone: no such file") {
 		t.Errorf("a file that isn't there: %v", err)
 	}

@@ -1,12 +1,12 @@
-// Package upstream watches the servers of a node's generic services (haproxy_services) for the native engine: it checks
-// them as their lines say, knows which are up, and publishes that as a state.View.
+// Package tcpcheck watches the servers of a node's TCP services (haproxy_services) for the native engine: it checks
+// them as their lines say, knows which are up, and publishes that as a view.View.
 //
 // It is to these services what cluster is to PostgreSQL's: the only writer of their Board. But there are no roles, no leader
 // and no selectors: servers are declared, and a check either passes or doesn't. HAProxy's rules hold (machine.go, pure):
 // `fall` failures in a row and `rise` passes in a row, a server without a check is always up. There is one difference: one
-// with a check is down until it has passed for the first time, so that nobody is led to a server that nobody has looked at.
+// with a check is down until it has passed for the first time, so that nobody is connected to a server that hasn't been checked.
 //
-// When checks run is health's business (health.Checker), what they ask is section's (section.Check); asking is done here
+// When checks run is health's business (health.Checker), what they ask is tcpservice's (tcpservice.Check); asking is done here
 // (check.go).
 package tcpcheck
 

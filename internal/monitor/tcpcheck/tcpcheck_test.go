@@ -130,7 +130,7 @@ func TestWatcher(t *testing.T) {
 	if v := w.Board().View(); len(v.Services) != 0 {
 		t.Errorf("before anything: %+v", v)
 	}
-	g := generic("127.0.0.1", port, "check inter 100ms rise 2 fall 2 on-marked-down shutdown-sessions", "option httpchk GET /", "http-check expect status 200")
+	g := service("127.0.0.1", port, "check inter 100ms rise 2 fall 2 on-marked-down shutdown-sessions", "option httpchk GET /", "http-check expect status 200")
 	g.Servers = append(g.Servers, model.TCPServer{Name: "b", Host: "127.0.0.1", Port: 9, Backup: true})
 	w.replace(g)
 	first := w.until("a is up", func(v *view.View) bool { return stands(v) == "x: a up, b up" })
@@ -150,7 +150,7 @@ func TestWatcher(t *testing.T) {
 	}
 
 	// A reload: b is put into maintenance, a keeps what it is, and y comes.
-	other := generic("127.0.0.1", port, "check inter 1h")
+	other := service("127.0.0.1", port, "check inter 1h")
 	other.Name = "y"
 	g.Default, g.Servers[1].Options = "inter 3s", "disabled"
 	w.replace(other, g)
@@ -187,7 +187,7 @@ func TestRegularServerEndsSessionsOnBackups(t *testing.T) {
 	address := l.Addr().String()
 	_ = l.Close()
 	w := watch(t)
-	g := generic("127.0.0.1", l.Addr().(*net.TCPAddr).Port, "check inter 50ms on-marked-up shutdown-backup-sessions")
+	g := service("127.0.0.1", l.Addr().(*net.TCPAddr).Port, "check inter 50ms on-marked-up shutdown-backup-sessions")
 	g.Servers = append(g.Servers, model.TCPServer{Name: "b", Host: "127.0.0.1", Port: 9, Backup: true})
 	w.replace(g)
 	before := w.until("a is down", func(v *view.View) bool {
@@ -211,15 +211,15 @@ func TestViewsComeBeforeTheLog(t *testing.T) {
 	let := sync.OnceFunc(func() { close(w.log.let) })
 	t.Cleanup(let)
 	var webs []*httptest.Server
-	var generics []model.TCPService
+	var services []model.TCPService
 	for _, name := range []string{"x", "y"} {
 		web := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 		defer web.Close()
-		g := generic("127.0.0.1", web.Listener.Addr().(*net.TCPAddr).Port, "check inter 20ms fall 1")
+		g := service("127.0.0.1", web.Listener.Addr().(*net.TCPAddr).Port, "check inter 20ms fall 1")
 		g.Name = name
-		webs, generics = append(webs, web), append(generics, g)
+		webs, services = append(webs, web), append(services, g)
 	}
-	w.replace(generics...)
+	w.replace(services...)
 	w.until("both are up", func(v *view.View) bool { return stands(v) == "x: a up; y: a up" })
 	for i, want := range []string{"x: a down; y: a up", "x: a down; y: a down"} {
 		webs[i].Close()

@@ -1,4 +1,4 @@
-// Package state is what is known of a cluster now: who its members are, what each does, and which server of which service
+// Package view is what is known of a cluster now: who its members are, what each does, and which server of which service
 // may take clients, with the reason.
 //
 // A View is immutable once published, and holds membership and health together, so no reader sees a set of servers and a

@@ -1,7 +1,7 @@
-// Package outdir brings a directory of rendered files up to date: it compares, shows the difference, and writes.
+// Package fileset brings a directory of rendered files up to date: it compares, shows the difference, and writes.
 //
-// It replaces what is rendered and removes only files that carry a stamp of their own place (room stamp) and that the caller
-// says are no longer wanted. A file is either the old one or the new one, never a part of it: it is written beside its place
+// It replaces what is rendered and removes only files that carry a stamp with their own path (package stamp) and that the caller
+// says are no longer wanted. A file is either the old one or the new one, never a part of it: it is written under another name beside the old one
 // and renamed. Everything that can fail for a lack of room or of rights is done for all files before the first is replaced.
 package fileset
 

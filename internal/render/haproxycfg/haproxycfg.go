@@ -1,10 +1,10 @@
-// Package haproxy renders services as configuration for HAProxy: one file a service, as Pigsty lays them out, and the base
-// file that they stand on.
+// Package haproxycfg renders services as configuration for HAProxy: one file a service, as Pigsty lays them out, and the base
+// file that they need.
 //
 // Rendering is pure: values in, text out. What a file means is what Pigsty's own templates mean by it, directive for
-// directive; differences are told in docs/compatibility.md. Every value is either known to be harmless, quoted, or refused
+// directive; differences are listed in docs/compatibility.md. Every value is either known to be harmless, quoted, or refused
 // with an error: no name, path or password can end a line or start a directive of its own. What users may write as raw
-// HAProxy text (options of generic services) is kept inside its own section.
+// HAProxy text (options of TCP services) is kept inside its own section.
 //
 // Times, names of options and quoting are those of HAProxy's configuration manual, version 2.6. `balance` is always said:
 // HAProxy 3.3 changed what holds without it.

@@ -94,7 +94,7 @@ func replica(t *testing.T) model.Service {
 	}
 }
 
-func generic() model.TCPService {
+func tcpOf() model.TCPService {
 	zero := 0
 	return model.TCPService{
 		Name: "minio", IP: "127.0.70.1", Port: 9002, Protocol: "tcp", MaxConn: 10000, Balance: "leastconn",
@@ -117,7 +117,7 @@ func TestGoldens(t *testing.T) {
 	}
 	one := render(Service("10.10.10.11", trio(), replica(t)))
 	golden(t, "pg-test-replica.cfg", one)
-	two := render(TCPService("10.10.10.11", generic()))
+	two := render(TCPService("10.10.10.11", tcpOf()))
 	golden(t, "minio.cfg", two)
 	below := render(Base(base()))
 	golden(t, "haproxy.cfg", below)
@@ -207,7 +207,7 @@ func TestTCPServiceRefusals(t *testing.T) {
 		"control character":  func(g *model.TCPService) { g.Options = []string{"option httpchk\x07"} },
 		"default: a control": func(g *model.TCPService) { g.Default = "inter 2s\x1b" },
 	} {
-		g := generic()
+		g := tcpOf()
 		spoil(&g)
 		text, err := TCPService("10.10.10.11", g)
 		if err == nil || !strings.Contains(err.Error(), name) || text != "" {
@@ -218,7 +218,7 @@ func TestTCPServiceRefusals(t *testing.T) {
 
 // Several lines in one option are as many directives, as Pigsty's template makes of them.
 func TestTCPServiceLines(t *testing.T) {
-	g := generic()
+	g := tcpOf()
 	g.Options = []string{"option httpchk\n\n  http-check expect status 200  \n", ""}
 	g.Servers[0].Options, g.Servers[0].Host = "check\n  init-addr none", "minio.invalid"
 	text, err := TCPService("10.10.10.11", g)

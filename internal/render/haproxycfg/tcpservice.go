@@ -31,7 +31,7 @@ func TCPService(node string, g model.TCPService) (string, error) {
 	b.line("balance %s", b.words("balance", g.Balance))
 	for _, option := range g.Options {
 		for _, line := range strings.FieldsFunc(option, func(r rune) bool { return r == '\n' || r == '\r' }) {
-			b.raw(line)
+			b.handWritten(line)
 		}
 	}
 	b.line("default-server %s", b.words("default", g.Default))
@@ -57,7 +57,7 @@ func TCPService(node string, g model.TCPService) (string, error) {
 }
 
 // raw writes a line that a user wrote in HAProxy's language.
-func (b *builder) raw(text string) {
+func (b *builder) handWritten(text string) {
 	text = b.words("option", text)
 	if text == "" {
 		return

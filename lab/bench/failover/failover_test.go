@@ -40,7 +40,7 @@ func saw(gap, first, refused, login int) seen {
 
 // TestSection compares tables and verdicts with goldens: goals that are met, missed, and not reached at all.
 func TestSection(t *testing.T) {
-	ways := []target{
+	targets := []target{
 		{name: "pgporter, 5436", port: direct, ours: true}, {name: "a client that tries all members", port: direct, tries: true},
 		{name: "pgporter, 5433", port: pooled, ours: true},
 	}
@@ -59,7 +59,7 @@ func TestSection(t *testing.T) {
 		"crash-missed":   {crash, []result{made(20000, 0, saw(21000, 1250, 4, 0), saw(23000, 0, 9, 0), saw(30000, 0, 4, 0))}},
 	} {
 		path := filepath.Join("testdata", name+".md")
-		got := section(c.scenario, ways, c.results)
+		got := section(c.scenario, targets, c.results)
 		if *update {
 			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 				t.Fatal(err)

@@ -38,7 +38,7 @@ func section(s scenario, targets []target, results []result) string {
 		first := durations(results, func(r result) (time.Duration, bool) { return r.seen[i].first, r.seen[i].through })
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s |\n", t.name, gap,
 			count(func(s seen) int { return s.Connects() }), count(func(s seen) int { return len(s.LoginCut) }),
-			count(func(s seen) int { return len(s.WriteCut) }), count(func(s seen) int { return len(s.Misled) }),
+			count(func(s seen) int { return len(s.WriteCut) }), count(func(s seen) int { return len(s.ReadOnly) }),
 			first, count(func(s seen) int { return s.astray }))
 	}
 	fmt.Fprintf(&b, "\nMedian / maximum. %s took writes %s after it began; a probe took %.0f ms before.\n",
@@ -100,7 +100,7 @@ func durations(results []result, of func(result) (time.Duration, bool)) string {
 func goals(s scenario, targets []target, results []result) []string {
 	find := func(is func(target) bool) int { return slices.IndexFunc(targets, is) }
 	tries := find(func(t target) bool { return t.tries })
-	var told []string
+	var verdicts []string
 	for _, port := range []int{direct, pooled} {
 		ours := find(func(t target) bool { return t.ours && t.port == port })
 		adds := func(r result) time.Duration {
@@ -115,13 +115,13 @@ func goals(s scenario, targets []target, results []result) []string {
 		}
 		if !s.planned {
 			what := fmt.Sprintf("%d: the first write at most %s after the new primary takes them%s", port, text(otherGoal), and)
-			told = append(told, verdict(what, results, func(r result) (time.Duration, bool) {
+			verdicts = append(verdicts, verdict(what, results, func(r result) (time.Duration, bool) {
 				return r.seen[ours].first - otherGoal - adds(r), r.seen[ours].through
 			}))
 			continue
 		}
 		what := fmt.Sprintf("%d: a gap at most %s longer than that of a client that tries all members%s", port, text(plannedGoal), and)
-		told = append(told, verdict(what, results, func(r result) (time.Duration, bool) {
+		verdicts = append(verdicts, verdict(what, results, func(r result) (time.Duration, bool) {
 			return r.seen[ours].Gap - r.seen[tries].Gap - plannedGoal - adds(r), true
 		}))
 		failed, in, login := 0, 0, 0
@@ -132,12 +132,12 @@ func goals(s scenario, targets []target, results []result) []string {
 		}
 		one := fmt.Sprintf("%d: no connect fails: ", port)
 		if failed == 0 {
-			told = append(told, one+"**met**.")
+			verdicts = append(verdicts, one+"**met**.")
 		} else {
-			told = append(told, one+fmt.Sprintf("**missed**: %d failed in %d of %d, %d of them while a server authenticated them.", failed, in, len(results), login))
+			verdicts = append(verdicts, one+fmt.Sprintf("**missed**: %d failed in %d of %d, %d of them while a server authenticated them.", failed, in, len(results), login))
 		}
 	}
-	return told
+	return verdicts
 }
 
 // verdict tells of a goal; by is how much a run missed it, negative if it met it; false if there is nothing to compare.

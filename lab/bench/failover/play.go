@@ -80,7 +80,7 @@ func (s seen) String() string {
 		first = fmt.Sprintf("after %.3f s", s.first.Seconds())
 	}
 	return fmt.Sprintf("gap %.3f s, connects failed %d (%d in login), writes cut %d, on a replica %d, first write on the new primary %s, written astray %d",
-		s.Gap.Seconds(), s.Connects(), len(s.LoginCut), len(s.WriteCut), len(s.Misled), first, s.astray)
+		s.Gap.Seconds(), s.Connects(), len(s.LoginCut), len(s.WriteCut), len(s.ReadOnly), first, s.astray)
 }
 
 // run does it once, from peace to peace.

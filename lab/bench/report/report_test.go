@@ -13,9 +13,9 @@ func TestReport(t *testing.T) {
 		begin, end := s.marks(name)
 		return begin + text + end
 	}
-	foreign := "<!-- throughput: pause, Debian 12 -->\ntheirs\n<!-- /throughput: pause, Debian 12 -->\n" +
+	others := "<!-- throughput: pause, Debian 12 -->\ntheirs\n<!-- /throughput: pause, Debian 12 -->\n" +
 		"<!-- failover: pause, Debian 13 -->\nnewer\n<!-- /failover: pause, Debian 13 -->\n"
-	before := "# Ours\n\n" + mark("machine", "") + "said by hand\n" + mark("pause", "old\n") + mark("switchover", "kept\n") + foreign
+	before := "# Ours\n\n" + mark("machine", "") + "said by hand\n" + mark("pause", "old\n") + mark("switchover", "kept\n") + others
 	if err := os.WriteFile(s.Path, []byte(before), 0o600); err != nil {
 		t.Fatal(err)
 	}

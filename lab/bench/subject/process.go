@@ -1,4 +1,4 @@
-// Package contender starts the programs that a benchmark compares, the way their users start them, and ends them by their
+// Package subject starts the programs that a benchmark compares, the way their users start them, and ends them by their
 // ids. It knows nothing of what is measured.
 package subject
 

@@ -8,7 +8,7 @@ import (
 )
 
 // sample is what one round gives of a measure: the quantities' values by way; nil for a way that there isn't.
-type sample [ways][]float64
+type sample [routes][]float64
 
 // taken are the samples of a section.
 type taken struct {
@@ -40,7 +40,7 @@ func median(values []float64) float64 {
 }
 
 // column gives a quantity's values of a way, round by round.
-func column(samples []sample, w way, quantity int) []float64 {
+func column(samples []sample, w route, quantity int) []float64 {
 	var all []float64
 	for _, s := range samples {
 		all = append(all, s[w][quantity])
@@ -49,7 +49,7 @@ func column(samples []sample, w way, quantity int) []float64 {
 }
 
 // ratios are pgporter's values divided by another way's of the same round.
-func ratios(samples []sample, other way, quantity int) []float64 {
+func ratios(samples []sample, other route, quantity int) []float64 {
 	ours, theirs := column(samples, pgporter, quantity), column(samples, other, quantity)
 	all := make([]float64, len(ours))
 	for i := range ours {
@@ -75,7 +75,7 @@ func (t *taken) table() string {
 				name = m.name
 			}
 			fmt.Fprintf(&b, "| %s | %s |", name, q.name)
-			for w := range ways {
+			for w := range routes {
 				switch {
 				case w == direct && (q.indirect || m.indirect):
 					b.WriteString(" – |")
@@ -118,11 +118,11 @@ func (m measure) line(s sample) string {
 	var parts []string
 	for i, q := range m.quantities {
 		var values []string
-		for w := range ways {
+		for w := range routes {
 			if s[w] == nil || w == direct && q.indirect {
 				continue
 			}
-			values = append(values, wayNames[w]+" "+q.text(s[w][i]))
+			values = append(values, routeNames[w]+" "+q.text(s[w][i]))
 		}
 		parts = append(parts, fmt.Sprintf("%s: %s (%.3f)", q.name, strings.Join(values, ", "), s[pgporter][i]/s[haproxy][i]))
 	}

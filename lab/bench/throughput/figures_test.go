@@ -148,7 +148,7 @@ func TestOrders(t *testing.T) {
 	}
 	for w, at := range place {
 		if at != [before]int{2, 2, 2} {
-			t.Errorf("%s has places %v", wayNames[w], at)
+			t.Errorf("%s has places %v", routeNames[w], at)
 		}
 	}
 	ahead = 0

@@ -52,7 +52,7 @@ type measure struct {
 	// indirect says that it can be done through a proxy only.
 	indirect bool
 	// run does it and gives the quantities' values.
-	run func(context.Context, *stage, way) ([]float64, error)
+	run func(context.Context, *stage, route) ([]float64, error)
 }
 
 // quantity is one of the figures of a measure.
@@ -100,7 +100,7 @@ var (
 )
 
 // port is where a way's clients knock for a service.
-func port(w way, service int) int {
+func port(w route, service int) int {
 	if w == direct && service == defaultPort {
 		return postgresPort
 	}
@@ -122,7 +122,7 @@ func selects(c Config) []measure {
 				{name: "p99 latency, ms", digits: 3},
 				{name: "CPU a transaction, µs", digits: 1, goal: atMost(0.95), indirect: true},
 			},
-			run: func(ctx context.Context, s *stage, w way) ([]float64, error) {
+			run: func(ctx context.Context, s *stage, w route) ([]float64, error) {
 				var t transactions
 				readings, err := s.metered(ctx, w, func() (err error) {
 					t, err = s.pgbench(ctx, w, pgbench{clients: n, lasts: s.config.Run})
@@ -140,7 +140,7 @@ func selects(c Config) []measure {
 }
 
 // pgbench runs one against the service default.
-func (s *stage) pgbench(ctx context.Context, w way, p pgbench) (transactions, error) {
+func (s *stage) pgbench(ctx context.Context, w route, p pgbench) (transactions, error) {
 	p.address, p.port = s.addresses[w], strconv.Itoa(port(w, defaultPort))
 	return p.run(ctx, s.dir)
 }
@@ -150,7 +150,7 @@ func connects(Config) []measure {
 	return []measure{
 		{
 			name: fmt.Sprintf("PostgreSQL (`pgbench -C`, %d at a time)", reconnecting), quantities: quantities,
-			run: func(ctx context.Context, s *stage, w way) ([]float64, error) {
+			run: func(ctx context.Context, s *stage, w route) ([]float64, error) {
 				var t transactions
 				cpu, err := s.spent(w, func() (err error) {
 					t, err = s.pgbench(ctx, w, pgbench{clients: reconnecting, lasts: s.config.Run, reconnect: true})
@@ -161,7 +161,7 @@ func connects(Config) []measure {
 		},
 		{
 			name: fmt.Sprintf("trivial server, %d at a time", connecting), quantities: quantities,
-			run: func(ctx context.Context, s *stage, w way) ([]float64, error) {
+			run: func(ctx context.Context, s *stage, w route) ([]float64, error) {
 				l := Load{Kind: "connect", Address: s.trivial(w), Streams: connecting, Lasts: s.config.Run}
 				var done Work
 				cpu, err := s.spent(w, func() (err error) {
@@ -174,7 +174,7 @@ func connects(Config) []measure {
 	}
 }
 
-func (s *stage) trivial(w way) string {
+func (s *stage) trivial(w route) string {
 	return net.JoinHostPort(s.addresses[w], strconv.Itoa(trivialPort))
 }
 
@@ -185,7 +185,7 @@ func bulks(Config) []measure {
 			all = append(all, measure{
 				name:       kind + ", " + plural(streams, "stream"),
 				quantities: []quantity{{name: "MB/s", goal: atLeast(1)}, {name: "CPU a GB, ms", indirect: true}},
-				run: func(ctx context.Context, s *stage, w way) ([]float64, error) {
+				run: func(ctx context.Context, s *stage, w route) ([]float64, error) {
 					l := Load{Kind: kind, Address: s.trivial(w), Streams: streams, Lasts: half(s.config.Run)}
 					var done Work
 					cpu, err := s.spent(w, func() (err error) {
@@ -213,7 +213,7 @@ func idles(Config) []measure {
 }
 
 // idle opens sessions through a proxy that has just been started: one that has worked before may have room for them.
-func idle(ctx context.Context, s *stage, w way) (values []float64, err error) {
+func idle(ctx context.Context, s *stage, w route) (values []float64, err error) {
 	address := fmt.Sprintf("%s.%d", s.config.Prefix, 30+int(w))
 	p, err := s.proxy(ctx, w, address)
 	if err != nil {

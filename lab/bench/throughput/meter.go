@@ -9,7 +9,7 @@ import (
 )
 
 // spent does something and gives the processor time that a way's proxy needs meanwhile; 0 if there is none.
-func (s *stage) spent(w way, do func() error) (time.Duration, error) {
+func (s *stage) spent(w route, do func() error) (time.Duration, error) {
 	if s.proxies[w] == nil {
 		return 0, do()
 	}
@@ -37,7 +37,7 @@ type reading struct {
 const meterEvery = 20 * time.Millisecond
 
 // metered does something and reads meanwhile what a way's proxy spends; nothing if there is no proxy.
-func (s *stage) metered(ctx context.Context, w way, do func() error) ([]reading, error) {
+func (s *stage) metered(ctx context.Context, w route, do func() error) ([]reading, error) {
 	if s.proxies[w] == nil {
 		return nil, do()
 	}

@@ -13,7 +13,7 @@ import (
 
 // standIn answers like the REST API of the Patroni of a primary that runs, until the function that is given is called.
 // There is no Patroni: nothing fails over while speed is measured, and checks are all that the proxies ask of one.
-func standIn(ctx context.Context, address string, port int) (stop func(), err error) {
+func servePatroni(ctx context.Context, address string, port int) (stop func(), err error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", fmt.Sprintf("%s:%d", address, port))
 	if err != nil {

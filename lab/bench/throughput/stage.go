@@ -43,18 +43,18 @@ const inventory = `all:
 `
 
 // way is how a client comes to the server.
-type way int
+type route int
 
 const (
-	direct way = iota
+	direct route = iota
 	haproxy
 	pgporter
 	// before is another pgporter that this one is compared with: as a rule an earlier version.
 	before
-	ways
+	routes
 )
 
-var wayNames = [ways]string{"direct", "HAProxy", "pgporter", "pgporter before"}
+var routeNames = [routes]string{"direct", "HAProxy", "pgporter", "pgporter before"}
 
 // stage is everything that takes part but the clients.
 type stage struct {
@@ -62,8 +62,8 @@ type stage struct {
 	dir       string
 	inventory string
 	// addresses are where clients knock, by way.
-	addresses [ways]string
-	proxies   [ways]*subject.Process
+	addresses [routes]string
+	proxies   [routes]*subject.Process
 	stops     []func()
 	fresh     int
 }
@@ -80,11 +80,11 @@ func newStage(ctx context.Context, c Config, dir string) (*stage, error) {
 
 func (s *stage) start(ctx context.Context) error {
 	member := s.config.Prefix + ".11"
-	s.addresses = [ways]string{member, s.config.Prefix + ".21", s.config.Prefix + ".22", s.config.Prefix + ".23"}
+	s.addresses = [routes]string{member, s.config.Prefix + ".21", s.config.Prefix + ".22", s.config.Prefix + ".23"}
 	if err := os.WriteFile(s.inventory, fmt.Appendf(nil, inventory, member), 0o600); err != nil {
 		return err
 	}
-	stop, err := standIn(ctx, member, patroniPort)
+	stop, err := servePatroni(ctx, member, patroniPort)
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (s *stage) close() {
 }
 
 // proxy starts a proxy at an address and waits until sessions can be opened through both services.
-func (s *stage) proxy(ctx context.Context, w way, address string) (*subject.Process, error) {
+func (s *stage) proxy(ctx context.Context, w route, address string) (*subject.Process, error) {
 	s.fresh++
 	dir := filepath.Join(s.dir, fmt.Sprintf("proxy-%d", s.fresh))
 	var p *subject.Process
@@ -143,7 +143,7 @@ func (s *stage) proxy(ctx context.Context, w way, address string) (*subject.Proc
 		command := exec.Command(binary, "run", "--inventory", s.inventory, "--node", s.addresses[direct], "--bind", address)
 		p, err = subject.Start(command, filepath.Join(dir, "pgporter.log"), syscall.SIGTERM)
 	default:
-		return nil, fmt.Errorf("%s is no proxy", wayNames[w])
+		return nil, fmt.Errorf("%s is no proxy", routeNames[w])
 	}
 	if err != nil {
 		return nil, err

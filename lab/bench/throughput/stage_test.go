@@ -39,9 +39,9 @@ func TestInventory(t *testing.T) {
 	}
 }
 
-func TestStandIn(t *testing.T) {
+func TestServePatroni(t *testing.T) {
 	const address, port = "127.0.6.12", 8008
-	stop, err := standIn(t.Context(), address, port)
+	stop, err := servePatroni(t.Context(), address, port)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -171,17 +171,17 @@ func Run(ctx context.Context, c Config) error {
 // circumstances tell what else bears on the figures: what the machine did before, and settings of Go's runtime that pgporter
 // inherits.
 func circumstances() string {
-	var told strings.Builder
+	var b strings.Builder
 	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
 		load, _, _ := strings.Cut(string(text), " ")
-		fmt.Fprintf(&told, " Load of the minute before: %s.", load)
+		fmt.Fprintf(&b, " Load of the minute before: %s.", load)
 	}
 	for _, name := range []string{"GOGC", "GOMEMLIMIT", "GOMAXPROCS", "GODEBUG"} {
 		if value, set := os.LookupEnv(name); set {
-			fmt.Fprintf(&told, " pgporter was told %s=%s.", name, value)
+			fmt.Fprintf(&b, " pgporter was told %s=%s.", name, value)
 		}
 	}
-	return told.String()
+	return b.String()
 }
 
 // measure does the rounds, of all sections together so that each is spread over the whole time.
@@ -206,7 +206,7 @@ func (s *stage) measure(ctx context.Context, chosen []section) ([]*taken, error)
 						if ctx.Err() != nil {
 							err = context.Cause(ctx)
 						}
-						return all, fmt.Errorf("%s, %s, %s: %w", t.section.name, m.name, wayNames[w], err)
+						return all, fmt.Errorf("%s, %s, %s: %w", t.section.name, m.name, routeNames[w], err)
 					}
 					got[w] = values
 				}
@@ -219,13 +219,13 @@ func (s *stage) measure(ctx context.Context, chosen []section) ([]*taken, error)
 }
 
 // orders are those of the ways, round by round: each proxy is as often before the other as behind it.
-var orders = [][]way{
+var orders = [][]route{
 	{direct, haproxy, pgporter}, {pgporter, haproxy, direct}, {haproxy, pgporter, direct},
 	{direct, pgporter, haproxy}, {haproxy, direct, pgporter}, {pgporter, direct, haproxy},
 }
 
 // order is that of a round. The pgporter before is next to the present one, in turn ahead of it and behind.
-func (c Config) order(round int) []way {
+func (c Config) order(round int) []route {
 	order := orders[round%len(orders)]
 	if c.Before == "" {
 		return order

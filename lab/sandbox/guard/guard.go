@@ -229,7 +229,7 @@ const (
 
 // end kills everything with the mark until nothing is left.
 func end(mark string, kept []thing) error {
-	told := map[int]bool{}
+	started := map[int]bool{}
 	for began := time.Now(); ; time.Sleep(often) {
 		left := 0
 		for _, pid := range processes() {
@@ -242,8 +242,8 @@ func end(mark string, kept []thing) error {
 			switch serves := servesBelow(pid, kept); {
 			case serves && time.Since(began) < immediate:
 				left++
-				if !told[pid] {
-					told[pid] = true
+				if !started[pid] {
+					started[pid] = true
 					_, _ = process.Signal(syscall.SIGQUIT), process.Signal(syscall.SIGCONT)
 				}
 			case serves || marked(pid, mark):

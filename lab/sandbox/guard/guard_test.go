@@ -47,20 +47,20 @@ func program(does string) int {
 	given.Env = append([]string{"PATH=" + os.Getenv("PATH")}, Environment()...)
 	given.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	notes := os.Getenv("GUARD_TEST_NOTES")
-	var told []string
+	var started []string
 	err := errors.Join(Keep("note", filepath.Join(notes, "kept")), Keep("note", filepath.Join(notes, "forgotten")), Forget("note", filepath.Join(notes, "forgotten")))
 	for _, c := range []*exec.Cmd{inherits, given} {
 		out, pipeErr := c.StdoutPipe()
 		if err = errors.Join(err, pipeErr, c.Start()); err != nil {
 			break
 		}
-		told = append(told, strconv.Itoa(c.Process.Pid))
+		started = append(started, strconv.Itoa(c.Process.Pid))
 		lines := bufio.NewScanner(out)
 		for range 2 {
 			if !lines.Scan() {
 				err = errors.New("a shell has ended")
 			}
-			told = append(told, lines.Text())
+			started = append(started, lines.Text())
 		}
 	}
 	dir, dirErr := os.MkdirTemp("", "")
@@ -68,7 +68,7 @@ func program(does string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	fmt.Println(os.Getpid(), dir, strings.Join(told, " "))
+	fmt.Println(os.Getpid(), dir, strings.Join(started, " "))
 	switch does {
 	case "return":
 		return 3

@@ -1,8 +1,8 @@
-// Package dns is what the clusters are called: which names there are (Catalog), what they stand for at a moment (Live, from
+// Package zone is what the clusters are called: which names there are (Catalog), what they stand for at a moment (Live, from
 // each View of a cluster), and what is answered to a question (Answers), byte for byte.
 //
 // It also renders names as files in the format of /etc/hosts, which dnsmasq reads from its `hostsdir` and follows without
-// being told. All of it is pure: sockets, files and clusters that change are the business of the room dnsd.
+// being signalled. All of it is pure: sockets, files and clusters that change are the business of package dns.
 //
 // The names of a cluster pg-test with pg_dns_suffix .db.example:
 //
@@ -13,7 +13,7 @@
 //	11.10.10.10.in-addr.arpa               the instance at an address
 //	pgporter.pg-test                       the name server, as SOA and NS name it
 //
-// While nobody takes a service's clients its name goes on standing for who did last: a client that connects there is held
+// While nobody takes a service's clients its name keeps the addresses of who did last: a client that connects there is queued
 // until somebody does. Each name of a cluster or an instance is a zone of its own, so that nothing besides is claimed:
 // questions for other names are refused, and there is no recursion.
 package zone

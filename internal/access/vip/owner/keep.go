@@ -211,7 +211,7 @@ func Step(s State, seen Sight, now time.Time) (State, Actions) {
 	}
 	may := s.judge(seen.View, now)
 	seconds := int(may.until.Sub(now) / time.Second)
-	held := s.holds
+	holds := s.holds
 	switch {
 	case now.Before(s.retry):
 		return s, a
@@ -229,7 +229,7 @@ func Step(s State, seen Sight, now time.Time) (State, Actions) {
 		s.up = seen.Link.Up
 		return s, a
 	}
-	s.listen(seen.Claimants, held, now, &a)
+	s.listen(seen.Claimants, holds, now, &a)
 	s.speak(seen.Link.Up, now, &a)
 	return s, a
 }
@@ -309,10 +309,10 @@ func (s *State) yield(link Link, may claim, a *Actions) {
 }
 
 // listen takes in who else says to have the address. That somebody had it before this node is no news.
-func (s *State) listen(claimants []MAC, held bool, now time.Time, a *Actions) {
+func (s *State) listen(claimants []MAC, holds bool, now time.Time, a *Actions) {
 	maps.DeleteFunc(s.others, func(_ MAC, o other) bool { return now.Sub(o.last) >= othersLast })
 	for _, mac := range claimants {
-		if !held {
+		if !holds {
 			continue
 		}
 		o, known := s.others[mac]

@@ -1,6 +1,6 @@
-// Package vip is about a cluster's virtual address, which is on the node whose member leads: it decides when a node may have
+// Package owner is about a cluster's virtual address, which is on the node whose member leads: it decides when a node may have
 // it, makes and reads the frames that tell others, and renders the configuration of vip-manager for those who leave it to
-// that. All of it is pure; vipd does what is decided here.
+// that. All of it is pure; package vip does what is decided here.
 //
 // # Who has it, and for how long
 //
@@ -11,7 +11,7 @@
 // the member's own Patroni, which counts for less, as it may speak of what was true up to a TTL ago.
 //
 // The kernel ends the loan; nothing that happens to this program prolongs it. What this guarantees: two nodes never both
-// have the address for longer than the TTL, unless service.KeepOnLoss was chosen.
+// have the address for longer than the TTL, unless model.KeepOnLoss was chosen.
 //
 // # vip-manager
 //

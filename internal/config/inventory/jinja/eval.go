@@ -10,7 +10,7 @@ type machine struct {
 	scope  Scope
 	budget *Budget
 	// place is where the operation at hand stands, and doing its name where it has one: what a failure says.
-	place int
+	at    int
 	doing string
 	// depth is how many nodes are being evaluated.
 	depth int
@@ -22,24 +22,24 @@ func (m *machine) failure(format string, args ...any) failure {
 	if m.doing != "" {
 		what = m.doing + ": " + what
 	}
-	return failAt(m.place, "%s", what)
+	return failAt(m.at, "%s", what)
 }
 
 // undefined is what an operation gives that finds nothing.
 func (m *machine) undefined(format string, args ...any) *Undefined {
-	return &Undefined{Cause: &Error{Offset: m.place, What: fmt.Sprintf(format, args...), Undefined: true}}
+	return &Undefined{Cause: &Error{Offset: m.at, What: fmt.Sprintf(format, args...), Undefined: true}}
 }
 
 // eval gives a node's value. What fails after it, while the value is used, is placed at the node.
 func (m *machine) eval(n *node) any {
-	m.place, m.doing = n.at, ""
+	m.at, m.doing = n.at, ""
 	m.step(1)
 	if m.depth++; m.depth > maxChain {
 		panic(m.exhausted("the template is nested too deeply"))
 	}
 	v := m.value(n)
 	m.depth--
-	m.place, m.doing = n.at, ""
+	m.at, m.doing = n.at, ""
 	return v
 }
 
@@ -58,7 +58,7 @@ func (m *machine) value(n *node) any {
 		case len(n.of) > 2:
 			return m.eval(n.of[2])
 		}
-		m.place = n.at
+		m.at = n.at
 		u := m.undefined("the condition is false and has no else")
 		u.soft = true
 		return u
@@ -79,7 +79,7 @@ func (m *machine) value(n *node) any {
 			name = known(n.at, methods(defined(values[0])), name)
 		}
 	}
-	m.place, m.doing = n.at, ""
+	m.at, m.doing = n.at, ""
 	switch n.op {
 	case "list":
 		return values
@@ -89,7 +89,7 @@ func (m *machine) value(n *node) any {
 		d := NewDict()
 		for i := 0; i < len(values); i += 2 {
 			if !d.Set(defined(values[i]), values[i+1]) {
-				m.place = n.of[i].at
+				m.at = n.of[i].at
 				panic(m.failure("%s can't be a key", describe(values[i])))
 			}
 		}

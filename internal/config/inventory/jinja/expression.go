@@ -256,19 +256,19 @@ var overItems = map[string]int{"filter map": 1, "filter select": 1, "filter reje
 
 // nameInner checks that name, which has to be spelt out: nothing unknown is left for the evaluation.
 func nameInner(n *node) {
-	place := overItems[n.name]
-	if place == 0 || place >= len(n.of)-len(n.keywords) {
+	index := overItems[n.name]
+	if index == 0 || index >= len(n.of)-len(n.keywords) {
 		return
 	}
 	kind := "test"
 	if n.name == "filter map" {
 		kind = "filter"
 	}
-	name, spelt := n.of[place].value.(string)
+	name, spelt := n.of[index].value.(string)
 	if !spelt || overItems["filter "+name] > 0 {
-		panic(failAt(n.of[place].at, "%s takes the name of a %s in quotes, and of none that takes a name itself", n.name, kind))
+		panic(failAt(n.of[index].at, "%s takes the name of a %s in quotes, and of none that takes a name itself", n.name, kind))
 	}
-	known(n.of[place].at, kind, name)
+	known(n.of[index].at, kind, name)
 }
 
 // parseLiteral reads a text as Python's ast.literal_eval does, with JSON's true, false and null beside; an error if it isn't

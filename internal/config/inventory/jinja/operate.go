@@ -29,9 +29,9 @@ func (m *machine) operate(a any, operator string, b any) any {
 	case operator == "+":
 		return m.joined(a, b)
 	case operator == "*" && wholeA:
-		panic(refusal(m.place, "operator * of "+describe(b)))
+		panic(refusal(m.at, "operator * of "+describe(b)))
 	case operator == "*" && wholeB, operator == "%" && describe(a) == "a text":
-		panic(refusal(m.place, "operator "+operator+" of "+describe(a)))
+		panic(refusal(m.at, "operator "+operator+" of "+describe(a)))
 	}
 	panic(m.failure("%s and %s don't go together by %s", describe(a), describe(b), operator))
 }

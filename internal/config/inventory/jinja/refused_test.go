@@ -71,7 +71,7 @@ func TestRefusedByName(t *testing.T) {
 		}
 		want := "the " + what + " is not supported: " + advice
 		failed, ok := err.(*Error)
-		if place := strings.Index(source, what[i+1:]); !ok || failed.What != want || failed.Offset != place && failed.Offset != place-1 || failed.Undefined {
+		if index := strings.Index(source, what[i+1:]); !ok || failed.What != want || failed.Offset != index && failed.Offset != index-1 || failed.Undefined {
 			t.Errorf("%s: %v, want %s", source, err, want)
 		}
 	}
