@@ -1,4 +1,5 @@
-// Command pgporter leads clients of PostgreSQL services to the instance that can serve them now.
+// Command pgporter is a TCP proxy for Patroni clusters: it connects clients of PostgreSQL services to the instance that can
+// serve them now.
 package main
 
 import (

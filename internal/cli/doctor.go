@@ -159,7 +159,7 @@ type doctorReport struct {
 	Endpoints []doctorEndpoint `json:"ways"`
 }
 
-// doctorWay is one way of a doctorReport. What nobody answered is null or empty.
+// doctorEndpoint is one way of a doctorReport. What nobody answered is null or empty.
 type doctorEndpoint struct {
 	By       connstr.By  `json:"by"`
 	Service  string      `json:"service"`
@@ -259,7 +259,7 @@ func (r doctorReport) print(out io.Writer) error {
 	return nil
 }
 
-// told tells whether a way before this one has the same trouble.
+// repeats tells whether a way before this one has the same trouble.
 func (r doctorReport) repeats(i int) bool {
 	for _, before := range r.Endpoints[:i] {
 		if before.Broken && before.What == r.Endpoints[i].What && before.Advice == r.Endpoints[i].Advice {

@@ -164,7 +164,7 @@ func digest(s *api.Status, frame string) string {
 	return b.String()
 }
 
-// withGenerics gives the clusters and, as one without a name, the services that belong to none.
+// withTCPServices gives the clusters and, as one without a name, the services that belong to none.
 func withTCPServices(s *api.Status) []api.Cluster {
 	return append(slices.Clone(s.Clusters), api.Cluster{Services: s.TCPServices})
 }

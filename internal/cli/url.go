@@ -21,7 +21,7 @@ type urlFlags struct {
 	all, plain, shown bool
 }
 
-// wayFlags choose among the ways to a cluster.
+// endpointFlags choose among the ways to a cluster.
 type endpointFlags struct {
 	inventory string
 	by        string

@@ -102,7 +102,7 @@ type Daemon struct {
 	// vips keeps the virtual addresses; nil if it isn't to.
 	vips    *vip.Keeper
 	started time.Time
-	// upstream watches the servers of generic services; nil where HAProxy does.
+	// tcpcheck watches the servers of generic services; nil where HAProxy does.
 	tcpcheck *tcpcheck.Watcher
 
 	// liveness is what is known of whether all loops go round.

@@ -33,7 +33,7 @@ type Traffic struct {
 	// Address is where it listens.
 	Address  string
 	Sessions int
-	// Held are clients that wait for a server.
+	// Queued are clients that wait for a server.
 	Queued         int
 	Total, Refused uint64
 	Servers        map[string]ServerTraffic

@@ -30,7 +30,7 @@ const (
 	namesUDPSocket = "dns-udp "
 )
 
-// legacy is what else a process says of itself to the next.
+// handoverState is what else a process says of itself to the next.
 type handoverState struct {
 	PID        int    `json:"pid"`
 	Version    string `json:"version"`

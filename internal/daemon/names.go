@@ -86,7 +86,7 @@ func (d *Daemon) names() *Names {
 	return nil
 }
 
-// watched are the clusters that a plan has somebody look at: those that are carried, and those whose names are told. One that
+// monitored are the clusters that a plan has somebody look at: those that are carried, and those whose names are told. One that
 // is both, since other nodes carry its services, is watched as the names need it.
 func monitored(p model.Plan) []model.Cluster {
 	all := slices.Clone(p.Elsewhere)

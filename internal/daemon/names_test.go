@@ -64,7 +64,7 @@ func newScripted(t *testing.T, host, role string) *scripted {
 	return s
 }
 
-// door is a port that declines encryption and has nothing else to say. It gives the port's number.
+// answering is a port that declines encryption and has nothing else to say. It gives the port's number.
 func answering(t *testing.T, host string) int {
 	l := listen(t, host)
 	ended := make(chan struct{})

@@ -189,7 +189,7 @@ func (d *Daemon) prepareOffer(r *reload) error {
 	return errors.Join(problems...)
 }
 
-// prepareGenerics makes the checks of generic services ready where they are ours.
+// prepareTCPServices makes the checks of generic services ready where they are ours.
 func (d *Daemon) prepareTCPServices(r *reload) error {
 	if d.tcpcheck == nil {
 		return nil

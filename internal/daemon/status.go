@@ -110,7 +110,7 @@ func serviceStatus(s *view.Service, live map[string]view.Member, traffic map[str
 	return shown
 }
 
-// genericStatus is what HAProxy has of a service that belongs to no cluster.
+// tcpStatus is what HAProxy has of a service that belongs to no cluster.
 func tcpStatus(g model.TCPService, t Traffic) api.Service {
 	shown := api.Service{Name: g.Name, FullName: g.Name, Listen: t.Address, Sessions: t.Sessions, Total: t.Total, Refused: t.Refused, Servers: []api.Server{}}
 	regular := slices.ContainsFunc(g.Servers, func(s model.TCPServer) bool { return !s.Backup && t.Servers[s.Name].Up })

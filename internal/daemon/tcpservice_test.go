@@ -77,7 +77,7 @@ func rest(conn net.Conn) (int64, error) {
 	return io.Copy(io.Discard, conn)
 }
 
-// genericOf finds a generic service in a status.
+// tcpOf finds a generic service in a status.
 func tcpOf(s *api.Status, name string) api.Service {
 	for _, g := range s.TCPServices {
 		if g.Name == name {
@@ -87,7 +87,7 @@ func tcpOf(s *api.Status, name string) api.Service {
 	return api.Service{}
 }
 
-// TestGenericServicesNatively has the native engine carry haproxy_services: a server that speaks first, checks over HTTPS that
+// TestTCPServicesNatively has the native engine carry haproxy_services: a server that speaks first, checks over HTTPS that
 // decide, backups, a reload that changes one, removes one and brings one, and one that is refused.
 func TestTCPServicesNatively(t *testing.T) {
 	f := newFixture(t, address(91))
@@ -202,7 +202,7 @@ func TestTCPServicesNatively(t *testing.T) {
 	}
 }
 
-// TestHarmlessGenerics: an edit that nobody asked to take may not remove a service, or leave one without servers.
+// TestHarmlessTCPServices: an edit that nobody asked to take may not remove a service, or leave one without servers.
 func TestHarmlessTCPServices(t *testing.T) {
 	one := model.TCPService{Name: "a", Servers: []model.TCPServer{{Name: "s"}}}
 	other := one

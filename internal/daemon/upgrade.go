@@ -224,7 +224,7 @@ func freeze(engine *proxy.Engine, theirs proxy.Standing) (*proxy.Frozen, string,
 	return frozen, "", nil
 }
 
-// estate is what the next process gets before it is ready. Its descriptors are copies.
+// handoverItems is what the next process gets before it is ready. Its descriptors are copies.
 func (d *Daemon) handoverItems(engine native) ([]handover.Item, error) {
 	var items []handover.Item
 	add := func(name string, socket syscall.Conn) error {

@@ -12,14 +12,14 @@ import (
 const (
 	// newsTravel is how late the watcher may hear of a change of the key.
 	newsTravel = time.Second
-	// deposed is how long a member may take writes after another one got the leader key, and orphaned after it lost the key
+	// demoted is how long a member may take writes after another one got the leader key, and orphaned after it lost the key
 	// to nobody: pgporter has to hear of it, drain for 200 ms and end the sessions.
 	demoted  = 2 * time.Second
 	orphaned = 2 * time.Second
 )
 
-// unled finds the writes that were taken by a member which the leader key's history doesn't name for that moment. frozen says
-// for how much of a time a node's pgporter stood still: it can end nothing then, so that time doesn't count.
+// unconfirmed finds the writes that were taken by a member which the leader key's history doesn't name for that moment. frozen
+// says for how much of a time a node's pgporter stood still: it can end nothing then, so that time doesn't count.
 func unconfirmed(writes []write, keys tenures, frozen func(node string, from, to time.Time) time.Duration) []string {
 	var wrong []string
 	for _, w := range writes {
@@ -30,7 +30,7 @@ func unconfirmed(writes []write, keys tenures, frozen func(node string, from, to
 	return wrong
 }
 
-// ledBy is empty if the key named the member at some moment between the write's start and its acknowledgement, or not long
+// notConfirmed is empty if the key named the member at some moment between the write's start and its acknowledgement, or not long
 // before.
 func notConfirmed(w write, keys tenures, frozen func(node string, from, to time.Time) time.Duration) string {
 	from, to := w.at, w.acked.Add(newsTravel)

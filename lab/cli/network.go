@@ -14,7 +14,7 @@ import (
 	"github.com/pgporter/pgporter/lab/sandbox"
 )
 
-// way is where a command is started and where it is led.
+// endpoint is where a command is started and where it is led.
 type endpoint struct {
 	sandbox *sandbox.Sandbox
 	// node is where it runs on the documents' network; empty on loopback addresses, where all is one place.
@@ -22,7 +22,7 @@ type endpoint struct {
 	environment []string
 }
 
-// way finds out what a target means: a service or a pool is used from the client, a member on its own node.
+// endpoint finds out what a target means: a service or a pool is used from the client, a member on its own node.
 func (f *accessFlags) endpoint(s *sandbox.Sandbox, target string) (endpoint, error) {
 	w := endpoint{sandbox: s}
 	if s.HasNetwork() {

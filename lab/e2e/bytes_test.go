@@ -300,7 +300,7 @@ func (l *listener) hearsItsServerDie(t *testing.T) {
 	}
 }
 
-// lastWords switches over under sessions that lie idle on the old primary: each is told by the server why it ends, also where
+// lastError switches over under sessions that lie idle on the old primary: each is told by the server why it ends, also where
 // the node's pgporter finds the server demoted at that moment.
 func (c *cluster) lastError(t *testing.T, listeners []*listener) {
 	for range 8 {

@@ -304,7 +304,7 @@ func eventually(t *testing.T, within time.Duration, try func(ctx context.Context
 	}
 }
 
-// held is a session that does nothing.
+// idleSession is a session that does nothing.
 type idleSession struct {
 	*pgx.Conn
 	to    instance

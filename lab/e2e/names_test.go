@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// told is a pgporter of the test's own that tells names: a node beside the cluster's.
+// resolving is a pgporter of the test's own that tells names: a node beside the cluster's.
 type resolving struct{ resolver *net.Resolver }
 
 // tellNames starts it.

@@ -27,7 +27,7 @@ const (
 	LoginCut
 	// WriteCut is a write that failed on a session that was open: the client doesn't know whether it counts.
 	WriteCut
-	// Misled is a write that a server refused because it takes none: the way led to a replica.
+	// ReadOnly is a write that a server refused because it takes none: the way led to a replica.
 	ReadOnly
 )
 

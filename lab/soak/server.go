@@ -33,7 +33,7 @@ type Seen struct {
 	First    []string `json:"first,omitempty"`
 }
 
-// mostTold bounds the failures that are told word for word.
+// maxListed bounds the failures that are told word for word.
 const maxListed = 10
 
 func (s *Seen) fail(err error) {

@@ -81,7 +81,7 @@ func (d Driver) Remark(w Endpoint) string {
 	return ""
 }
 
-// Preface is what has to be known of a driver before it is told to look for something; empty for nothing.
+// Caution is what has to be known of a driver before it is told to look for something; empty for nothing.
 func (d Driver) Caution(w Endpoint) string {
 	if d.Name == "npgsql" && w.Session != "" {
 		return "for NpgsqlConnection; an NpgsqlDataSourceBuilder takes no Target Session Attributes, but has BuildMultiHost and WithTargetSession"

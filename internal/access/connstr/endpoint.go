@@ -40,7 +40,7 @@ const (
 	PgBouncer = "pgbouncer"
 )
 
-// Way is one way to reach a cluster: hosts with a port each, and who comes.
+// Endpoint is one way to reach a cluster: hosts with a port each, and who comes.
 type Endpoint struct {
 	By By
 	// Service is a service's short name, or Postgres or PgBouncer; FullName has the cluster's before it.
@@ -72,7 +72,7 @@ type Choice struct {
 	User, Database string
 }
 
-// Ways lists the ways to a cluster, as they are defined: by name, virtual address, instances' names, their addresses, and by
+// Endpoints lists the ways to a cluster, as they are defined: by name, virtual address, instances' names, their addresses, and by
 // clients that choose among hosts themselves; each of them to PostgreSQL, to PgBouncer and to the services. The error says
 // which part of the choice there isn't.
 func Endpoints(a model.Access, choice Choice) ([]Endpoint, error) {

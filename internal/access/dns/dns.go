@@ -64,7 +64,7 @@ type Server struct {
 	clients  clients
 }
 
-// told is a configuration whose names are told.
+// published is a configuration whose names are told.
 type published struct {
 	catalog *zone.Catalog
 	answers zone.Answers

@@ -223,7 +223,7 @@ func answered(w connstr.Endpoint, a Answer, f Facts) Verdict {
 	return Verdict{Kind: OK}
 }
 
-// misled says where to look for what leads to the wrong role.
+// wrongTurn says where to look for what leads to the wrong role.
 func wrongTurn(w connstr.Endpoint) string {
 	switch {
 	case w.Through:

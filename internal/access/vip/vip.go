@@ -58,7 +58,7 @@ type Keeper struct {
 	changed chan struct{}
 }
 
-// place is what tells addresses apart: one that moves to another interface is given up and taken anew.
+// vipKey is what tells addresses apart: one that moves to another interface is given up and taken anew.
 type vipKey struct {
 	cluster   string
 	address   netip.Prefix

@@ -21,9 +21,9 @@ type Status struct {
 	Config  Config    `json:"config"`
 	// Clusters stand in the order of the inventory.
 	Clusters []Cluster `json:"clusters"`
-	// Generic are services that belong to no cluster (haproxy_services). Role and State of their servers say nothing, and Check
-	// says in words what servers are asked. Where HAProxy carries them it alone knows of their servers: Check and Since say
-	// nothing, either.
+	// TCPServices are services that belong to no cluster (haproxy_services). Role and State of their servers say nothing, and
+	// Check says in words what servers are asked. Where HAProxy carries them it alone knows of their servers: Check and Since
+	// say nothing, either.
 	TCPServices []Service `json:"generic_services,omitempty"`
 	// Names is what tells the clusters' names; absent if the daemon tells none.
 	Names *Names `json:"names,omitempty"`

@@ -11,14 +11,14 @@ import (
 	"strings"
 )
 
-// Position is a place in an input. Line and Column count from 1; a Line of 0 means the whole file.
+// Position is a point in an input. Line and Column count from 1; a Line of 0 means the whole file.
 type Position struct {
 	File   string
 	Line   int
 	Column int
 }
 
-// String gives file:line:col, or the file alone when the place inside it isn't known.
+// String gives file:line:col, or the file alone when the position inside it isn't known.
 func (p Position) String() string {
 	file := p.File
 	if file == "" {
@@ -80,7 +80,7 @@ func (ps *Problems) Warnf(pos Position, want, format string, args ...any) {
 	*ps = append(*ps, Problem{Pos: pos, Severity: Warning, What: fmt.Sprintf(format, args...), Want: want})
 }
 
-// Error lists the problems, one to a line, in the order of their places.
+// Error lists the problems, one to a line, in the order of their positions.
 func (ps Problems) Error() string {
 	lines := make([]string, 0, len(ps))
 	for _, p := range ps.Sorted() {
@@ -89,7 +89,7 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Sorted gives the problems by file, line and column, each once. Problems at one place stay in the order they were found.
+// Sorted gives the problems by file, line and column, each once. Problems at one position stay in the order they were found.
 func (ps Problems) Sorted() Problems {
 	sorted := slices.Clone(ps)
 	slices.SortStableFunc(sorted, func(a, b Problem) int {

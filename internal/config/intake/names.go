@@ -3,7 +3,7 @@ package intake
 import "github.com/pgporter/pgporter/internal/config/model"
 
 // names checks what a plan says of names, and the clusters that are only watched for them. What can be a name of the DNS is
-// found out when they are told.
+// found out when they are served.
 func (c *checker) names(p model.Plan, clusters map[string]bool) {
 	known := map[string]bool{}
 	for name := range clusters {

@@ -38,7 +38,7 @@ func validate(o Order) error {
 	return c.err()
 }
 
-// maxProblems bounds what is told of one order.
+// maxProblems bounds what is reported of one order.
 const maxProblems = 100
 
 func (c *checker) err() error {
@@ -212,7 +212,7 @@ func (c *checker) balance(what, algorithm string) {
 	c.line(what+": balance", algorithm)
 }
 
-// line checks raw words for HAProxy, which must not leave their line.
+// line checks words for HAProxy, which must not leave their line.
 func (c *checker) line(what, text string) {
 	c.that(!strings.ContainsFunc(text, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }), "%s: %q is more than one line", what, text)
 }

@@ -95,7 +95,7 @@ func (d *document) settled(problems diag.Problems) (*document, diag.Problems) {
 	return d, problems
 }
 
-// syntax reports an error of the YAML reader with its place.
+// syntax reports an error of the YAML reader with its position.
 func (d *document) syntax(err error, problems *diag.Problems) {
 	pos, what := diag.Position{File: d.file}, err.Error()
 	if le := (*yaml.LoadError)(nil); errors.As(err, &le) {
@@ -215,7 +215,7 @@ func (d *document) findTemplates(n *yaml.Node, done map[*yaml.Node]bool) bool {
 }
 
 // flattener works out the entries of every mapping: merge keys first, so that the mapping's own keys win, and the last of
-// equal keys, with the place among the keys that the first one had.
+// equal keys, with the position among the keys that the first one had.
 type flattener struct {
 	d        *document
 	problems *diag.Problems
@@ -263,17 +263,17 @@ func (f *flattener) mapping(n *yaml.Node) []pair {
 	pairs := make([]pair, 0, len(merged)+len(own))
 	indices := make(map[string]int, len(merged)+len(own))
 	for _, p := range append(merged, own...) {
-		place, again := indices[p.identity]
+		position, again := indices[p.identity]
 		if !again {
 			indices[p.identity] = len(pairs)
 			pairs = append(pairs, p)
 			continue
 		}
-		if earlier := pairs[place]; !earlier.merged && !p.merged {
+		if earlier := pairs[position]; !earlier.merged && !p.merged {
 			f.problems.Warnf(f.d.at(p.key), "one of them taken out", "the key %q stands here twice and the last one counts; the first is at %s",
 				f.d.value(p.key).keyName(), f.d.at(earlier.key))
 		}
-		pairs[place] = p
+		pairs[position] = p
 	}
 	f.d.maps[n] = pairs
 	return pairs

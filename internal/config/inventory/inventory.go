@@ -1,5 +1,5 @@
 // Package inventory reads an Ansible inventory in YAML, as Pigsty's users write it, into hosts with their effective
-// variables, each of which knows its place in the file. The source is a file or a directory, with the group_vars and
+// variables, each of which knows its position in the file. The source is a file or a directory, with the group_vars and
 // host_vars beside it, or what `ansible-inventory --list` prints.
 //
 // It follows Ansible's YAML inventory plugin: the order of hosts is that of their first appearance, depth first; groups may
@@ -63,7 +63,7 @@ type Group struct {
 	// hosts and children are those that the group itself lists, in order.
 	hosts    []*Host
 	children []*Group
-	// depth is the longest way from `all`.
+	// depth is the longest path from `all`.
 	depth    int
 	priority int64
 	// ancestors are the group itself and all above it but `all`.
@@ -123,15 +123,15 @@ func (g *Group) descendants() []*Group {
 // sets it. The implicit inventory_hostname, inventory_hostname_short, group_names and groups are there for every host and
 // can't be set. Who asks for many variables asks Templates, which remembers.
 func (h *Host) Var(name string) (Value, bool) {
-	v, set := h.raw(name)
+	v, set := h.written(name)
 	if set && v.hasTemplate() {
 		return h.inv.Templates(nil).Var(h, name)
 	}
 	return v, set
 }
 
-// raw gives a variable as it is written.
-func (h *Host) raw(name string) (Value, bool) {
+// written gives a variable as it is written, its templates unevaluated.
+func (h *Host) written(name string) (Value, bool) {
 	if v, ok := h.implicit(name); ok {
 		return v, true
 	}

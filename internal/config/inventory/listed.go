@@ -107,7 +107,7 @@ func (b *builder) names(v Value, what, group string) []Value {
 	})
 }
 
-// loadJSON reads JSON as the YAML that it means, with places.
+// loadJSON reads JSON as the YAML that it means, with positions.
 func loadJSON(name string, data []byte) (*document, diag.Problems) {
 	d := newDocument(name, data)
 	r := &jsonReader{d: d, decoder: json.NewDecoder(bytes.NewReader(data))}

@@ -55,7 +55,7 @@ func (t *Templates) Own(h *Host, name string) (Value, bool) { return t.value(ask
 
 // HasTemplate tells whether a host's variable is computed by a template, or a part of it is.
 func (t *Templates) HasTemplate(h *Host, name string) bool {
-	v, set := h.raw(name)
+	v, set := h.written(name)
 	return set && v.hasTemplate()
 }
 
@@ -68,7 +68,7 @@ func (t *Templates) value(q asked) (Value, bool) {
 		}
 		return Value{made: t.groups, pos: q.host.Pos}, true
 	}
-	v, set := q.host.raw(q.name)
+	v, set := q.host.written(q.name)
 	if !set || !v.hasTemplate() {
 		return v, set
 	}
@@ -86,7 +86,7 @@ func (t *Templates) value(q asked) (Value, bool) {
 	t.asking[q] = true
 	evaluated := t.evaluate(v, scope{t, q.host, q.own})
 	delete(t.asking, q)
-	// A failure on the way to another variable may be of that way's making: its length, what it has cost already.
+	// A failure that another variable was evaluated in may come from that evaluation: its depth, what it has cost already.
 	if _, failed := evaluated.Unreadable(q.name); !failed || len(t.asking) == 0 {
 		t.done[q] = evaluated
 	}
@@ -96,7 +96,7 @@ func (t *Templates) value(q asked) (Value, bool) {
 // failed is a value that there isn't.
 func (v Value) failed(why *failure) Value { return Value{made: why, pos: v.pos} }
 
-// evaluate gives a value with the templates in it evaluated, each part at its place.
+// evaluate gives a value with the templates in it evaluated, each part at its position.
 func (t *Templates) evaluate(v Value, s scope) Value {
 	if !v.hasTemplate() {
 		return v
@@ -203,8 +203,8 @@ func (s scope) Lookup(name string) (jinja.Variable, bool, error) {
 		return jinja.Variable{Value: oneHost(s)}, true, nil
 	}
 	value, set, err := s.find(name)
-	raw, _ := s.host.raw(name)
-	return jinja.Variable{Value: value, Plain: !raw.hasTemplate()}, set, err
+	written, _ := s.host.written(name)
+	return jinja.Variable{Value: value, Plain: !written.hasTemplate()}, set, err
 }
 
 // find gives a variable. One for which something isn't defined is itself as good as undefined: `default` may save it.
@@ -257,8 +257,8 @@ func (o oneHost) Names() []string {
 	return names
 }
 
-// Place is where a host's variable is written, or false if it isn't set.
+// Position is where a host's variable is written, or false if it isn't set.
 func (h *Host) Position(name string) (diag.Position, bool) {
-	v, set := h.raw(name)
+	v, set := h.written(name)
 	return v.pos, set
 }

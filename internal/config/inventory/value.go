@@ -17,7 +17,7 @@ import (
 // Kind is a value's type.
 type Kind int
 
-// The kinds of values. Encrypted is a text under Ansible's !vault tag, Foreign one under a tag that Ansible doesn't know,
+// The kinds of values. Encrypted is a text under Ansible's !vault tag, UnknownTag one under a tag that Ansible doesn't know,
 // Failed a template that can't be evaluated.
 const (
 	Null Kind = iota
@@ -32,7 +32,7 @@ const (
 	Failed
 )
 
-// Value is a variable's value, or a part of one, with its place. The zero Value is null.
+// Value is a variable's value, or a part of one, with its position. The zero Value is null.
 type Value struct {
 	doc  *document
 	node *yaml.Node
@@ -257,7 +257,7 @@ func (v Value) Get(name string) (Value, bool) {
 	return Value{}, false
 }
 
-// Is tells whether two values are the same place of the same file.
+// Is tells whether two values are at the same position of the same file.
 func (v Value) Is(other Value) bool { return v.node != nil && v.node == other.node }
 
 // JSON gives the value as encoding/json would read it: nil, bool, float64, string, []any, map[string]any. A template that

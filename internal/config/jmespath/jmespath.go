@@ -21,11 +21,11 @@ import (
 
 // Error says what is wrong with an expression or with its result, and where in it.
 type Error struct {
-	// Offset is the place in the expression, in bytes from 0.
+	// Offset is the position in the expression, in bytes from 0.
 	Offset int
-	// Column is the same place in characters from 1.
+	// Column is the same position in characters from 1.
 	Column int
-	// What is wrong, without the place.
+	// What is wrong, without the position.
 	What string
 }
 
@@ -89,7 +89,7 @@ func (s *Selector) String() string {
 // MarshalText gives the expression as it was written.
 func (s *Selector) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// UnmarshalText is Read. It takes any text, so that all that is wrong with what is read can be told at once.
+// UnmarshalText is Read. It takes any text, so that all that is wrong with what is read can be reported at once.
 func (s *Selector) UnmarshalText(text []byte) error {
 	if read := Read(string(text)); read != nil {
 		*s = *read
@@ -165,7 +165,7 @@ func (s *Selector) indices(result any, members []map[string]any) ([]int, error) 
 	return selected, nil
 }
 
-// failure is an error at a byte offset of an expression that the place where it occurs doesn't know.
+// failure is an error at a byte offset of an expression that whoever finds it doesn't know.
 type failure struct {
 	offset int
 	what   string

@@ -274,7 +274,7 @@ func FuzzSelect(f *testing.F) {
 		s, err := Compile(expression)
 		if err != nil {
 			if at := (*Error)(nil); !errors.As(err, &at) || at.Offset > len(expression) || at.Column < 1 || at.What == "" {
-				t.Fatalf("%q: the error %#v has no place", expression, err)
+				t.Fatalf("%q: the error %#v has no offset", expression, err)
 			}
 			return
 		}

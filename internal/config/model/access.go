@@ -65,7 +65,7 @@ type Record struct {
 	Address string
 }
 
-// VIP is what vip-manager on a member is told: the address that follows the leader key.
+// VIP is what vip-manager on a member is configured with: the address that follows the leader key.
 type VIP struct {
 	// Address is the virtual one, Bits the length of its network's prefix, Interface the network interface that gets it.
 	Address   string

@@ -36,15 +36,15 @@ type Plan struct {
 	// as its primary sees it.
 	Node     string    `json:"node,omitempty"`
 	Clusters []Cluster `json:"clusters"`
-	// Generics are the node's services that belong to no cluster (haproxy_services), in the order of their list.
+	// TCPServices are the node's services that belong to no cluster (haproxy_services), in the order of their list.
 	TCPServices []TCPService `json:"generic_services,omitempty"`
 	// Names are what clusters are called in the DNS. Elsewhere are those of them whose services the node doesn't carry: their
-	// members are watched for the names alone. Both are only there for a node that tells names.
+	// members are watched for the names alone. Both are only there for a node that serves names.
 	Names     []Naming  `json:"names,omitempty"`
 	Elsewhere []Cluster `json:"elsewhere,omitempty"`
 }
 
-// Generic is a service of a node for something else than PostgreSQL, in HAProxy's words.
+// TCPService is a service of a node for something else than PostgreSQL, in HAProxy's words.
 type TCPService struct {
 	Name string `json:"name"`
 	IP   string `json:"ip"`
@@ -53,13 +53,13 @@ type TCPService struct {
 	Protocol string `json:"protocol"`
 	MaxConn  int    `json:"maxconn"`
 	Balance  string `json:"balance"`
-	// Options are raw lines of a listen section; Default is its default-server line.
+	// Options are lines of a listen section as they were written; Default is its default-server line.
 	Options []string    `json:"options,omitempty"`
 	Default string      `json:"default"`
 	Servers []TCPServer `json:"servers"`
 }
 
-// GenericServer is a server of a Generic.
+// TCPServer is a server of a TCPService.
 type TCPServer struct {
 	Name   string `json:"name"`
 	Host   string `json:"host"`
@@ -67,7 +67,7 @@ type TCPServer struct {
 	Backup bool   `json:"backup,omitempty"`
 	// Weight is nil where none is declared: HAProxy's default holds.
 	Weight *int `json:"weight,omitempty"`
-	// Options are raw words of the server line.
+	// Options are words of the server line as they were written.
 	Options string `json:"options,omitempty"`
 }
 
@@ -80,7 +80,7 @@ type Cluster struct {
 	// StaticRoles keeps the declared roles in selectors, as Pigsty's rendered files do, whatever the members are now.
 	StaticRoles bool `json:"static_roles,omitempty"`
 	// KeyPath is where Patroni keeps the cluster's keys in etcd: <namespace>/<scope>, or <namespace>/<scope>/<group> for a group
-	// of a Citus cluster. Empty is Name in the namespace that pgporter was told, /pg as a rule.
+	// of a Citus cluster. Empty is Name in the namespace that pgporter was given, /pg as a rule.
 	KeyPath string `json:"key_path,omitempty"`
 	// TTL is how long Patroni's leader key outlives its holder, in seconds: a primary's last passed check is void after it.
 	TTL int `json:"ttl"`
@@ -107,7 +107,7 @@ type Member struct {
 	Vars map[string]any `json:"vars"`
 }
 
-// DestKind says where on a member a service leads to.
+// DestKind says where on a member a service's clients are connected to.
 type DestKind string
 
 // Destinations. What the inventory calls `default` has been settled when a Dest is made.

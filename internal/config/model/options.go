@@ -40,7 +40,7 @@ type Options struct {
 	// SendProxy and SendProxyV2 open each connection to a server with a header of the PROXY protocol that names the client.
 	// The second goes before the first where both are set.
 	SendProxy, SendProxyV2 bool
-	// Check says that servers are checked, Disabled that they are in maintenance: nobody is led to one.
+	// Check says that servers are checked, Disabled that they are in maintenance: nobody is connected to one.
 	Check, Disabled bool
 	// CheckAddr is where checks go instead of the server's address; the zero Addr is there. CheckPort is likewise for the
 	// port, with 0.
@@ -48,7 +48,7 @@ type Options struct {
 	CheckPort int
 	// CheckTLS is how checks speak TLS.
 	CheckTLS CheckTLS
-	// Foreign are words that HAProxy knows and the native engine doesn't, or with values that it can't use.
+	// HAProxyOnly are words that HAProxy knows and the native engine doesn't, or with values that it can't use.
 	HAProxyOnly []OptionProblem
 	// Unfit are words that the native engine refuses on the servers of a PostgreSQL service, though they mean something
 	// elsewhere.
@@ -72,7 +72,7 @@ type CheckTLS struct {
 	SNI, VerifyHost string
 }
 
-// SystemCA is the CAFile that stands for the authorities that the machine trusts.
+// SystemCA is the CAFile that means the authorities that the machine trusts.
 const SystemCA = "@system-ca"
 
 // OptionProblem is a word of an options text that can't be used.
@@ -96,7 +96,7 @@ const (
 const maxTime = (1<<31 - 1) * time.Millisecond
 
 // ParseOptions reads the words of a `default-server` line. All problems are returned at once; words that only HAProxy can
-// follow are no problem here but listed in Foreign and Unfit, since only the engine can refuse them.
+// follow are no problem here but listed in HAProxyOnly and Unfit, since only the engine can refuse them.
 func ParseOptions(text string) (Options, []OptionProblem) {
 	o := Options{Text: text, Inter: defaultInter, Rise: defaultRise, Fall: defaultFall, Weight: 1}
 	var problems []OptionProblem
@@ -156,7 +156,7 @@ func ParseOptions(text string) (Options, []OptionProblem) {
 }
 
 // ParseServerOptions reads the words of a `server` line that has own after the service's `default-server` words defaults.
-// What is wrong with those is theirs and isn't told again: offsets are into own.
+// What is wrong with those is theirs and isn't reported again: offsets are into own.
 func ParseServerOptions(defaults, own string) (Options, []OptionProblem) {
 	o, problems := ParseOptions(defaults + "\n" + own)
 	o.Text = own

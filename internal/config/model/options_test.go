@@ -65,7 +65,7 @@ func TestParseOptionsProblems(t *testing.T) {
 		{"verify optional", `7 verify is "optional"; none or required`},
 		{"port 65536 port", "5 port is \"65536\"; a whole number from 1 to 65535\n11 port has no value; a value after the word"},
 		{"allbackups", "0 allbackups isn't an option of HAProxy's servers; leave it out: `option allbackups` is a line of its own, which haproxy_services may have"},
-		{"redispatch", "0 redispatch isn't an option of HAProxy's servers; leave it out: who can't connect to a server is led to another anyway"},
+		{"redispatch", "0 redispatch isn't an option of HAProxy's servers; leave it out: who can't connect to a server is connected to another anyway"},
 		{"intre 2s", "0 intre isn't an option of HAProxy's servers; did you mean inter\n6 2s isn't an option of HAProxy's servers; did you mean ws"},
 		{"completely-unknown", "0 completely-unknown isn't an option of HAProxy's servers; "},
 	} {
@@ -96,10 +96,10 @@ func TestRefusedOptions(t *testing.T) {
 			"34 guid isn't supported by the native engine; leave it out\n" +
 			"41 hash-key isn't supported by the native engine; leave it out: servers are told apart by their addresses"},
 		{"port 80 disabled no-check", "0 port has no effect: each member is checked at its own patroni_port; leave it out\n" +
-			"8 disabled would keep every server in maintenance, so that nobody is ever led to one; leave it out, or the service\n" +
+			"8 disabled would keep every server in maintenance, so that nobody is ever connected to one; leave it out, or the service\n" +
 			"17 no-check has no effect: every server of a PostgreSQL service is checked; leave it out"},
 		{"disabled no-check enabled check", ""},
-		{"disabled enabled disabled", "17 disabled would keep every server in maintenance, so that nobody is ever led to one; leave it out, or the service"},
+		{"disabled enabled disabled", "17 disabled would keep every server in maintenance, so that nobody is ever connected to one; leave it out, or the service"},
 		{"ca-file ca.crt crt '/a'", `8 ca-file is "ca.crt"; an absolute path without quotes` + "\n" + `19 crt is "'/a'"; an absolute path without quotes`},
 		{"addr localhost addr fe80::1%lo", `5 addr is "localhost"; an IP address` + "\n" + `20 addr is "fe80::1%lo"; an IP address`},
 		{"verifyhost 10.10.10.11 check-sni str(a) check-sni .", `11 verifyhost is "10.10.10.11"; a host name` + "\n" + `33 check-sni is "str(a)"; a host name` + "\n" +
@@ -128,7 +128,7 @@ func TestServerOptions(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	if len(got.HAProxyOnly) != 1 || got.HAProxyOnly[0].Word != "track" || got.HAProxyOnly[0].Offset != 55 {
-		t.Errorf("foreign %+v, want track at 55", got.HAProxyOnly)
+		t.Errorf("HAProxy's own %+v, want track at 55", got.HAProxyOnly)
 	}
 	if len(problems) != 1 || problems[0].Word != "rise" || problems[0].Offset != 68 {
 		t.Errorf("problems %+v, want rise's at 68", problems)
@@ -182,7 +182,7 @@ func TestWordsAreHAProxys(t *testing.T) {
 	}
 	for name, f := range haproxyWords {
 		if _, again := ours[name]; again {
-			t.Errorf("%s is both known and foreign", name)
+			t.Errorf("%s is both known and HAProxy's own", name)
 		}
 		ours[name] = f.args
 	}

@@ -111,7 +111,7 @@ var unfitWords = []struct {
 	holds      func(o Options) bool
 	what, want string
 }{
-	{"disabled", func(o Options) bool { return o.Disabled }, "would keep every server in maintenance, so that nobody is ever led to one",
+	{"disabled", func(o Options) bool { return o.Disabled }, "would keep every server in maintenance, so that nobody is ever connected to one",
 		"leave it out, or the service"},
 	{"no-check", func(o Options) bool { return !o.Check }, "has no effect: every server of a PostgreSQL service is checked", "leave it out"},
 	{"port", func(o Options) bool { return o.CheckPort != 0 }, "has no effect: each member is checked at its own patroni_port", "leave it out"},
@@ -120,12 +120,12 @@ var unfitWords = []struct {
 // linesOfServices are words that are options of HAProxy's services and not of their servers.
 var linesOfServices = map[string]string{
 	"allbackups": "leave it out: `option allbackups` is a line of its own, which haproxy_services may have",
-	"redispatch": "leave it out: who can't connect to a server is led to another anyway",
+	"redispatch": "leave it out: who can't connect to a server is connected to another anyway",
 	"httpchk":    "leave it out: how a service is checked is said by its check",
 	"balance":    "balance of the service, beside its options",
 }
 
-// foreignWord is a word that only HAProxy can follow.
+// haproxyWord is a word that only HAProxy can follow.
 type haproxyWord struct {
 	// args is how many values it takes.
 	args int
@@ -138,7 +138,7 @@ type haproxyWord struct {
 // typedWord is the one that has a value in parentheses before its value: set-proxy-v2-tlv-fmt(0x20) FORMAT.
 const typedWord = "set-proxy-v2-tlv-fmt"
 
-// foreignWords are the server options of HAProxy 2.6 and 3.0 (haproxy -dKcfg lists them) that the native engine refuses by
+// haproxyWords are the server options of HAProxy 2.6 and 3.0 (haproxy -dKcfg lists them) that the native engine refuses by
 // name. Those with a + before them are 3.0's and not 2.6's.
 var haproxyWords = func() map[string]haproxyWord {
 	all := map[string]haproxyWord{}

@@ -4,7 +4,7 @@ package model
 // passwords.
 type Access struct {
 	Cluster string
-	// Members are the cluster's, in the inventory's order; Primary is the declared primary, or the first, by its place there.
+	// Members are the cluster's, in the inventory's order; Primary is the declared primary, or the first, by its index there.
 	Members []Member
 	Primary int
 	// Pooled says that members have a PgBouncer.
@@ -31,7 +31,7 @@ type Offer struct {
 	At []string
 	// Ports are as many: a service may have another port on another node.
 	Ports []int
-	// Bound says that it listens at At alone, not at every address of its hosts: names and virtual addresses don't lead there.
+	// Bound says that it listens at At alone, not at every address of its hosts: names and virtual addresses don't reach it.
 	Bound bool
 	// Vacant says that no member is selected, as they are declared: nobody serves it.
 	Vacant bool

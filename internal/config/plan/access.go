@@ -89,8 +89,8 @@ func (p *planner) base(h *inventory.Host) (model.Base, bool) {
 		b.AdminPassword = p.secret(h, "haproxy_admin_password", defaultPassword)
 		if b.AdminPassword == defaultPassword {
 			pos := diag.Position{File: p.inv.File}
-			if place, set := h.Position("haproxy_admin_password"); set {
-				pos = place
+			if at, set := h.Position("haproxy_admin_password"); set {
+				pos = at
 			}
 			p.problems.Warnf(pos, "a password of your own", "haproxy_admin_password is Pigsty's default, which everybody knows")
 		}
@@ -129,8 +129,8 @@ func (p *planner) timeout(h *inventory.Host, name string) string {
 // statsPort tells of services that are where the statistics page is to be.
 func (p *planner) statsPort(h *inventory.Host, b model.Base, plan model.Plan) {
 	pos := h.Pos
-	if place, set := h.Position("haproxy_exporter_port"); set {
-		pos = place
+	if at, set := h.Position("haproxy_exporter_port"); set {
+		pos = at
 	}
 	taken := func(name, ip string, port int) {
 		if port == b.StatsPort {
@@ -173,8 +173,8 @@ func (p *planner) virtual(h *inventory.Host) (address netip.Prefix, enabled, ok 
 	return prefix, true, true
 }
 
-// vip reads what vip-manager on a member is told. False if the member has no virtual address, or if the inventory doesn't
-// say enough.
+// vip reads what vip-manager on a member is configured with. False if the member has no virtual address, or if the inventory
+// doesn't say enough.
 func (p *planner) vip(c *cluster, m member) (model.VIP, bool) {
 	h := m.host
 	address, _, ok := p.virtual(h)

@@ -117,15 +117,15 @@ func (p *planner) quietly(h *inventory.Host) *inventory.Group {
 	return p.provider(h)
 }
 
-// clash is a service that can't be on a node under its name; a generic one has no cluster.
+// clash is a service that can't be on a node under its name; a TCP service has no cluster.
 type clash struct{ cluster, name string }
 
 // listener is something that listens on a node.
 type listener struct {
-	// name is what messages call it, place where its port is written.
+	// name is what messages call it, position where its port is written.
 	name     string
 	position diag.Position
-	// builtIn says that the port is written nowhere; a service's place is then where its cluster is.
+	// builtIn says that the port is written nowhere; a service's position is then where its cluster is.
 	builtIn bool
 	at      model.ListenAddr
 }
@@ -140,8 +140,8 @@ func (l listener) String() string {
 	return fmt.Sprintf("%s (%s)", l.name, l.position)
 }
 
-// maxTold is how many others on its port a listener is told of: if a thousand clusters are on one, a word on each pair of them
-// is no help.
+// maxListed is how many others on its port are named for a listener: if a thousand clusters are on one, a word on each pair of
+// them is no help.
 const maxListed = 3
 
 // settle finds what can't be together on a node: services with one full name, of which the later are given back, and
@@ -150,11 +150,11 @@ func (p *planner) settle(h *inventory.Host, tcpServices []tcpService, carried []
 	var all []listener
 	named := map[string]listener{}
 	clashing := map[clash]bool{}
-	add := func(l listener, fullName string, id clash, place diag.Position) {
+	add := func(l listener, fullName string, id clash, pos diag.Position) {
 		all = append(all, l)
 		if other, again := named[fullName]; again {
 			clashing[id] = true
-			p.problems.Errorf(place, "names that differ", "two services on %s have the full name %q: this one and %s", h.Name, fullName, other)
+			p.problems.Errorf(pos, "names that differ", "two services on %s have the full name %q: this one and %s", h.Name, fullName, other)
 			return
 		}
 		named[fullName] = l
@@ -165,11 +165,11 @@ func (p *planner) settle(h *inventory.Host, tcpServices []tcpService, carried []
 			if l.builtIn = d.portPos.Line == 0; l.builtIn {
 				l.position = c.cluster.pos
 			}
-			place := d.namePos
-			if place.Line == 0 {
-				place = c.cluster.pos
+			pos := d.namePos
+			if pos.Line == 0 {
+				pos = c.cluster.pos
 			}
-			add(l, d.FullName, clash{c.cluster.name, d.Name}, place)
+			add(l, d.FullName, clash{c.cluster.name, d.Name}, pos)
 		}
 	}
 	for _, g := range tcpServices {

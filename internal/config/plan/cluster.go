@@ -20,7 +20,7 @@ type cluster struct {
 	hosts []*inventory.Host
 	// members are filled in when the cluster is first looked at.
 	members []member
-	// views are what hosts see, by the places of the variables that decide it.
+	// views are what hosts see, by the positions of the variables that decide it.
 	views map[string]view
 }
 
@@ -29,7 +29,7 @@ type member struct {
 	model.Member
 	host *inventory.Host
 	seq  int64
-	// unsound are the variables that can't be used; a default stands in their place, which no service may rely on.
+	// unsound are the variables that can't be used; a default is used instead of them, which no service may rely on.
 	unsound map[string]bool
 }
 

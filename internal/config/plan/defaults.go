@@ -4,7 +4,7 @@ import "github.com/pgporter/pgporter/internal/config/inventory/jinja"
 
 // roleDefaults are the parameters that Pigsty's roles bring along, which templates of a host's own variables may use where
 // the inventory doesn't set them (and which other hosts don't see). Secrets and what services have nothing to do with are
-// left out: a template that asks for them is told that they aren't there.
+// left out: to a template that asks for them they are undefined.
 func roleDefaults() map[string]any {
 	services := []any{}
 	for _, d := range defaultServices {

@@ -21,7 +21,7 @@ type definition struct {
 	ownOptions bool
 	// builtIn says that the inventory doesn't declare the service.
 	builtIn bool
-	// namePos, portPos, selectorValue and backupValue are places; a service that is built in has none.
+	// namePos, portPos, selectorValue and backupValue are positions; a service that is built in has none.
 	namePos, portPos           diag.Position
 	optionsPos                 diag.Position
 	selectorValue, backupValue inventory.Value
@@ -75,7 +75,7 @@ type definitionReader struct {
 	d definition
 }
 
-// definitions gives the services that a host declares, in order. Of two with one name the later takes the place of the
+// definitions gives the services that a host declares, in order. Of two with one name the later replaces the
 // earlier, as its file would in Pigsty.
 func (p *planner) definitions(h *inventory.Host) []definition {
 	var all []definition
@@ -88,11 +88,11 @@ func (p *planner) definitions(h *inventory.Host) []definition {
 	}
 	all = append(all, p.list(h, "pg_services")...)
 	var kept []definition
-	place := map[string]int{}
+	index := map[string]int{}
 	for _, d := range all {
-		i, again := place[d.Name]
+		i, again := index[d.Name]
 		if !again {
-			place[d.Name] = len(kept)
+			index[d.Name] = len(kept)
 			kept = append(kept, d)
 			continue
 		}
@@ -174,7 +174,7 @@ func (r *definitionReader) expression(v inventory.Value, key string) *jmespath.S
 	return s
 }
 
-// badExpression reports an error of a selector at its place inside the expression.
+// badExpression reports an error of a selector at its position inside the expression.
 func (p *planner) badExpression(v inventory.Value, what string, err error) {
 	pos := v.Pos()
 	if at := (*jmespath.Error)(nil); errors.As(err, &at) {

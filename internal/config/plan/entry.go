@@ -21,7 +21,7 @@ type entryKey[R any] struct {
 // requiredKeys is how many keys at the head of each list of keys are required.
 const requiredKeys = 3
 
-// entryReader reads one mapping of a list: what a service definition, a generic service and its servers have in common.
+// entryReader reads one mapping of a list: what a service definition, a TCP service and its servers have in common.
 type entryReader struct {
 	p *planner
 	// kind is what the entry is, label what messages call it.

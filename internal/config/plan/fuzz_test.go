@@ -37,7 +37,7 @@ func FuzzPlan(f *testing.F) {
 			names := map[string]bool{}
 			for _, g := range carried.TCPServices {
 				if names[g.Name] || g.Port < 1 || g.Port > 65535 || g.Protocol != "tcp" && g.Protocol != "http" || g.Balance == "" || g.MaxConn < 1 {
-					t.Fatalf("generic service %+v is accepted", g)
+					t.Fatalf("TCP service %+v is accepted", g)
 				}
 				names[g.Name] = true
 			}

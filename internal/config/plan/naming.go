@@ -49,7 +49,7 @@ func (p *planner) naming(c *cluster, h *inventory.Host) (model.Naming, bool) {
 	return n, p.problems[before:].Err() == nil
 }
 
-// addressed warns of members whose names nobody can be told an address for.
+// addressed warns of members whose names have no address to answer with.
 func (p *planner) addressed(c *cluster) {
 	for _, m := range p.declared(c) {
 		if _, err := netip.ParseAddr(m.Host); err != nil {

@@ -12,22 +12,22 @@ import (
 	"github.com/pgporter/pgporter/internal/config/tcpservice"
 )
 
-// Pigsty's defaults of a generic service.
+// Pigsty's defaults of a TCP service.
 const (
 	tcpMaxConn = 10000
 	tcpOptions = "inter 3s fastinter 1s downinter 5s rise 3 fall 3 on-marked-down shutdown-sessions slowstart 30s " +
 		"maxconn 3000 maxqueue 128 weight 100"
 )
 
-// generic is a service of haproxy_services with its places.
+// tcpService is a service of haproxy_services with its positions.
 type tcpService struct {
 	model.TCPService
 	pos, portPos diag.Position
-	// places tell where the parts are that the native engine may refuse.
+	// positions tell where the parts are that the native engine may refuse.
 	positions tcpPositions
 }
 
-// genericPlaces are a service's texts in the inventory, at the indices that they have in its Generic.
+// tcpPositions are a service's texts in the inventory, at the indices that they have in its TCPService.
 type tcpPositions struct {
 	protocol     diag.Position
 	lines        []func(offset int) diag.Position
@@ -36,7 +36,7 @@ type tcpPositions struct {
 	serverLabels []string
 }
 
-// genericKeys are the keys of an entry of haproxy_services, with how each is read. The first three are required.
+// tcpKeys are the keys of an entry of haproxy_services, with how each is read. The first three are required.
 var tcpKeys = []entryKey[tcpReader]{
 	{name: "name", read: (*tcpReader).readName},
 	{name: "port", read: (*tcpReader).readPort},
@@ -49,7 +49,7 @@ var tcpKeys = []entryKey[tcpReader]{
 	{name: "default", read: (*tcpReader).readDefault},
 }
 
-// genericServerKeys are those of one of its servers. The first three are required.
+// tcpServerKeys are those of one of its servers. The first three are required.
 var tcpServerKeys = []entryKey[tcpServerReader]{
 	{name: "name", read: (*tcpServerReader).readName},
 	{name: "ip", read: (*tcpServerReader).readHost},
@@ -59,8 +59,8 @@ var tcpServerKeys = []entryKey[tcpServerReader]{
 	{name: "options", read: (*tcpServerReader).readOptions, emptiable: true},
 }
 
-// generics gives the services that a node's HAProxy has beside its clusters', in order. Entries that aren't sound are left
-// out; of two with one name the later takes the place of the earlier, as its file would in Pigsty.
+// tcpServices gives the services that a node's HAProxy has beside its clusters', in order. Entries that aren't sound are left
+// out; of two with one name the later replaces the earlier, as its file would in Pigsty.
 func (p *planner) tcpServices(h *inventory.Host) []tcpService {
 	if enabled, set := p.variable(h, "haproxy_enabled"); set {
 		switch on, ok := enabled.Truth(); {
@@ -80,24 +80,24 @@ func (p *planner) tcpServices(h *inventory.Host) []tcpService {
 		return nil
 	}
 	var all []tcpService
-	place := map[string]int{}
+	index := map[string]int{}
 	for i, item := range v.Items() {
 		g, sound := p.tcpService(i, item)
 		if !sound {
 			continue
 		}
-		if earlier, again := place[g.Name]; again {
+		if earlier, again := index[g.Name]; again {
 			p.problems.Warnf(g.pos, "another name", "service %q of haproxy_services takes the place of the one at %s", g.Name, all[earlier].pos)
 			all[earlier] = g
 			continue
 		}
-		place[g.Name] = len(all)
+		index[g.Name] = len(all)
 		all = append(all, g)
 	}
 	return all
 }
 
-// generic reads an entry, all of it even if a part is wrong.
+// tcpService reads an entry, all of it even if a part is wrong.
 func (p *planner) tcpService(i int, v inventory.Value) (tcpService, bool) {
 	label := fmt.Sprintf("service %d of haproxy_services", i+1)
 	if name, set := v.Get("name"); set {
@@ -125,7 +125,7 @@ func (p *planner) tcpService(i int, v inventory.Value) (tcpService, bool) {
 // native refuses what the native engine can't carry.
 func (r *tcpReader) native() {
 	_, problems := tcpservice.Parse(r.g.TCPService)
-	places := r.g.positions
+	positions := r.g.positions
 	for _, n := range problems {
 		var pos diag.Position
 		prefix := ""
@@ -134,14 +134,14 @@ func (r *tcpReader) native() {
 			// Reading it has said so.
 			continue
 		case tcpservice.InProtocol:
-			pos = places.protocol
+			pos = positions.protocol
 		case tcpservice.InLine:
-			pos, prefix = places.lines[n.Index](n.Offset), "options: "
+			pos, prefix = positions.lines[n.Index](n.Offset), "options: "
 		case tcpservice.InDefault:
-			pos, prefix = places.words(n.Offset), "default: "
+			pos, prefix = positions.words(n.Offset), "default: "
 		case tcpservice.InServer:
-			pos, prefix = places.serverWords[n.Index](n.Offset), "options: "
-			if label, is := strings.CutPrefix(places.serverLabels[n.Index], r.label+": "); is {
+			pos, prefix = positions.serverWords[n.Index](n.Offset), "options: "
+			if label, is := strings.CutPrefix(positions.serverLabels[n.Index], r.label+": "); is {
 				prefix = label + ": " + prefix
 			}
 		}
@@ -187,7 +187,7 @@ func (r *tcpReader) readDefault(v inventory.Value) {
 	r.g.Default, r.g.positions.words = r.serverWords(v, "default"), v.At
 }
 
-// readOptions reads the raw lines: a list of texts, or one text with a line for each.
+// readOptions reads the lines: a list of texts, or one text with a line for each.
 func (r *tcpReader) readOptions(v inventory.Value) {
 	const want = "a list of lines for HAProxy's listen section"
 	lines := v.Items()
@@ -212,7 +212,7 @@ func (r *tcpReader) readOptions(v inventory.Value) {
 	}
 }
 
-// listenLine takes one raw line if it begins as a line of a listen section may.
+// listenLine takes one line if it begins as a line of a listen section may.
 func (r *tcpReader) listenLine(v inventory.Value, offset int, line string) {
 	words := strings.Fields(line)
 	if len(words) == 0 || strings.HasPrefix(line, "#") {

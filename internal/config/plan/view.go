@@ -25,18 +25,18 @@ type view struct {
 }
 
 // view gives a cluster as one host sees it, with the services that it declares if it is to carry them. Hosts that have
-// viewVariables from the same places see the same, and as a rule all members do; so each view is made once. A value with a
+// viewVariables from the same positions see the same, and as a rule all members do; so each view is made once. A value with a
 // template in it may mean something else for every host.
 func (p *planner) view(c *cluster, h *inventory.Host, carried bool) view {
-	places := make([]diag.Position, len(viewVariables))
+	positions := make([]diag.Position, len(viewVariables))
 	eyes := ""
 	for i, name := range viewVariables {
-		places[i], _ = h.Position(name)
+		positions[i], _ = h.Position(name)
 		if p.templates.HasTemplate(h, name) {
 			eyes = h.Name
 		}
 	}
-	key := fmt.Sprint(places, eyes, carried)
+	key := fmt.Sprint(positions, eyes, carried)
 	v, done := c.views[key]
 	if !done {
 		v = p.look(c, h, carried)

@@ -177,7 +177,8 @@ func (r *reader) mode(words []word) {
 	}
 }
 
-// redispatch has no effect: who finds a server's port closed is always connected to another. The number says in HAProxy at which attempt.
+// redispatch has no effect: who finds a server's port closed is always connected to another. The number says in HAProxy at
+// which attempt.
 func (r *reader) redispatch(words []word) {
 	if !r.arguments(words, 0, 1, "nothing after it, or a whole number") || len(words) == 2 {
 		return

@@ -22,8 +22,8 @@ type Service struct {
 	model.Service
 	// Checks has one entry for each server; nil for one that isn't checked and is taken to be well.
 	Checks []*Check
-	// Once says that a client whose server refused its connection isn't connected to another one (retries 0). The native engine has no
-	// other use for the number: it tries again for as long as the client may wait.
+	// Once says that a client whose server refused its connection isn't connected to another one (retries 0). The native
+	// engine has no other use for the number: it tries again for as long as the client may wait.
 	Once bool
 	// Connect limits connecting to a server, Queue a client's wait for one, Idle the time in which neither side of a session
 	// sends anything; 0 where no line says so.

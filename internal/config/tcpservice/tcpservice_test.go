@@ -14,7 +14,7 @@ import (
 	"github.com/pgporter/pgporter/internal/render/haproxycfg"
 )
 
-// generic is a service with a server that is checked and the given lines.
+// listen is a service with a server that is checked and the given lines.
 func listen(lines ...string) model.TCPService {
 	return model.TCPService{Name: "x", IP: "127.0.0.1", Port: 6000, Protocol: "tcp", MaxConn: 100, Balance: "roundrobin", Options: lines, Default: "inter 2s",
 		Servers: []model.TCPServer{{Name: "a", Host: "127.0.0.2", Port: 80, Options: "check"}}}

@@ -49,7 +49,7 @@ type Picker struct {
 	draws   uint64
 }
 
-// standing is what a Picker knows of one member.
+// counters is what a Picker knows of one member.
 type counters struct {
 	// sessions are those picked and not yet released.
 	sessions int

@@ -152,7 +152,7 @@ func parseProcesses(text string) (processes, error) {
 	return p, nil
 }
 
-// place names a server of a service, as HAProxy does.
+// serverID names a server of a service, as HAProxy does.
 type serverID struct{ proxy, server string }
 
 func (p serverID) String() string { return p.proxy + "/" + p.server }

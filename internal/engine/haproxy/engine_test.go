@@ -103,8 +103,8 @@ func (g *gate) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestHAProxyIsToldBeforeTheLog has nobody read the line that a server is down: it is, its sessions have ended, and another change is
-// prepared meanwhile.
+// TestHAProxyIsSetBeforeTheLog has nobody read the line that a server is down: it is, its sessions have ended, and another
+// change is prepared meanwhile.
 func TestHAProxyIsSetBeforeTheLog(t *testing.T) {
 	w := newWorld(t, 84)
 	g := &gate{stop: "health=down", reached: make(chan struct{}), let: make(chan struct{})}

@@ -81,7 +81,7 @@ func check(ctx context.Context, binary, dir string, l *layout) error {
 	return fmt.Errorf("haproxy -c refuses the new configuration: %s", said)
 }
 
-// copyForeign brings the files that are somebody else's to where the configuration is checked.
+// copyOthers brings the files that are somebody else's to where the configuration is checked.
 func copyOthers(from, to string, ours map[string]bool) error {
 	entries, err := os.ReadDir(from)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

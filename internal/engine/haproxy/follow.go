@@ -30,7 +30,7 @@ type watch struct {
 	kick chan struct{}
 	// up are the servers that the Boards said take clients, with the epoch of their sessions then.
 	up map[serverID]uint64
-	// told are servers that HAProxy was told are up since the Board says so: once, its own checks decide after that.
+	// published are servers that HAProxy was told are up since the Board says so: once, its own checks decide after that.
 	published map[serverID]bool
 	// insisted are servers that are down on a Board and that HAProxy was told so of; silenced those whose check brought them up
 	// again all the same, so that it was turned off.

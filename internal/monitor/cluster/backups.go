@@ -8,7 +8,7 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
-// appoint makes every server a backup where the service's options say so.
+// makeBackups makes every server a backup where the service's options say so.
 func makeBackups(set model.Set) model.Set {
 	set.Services = slices.Clone(set.Services)
 	for i, svc := range set.Services {

@@ -165,7 +165,7 @@ func (s *State) holder() string {
 	return s.key.now.Leader
 }
 
-// barred says why a member is certainly no leader, whatever it answers; empty if it may be one.
+// fenced says why a member is certainly no leader, whatever it answers; empty if it may be one.
 func (s *State) fenced(name string) string {
 	if holder := s.holder(); holder != "" && holder != name {
 		return holder + " holds the leader key"
@@ -239,7 +239,7 @@ func (s *State) settleSystem(a *Actions, now time.Time) {
 	}
 }
 
-// foreign says that a member runs another database than the cluster's; empty if that isn't known.
+// stranger says that a member runs another database than the cluster's; empty if that isn't known.
 func (s *State) stranger(name string) string {
 	own := s.members[name].system
 	if s.system == "" || own == "" || own == s.system {
@@ -274,7 +274,7 @@ func (s *State) search(now time.Time) { s.searching = now.Add(s.ttl() + searchSl
 // ttl is how long a leader key outlives its holder.
 func (s *State) ttl() time.Duration { return time.Duration(s.cluster.TTL) * time.Second }
 
-// calm ends what is over.
+// expireTimers ends what is over.
 func (s *State) expireTimers(now time.Time) {
 	for _, until := range []*time.Time{&s.switchover, &s.searching, &s.leavingFrom, &s.leaving} {
 		if !until.IsZero() && !now.Before(*until) {

@@ -50,7 +50,7 @@ type Config struct {
 	CAFile string
 	// Check runs the checks; nil asks Patroni.
 	Check health.CheckFunc
-	// Knock asks the ports that services lead to; nil is health.Knock.
+	// Probe asks the ports that services lead to; nil is health.Knock.
 	Probe health.CheckFunc
 	// Keys gives what follows a cluster's keys in etcd; nil, or a nil result, leaves etcd out. It is called again with each new
 	// declaration: Keys that are the same as before go on.

@@ -29,7 +29,7 @@ type member struct {
 	// failsafe are of that answer.
 	led                time.Time
 	unlocked, failsafe bool
-	// heir says that etcd has named it as the holder of the leader key, and it hasn't said yet that it leads.
+	// elect says that etcd has named it as the holder of the leader key, and it hasn't said yet that it leads.
 	elect bool
 }
 
@@ -94,7 +94,7 @@ func (s *State) observe(e Checked, a *Actions) {
 	s.members[name] = m
 }
 
-// noteLead takes in what an answer says of its member as the running leader. Where members are asked by a path of leaders, the
+// noteLeader takes in what an answer says of its member as the running leader. Where members are asked by a path of leaders, the
 // answers to that tell, since they know whether it holds the leader key; others know the role alone.
 func (s *State) noteLeader(m *member, e Checked) {
 	ofLeader := health.KindOf(e.Target.Path).OfLeader()

@@ -11,7 +11,7 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/health"
 )
 
-// door is a port of a member that services lead to. It is asked by itself, for all of them together.
+// port is a port of a member that services lead to. It is asked by itself, for all of them together.
 type port struct {
 	health.Port
 	// options are the strictest of its services': the shortest times, the least `fall`.
@@ -20,7 +20,7 @@ type port struct {
 	lenient bool
 }
 
-// Knocked is the result of a knock at a port. One that isn't asked for any more is ignored.
+// Probed is the result of a knock at a port. One that isn't asked for any more is ignored.
 type Probed struct{ health.Result }
 
 func (Probed) event() {}
@@ -40,7 +40,7 @@ func destination(carrier model.Server, o model.Options) health.Target {
 	return health.DestinationOf(carrier.Member, carrier.Host, carrier.Port, o.ProxyVersion())
 }
 
-// adoptDoors fits the doors to the set: those that are in it already keep what is known of them.
+// adoptPorts fits the doors to the set: those that are in it already keep what is known of them.
 func (s *State) adoptPorts(a *Actions) {
 	ports := make(map[health.Target]port, len(s.ports))
 	for _, svc := range s.set.Services {
@@ -66,7 +66,7 @@ func (s *State) adoptPorts(a *Actions) {
 	s.ports = ports
 }
 
-// knocks are the doors with their schedules, in order. A knock has fastinter, within a second and three, to be answered: that
+// probes are the doors with their schedules, in order. A knock has fastinter, within a second and three, to be answered: that
 // doesn't wait for queries as Patroni's answers do.
 func probes(ports map[health.Target]port) []health.Check {
 	all := make([]health.Check, 0, len(ports))
@@ -79,7 +79,7 @@ func probes(ports map[health.Target]port) []health.Check {
 	return all
 }
 
-// knockIntervals are how often each door is to be asked now.
+// probeIntervals are how often each door is to be asked now.
 func (s *State) probeIntervals() map[health.Target]time.Duration {
 	intervals := make(map[health.Target]time.Duration, len(s.ports))
 	for at, d := range s.ports {

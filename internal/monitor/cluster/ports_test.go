@@ -16,7 +16,7 @@ func (g *stage) port(address string, o health.Outcome) {
 	g.ports[address] = o
 }
 
-// knock is the loop's CheckFunc of ports. Those that hang make it wait for the timeout.
+// probe is the loop's CheckFunc of ports. Those that hang make it wait for the timeout.
 func (g *stage) probe(ctx context.Context, t health.Target) health.Outcome {
 	g.mu.Lock()
 	o := g.ports[t.Base]
@@ -34,7 +34,7 @@ func (g *stage) probedAt(address string) int {
 	return g.probed[address]
 }
 
-// TestLoopKnocks: one knock for all services that lead to a port, at the pace of the options; a port that hangs gets no new
+// TestLoopProbes: one knock for all services that lead to a port, at the pace of the options; a port that hangs gets no new
 // clients after `fall` of them, and some again with the first that is answered, out of turn if somebody asks.
 func TestLoopProbes(t *testing.T) {
 	inBubble(t, "trio-pooled", func(t *testing.T, l *Loop, g *stage, log *logbook) {

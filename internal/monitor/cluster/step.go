@@ -48,7 +48,7 @@ type State struct {
 	// known holds the last outcome of every check that is running now.
 	known   map[health.Target]outcome
 	servers map[serverKey]server
-	// doors are the ports that the servers' services lead to.
+	// ports are the ports that the servers' services lead to.
 	ports map[health.Target]port
 	// serving are the services that had a usable server at the last step.
 	serving map[string]bool
@@ -71,7 +71,7 @@ type serverKey struct{ service, member string }
 type server struct {
 	machine health.Machine
 	target  health.Target
-	// door is the destination.
+	// port is the destination.
 	port  health.Target
 	host  string
 	epoch uint64
@@ -82,13 +82,13 @@ type server struct {
 	// failed says that it has been down since it was up last, recovered when it was up again after that.
 	failed    bool
 	recovered time.Time
-	// leading says that it was up as a regular server with a weight at the last step.
+	// usable says that it was up as a regular server with a weight at the last step.
 	usable bool
-	// standing is what was last said of it.
+	// status is what was last said of it.
 	status status
 }
 
-// standing is a server's condition as operators are told.
+// status is a server's condition as operators are told.
 type status int
 
 const (
@@ -96,7 +96,7 @@ const (
 	up
 	paused
 	contested
-	// shut out: the check passes, the port lets nobody in.
+	// portClosed out: the check passes, the port lets nobody in.
 	portClosed
 	// leaving: it was told to stop.
 	leaving
@@ -136,7 +136,7 @@ type Actions struct {
 	Checks []health.Check
 	// Intervals are those of running checks.
 	Intervals map[health.Target]time.Duration
-	// Knocks and KnockIntervals are the same for the ports that services lead to.
+	// Probes and KnockIntervals are the same for the ports that services lead to.
 	Probes         []health.Check
 	ProbeIntervals map[health.Target]time.Duration
 	// Recheck are members to run a round of checks for at once.
@@ -271,7 +271,7 @@ func (s *State) each(step func(serverKey, health.Machine) (m health.Machine, end
 	}
 }
 
-// depose puts down, on the paths of leaders, every server that is certainly no leader: all but the holder of the leader key,
+// fence puts down, on the paths of leaders, every server that is certainly no leader: all but the holder of the leader key,
 // when that is known from etcd; when the members alone tell, those that are silent, or run as a primary without the key,
 // while another one holds it.
 func (s *State) fence() {

@@ -171,7 +171,7 @@ func play(t *testing.T, file, text string) string {
 	return strings.Join(out, "\n") + "\n"
 }
 
-// outcomesOfKnocks are what may come of one.
+// outcomesOfProbes are what may come of one.
 var outcomesOfProbes = map[string]*health.Outcome{
 	"answers": {}, "hangs": {Silence: "timed out after 1s", Accepted: true}, "refuses": {Silence: "connection refused"},
 }

@@ -59,7 +59,7 @@ func (h handshakes) Clone() credentials.TransportCredentials {
 	return handshakes{h.TransportCredentials.Clone(), h.failed, h.end}
 }
 
-// lastWords remembers what ended a connection. A server that refuses a client's certificate says so only there, after the
+// connError remembers what ended a connection. A server that refuses a client's certificate says so only there, after the
 // handshake (TLS 1.3), if the reset of the connection doesn't overtake it.
 type connError struct{ err atomic.Pointer[error] }
 

@@ -29,7 +29,7 @@ type Watcher struct {
 	// hook is called between a read and the watch that begins after it; tests use it.
 	hook func(revision int64)
 
-	// told is what was delivered last; reasons are those told since etcd was lost.
+	// published is what was delivered last; reasons are those told since etcd was lost.
 	published *Reading
 	reasons   map[string]bool
 }

@@ -230,7 +230,7 @@ func (m Machine) Excuse(o Outcome, now time.Time) (Machine, Verdict) {
 	return m.Feed(o, now)
 }
 
-// Depose puts a server of a leader's path down at once, because it is certain from elsewhere that it is no leader; why says
+// Fence puts a server of a leader's path down at once, because it is certain from elsewhere that it is no leader; why says
 // so in words. One that is Down or Waiting stays as it is.
 func (m Machine) Fence(why string) (Machine, Verdict) {
 	ended := false

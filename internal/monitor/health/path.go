@@ -83,7 +83,7 @@ type judgement int
 const (
 	// pass: new clients may come.
 	pass judgement = iota
-	// held: the member holds the leader key, but its PostgreSQL takes nobody right now.
+	// keyHeld: the member holds the leader key, but its PostgreSQL takes nobody right now.
 	keyHeld
 	// failed: an answer that is no pass.
 	failed

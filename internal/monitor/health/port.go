@@ -7,7 +7,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/model"
 )
 
-// Door is whether the port that services lead to on a member may get new clients: Patroni may be well while the PgBouncer
+// Port is whether the port that services lead to on a member may get new clients: Patroni may be well while the PgBouncer
 // beside it is dead or hangs. It is a value: Feed gives the next one. The zero Door is open: nothing is known of it.
 //
 // A shut door keeps new clients away and nothing else. Sessions that were let in go on, be it that they hang: nobody knows of
@@ -44,7 +44,7 @@ func (d Port) Feed(o Outcome, lenient bool, options model.Options, now time.Time
 	return d
 }
 
-// Shut says why no new clients may come; empty if they may.
+// Closed says why no new clients may come; empty if they may.
 func (d Port) Closed() string {
 	switch {
 	case !d.closed:

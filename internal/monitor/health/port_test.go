@@ -66,7 +66,7 @@ func TestPort(t *testing.T) {
 	}
 }
 
-// TestKnock knocks at servers on loopback that do what PostgreSQL and its poolers do, or don't.
+// TestProbe knocks at servers on loopback that do what PostgreSQL and its poolers do, or don't.
 func TestProbe(t *testing.T) {
 	certificate := httptest.NewTLSServer(nil)
 	defer certificate.Close()

@@ -22,7 +22,7 @@ func DestinationOf(member, host string, port int, proxy byte) Target {
 	return Target{Member: member, Base: net.JoinHostPort(host, strconv.Itoa(port)), Proxy: proxy}
 }
 
-// Knock is the CheckFunc of destinations. It sends an SSLRequest, which PostgreSQL and its poolers answer with a byte before
+// Probe is the CheckFunc of destinations. It sends an SSLRequest, which PostgreSQL and its poolers answer with a byte before
 // anything else, also when they are full, starting or stopping: PostgreSQL's postmaster has to have forked for it, PgBouncer's
 // only loop to have come round. Whatever byte comes is an answer. The outcome is the zero one then, and silence otherwise;
 // Accepted says that there was a connection.

@@ -23,7 +23,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/tcpservice"
 )
 
-// raw is a server that takes note of each request and answers all of them with the same bytes.
+// recording is a server that takes note of each request and answers all of them with the same bytes.
 type recording struct {
 	port    int
 	mu      sync.Mutex
@@ -88,7 +88,7 @@ func (r *recording) asked() string {
 	return r.request
 }
 
-// generic is a service with one server that is checked.
+// service is a service with one server that is checked.
 func service(ip string, port int, words string, lines ...string) model.TCPService {
 	return model.TCPService{Name: "x", IP: "127.0.0.1", Port: 6000, Protocol: "tcp", MaxConn: 100, Balance: "roundrobin", Options: lines, Default: "inter 2s",
 		Servers: []model.TCPServer{{Name: "a", Host: ip, Port: port, Options: words}}}

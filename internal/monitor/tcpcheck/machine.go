@@ -16,7 +16,7 @@ type machine struct {
 	options *model.Options
 	// checked says that there are results to wait for; a server without a check is up.
 	checked bool
-	// told says that there was a result, passed that there was a pass.
+	// heard says that there was a result, passed that there was a pass.
 	heard, passed bool
 	up            bool
 	// streak counts the results that speak against up.

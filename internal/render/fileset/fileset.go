@@ -1,8 +1,9 @@
 // Package fileset brings a directory of rendered files up to date: it compares, shows the difference, and writes.
 //
 // It replaces what is rendered and removes only files that carry a stamp with their own path (package stamp) and that the caller
-// says are no longer wanted. A file is either the old one or the new one, never a part of it: it is written under another name beside the old one
-// and renamed. Everything that can fail for a lack of room or of rights is done for all files before the first is replaced.
+// says are no longer wanted. A file is either the old one or the new one, never a part of it: it is written under another name
+// beside the old one and renamed. Everything that can fail for a lack of room or of rights is done for all files before the
+// first is replaced.
 package fileset
 
 import (

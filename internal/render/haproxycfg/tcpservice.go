@@ -16,7 +16,7 @@ var sections = []string{
 	"log-forward", "log-profile", "mailers", "peers", "program", "resolvers", "ring", "traces", "userlist",
 }
 
-// Generic renders a node's service that belongs to no PostgreSQL cluster. Its options are lines in HAProxy's own language:
+// TCPService renders a node's service that belongs to no PostgreSQL cluster. Its options are lines in HAProxy's own language:
 // they may say what they like inside of the service's section, but not leave it.
 func TCPService(node string, g model.TCPService) (string, error) {
 	b := &builder{}
@@ -56,7 +56,7 @@ func TCPService(node string, g model.TCPService) (string, error) {
 	return b.String(), nil
 }
 
-// raw writes a line that a user wrote in HAProxy's language.
+// handWritten writes a line that a user wrote in HAProxy's language.
 func (b *builder) handWritten(text string) {
 	text = b.words("option", text)
 	if text == "" {
@@ -73,7 +73,7 @@ func (b *builder) handWritten(text string) {
 	b.line("%s", text)
 }
 
-// firstWord is the first word of a line as HAProxy reads it, quotes and backslashes undone (manual, section 2.2).
+// keyword is the first word of a line as HAProxy reads it, quotes and backslashes undone (manual, section 2.2).
 func keyword(line string) string {
 	var word strings.Builder
 	var quote byte

@@ -11,7 +11,7 @@ import (
 	"github.com/pgporter/pgporter/lab/fakepatroni"
 )
 
-// standIn answers like the REST API of the Patroni of a primary that runs, until the function that is given is called.
+// servePatroni answers like the REST API of the Patroni of a primary that runs, until the function that is given is called.
 // There is no Patroni: nothing fails over while speed is measured, and checks are all that the proxies ask of one.
 func servePatroni(ctx context.Context, address string, port int) (stop func(), err error) {
 	var config net.ListenConfig

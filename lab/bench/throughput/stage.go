@@ -42,7 +42,7 @@ const inventory = `all:
               options: "inter 2s fastinter 1s downinter 2s rise 3 fall 3 on-marked-down shutdown-sessions slowstart 30s maxconn 9000 maxqueue 128 weight 100" }
 `
 
-// way is how a client comes to the server.
+// route is how a client comes to the server.
 type route int
 
 const (

@@ -137,7 +137,7 @@ const (
 	none trouble = iota
 	// noLink: there is no interface to be used.
 	noLink
-	// foreign: another program has put the address where it doesn't belong.
+	// misplaced: another program has put the address where it doesn't belong.
 	misplaced
 	// failing: the system refused what was to be done.
 	failing

@@ -9,7 +9,7 @@ import (
 type machine struct {
 	scope  Scope
 	budget *Budget
-	// place is where the operation at hand stands, and doing its name where it has one: what a failure says.
+	// at is where the operation at hand stands, and doing its name where it has one: what a failure says.
 	at    int
 	doing string
 	// depth is how many nodes are being evaluated.

@@ -251,7 +251,7 @@ func (p *parser) function(kind string) string {
 	return known(offset, kind, strings.TrimPrefix(name, "ansible.builtin."))
 }
 
-// overItems are the filters that take the name of a filter or of a test for each item, which is the operand at that place.
+// overItems are the filters that take the name of a filter or of a test for each item, which is the operand at that index.
 var overItems = map[string]int{"filter map": 1, "filter select": 1, "filter reject": 1, "filter selectattr": 2, "filter rejectattr": 2}
 
 // nameInner checks that name, which has to be spelt out: nothing unknown is left for the evaluation.

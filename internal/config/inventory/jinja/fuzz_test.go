@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// FuzzTemplate looks for templates that panic, take long, make too much, or fail without a place.
+// FuzzTemplate looks for templates that panic, take long, make too much, or fail without a position.
 func FuzzTemplate(f *testing.F) {
 	for _, path := range []string{"testdata/templates.txt"} {
 		for _, tc := range cases(f, path) {
@@ -34,7 +34,7 @@ func FuzzTemplate(f *testing.F) {
 			}
 			describeResult(v)
 		case !errors.As(err, &failed) || failed.What == "":
-			t.Fatalf("the error %v has no place or text", err)
+			t.Fatalf("the error %v has no position or text", err)
 		}
 	})
 }

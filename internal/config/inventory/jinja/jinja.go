@@ -6,7 +6,7 @@
 // itself, and a text that reads as a list, a mapping, True or False becomes one, while a lone {{ name }} of a boolean or a
 // number keeps its type. Where variables come from is the caller's business (Scope).
 //
-// A template can't reach anything but its Scope, and what it may cost is bounded by a Budget. Errors know their place in the
+// A template can't reach anything but its Scope, and what it may cost is bounded by a Budget. Errors know their position in the
 // template and never quote a variable's value, which may be a secret. The package is pure.
 package jinja
 
@@ -47,7 +47,7 @@ func (e *Error) Error() string { return e.What }
 // does. No other panic is recovered.
 type failure struct{ err error }
 
-// failAt is the failure of what stands at a place of the template.
+// failAt is the failure of what is at an offset of the template.
 func failAt(offset int, format string, args ...any) failure {
 	return failure{&Error{Offset: offset, What: fmt.Sprintf(format, args...)}}
 }

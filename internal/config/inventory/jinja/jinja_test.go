@@ -190,7 +190,7 @@ func outcome(t testing.TB, scope Scope, source string) string {
 	if err != nil {
 		failed := (*Error)(nil)
 		if !errors.As(err, &failed) || failed.What == "" || failed.Offset < 0 || failed.Offset > len(source)+len("{{ base + 1 }}") {
-			t.Errorf("%s: the error %v has no place or text", source, err)
+			t.Errorf("%s: the error %v has no position or text", source, err)
 			return "error"
 		}
 		if failed.Undefined {

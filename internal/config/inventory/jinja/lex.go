@@ -105,7 +105,7 @@ func (p *parser) next() token {
 	return t
 }
 
-// seek goes on, or back, to a place outside of a token.
+// seek goes on, or back, to an offset outside of a token.
 func (p *parser) seek(offset int) { p.at, p.ahead = offset, nil }
 
 var escapeForm = regexp.MustCompile(`(?s)\\(?:[0-7]{1,3}|x[[:xdigit:]]{2}|u[[:xdigit:]]{4}|U[[:xdigit:]]{8}|.)`)

@@ -11,7 +11,7 @@ import (
 
 var update = flag.Bool("update", false, "write the goldens anew")
 
-// What isn't supported, is wrong or costs too much: each with its place and message. A bomb that weren't stopped would go on
+// What isn't supported, is wrong or costs too much: each with its position and message. A bomb that weren't stopped would go on
 // into the time limit of all tests.
 func TestRefused(t *testing.T) {
 	data, err := os.ReadFile("testdata/refused.txt")

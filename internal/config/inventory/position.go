@@ -10,10 +10,10 @@ import (
 	"github.com/pgporter/pgporter/internal/config/diag"
 )
 
-// At gives the place in the file of what stands at an offset (in bytes) of a text. The way from a scalar to its source isn't
-// straight: quotes, escapes, folded lines and indentation lie between. But all of these only add, drop or change blanks, or
-// are escapes that can be read again; so the n-th character that isn't blank is the same in both. A blank at the offset, or the
-// text's end, is taken for what follows the last such character.
+// At gives the position in the file of what is at an offset (in bytes) of a text. A scalar's offsets aren't its source's:
+// quotes, escapes, folded lines and indentation lie between. But all of these only add, drop or change blanks, or are escapes
+// that can be read again; so the n-th character that isn't blank is the same in both. A blank at the offset, or the text's
+// end, is taken for what follows the last such character.
 func (v Value) At(offset int) diag.Position {
 	text, isText := v.Text()
 	if !isText || v.node == nil || v.pos.Line > len(v.doc.lines) {
@@ -29,12 +29,12 @@ func (v Value) At(offset int) diag.Position {
 	next, _ := utf8.DecodeRuneInString(text[offset:])
 	afterLast := offset == len(text) || isBlank(next)
 	w := v.walker()
-	place := w.at
+	position := w.at
 	for {
 		start := w.at
 		r, ok := w.next()
 		if !ok {
-			return v.doc.position(place)
+			return v.doc.position(position)
 		}
 		if isBlank(r) {
 			continue
@@ -43,9 +43,9 @@ func (v Value) At(offset int) diag.Position {
 			return v.doc.position(start)
 		}
 		before--
-		place = w.at
+		position = w.at
 		if before == 0 && afterLast {
-			return v.doc.position(place)
+			return v.doc.position(position)
 		}
 	}
 }
