@@ -54,7 +54,7 @@ func (s *State) asksItself(t health.Target) bool {
 	return t.Base == patroni.BaseURL(m.Host, m.PatroniPort, false) || t.Base == patroni.BaseURL(m.Host, m.PatroniPort, true)
 }
 
-// answersOtherwise says that a member has answered last to a check that speaks TLS in another way than this one, or not at
+// answersOtherwise says that a member has answered last to a check whose TLS settings differ from this one, or not at
 // all: a silence is about that then, and not about the member.
 func (s *State) answersOtherwise(t health.Target) bool {
 	for other, last := range s.known {
@@ -65,7 +65,7 @@ func (s *State) answersOtherwise(t health.Target) bool {
 	return false
 }
 
-// Readable says what is wrong with the files that the checks of a cluster's services are told to use; nil if nothing is. It
+// Readable says what is wrong with the files that the checks of a cluster's services are given; nil if nothing is. It
 // reads them.
 func Readable(c model.Cluster) error {
 	var problems []error

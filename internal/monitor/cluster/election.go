@@ -29,7 +29,7 @@ const (
 
 // elect settles who the primary is. The holder of the leader key is, when etcd tells who that is. Otherwise the strongest
 // claim wins. Of several proven ones on one database a claim that sees the leader key in the DCS (or is kept by failsafe
-// mode) goes before one that doesn't; then, and among weaker claims, the incumbent stays; else there is none, since choosing
+// mode) goes before one that doesn't; then, and among weaker claims, the current leader stays; else there is none, since choosing
 // wrongly is worse than choosing nobody. Timelines don't count.
 func (s *State) elect(a *Actions) {
 	best, candidates := noClaim, []string(nil)

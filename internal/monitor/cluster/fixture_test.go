@@ -80,7 +80,7 @@ func declared(name string) (model.Cluster, bool) {
 		c.Members[1].Host = "10.10.10.99"
 	case "trio-paths": // the default service is checked by another path
 		c.Definitions[2].Check = "/read-write"
-	case "trio-pooled": // the primary and the replica service lead to PgBouncer
+	case "trio-pooled": // the primary and the replica service go to PgBouncer
 		c.Definitions[0].Dest.Kind, c.Definitions[1].Dest.Kind = model.ToPgBouncer, model.ToPgBouncer
 	case "trio-few": // no offline service, one more of the same check
 		c.Definitions = append(c.Definitions[:3], definition("more", 5441, "/primary", "[]", ""))

@@ -71,11 +71,11 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 	s, a := Begin(plans[0], now)
 	version := a.View.Version
 	epochs := map[serverKey]uint64{}
-	type told struct {
+	type heard struct {
 		outcome health.Outcome
 		passed  time.Time
 	}
-	last := map[health.Target]told{}
+	last := map[health.Target]heard{}
 	var etcd picture
 	apply := func(e Event) {
 		s, a = Step(s, e, now)
@@ -117,20 +117,20 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 				answer := said.outcome.Answer
 				if !strings.HasPrefix(svc.Check, "/primary") {
 					if svc.Name == "offline" && said.outcome.Silence == "" && answer.Role != "replica" {
-						t.Fatalf("offline leads to %s, which says %s", carrier.Member, said.outcome.Words())
+						t.Fatalf("offline connects to %s, which says %s", carrier.Member, said.outcome.Words())
 					}
 					if svc.Name == "offline" && s.keyed && carrier.Member == s.primary {
-						t.Fatalf("offline leads to %s, which holds the leader key", carrier.Member)
+						t.Fatalf("offline connects to %s, which holds the leader key", carrier.Member)
 					}
 					continue
 				}
 				passes := said.outcome.Silence == "" && answer.Status == 200 && answer.Role == "primary" && answer.State == "running"
 				inTime := said.outcome.Silence != "" && !said.passed.IsZero() && now.Sub(said.passed) < 20*time.Second
 				if holder := etcd.reading().Leader; holder != "" && holder != carrier.Member && s.isMember(holder) {
-					t.Fatalf("%s leads to %s, while %s holds the leader key", svc.FullName, carrier.Member, holder)
+					t.Fatalf("%s connects to %s, while %s holds the leader key", svc.FullName, carrier.Member, holder)
 				}
 				if !passes && !inTime {
-					t.Fatalf("%s leads to %s, which says %s and passed at %v (now %v)", svc.FullName, carrier.Member, said.outcome.Words(), said.passed, now)
+					t.Fatalf("%s connects to %s, which says %s and passed at %v (now %v)", svc.FullName, carrier.Member, said.outcome.Words(), said.passed, now)
 				}
 			}
 			if strings.HasPrefix(svc.Check, "/primary") && ups > 1 {
@@ -166,7 +166,7 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 			apply(Probed{health.Result{Target: all[int(what)/3%len(all)].Target, Outcome: *outcomesOfProbes[outcome], Ended: now}})
 			for key, v := range s.servers {
 				if v.epoch != before.servers[key].epoch && !due(before, now) {
-					t.Fatalf("%v: sessions ended by a knock", key)
+					t.Fatalf("%v: sessions ended by a probe", key)
 				}
 			}
 		default:
@@ -176,7 +176,7 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 					continue
 				}
 				o := says.on(c.Path)
-				note := told{o, last[c.Target].passed}
+				note := heard{o, last[c.Target].passed}
 				if o.Silence == "" && o.Answer.Status == 200 || o.Silence != "" && s.maintained(c.Member) {
 					note.passed = now
 				}

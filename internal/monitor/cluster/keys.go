@@ -39,9 +39,9 @@ const (
 	// switchoverSoon is how long after a switchover was asked for the primary is watched closely: it begins to stop 0.2 s
 	// after that and has released the key 1.3 s after it (measured with Patroni 3.0.2).
 	switchoverSoon = 3 * time.Second
-	// leavingSoon is how long at most a primary that was told to leave gets no new clients before it stops. Who is still being
-	// authenticated when it does is cut off, and nobody else can go on with that. It begins to stop 0.2 s after it was told, more
-	// than 0.5 s on a machine that is busy, and later if its checkpoint takes longer, for which nobody is to wait.
+	// leavingSoon is how long at most a primary that was asked to leave gets no new clients before it stops. Who is still being
+	// authenticated when it does is cut off, and nobody else can go on with that. It begins to stop 0.2 s after it was asked,
+	// more than 0.5 s on a machine that is busy, and later if its checkpoint takes longer, for which nobody is to wait.
 	leavingSoon = time.Second
 	// leavingGrace is how long after that it goes on taking them: most of the time that there is on an idle machine. Who comes
 	// last has the rest to be authenticated.
@@ -105,17 +105,17 @@ func (s *State) hear(r etcd.Reading, a *Actions, now time.Time) {
 }
 
 // leavesNow tells whether a failover key has a leader step down at once: Patroni writes a JSON object with the leader that is to
-// leave (empty in a failover by hand), the member that is to lead (empty for anyone), and scheduled_at for later.
+// leave (empty in a failover by hand), the next leader (empty for anyone), and scheduled_at for later.
 func leavesNow(failover, leader string) bool {
-	var told struct {
+	var request struct {
 		Leader    string `json:"leader"`
 		Member    string `json:"member"`
 		Scheduled string `json:"scheduled_at"`
 	}
-	if err := json.Unmarshal([]byte(failover), &told); err != nil {
+	if err := json.Unmarshal([]byte(failover), &request); err != nil {
 		return false
 	}
-	return told.Scheduled == "" && told.Member != leader && (told.Leader == leader || told.Leader == "")
+	return request.Scheduled == "" && request.Member != leader && (request.Leader == leader || request.Leader == "")
 }
 
 // keyWords are a reading in short.
@@ -176,7 +176,7 @@ func (s *State) fenced(name string) string {
 	return s.stranger(name)
 }
 
-// feed gives a server's machine a result. One that is barred can't rise by it, not even for a moment.
+// feed gives a server's machine a result. One that is fenced can't rise by it, not even for a moment.
 func (s *State) feed(member string, port health.Target, m health.Machine, o health.Outcome, at time.Time) (next health.Machine, ended bool) {
 	before := m.Verdict().Phase
 	take := m.Feed
@@ -209,7 +209,7 @@ func (s *State) maintained(name string) bool {
 // if any member has it. Otherwise it is the primary's, for as long as a member that answered within the TTL has it.
 func (s *State) settleSystem(a *Actions, now time.Time) {
 	defer s.reportStrangers(a)
-	some, matches, stands := "", false, false
+	some, matches, current := "", false, false
 	for _, name := range s.names() {
 		m := s.members[name]
 		if m.system == "" {
@@ -217,7 +217,7 @@ func (s *State) settleSystem(a *Actions, now time.Time) {
 		}
 		some = m.system
 		matches = matches || m.system == s.key.now.System
-		stands = stands || m.system == s.system && (s.cluster.TTL <= 0 || now.Sub(m.answered) < s.ttl())
+		current = current || m.system == s.system && (s.cluster.TTL <= 0 || now.Sub(m.answered) < s.ttl())
 	}
 	named := s.key.known() && s.key.now.System != ""
 	if alien := named && some != "" && !matches; alien != s.key.alien {
@@ -234,7 +234,7 @@ func (s *State) settleSystem(a *Actions, now time.Time) {
 		s.system = s.key.now.System
 	case s.confirmed && primary != "":
 		s.system = primary
-	case !stands:
+	case !current:
 		s.system = ""
 	}
 }

@@ -105,17 +105,17 @@ func TestTheViewIsPublishedBeforeTheLogTellsOfIt(t *testing.T) {
 		cancel()
 		joined.Wait()
 		for _, want := range []string{"is up", "is down"} {
-			told := 0
+			logged := 0
 			for _, line := range log.lines {
 				if !strings.Contains(line, "pg-test-primary") || !strings.Contains(line, want) {
 					continue
 				}
-				told++
+				logged++
 				if gone := strings.Contains(line, "serve primary –"); gone != (want == "is down") {
-					t.Errorf("the log told of what wasn't published: %s", line)
+					t.Errorf("the log has what wasn't published: %s", line)
 				}
 			}
-			if told == 0 {
+			if logged == 0 {
 				t.Errorf("no line says that the server %s: %q", want, log.lines)
 			}
 		}

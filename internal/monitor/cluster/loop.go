@@ -50,7 +50,7 @@ type Config struct {
 	CAFile string
 	// Check runs the checks; nil asks Patroni.
 	Check health.CheckFunc
-	// Probe asks the ports that services lead to; nil is health.Knock.
+	// Probe asks the ports that services have; nil is health.Probe.
 	Probe health.CheckFunc
 	// Keys gives what follows a cluster's keys in etcd; nil, or a nil result, leaves etcd out. It is called again with each new
 	// declaration: Keys that are the same as before go on.
@@ -91,7 +91,7 @@ type Loop struct {
 // BeatGap is how long a loop that nothing happens to takes for a round.
 const BeatGap = time.Second
 
-// planned is a declaration on its way into the loop, and where the verdict on it goes.
+// planned is a declaration that waits for the loop, and where the verdict on it goes.
 type planned struct {
 	Planned
 	// trial only finds out whether it could be taken.
@@ -203,7 +203,7 @@ func (l *Loop) Run(ctx context.Context) error {
 }
 
 // Beats counts the times that the loop has gone round, which it does each BeatGap at least. Whoever sees that the number stays
-// the same sees that the loop stands still.
+// the same sees that the loop hangs.
 func (l *Loop) Beats() uint64 { return l.beats.Load() }
 
 // keysOf gives what is to follow a cluster's keys; nil if etcd isn't to be asked.

@@ -29,7 +29,7 @@ type stage struct {
 	mu    sync.Mutex
 	says  map[string]scripted
 	asked map[string]int
-	// ports are what keeps ports from answering, and knocked how often each was asked, by host:port.
+	// ports are what keeps ports from answering, and probed how often each was asked, by host:port.
 	ports  map[string]health.Outcome
 	probed map[string]int
 }
@@ -396,7 +396,7 @@ func TestBeats(t *testing.T) {
 		before := l.Beats()
 		time.Sleep(time.Minute)
 		if l.Beats() != before {
-			t.Error("it beats while it stands still")
+			t.Error("it beats while it hangs")
 		}
 		close(stalled)
 		synctest.Wait()

@@ -11,7 +11,7 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/health"
 )
 
-// port is a port of a member that services lead to. It is asked by itself, for all of them together.
+// port is a destination port of services on a member. It is asked by itself, for all of them together.
 type port struct {
 	health.Port
 	// options are the strictest of its services': the shortest times, the least `fall`.
@@ -20,41 +20,41 @@ type port struct {
 	lenient bool
 }
 
-// Probed is the result of a knock at a port. One that isn't asked for any more is ignored.
+// Probed is the result of a probe of a port. One that isn't asked for any more is ignored.
 type Probed struct{ health.Result }
 
 func (Probed) event() {}
 
 func (s *State) probed(e Probed) bool {
-	d, asked := s.ports[e.Target]
+	p, asked := s.ports[e.Target]
 	if !asked {
 		return false
 	}
-	d.Port = d.Feed(e.Outcome, d.lenient, d.options, e.Ended)
-	s.ports[e.Target] = d
+	p.Port = p.Feed(e.Outcome, p.lenient, p.options, e.Ended)
+	s.ports[e.Target] = p
 	return true
 }
 
-// destination is where a server's clients are led, and how they are announced.
+// destination is where a server's clients are connected to, and how they are announced.
 func destination(carrier model.Server, o model.Options) health.Target {
 	return health.DestinationOf(carrier.Member, carrier.Host, carrier.Port, o.ProxyVersion())
 }
 
-// adoptPorts fits the doors to the set: those that are in it already keep what is known of them.
+// adoptPorts fits the ports to the set: those that are in it already keep what is known of them.
 func (s *State) adoptPorts(a *Actions) {
 	ports := make(map[health.Target]port, len(s.ports))
 	for _, svc := range s.set.Services {
 		for _, carrier := range svc.Servers {
 			at := destination(carrier, svc.Options)
-			d, shared := ports[at]
+			p, shared := ports[at]
 			if !shared {
-				d = port{Port: s.ports[at].Port, options: svc.Options, lenient: true}
+				p = port{Port: s.ports[at].Port, options: svc.Options, lenient: true}
 			}
-			d.options.Inter = min(d.options.Inter, svc.Options.Inter)
-			d.options.FastInter = min(d.options.FastInter, svc.Options.FastInter)
-			d.options.Fall = min(d.options.Fall, svc.Options.Fall)
-			d.lenient = d.lenient && svc.Dest.Kind == model.ToPort
-			ports[at] = d
+			p.options.Inter = min(p.options.Inter, svc.Options.Inter)
+			p.options.FastInter = min(p.options.FastInter, svc.Options.FastInter)
+			p.options.Fall = min(p.options.Fall, svc.Options.Fall)
+			p.lenient = p.lenient && svc.Dest.Kind == model.ToPort
+			ports[at] = p
 		}
 	}
 	same := func(a, b port) bool {
@@ -66,12 +66,12 @@ func (s *State) adoptPorts(a *Actions) {
 	s.ports = ports
 }
 
-// probes are the doors with their schedules, in order. A knock has fastinter, within a second and three, to be answered: that
+// probes are the ports with their schedules, in order. A probe has fastinter, within a second and three, to be answered: that
 // doesn't wait for queries as Patroni's answers do.
 func probes(ports map[health.Target]port) []health.Check {
 	all := make([]health.Check, 0, len(ports))
-	for at, d := range ports {
-		all = append(all, health.Check{Target: at, Interval: d.Next(d.options), Timeout: health.Timeout(d.options.FastInter)})
+	for at, p := range ports {
+		all = append(all, health.Check{Target: at, Interval: p.Next(p.options), Timeout: health.Timeout(p.options.FastInter)})
 	}
 	slices.SortFunc(all, func(a, b health.Check) int {
 		return cmp.Or(strings.Compare(a.Member, b.Member), strings.Compare(a.Base, b.Base))
@@ -79,11 +79,11 @@ func probes(ports map[health.Target]port) []health.Check {
 	return all
 }
 
-// probeIntervals are how often each door is to be asked now.
+// probeIntervals are how often each port is to be asked now.
 func (s *State) probeIntervals() map[health.Target]time.Duration {
 	intervals := make(map[health.Target]time.Duration, len(s.ports))
-	for at, d := range s.ports {
-		intervals[at] = d.Next(d.options)
+	for at, p := range s.ports {
+		intervals[at] = p.Next(p.options)
 	}
 	return intervals
 }

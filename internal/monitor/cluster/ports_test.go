@@ -9,7 +9,7 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/health"
 )
 
-// port says what comes of knocking at a port.
+// port says what comes of probing a port.
 func (g *stage) port(address string, o health.Outcome) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -34,7 +34,7 @@ func (g *stage) probedAt(address string) int {
 	return g.probed[address]
 }
 
-// TestLoopProbes: one knock for all services that lead to a port, at the pace of the options; a port that hangs gets no new
+// TestLoopProbes: one probe for all services that have a port, at the pace of the options; a port that hangs gets no new
 // clients after `fall` of them, and some again with the first that is answered, out of turn if somebody asks.
 func TestLoopProbes(t *testing.T) {
 	inBubble(t, "trio-pooled", func(t *testing.T, l *Loop, g *stage, log *logbook) {
@@ -43,7 +43,7 @@ func TestLoopProbes(t *testing.T) {
 		before := g.probedAt(pooler)
 		time.Sleep(20 * time.Second)
 		if n := g.probedAt(pooler) - before; n < 9 || n > 11 {
-			t.Errorf("%d knocks in 20 s at inter 2s", n)
+			t.Errorf("%d probes in 20 s at inter 2s", n)
 		}
 		well, epoch := "serve primary 1, replica 2 3, default 1, offline 3", health1(t, l.Board().View(), "pg-test-primary", "pg-test-1").Epoch
 		if got := serving(l.Board().View()); got != well {
@@ -54,9 +54,9 @@ func TestLoopProbes(t *testing.T) {
 		for v, changed := l.Board().Watch(); health1(t, v, "pg-test-primary", "pg-test-1").Up; v, changed = l.Board().Watch() {
 			<-changed
 		}
-		// Until the next knock, and three that take a second each.
+		// Until the next probe, and three that take a second each.
 		if took := time.Since(began); took < 3*time.Second || took > 5*time.Second {
-			t.Errorf("shut after %v", took)
+			t.Errorf("closed after %v", took)
 		}
 		if got, want := serving(l.Board().View()), "serve primary –, replica 2 3, default 1, offline 3"; got != want {
 			t.Errorf("%s, want %s", got, want)
@@ -72,7 +72,7 @@ func TestLoopProbes(t *testing.T) {
 			t.Errorf("it answers again: %s, want %s", got, well)
 		}
 		if n := log.count("gets no new clients, sessions stay: 200 primary running; port 6432"); n != 2 {
-			t.Errorf("told %d times of two services", n)
+			t.Errorf("logged %d times of two services", n)
 		}
 
 		// A client couldn't connect.
@@ -81,7 +81,7 @@ func TestLoopProbes(t *testing.T) {
 		l.Recheck("pg-test-1")
 		synctest.Wait()
 		if n := g.probedAt(direct) - before; n != 1 {
-			t.Errorf("%d knocks out of turn", n)
+			t.Errorf("%d probes out of turn", n)
 		}
 	})
 }

@@ -4,11 +4,11 @@ import "time"
 
 // recover notes that a server is down, or up again after it was. One that only paused hasn't failed (HAProxy's manual,
 // "slowstart": only a server that was seen as failed starts slowly).
-func (v server) recover(stands status, now time.Time) server {
+func (v server) recover(next status, now time.Time) server {
 	switch {
-	case stands == down:
+	case next == down:
 		v.failed = true
-	case stands == up && v.failed:
+	case next == up && v.failed:
 		v.failed, v.recovered = false, now
 	}
 	return v

@@ -24,7 +24,7 @@ type State struct {
 	generation uint64
 	// live are the roles that the set was resolved with.
 	live map[string]model.Role
-	// primary is the elected leader; empty if there is none. incumbent says that it was elected by its own words, not by
+	// primary is the elected leader; empty if there is none. confirmed says that it was elected by its own words, not by
 	// declaration.
 	primary   string
 	confirmed bool
@@ -36,7 +36,7 @@ type State struct {
 	// have another one.
 	system    string
 	strangers []string
-	// switchover and searching are until when a primary is watched closely because it was told to stop, and a new one is
+	// switchover and searching are until when a primary is watched closely because it was asked to stop, and a new one is
 	// looked for closely; zero in peace.
 	switchover, searching time.Time
 	// leaving is until when the primary gets no new clients because it is about to stop; leavingFrom is when that begins, zero once
@@ -48,7 +48,7 @@ type State struct {
 	// known holds the last outcome of every check that is running now.
 	known   map[health.Target]outcome
 	servers map[serverKey]server
-	// ports are the ports that the servers' services lead to.
+	// ports are the ports of the servers' services.
 	ports map[health.Target]port
 	// serving are the services that had a usable server at the last step.
 	serving map[string]bool
@@ -88,7 +88,7 @@ type server struct {
 	status status
 }
 
-// status is a server's condition as operators are told.
+// status is a server's condition as operators see it.
 type status int
 
 const (
@@ -96,14 +96,14 @@ const (
 	up
 	paused
 	contested
-	// portClosed out: the check passes, the port lets nobody in.
+	// portClosed: the check passes, the port lets nobody in.
 	portClosed
-	// leaving: it was told to stop.
+	// leaving: it was asked to stop.
 	leaving
 	down
 )
 
-// Event is what a State is stepped with: Checked, Knocked, Keyed, Planned or Ticked.
+// Event is what a State is stepped with: Checked, Probed, Keyed, Planned or Ticked.
 type Event interface{ event() }
 
 // Checked is a check's result. One that isn't asked for any more is ignored.
@@ -136,14 +136,14 @@ type Actions struct {
 	Checks []health.Check
 	// Intervals are those of running checks.
 	Intervals map[health.Target]time.Duration
-	// Probes and KnockIntervals are the same for the ports that services lead to.
+	// Probes and ProbeIntervals are the same for the ports of the services.
 	Probes         []health.Check
 	ProbeIntervals map[health.Target]time.Duration
 	// Recheck are members to run a round of checks for at once.
 	Recheck []string
 	// Confirm asks for etcd's keys to be read at once: a member contradicts them.
 	Confirm bool
-	// Log is to be told, after everything else.
+	// Log is to be written, after everything else.
 	Log []Message
 	// Refused says why a Planned was not taken; the state is then what it was.
 	Refused error

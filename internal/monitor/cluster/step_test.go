@@ -28,7 +28,7 @@ var update = flag.Bool("update", false, "rewrite what follows from each line of 
 //	TIME N [/PATH] silent REASON    what keeps it from answering
 //	TIME round                      all members say again what they said last
 //	TIME rounds                     they do so every two seconds until then
-//	TIME port N PORT answers        what comes of knocking at a port of the N-th member: also hangs, or refuses
+//	TIME port N PORT answers        what comes of probing a port of the N-th member: also hangs, or refuses
 //	TIME etcd leader N              the leader key names the N-th member (or whoever), or nobody
 //	TIME etcd switchover N M        the failover key asks for a switchover, with `later` for a scheduled one; or that is done
 //	TIME etcd system ID             the initialize key has a system identifier
@@ -128,7 +128,7 @@ func play(t *testing.T, file, text string) string {
 				}
 			}
 			if len(events) != 1 {
-				fail("no service leads to port %s of %s", words[3], words[2])
+				fail("no service has port %s of %s", words[3], words[2])
 			}
 		case "replace":
 			events = []Event{planning(t, words[2])}

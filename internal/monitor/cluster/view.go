@@ -24,27 +24,27 @@ func (s *State) conclude(a *Actions, now time.Time) {
 			key := serverKey{svc.FullName, carrier.Member}
 			v := s.servers[key]
 			verdict := v.machine.Verdict()
-			stands, reason := statusOf(verdict.Phase), verdict.Reason
-			if stands == up {
+			next, reason := statusOf(verdict.Phase), verdict.Reason
+			if next == up {
 				if why := s.contest(v.machine.Kind(), carrier.Member, accepting); why != "" {
-					stands, reason = contested, verdict.Reason+"; "+why
+					next, reason = contested, verdict.Reason+"; "+why
 				} else if v.machine.Kind().OfLeader() && carrier.Member == s.holder() && !s.leaving.IsZero() && s.leavingFrom.IsZero() {
-					stands, reason = leaving, verdict.Reason+"; it is asked to leave"
+					next, reason = leaving, verdict.Reason+"; it is asked to leave"
 				} else if why := s.ports[v.port].Closed(); why != "" {
-					stands, reason = portClosed, fmt.Sprintf("%s; port %d: %s", verdict.Reason, carrier.Port, why)
+					next, reason = portClosed, fmt.Sprintf("%s; port %d: %s", verdict.Reason, carrier.Port, why)
 				}
 			}
-			if isUp := stands == up; isUp != v.up {
+			if isUp := next == up; isUp != v.up {
 				v.up, v.since = isUp, now
 			}
-			v = v.recover(stands, now)
-			if stands != v.status {
-				s.tell(a, key, v.status, stands, reason)
-				if stands == portClosed {
-					// It may have been opened since anybody knocked.
+			v = v.recover(next, now)
+			if next != v.status {
+				s.tell(a, key, v.status, next, reason)
+				if next == portClosed {
+					// It may have been opened since it was probed last.
 					a.recheck(carrier.Member)
 				}
-				v.status = stands
+				v.status = next
 			}
 			s.servers[key] = v
 			out.Health = append(out.Health, view.Health{Up: v.up, Reason: reason, Since: v.since, Recovered: v.recovered, Epoch: v.epoch, Ended: v.ended})
@@ -107,7 +107,7 @@ func (s *State) contest(kind health.Kind, name string, accepting []string) strin
 	return "so does " + strings.Join(others, ", ") + ", and none is known to be the leader"
 }
 
-// tell logs that a server's standing has changed.
+// tell logs that a server's status has changed.
 func (s *State) tell(a *Actions, key serverKey, was, is status, reason string) {
 	switch is {
 	case up:

@@ -214,7 +214,7 @@ func (f *Follower) finding(ctx context.Context, answer patroni.Cluster) Finding 
 	}
 	found := Finding{Cluster: c, Assumed: []string{
 		fmt.Sprintf("the four default services of cluster %s, since no inventory was given", c.Name),
-		"no member is set aside for offline queries: the offline service leads to the replicas",
+		"no member is set aside for offline queries: the offline service goes to the replicas",
 	}}
 	if len(direct) > 0 {
 		found.Assumed = append(found.Assumed, fmt.Sprintf("no PgBouncer answers on port %d of %s: the pooled services lead straight to PostgreSQL there", pgBouncerPort, strings.Join(direct, ", ")))

@@ -266,7 +266,7 @@ func short(r Reading) string {
 	return text
 }
 
-// until waits for a condition that isn't told by anything.
+// until waits for a condition that nothing signals.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {

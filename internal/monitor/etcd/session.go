@@ -35,7 +35,7 @@ var errBroken = errors.New("the connection broke")
 // read at all.
 //
 // The client library would reconnect and resume by itself, without a word and with pauses of its own. So each session has
-// its own client, which is given one connection; a second one, or any failure on the way to the first, ends the session
+// its own client, which is given one connection; a second one, or any failure before the first is up, ends the session
 // with the reason.
 func (w *Watcher) session(ctx context.Context, hostPort string, deliver Deliver) (read bool, err error) {
 	ctx, fail := context.WithCancelCause(ctx)
@@ -131,7 +131,7 @@ func (s *session) readAll(ctx context.Context) (*clientv3.GetResponse, error) {
 	return answer, err
 }
 
-// take makes an answer the picture, unless the watch has told more already; what that told happened after the answer.
+// take makes an answer the picture, unless the watch has delivered more already; what that delivered happened after the answer.
 func (s *session) take(answer *clientv3.GetResponse, asked time.Time) {
 	if s.now.Read = asked; answer.Header.Revision < s.revision {
 		return
@@ -170,7 +170,7 @@ func (s *session) gone(key string) {
 	}
 }
 
-// changed takes the events of a watch in; those that a read has told already are left out.
+// changed takes the events of a watch in; those that a read has delivered already are left out.
 func (s *session) changed(events []*clientv3.Event) {
 	for _, event := range events {
 		if event.Kv.ModRevision <= s.revision {
@@ -244,7 +244,7 @@ func (s *session) follow(ctx context.Context, deliver Deliver) error {
 			s.changed(response.Events)
 			s.tell(ctx, s.now, deliver)
 			if s.now.LeaderRevision != was {
-				// A change may have been long on its way. That somebody leads now is known after a read.
+				// A change may be old when it arrives. That somebody leads now is known after a read.
 				read()
 			}
 		case <-beat.C:

@@ -9,7 +9,7 @@ import (
 
 // paces are a Watcher's times.
 type paces struct {
-	// attempt bounds the way to a first reading on one connection, read each reading.
+	// attempt bounds the time to a first reading on one connection, read each reading.
 	attempt, read time.Duration
 	// beat is from one confirming read to the next.
 	beat time.Duration
@@ -29,7 +29,7 @@ type Watcher struct {
 	// hook is called between a read and the watch that begins after it; tests use it.
 	hook func(revision int64)
 
-	// published is what was delivered last; reasons are those told since etcd was lost.
+	// published is what was delivered last; reasons are those logged since etcd was lost.
 	published *Reading
 	reasons   map[string]bool
 }

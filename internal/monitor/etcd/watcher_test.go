@@ -95,7 +95,7 @@ func briskly(w *Watcher) {
 	unhurried(w)
 }
 
-// TestKilled: an etcd that dies is told once, and once that it is back, with what changed meanwhile.
+// TestKilled: an etcd that dies is reported once, and once that it is back, with what changed meanwhile.
 func TestKilled(t *testing.T) {
 	e := startEtcd(t).connect(clientv3.Config{})
 	e.put("/pg/pg-test/leader", "pg-test-1")
@@ -181,7 +181,7 @@ func TestCompacted(t *testing.T) {
 }
 
 // TestNextAddress: whoever answers of several addresses is taken, without a word of the others; when that one dies and
-// nobody else answers, it is told.
+// nobody else answers, it is reported.
 func TestNextAddress(t *testing.T) {
 	e := startEtcd(t).connect(clientv3.Config{})
 	e.put("/pg/pg-test/leader", "pg-test-1")

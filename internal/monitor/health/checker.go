@@ -9,7 +9,7 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/patroni"
 )
 
-// Target is what a check asks: a member's API at a base address, and a path; or a port that services lead to (see
+// Target is what a check asks: a member's API at a base address, and a path; or a port that services have (see
 // DestinationOf). Two checks with equal targets are one.
 type Target struct {
 	Member string
@@ -26,7 +26,7 @@ type Target struct {
 type Check struct {
 	Target
 	// Interval is from the start of a check to the start of the next, until SetInterval says otherwise; an unchanged check
-	// keeps what it was told last.
+	// keeps what it was set to last.
 	Interval time.Duration
 	// Timeout is how long a whole check may take.
 	Timeout time.Duration

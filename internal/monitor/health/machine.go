@@ -1,5 +1,5 @@
 // Package health judges servers: what the results of a check mean for a service's new clients and sessions (machine.go,
-// pure: results and time in, verdicts out), whether the port behind the service lets anybody in (door.go, pure, and knock.go,
+// pure: results and time in, verdicts out), whether the port behind the service lets anybody in (port.go, pure, and probe.go,
 // the question), and when both are asked (checker.go, the only part with a clock and goroutines).
 //
 // It knows neither clusters nor roles as selectors see them, and publishes nothing. There is a Machine per service and
@@ -26,7 +26,7 @@
 // `replica` without the 200. The other is `503 primary running`, which a Patroni that can't reach the DCS says (also to
 // /read-only): one that was started over a running primary until it has read the leader key, and one in maintenance as long as
 // etcd hangs. PostgreSQL itself was asked and is a running primary, so nobody's session is wrong by that: it pauses the server,
-// and doesn't count. If another member was promoted meanwhile, its answer or the leader key says so (Depose); what neither
+// and doesn't count. If another member was promoted meanwhile, its answer or the leader key says so (Fence); what neither
 // shows is bounded by the TTL. In maintenance (`pause`) nobody is promoted but by hand, and the answer is a confirmation. On
 // /read-only, which has no TTL, it counts if it isn't maintenance, and begins anew after silence.
 //
@@ -55,7 +55,7 @@ type Outcome struct {
 	Answer patroni.Answer
 	// Silence says in words why there is no answer; empty if there is one.
 	Silence string
-	// Accepted says of a silent destination (see Knock) that it has taken the connection.
+	// Accepted says of a silent destination (see Probe) that it has taken the connection.
 	Accepted bool
 }
 
@@ -67,7 +67,7 @@ func (o Outcome) Words() string {
 	return o.Answer.Words()
 }
 
-// Phase is where a server stands in one service.
+// Phase is how far a server is in one service.
 type Phase int
 
 const (
@@ -109,7 +109,7 @@ type Machine struct {
 	passed bool
 	// streak counts passes while Down, and failures otherwise.
 	streak Streak
-	// silent and held say that the last result was of that kind.
+	// silent and keyHeld say that the last result was of that kind.
 	silent, keyHeld bool
 	// confirmed is when a leader's path was confirmed last; it limits Up and Paused.
 	confirmed time.Time

@@ -90,7 +90,7 @@ const (
 	// unready: a running primary whose Patroni doesn't vouch for it: as a rule one that was just started again and hasn't
 	// read the leader key yet.
 	unready
-	// wrong: the member is certainly not what the path asks for, so sessions that want it are in the wrong place.
+	// wrong: the member is certainly not what the path asks for, so sessions that want it are at the wrong server.
 	wrong
 	// silence: no answer.
 	silence

@@ -7,58 +7,58 @@ import (
 	"github.com/pgporter/pgporter/internal/config/model"
 )
 
-// Port is whether the port that services lead to on a member may get new clients: Patroni may be well while the PgBouncer
-// beside it is dead or hangs. It is a value: Feed gives the next one. The zero Door is open: nothing is known of it.
+// Port is whether the port that services have on a member may get new clients: Patroni may be well while the PgBouncer
+// beside it is dead or hangs. It is a value: Feed gives the next one. The zero Port is open: nothing is known of it.
 //
-// A shut door keeps new clients away and nothing else. Sessions that were let in go on, be it that they hang: nobody knows of
+// A closed one keeps new clients away and nothing else. Sessions that were let in go on, be it that they hang: nobody knows of
 // them that they are wrong.
 type Port struct {
 	// heard says that there was a result, answered that one of them was an answer.
 	heard, answered bool
 	closed          bool
-	// failures are those before it was shut.
+	// failures are those before it was closed.
 	failures Streak
-	// last is why the last knock failed; empty if it didn't.
+	// last is why the last probe failed; empty if it didn't.
 	last string
 }
 
-// Feed takes the result of a knock that ended now (see Knock). `fall` failures in a row shut the door, and count at most once
-// per fastinter; the very first result shuts it alone. An answer opens it. lenient is for a port of which nobody knows what it
+// Feed takes the result of a probe that ended now (see Probe). `fall` failures in a row close the port, and count at most once
+// per fastinter; the very first result closes it alone. An answer opens it. lenient is for a port of which nobody knows what it
 // speaks: there it is enough to be let in, until it has once answered.
-func (d Port) Feed(o Outcome, lenient bool, options model.Options, now time.Time) Port {
-	first := !d.heard
-	d.heard = true
-	if o.Silence == "" || o.Accepted && lenient && !d.answered {
-		return Port{heard: true, answered: d.answered || o.Silence == ""}
+func (p Port) Feed(o Outcome, lenient bool, options model.Options, now time.Time) Port {
+	first := !p.heard
+	p.heard = true
+	if o.Silence == "" || o.Accepted && lenient && !p.answered {
+		return Port{heard: true, answered: p.answered || o.Silence == ""}
 	}
-	d.last = o.Silence
+	p.last = o.Silence
 	if o.Accepted {
-		d.last = "takes connections and doesn't answer: " + o.Silence
+		p.last = "takes connections and doesn't answer: " + o.Silence
 	}
-	if d.closed {
-		return d
+	if p.closed {
+		return p
 	}
 	var enough bool
-	d.failures, enough = d.failures.Fail(&options, now)
-	d.closed = first || enough
-	return d
+	p.failures, enough = p.failures.Fail(&options, now)
+	p.closed = first || enough
+	return p
 }
 
 // Closed says why no new clients may come; empty if they may.
-func (d Port) Closed() string {
+func (p Port) Closed() string {
 	switch {
-	case !d.closed:
+	case !p.closed:
 		return ""
-	case d.failures.Count() == 1:
-		return d.last
+	case p.failures.Count() == 1:
+		return p.last
 	}
-	return fmt.Sprintf("%s (%d in a row)", d.last, d.failures.Count())
+	return fmt.Sprintf("%s (%d in a row)", p.last, p.failures.Count())
 }
 
-// Next is the interval from the last knock to the next: inter while it is answered, and fastinter otherwise. A knock costs a
-// shut door nothing, so downinter doesn't apply.
-func (d Port) Next(options model.Options) time.Duration {
-	if d.heard && d.last == "" {
+// Next is the interval from the last probe to the next: inter while it is answered, and fastinter otherwise. A probe costs a
+// closed port nothing, so downinter doesn't apply.
+func (p Port) Next(options model.Options) time.Duration {
+	if p.heard && p.last == "" {
 		return options.Inter
 	}
 	return options.FastInter

@@ -25,7 +25,7 @@ func TestPort(t *testing.T) {
 	}
 	answers, refuses := Outcome{}, Outcome{Silence: "connection refused"}
 	hangs := Outcome{Silence: "timed out after 1s", Accepted: true}
-	type knock struct {
+	type result struct {
 		at   time.Duration
 		what Outcome
 	}
@@ -33,40 +33,40 @@ func TestPort(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		lenient bool
-		knocks  []knock
-		shut    string
+		results []result
+		closed  string
 		next    time.Duration
 	}{
 		{"nothing is known", false, nil, "", ms(1000)},
-		{"it answers", false, []knock{{0, answers}}, "", ms(2000)},
-		{"the first knock", false, []knock{{0, refuses}}, "connection refused", ms(1000)},
-		{"one knock later on", false, []knock{{0, answers}, {ms(2000), hangs}}, "", ms(1000)},
-		{"three", false, []knock{{0, answers}, {ms(2000), hangs}, {ms(3000), hangs}, {ms(3950), hangs}},
+		{"it answers", false, []result{{0, answers}}, "", ms(2000)},
+		{"the first probe", false, []result{{0, refuses}}, "connection refused", ms(1000)},
+		{"one probe later on", false, []result{{0, answers}, {ms(2000), hangs}}, "", ms(1000)},
+		{"three", false, []result{{0, answers}, {ms(2000), hangs}, {ms(3000), hangs}, {ms(3950), hangs}},
 			"takes connections and doesn't answer: timed out after 1s (3 in a row)", ms(1000)},
-		{"three in haste", false, []knock{{0, answers}, {ms(2000), refuses}, {ms(2100), refuses}, {ms(2200), refuses}}, "", ms(1000)},
-		{"not in a row", false, []knock{{0, answers}, {ms(2000), refuses}, {ms(3000), refuses}, {ms(4000), answers}, {ms(5000), refuses}}, "", ms(1000)},
-		{"it answers again", false, []knock{{0, refuses}, {ms(1000), refuses}, {ms(2000), answers}}, "", ms(2000)},
-		{"never answered, and nobody knows what it speaks", true, []knock{{0, hangs}, {ms(1000), hangs}, {ms(2000), hangs}, {ms(3000), hangs}}, "", ms(2000)},
-		{"nobody knows what it speaks, and it is gone", true, []knock{{0, hangs}, {ms(1000), refuses}, {ms(2000), refuses}, {ms(3000), refuses}}, "connection refused (3 in a row)", ms(1000)},
-		{"nobody knew what it speaks, but it has answered", true, []knock{{0, answers}, {ms(1000), hangs}, {ms(2000), hangs}, {ms(3000), hangs}},
+		{"three in haste", false, []result{{0, answers}, {ms(2000), refuses}, {ms(2100), refuses}, {ms(2200), refuses}}, "", ms(1000)},
+		{"not in a row", false, []result{{0, answers}, {ms(2000), refuses}, {ms(3000), refuses}, {ms(4000), answers}, {ms(5000), refuses}}, "", ms(1000)},
+		{"it answers again", false, []result{{0, refuses}, {ms(1000), refuses}, {ms(2000), answers}}, "", ms(2000)},
+		{"never answered, and nobody knows what it speaks", true, []result{{0, hangs}, {ms(1000), hangs}, {ms(2000), hangs}, {ms(3000), hangs}}, "", ms(2000)},
+		{"nobody knows what it speaks, and it is gone", true, []result{{0, hangs}, {ms(1000), refuses}, {ms(2000), refuses}, {ms(3000), refuses}}, "connection refused (3 in a row)", ms(1000)},
+		{"nobody knew what it speaks, but it has answered", true, []result{{0, answers}, {ms(1000), hangs}, {ms(2000), hangs}, {ms(3000), hangs}},
 			"takes connections and doesn't answer: timed out after 1s (3 in a row)", ms(1000)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var d Port
-			for _, k := range test.knocks {
-				d = d.Feed(k.what, test.lenient, options, time.Unix(0, 0).Add(k.at))
+			var p Port
+			for _, r := range test.results {
+				p = p.Feed(r.what, test.lenient, options, time.Unix(0, 0).Add(r.at))
 			}
-			if got := d.Closed(); got != test.shut {
-				t.Errorf("shut: %q, want %q", got, test.shut)
+			if got := p.Closed(); got != test.closed {
+				t.Errorf("closed: %q, want %q", got, test.closed)
 			}
-			if got := d.Next(options); got != test.next {
+			if got := p.Next(options); got != test.next {
 				t.Errorf("next after %v, want %v", got, test.next)
 			}
 		})
 	}
 }
 
-// TestProbe knocks at servers on loopback that do what PostgreSQL and its poolers do, or don't.
+// TestProbe probes servers on loopback that do what PostgreSQL and its poolers do, or don't.
 func TestProbe(t *testing.T) {
 	certificate := httptest.NewTLSServer(nil)
 	defer certificate.Close()
@@ -148,7 +148,7 @@ func TestProbe(t *testing.T) {
 	})
 }
 
-// A server that wants a PROXY header first takes anything else for a mistake: it is knocked at with one.
+// A server that wants a PROXY header first takes anything else for a mistake: it is probed with one.
 func TestProbeAnnouncesItself(t *testing.T) {
 	for _, version := range []byte{1, 2} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -16,7 +16,7 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// DestinationOf is the target of a knock at a member's port, which wants to be spoken to in a version of the PROXY protocol (0
+// DestinationOf is the target of a probe of a member's port, which wants to be spoken to in a version of the PROXY protocol (0
 // for none).
 func DestinationOf(member, host string, port int, proxy byte) Target {
 	return Target{Member: member, Base: net.JoinHostPort(host, strconv.Itoa(port)), Proxy: proxy}

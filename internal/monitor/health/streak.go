@@ -6,8 +6,8 @@ import (
 	"github.com/pgporter/pgporter/internal/config/model"
 )
 
-// Streak counts the results in a row that speak against what is held of a server or a port: failures while it is up, passes
-// while it is down. It is a value; the zero Streak has counted none.
+// Streak counts the results in a row that speak against what is taken for true of a server or a port: failures while it is up,
+// passes while it is down. It is a value; the zero Streak has counted none.
 type Streak struct {
 	count int
 	// counted is when the last failure was.

@@ -16,7 +16,7 @@ const (
 	RolePrimary       = "primary"
 	RoleReplica       = "replica"
 	RoleStandbyLeader = "standby_leader"
-	// RolePromoted is a leader that has been told to promote and hasn't finished.
+	// RolePromoted is a leader that has been asked to promote and hasn't finished.
 	RolePromoted = "promoted"
 	// RoleDemoted is a former leader that has been stopped, or one whose PostgreSQL Patroni found stopped.
 	RoleDemoted = "demoted"

@@ -78,7 +78,7 @@ func NewClient(o Options) *Client {
 	}}
 }
 
-// With gives a Client that speaks TLS in another way. It costs next to nothing.
+// With gives a Client with other settings of TLS. It costs next to nothing.
 func (c *Client) With(t TLS) *Client {
 	if t == c.options.TLS {
 		return c

@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// SystemCA as a TLS.CAFile stands for the authorities that the machine trusts.
+// SystemCA as a TLS.CAFile means the authorities that the machine trusts.
 const SystemCA = "@system-ca"
 
 // TLS is how a Client speaks TLS to an API where more is known than the Client's Options say. It is comparable. The zero TLS
 // says nothing more.
 type TLS struct {
-	// CAFile takes the place of Options.CAFile. It is a PEM file, a directory of such files (.pem, .crt, .cer), or SystemCA.
+	// CAFile replaces Options.CAFile. It is a PEM file, a directory of such files (.pem, .crt, .cer), or SystemCA.
 	CAFile string
 	// NoVerify takes any certificate.
 	NoVerify bool

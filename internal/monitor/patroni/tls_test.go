@@ -90,7 +90,7 @@ func (i *issuer) write(name string, cert *x509.Certificate, key *ecdsa.PrivateKe
 	return path
 }
 
-// TestOwnTLS asks an API that wants a client's certificate, or doesn't, in every way that a TLS can say. The API tells what
+// TestOwnTLS asks an API that wants a client's certificate, or doesn't, with every setting of a TLS. The API tells what
 // name it was asked for and who asked.
 func TestOwnTLS(t *testing.T) {
 	ours, theirs := newIssuer(t), newIssuer(t)

@@ -134,7 +134,7 @@ const BeatGap = time.Second
 // Run has the checks run until ctx ends, and returns when all of them have ended. It may be called once.
 //
 // Results are taken into account by the goroutines of their checks, one at a time. Run goes round through the same lock, so that
-// it stands still if one of them does.
+// it hangs if one of them does.
 func (w *Watcher) Run(ctx context.Context) {
 	var checking sync.WaitGroup
 	checking.Go(func() { w.checker.Run(ctx) })
@@ -202,7 +202,7 @@ func target(key serverKey, p *probe) health.Target {
 	text, err := json.Marshal(p.Check)
 	if err != nil {
 		// A Check is of JSON's kinds.
-		panic(fmt.Sprintf("upstream: %T is not JSON: %v", p.Check, err))
+		panic(fmt.Sprintf("tcpcheck: %T is not JSON: %v", p.Check, err))
 	}
 	return health.Target{Member: key.service + "/" + key.member, Base: net.JoinHostPort(p.Host, strconv.Itoa(p.Port)), Path: string(text)}
 }

@@ -104,7 +104,7 @@ func (w *watching) until(what string, holds func(*view.View) bool) *view.View {
 }
 
 // stands writes who is up: `x: a up, b down`.
-func stands(v *view.View) string {
+func serversUp(v *view.View) string {
 	var all []string
 	for _, s := range v.Services {
 		var servers []string
@@ -133,18 +133,18 @@ func TestWatcher(t *testing.T) {
 	g := service("127.0.0.1", port, "check inter 100ms rise 2 fall 2 on-marked-down shutdown-sessions", "option httpchk GET /", "http-check expect status 200")
 	g.Servers = append(g.Servers, model.TCPServer{Name: "b", Host: "127.0.0.1", Port: 9, Backup: true})
 	w.replace(g)
-	first := w.until("a is up", func(v *view.View) bool { return stands(v) == "x: a up, b up" })
+	first := w.until("a is up", func(v *view.View) bool { return serversUp(v) == "x: a up, b up" })
 	if h := first.Services[0].Health; h[0].Reason != "200" || h[1].Reason != "it is not checked" || first.Services[0].Check != "GET /" || !h[0].Recovered.IsZero() {
 		t.Errorf("got %+v", first.Services[0])
 	}
 
 	status.Store(503)
-	down := w.until("a is down", func(v *view.View) bool { return stands(v) == "x: a down, b up" })
+	down := w.until("a is down", func(v *view.View) bool { return serversUp(v) == "x: a down, b up" })
 	if h := down.Services[0].Health[0]; h.Epoch <= first.Services[0].Health[0].Epoch || h.Reason != "503, not what is expected (2 in a row)" {
 		t.Errorf("its sessions haven't ended: %+v", h)
 	}
 	status.Store(200)
-	back := w.until("a is back", func(v *view.View) bool { return stands(v) == "x: a up, b up" })
+	back := w.until("a is back", func(v *view.View) bool { return serversUp(v) == "x: a up, b up" })
 	if h := back.Services[0].Health[0]; h.Recovered.IsZero() || h.Recovered != h.Since || h.Epoch != down.Services[0].Health[0].Epoch {
 		t.Errorf("come back as %+v", h)
 	}
@@ -155,10 +155,10 @@ func TestWatcher(t *testing.T) {
 	g.Default, g.Servers[1].Options = "inter 3s", "disabled"
 	w.replace(other, g)
 	v := w.Board().View()
-	if got := stands(v); got != "y: a down; x: a up, b down" || v.Services[1].Health[0] != back.Services[0].Health[0] {
+	if got := serversUp(v); got != "y: a down; x: a up, b down" || v.Services[1].Health[0] != back.Services[0].Health[0] {
 		t.Errorf("right after a reload: %s, %+v", got, v.Services)
 	}
-	w.until("y is up", func(v *view.View) bool { return stands(v) == "y: a up; x: a up, b down" })
+	w.until("y is up", func(v *view.View) bool { return serversUp(v) == "y: a up; x: a up, b down" })
 
 	// Out of turn, since the next check is an hour away.
 	web.Close()
@@ -166,7 +166,7 @@ func TestWatcher(t *testing.T) {
 	other.Servers[0].Options = "check inter 1h fastinter 50ms fall 2"
 	w.replace(other, g)
 	w.Recheck("y", "a")
-	w.until("y is down", func(v *view.View) bool { return strings.HasPrefix(stands(v), "y: a down") })
+	w.until("y is down", func(v *view.View) bool { return strings.HasPrefix(serversUp(v), "y: a down") })
 	w.replace()
 	if v := w.Board().View(); len(v.Services) != 0 {
 		t.Errorf("at last: %+v", v)
@@ -197,7 +197,7 @@ func TestRegularServerEndsSessionsOnBackups(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	after := w.until("a is up", func(v *view.View) bool { return stands(v) == "x: a up, b up" })
+	after := w.until("a is up", func(v *view.View) bool { return serversUp(v) == "x: a up, b up" })
 	if after.Services[0].Health[1].Epoch <= before.Services[0].Health[1].Epoch {
 		t.Error("the sessions on b go on")
 	}
@@ -220,10 +220,10 @@ func TestViewsComeBeforeTheLog(t *testing.T) {
 		webs, services = append(webs, web), append(services, g)
 	}
 	w.replace(services...)
-	w.until("both are up", func(v *view.View) bool { return stands(v) == "x: a up; y: a up" })
+	w.until("both are up", func(v *view.View) bool { return serversUp(v) == "x: a up; y: a up" })
 	for i, want := range []string{"x: a down; y: a up", "x: a down; y: a down"} {
 		webs[i].Close()
-		w.until(want, func(v *view.View) bool { return stands(v) == want })
+		w.until(want, func(v *view.View) bool { return serversUp(v) == want })
 	}
 	let()
 	w.end()
@@ -251,7 +251,7 @@ func TestBeats(t *testing.T) {
 	before := w.Beats()
 	time.Sleep(2*BeatGap + BeatGap/2)
 	if w.Beats() != before {
-		t.Error("it beats while it stands still")
+		t.Error("it beats while it hangs")
 	}
 	w.mu.Unlock()
 	beats(before)

@@ -23,7 +23,7 @@ func NewBoard(v *View) *Board {
 // View gives the current View.
 func (b *Board) View() *View { return b.current.Load().view }
 
-// Watch gives the current View and a channel that is closed once another one has taken its place.
+// Watch gives the current View and a channel that is closed once another one has replaced it.
 func (b *Board) Watch() (*View, <-chan struct{}) {
 	p := b.current.Load()
 	return p.view, p.replaced

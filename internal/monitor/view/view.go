@@ -70,7 +70,7 @@ type Member struct {
 	// one. Silence leaves it.
 	Led time.Time
 	// Unlocked, Failsafe and Pause are of that answer: that it sees no leader key or no DCS, that it leads without a DCS
-	// because all other members agreed, and that Patroni is told to keep its hands off.
+	// because all other members agreed, and that Patroni is asked to keep its hands off.
 	Unlocked, Failsafe, Pause bool
 }
 
@@ -95,7 +95,7 @@ type Health struct {
 	// a lower epoch is over, even if the server is up again by the time anybody looks. A server that leaves the service and
 	// comes back comes with a higher one.
 	Epoch uint64
-	// Ended says in words why Epoch rose last: what sessions under a lower one are told to have ended for.
+	// Ended says in words why Epoch rose last: what sessions under a lower one are said to have ended for.
 	Ended string
 }
 

@@ -23,7 +23,7 @@ func TestUsable(t *testing.T) {
 		{"backups wait while a regular one is up", []server{{up: true, backup: true, weight: 1}, {up: true, weight: 1}}, []int{1}, false},
 		{"the first backup that is up takes all", []server{{weight: 1}, {backup: true, weight: 1}, {up: true, backup: true, weight: 1}, {up: true, backup: true, weight: 1}}, []int{2}, false},
 		{"weight 0 doesn't count as usable", []server{{up: true}, {up: true, backup: true, weight: 1}}, []int{1}, false},
-		{"all backups that are up, if told so", []server{{weight: 1}, {backup: true}, {up: true, backup: true, weight: 1}, {backup: true, weight: 1}, {up: true, backup: true, weight: 1}}, []int{2, 4}, true},
+		{"all backups that are up, if asked for", []server{{weight: 1}, {backup: true}, {up: true, backup: true, weight: 1}, {backup: true, weight: 1}, {up: true, backup: true, weight: 1}}, []int{2, 4}, true},
 		{"all backups wait, too", []server{{up: true, backup: true, weight: 1}, {up: true, weight: 1}}, []int{1}, true},
 		{"nobody", []server{{weight: 1}, {backup: true, weight: 1}}, nil, false},
 	} {
