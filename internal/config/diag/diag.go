@@ -1,7 +1,7 @@
 // Package diag says what is wrong with an input, where, and what would be right.
 //
 // A reader of configuration collects Problems as it goes and returns them all at once, so that a DBA mends a file in one
-// pass. The package does no I/O and imports nothing of ours: every room may use it.
+// pass. The package does no I/O and imports nothing of ours: every package may use it.
 package diag
 
 import (

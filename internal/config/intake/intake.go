@@ -3,7 +3,7 @@
 //
 // Inside the program a Plan is trusted. One that comes over the network isn't, whoever's token came with it: Decode reads
 // strictly (no field that this version doesn't know, nothing behind the value, bounded in size) and then holds the Plan
-// against everything that planning guarantees, so that downstream rooms need no check of their own. All that is wrong is
+// against everything that planning guarantees, so that packages downstream need no check of their own. All that is wrong is
 // returned at once.
 //
 // A Plan may hold what only HAProxy can do; Native is for those nodes that carry it themselves. The package is pure. Whether

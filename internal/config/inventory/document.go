@@ -261,11 +261,11 @@ func (f *flattener) mapping(n *yaml.Node) []pair {
 		own = append(own, pair{identity: fmt.Sprint(k.Kind(), " ", k.keyName()), key: key, value: value})
 	}
 	pairs := make([]pair, 0, len(merged)+len(own))
-	indices := make(map[string]int, len(merged)+len(own))
+	index := make(map[string]int, len(merged)+len(own))
 	for _, p := range append(merged, own...) {
-		position, again := indices[p.identity]
+		position, again := index[p.identity]
 		if !again {
-			indices[p.identity] = len(pairs)
+			index[p.identity] = len(pairs)
 			pairs = append(pairs, p)
 			continue
 		}

@@ -281,7 +281,7 @@ all:
 }
 
 // At finds, for the mark in each text, the mark in the file.
-func TestPlacesInsideTexts(t *testing.T) {
+func TestPositionsInsideTexts(t *testing.T) {
 	for name, value := range map[string]string{
 		"plain": "abc $def", "single quotes": "'it''s ''$ ok'", "double quotes": `"a \"b\" \t \u00e9\x41 é \\ $c"`, "after an anchor": "&anchor 'a $'",
 		"after a tag": "!!str a $", "not only ASCII": "日本 é $", "plain on two lines": "one two\n    three $four", "quoted on two lines": "'one\n\n    two $three'",

@@ -1,6 +1,6 @@
 // Package model is the trusted model: what services a cluster offers and who carries them.
 //
-// Everything here has been checked once, by the room that made it (plan from an inventory, discovery from Patroni); nothing
+// Everything here has been checked once, by the package that made it (plan from an inventory, discovery from Patroni); nothing
 // downstream checks again. Values are plain data: comparable or cloneable, JSON in and out, no clock, no I/O. A Plan holds
 // no secrets: it is what nodes are sent and what `pgporter services -o json` prints.
 package model

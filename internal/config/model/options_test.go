@@ -80,7 +80,7 @@ func TestParseOptionsProblems(t *testing.T) {
 	}
 }
 
-// Words are refused by the native engine with their places: those it doesn't know, those with values that it can't use, and
+// Words are refused by the native engine with their positions: those it doesn't know, those with values that it can't use, and
 // those that make no sense on the servers of PostgreSQL.
 func TestRefusedOptions(t *testing.T) {
 	for _, tc := range []struct{ text, want string }{

@@ -94,8 +94,8 @@ func TestFindMembers(t *testing.T) {
 	if strings.Join(got, "\n") != strings.Join(want, "\n") || found.Cluster.Name != "pg-test" {
 		t.Errorf("cluster %q:\n%s\nwant\n%s", found.Cluster.Name, strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if told := strings.Join(found.Assumed, "\n"); !strings.Contains(told, "no PgBouncer answers on port 6432 of pg-test-1:") {
-		t.Errorf("assumed: %s", told)
+	if assumed := strings.Join(found.Assumed, "\n"); !strings.Contains(assumed, "no PgBouncer answers on port 6432 of pg-test-1:") {
+		t.Errorf("assumed: %s", assumed)
 	}
 }
 

@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// raw serves one scripted answer per connection: it reads a request, writes the text and then does what end says.
-func raw(t *testing.T, answer string, end func(net.Conn)) (base string) {
+// scripted serves one scripted answer per connection: it reads a request, writes the text and then does what end says.
+func scripted(t *testing.T, answer string, end func(net.Conn)) (base string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -111,13 +111,13 @@ func TestSilence(t *testing.T) {
 		cause            error
 	}{
 		{"refused", refused, "connection refused", syscall.ECONNREFUSED},
-		{"reset", raw(t, "", reset), "connection reset", syscall.ECONNRESET},
-		{"closed", raw(t, "", nil), "connection closed without an answer", io.EOF},
-		{"half a head", raw(t, "HTTP/1.0 200 OK\r\nContent-", nil), "malformed MIME header", nil},
-		{"half a body", raw(t, head+"\r\n{\"role\": \"mas", nil), "the answer broke off: its JSON isn't whole", nil},
-		{"half a measured body", raw(t, head+"Content-Length: 100\r\n\r\n{}", nil), "the answer broke off: connection closed without an answer", io.ErrUnexpectedEOF},
-		{"too long", raw(t, "HTTP/1.0 200 OK\r\n\r\n"+strings.Repeat("x", maxBody+1), nil), "the answer is longer than 1048576 bytes", nil},
-		{"not HTTP", raw(t, "SSH-2.0-OpenSSH\r\n", nil), "malformed HTTP", nil},
+		{"reset", scripted(t, "", reset), "connection reset", syscall.ECONNRESET},
+		{"closed", scripted(t, "", nil), "connection closed without an answer", io.EOF},
+		{"half a head", scripted(t, "HTTP/1.0 200 OK\r\nContent-", nil), "malformed MIME header", nil},
+		{"half a body", scripted(t, head+"\r\n{\"role\": \"mas", nil), "the answer broke off: its JSON isn't whole", nil},
+		{"half a measured body", scripted(t, head+"Content-Length: 100\r\n\r\n{}", nil), "the answer broke off: connection closed without an answer", io.ErrUnexpectedEOF},
+		{"too long", scripted(t, "HTTP/1.0 200 OK\r\n\r\n"+strings.Repeat("x", maxBody+1), nil), "the answer is longer than 1048576 bytes", nil},
+		{"not HTTP", scripted(t, "SSH-2.0-OpenSSH\r\n", nil), "malformed HTTP", nil},
 		{"no address", "http://127.0.0.1:notaport", "invalid port", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -135,7 +135,7 @@ func TestSilence(t *testing.T) {
 // TestTimeout: a server that accepts and says nothing ends with the context.
 func TestTimeout(t *testing.T) {
 	over := make(chan struct{})
-	base := raw(t, "HTTP/1.0 200 OK\r\n\r\n{", func(net.Conn) { <-over })
+	base := scripted(t, "HTTP/1.0 200 OK\r\n\r\n{", func(net.Conn) { <-over })
 	defer close(over)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
@@ -147,12 +147,12 @@ func TestTimeout(t *testing.T) {
 
 // TestWholeBodyWithoutLength: HTTP/1.0 as Patroni speaks it, the end of the connection being the end of the body.
 func TestWholeBodyWithoutLength(t *testing.T) {
-	base := raw(t, "HTTP/1.0 200 OK\r\nServer: BaseHTTP/0.6 Python/3.11.2\r\nContent-Type: application/json\r\n\r\n{\"role\": \"master\", \"state\": \"running\"}", nil)
+	base := scripted(t, "HTTP/1.0 200 OK\r\nServer: BaseHTTP/0.6 Python/3.11.2\r\nContent-Type: application/json\r\n\r\n{\"role\": \"master\", \"state\": \"running\"}", nil)
 	answer, err := NewClient(Options{}).Get(t.Context(), base, "/primary")
 	if err != nil || answer.Words() != "200 primary running" {
 		t.Errorf("%q %v", answer.Words(), err)
 	}
-	status := raw(t, "HTTP/1.0 503 Service Unavailable\r\n\r\n", nil)
+	status := scripted(t, "HTTP/1.0 503 Service Unavailable\r\n\r\n", nil)
 	if answer, err := NewClient(Options{}).Get(t.Context(), status, "/liveness"); err != nil || answer.Words() != "503" {
 		t.Errorf("%q %v", answer.Words(), err)
 	}
@@ -228,7 +228,7 @@ func TestCluster(t *testing.T) {
 	}
 	for base, want := range map[string]string{
 		server.URL + "/v2": "the answer is 404",
-		raw(t, "HTTP/1.0 200 OK\r\n\r\nmembers", nil): "isn't a JSON object",
+		scripted(t, "HTTP/1.0 200 OK\r\n\r\nmembers", nil): "isn't a JSON object",
 	} {
 		if _, err := c.Cluster(t.Context(), base); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)

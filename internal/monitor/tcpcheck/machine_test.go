@@ -83,11 +83,11 @@ func play(text string) (string, error) {
 			began = true
 			m = m.feed(words[1] == "pass", strings.Join(words[2:], " "), time.Unix(1000, 0).Add(at))
 		}
-		stands := "down"
+		status := "down"
 		if m.up {
-			stands = "up"
+			status = "up"
 		}
-		lines[i] = fmt.Sprintf("%-45s => %-4s | next %-4s | %s", strings.TrimRight(input, " "), stands, m.next(), m.reason())
+		lines[i] = fmt.Sprintf("%-45s => %-4s | next %-4s | %s", strings.TrimRight(input, " "), status, m.next(), m.reason())
 	}
 	return strings.Join(lines, "\n"), nil
 }

@@ -103,7 +103,7 @@ func (w *watching) until(what string, holds func(*view.View) bool) *view.View {
 	}
 }
 
-// stands writes who is up: `x: a up, b down`.
+// serversUp writes who is up: `x: a up, b down`.
 func serversUp(v *view.View) string {
 	var all []string
 	for _, s := range v.Services {

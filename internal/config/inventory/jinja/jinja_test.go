@@ -207,7 +207,7 @@ func outcome(t testing.TB, scope Scope, source string) string {
 	return "= " + strings.TrimSpace(text.String())
 }
 
-// same compares a result with the golden's, whose JSON has blanks.
+// sameOutcome compares a result with the golden's, whose JSON has blanks.
 func sameOutcome(got, want string) bool {
 	if !strings.HasPrefix(want, "= ") || !strings.HasPrefix(got, "= ") {
 		return strings.HasPrefix(got, want)
