@@ -1,4 +1,4 @@
-// Package daemon wires the rooms into the process that `pgporter run` is: it takes a configuration, starts a loop for each
+// Package daemon wires the packages into the process that `pgporter run` is: it takes a configuration, starts a loop for each
 // cluster and the engine that carries their services, answers at the admin address, reloads and stops.
 //
 // A reload does everything that can fail first (reading, validating, binding), then commits it all, then publishes it; if
@@ -37,7 +37,7 @@ type Config struct {
 	HAProxy *haproxy.Config
 	// Bind is the address that "*" means for services; empty is every address of this machine.
 	Bind string
-	// Admin is where status is told, host:port.
+	// Admin is where status is served, host:port.
 	Admin string
 	// Control is where the configuration may be changed from elsewhere; nil for nowhere.
 	Control *Control
@@ -79,9 +79,9 @@ type Source interface {
 // Loaded is a configuration that may be used.
 type Loaded struct {
 	Plan model.Plan
-	// Base is what a HAProxy stands on; nil where none is run, or it isn't known to change.
+	// Base is HAProxy's base file; nil where none is run, or it isn't known to change.
 	Base *model.Base
-	// Etcd says how the leader keys of clusters are read, by their names. It stands beside the Plan since it holds passwords.
+	// Etcd says how the leader keys of clusters are read, by their names. It is beside the Plan since it holds passwords.
 	Etcd map[string]model.Etcd
 	// Warnings are for the log, Assumed for the log and the status: what was decided where nothing was said.
 	Warnings []string
@@ -102,13 +102,13 @@ type Daemon struct {
 	// vips keeps the virtual addresses; nil if it isn't to.
 	vips    *vip.Keeper
 	started time.Time
-	// tcpcheck watches the servers of generic services; nil where HAProxy does.
+	// tcpcheck watches the servers of TCP services; nil where HAProxy does.
 	tcpcheck *tcpcheck.Watcher
 
 	// liveness is what is known of whether all loops go round.
 	liveness *liveness
 
-	// admin and door are where status is told and orders are taken; door may be nil.
+	// admin and control are where status is served and orders are taken; control may be nil.
 	admin, control net.Listener
 
 	// taking serialises configuration changes. It guards closed, after which no order from elsewhere is taken.

@@ -280,7 +280,7 @@ func TestWatchTakesEditsWithCare(t *testing.T) {
 	f := newFixture(t, address(21))
 	r := start(t, f, address(22), f.inventory("primary:5433", "more:5440"), true)
 
-	// As editors do it: a new file takes the old one's place.
+	// As editors do it: a new file replaces the old one.
 	replacement := r.path + ".new"
 	if err := os.WriteFile(replacement, []byte(f.inventory("primary:5433", "more:5440", "third:5441")), 0o600); err != nil {
 		t.Fatal(err)

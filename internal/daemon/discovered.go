@@ -12,7 +12,7 @@ import (
 
 // Discovered is a Source without an inventory: members come from Patroni, the services are the four default ones.
 type Discovered struct {
-	// Names has the cluster's names told.
+	// Names has the cluster's names served.
 	Names    bool
 	follower *discover.Follower
 }

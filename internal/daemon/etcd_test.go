@@ -92,7 +92,7 @@ func TestWhatIsSaidOfEtcd(t *testing.T) {
 }
 
 // TestEtcdOfTheConfiguration: a cluster's keys are followed as long as the configuration says the same of them, anew when it
-// says something else, and not at all when it says nothing or its files aren't there, which is told.
+// says something else, and not at all when it says nothing or its files aren't there, which is logged.
 func TestEtcdOfTheConfiguration(t *testing.T) {
 	var log bytes.Buffer
 	keys, err := NewLeaderKeys(Etcd{})
@@ -122,7 +122,7 @@ func TestEtcdOfTheConfiguration(t *testing.T) {
 	d.etcd = d.etcdOf(Loaded{Etcd: map[string]model.Etcd{"pg-test": {Endpoints: []string{"http://127.0.0.1:2379"}, User: "pg-test", Password: "two"}}})
 	second := watch(test)
 	if second == nil || second == first {
-		t.Error("another password is another way")
+		t.Error("another password is another setting")
 	}
 	d.etcd = d.etcdOf(Loaded{Etcd: plain})
 	if third := watch(test); third == nil || third == second {
@@ -139,7 +139,7 @@ func TestEtcdOfTheConfiguration(t *testing.T) {
 	}
 	if text := log.String(); strings.Count(text, "level=WARN") != 1 || !strings.Contains(text, "the leader key isn't watched, the checks decide alone") ||
 		!strings.Contains(text, "open /nowhere/ca.crt: no such file or directory") || !strings.Contains(text, "cluster=pg-test") {
-		t.Errorf("told: %s", text)
+		t.Errorf("logged: %s", text)
 	}
 	d.etcd = d.etcdOf(Loaded{})
 	if watch(test) != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/pgporter/pgporter/internal/engine/proxy"
 )
 
-// shortfall says in words that there may be more clients than descriptors for them, if so: berths are the clients that there
+// shortfall says in words that there may be more clients than descriptors for them, if so: slots are the clients that there
 // are descriptors for. A service without a maxconn asks for nothing.
 func shortfall(o engine.Offer, slots int) string {
 	clients := 0

@@ -13,7 +13,7 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/tcpcheck"
 )
 
-// offering has services with these limits; the last is a generic one.
+// offering has services with these limits; the last is a TCP service.
 func offering(limits ...int) engine.Offer {
 	var o engine.Offer
 	o.Clusters = []engine.Cluster{{}}
@@ -30,18 +30,18 @@ func offering(limits ...int) engine.Offer {
 
 func TestShortfall(t *testing.T) {
 	for _, test := range []struct {
-		name   string
-		offer  engine.Offer
-		berths int
-		want   string
+		name  string
+		offer engine.Offer
+		slots int
+		want  string
 	}{
 		{"enough", offering(5000, 5000), 10000, ""},
 		{"no limit asks for nothing", offering(0, 0), 1, ""},
 		{"too few", offering(5000, 5000, 5000), 9655, "allows for 9655 clients at a time, the services' maxconn for 15000"},
-		{"generic services count", offering(0, 11), 10, "maxconn for 11"},
+		{"TCP services count", offering(0, 11), 10, "maxconn for 11"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := shortfall(test.offer, test.berths)
+			got := shortfall(test.offer, test.slots)
 			if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
@@ -57,13 +57,13 @@ func TestShortfallIsToldOnce(t *testing.T) {
 		d.tellShortfall(o)
 	}
 	if lines := strings.Count(log.String(), "LimitNOFILE="); lines != 3 {
-		t.Errorf("told %d times, want 3:\n%s", lines, log.String())
+		t.Errorf("logged %d times, want 3:\n%s", lines, log.String())
 	}
 	d.tcpcheck = nil
 	log.Reset()
 	d.short = ""
 	d.tellShortfall(offering(1, more))
 	if log.Len() > 0 {
-		t.Errorf("told of HAProxy's clients: %s", log.String())
+		t.Errorf("logged of HAProxy's clients: %s", log.String())
 	}
 }

@@ -57,11 +57,11 @@ func TestHAProxyAsTheEngine(t *testing.T) {
 
 	session := r.dial("5433")
 	echo(t, session, "before\n")
-	r.until("told of the session", func(s *api.Status) bool {
+	r.until("shows the session", func(s *api.Status) bool {
 		svc := s.Clusters[0].Services[0]
 		return svc.Up && svc.Sessions == 1 && svc.Total == 1 && svc.Listen == bind+":5433" && svc.Servers[0].Sessions == 1
 	})
-	r.until("told of the generic service, which HAProxy has checked", func(s *api.Status) bool {
+	r.until("shows the TCP service, which HAProxy has checked", func(s *api.Status) bool {
 		return len(s.TCPServices) == 1 && s.TCPServices[0].Up && s.TCPServices[0].Servers[0].Serving
 	})
 	echo(t, r.dial("5450"), "generic\n")

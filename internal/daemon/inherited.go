@@ -128,7 +128,7 @@ func (i *Inherited) Explain(why error) {
 	if i == nil || why == nil || i.taken {
 		return
 	}
-	// If it can't be told it will see that this process ends.
+	// If it can't be reached it will see that this process ends.
 	_ = i.conn.SetDeadline(time.Now().Add(time.Second))
 	_ = i.conn.Send(handover.Item{Kind: failedItem, Body: text(why.Error())})
 	_ = i.conn.Close()
@@ -277,7 +277,7 @@ func (d *Daemon) takeOver(ctx context.Context, i *Inherited, engine native) erro
 		}
 	}
 	i.taken = true
-	// From here on there is no way back: what can't be taken is lost, and everything else goes on.
+	// From here on there is no return: what can't be taken is lost, and everything else goes on.
 	sessions, clients, err := engine.TakeOver(items, known)
 	d.mu.Lock()
 	d.upgraded = &api.Upgrade{At: time.Now(), PID: i.state.PID, Version: i.state.Version, Sessions: sessions, Clients: clients}

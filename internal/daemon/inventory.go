@@ -31,14 +31,14 @@ type InventoryFile struct {
 	Node string
 	// Watch takes edits without being asked, unless they remove a service or leave one without servers.
 	Watch bool
-	// HAProxy says that HAProxy carries the services: it knows options that the native engine hasn't, and stands on a Base.
+	// HAProxy says that HAProxy carries the services: it knows options that the native engine hasn't, and needs a Base.
 	HAProxy bool
 	// Etcd says that the leader keys are watched: what the inventory says of etcd is read, too.
 	Etcd   bool
 	Logger *slog.Logger
 	// Assumed is passed on to what was loaded.
 	Assumed []string
-	// Names has the clusters' names told, all of the inventory's.
+	// Names has the clusters' names served, all of the inventory's.
 	Names bool
 	// loaded says that Given has been.
 	loaded bool

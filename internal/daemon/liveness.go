@@ -20,8 +20,9 @@ import (
 const (
 	// lookGap is how often it is looked whether loops go round. It is what an idle loop takes for a round, or more.
 	lookGap = cluster.BeatGap
-	// standstill is how long a loop may stand still, unless it says otherwise. A round takes microseconds of work, and an idle loop begins one each second: on a
-	// machine that is ten times slower, or as busy, one that works is ten seconds late, and three times that is no accident any more.
+	// standstill is how long a loop may hang, unless it says otherwise. A round takes microseconds of work, and an idle loop
+	// begins one each second: on a machine that is ten times slower, or as busy, one that works is ten seconds late, and three
+	// times that is no accident any more.
 	standstill = 30 * lookGap
 	// longestStep is how much time counts between two looks. If more has passed, this process didn't run in between (it was
 	// stopped, or the machine was suspended), and no loop could have: all of them have until the next look to catch up.
@@ -42,13 +43,13 @@ type pulse struct {
 	still time.Duration
 }
 
-// judge tells from their beats which loops stand still. It is pure: the time is an argument.
+// judge tells from their beats which loops hang. It is pure: the time is an argument.
 type judge struct {
 	last   time.Time
 	pulses map[string]pulse
 }
 
-// look takes the beats of all loops that run now, by what each is in words, and gives those that stand still, in order. A loop
+// look takes the beats of all loops that run now, by what each is in words, and gives those that hang, in order. A loop
 // that is seen for the first time has all its time before it, and one that isn't there any more is forgotten.
 func (j *judge) look(now time.Time, beats map[string]beat) []api.Stalled {
 	step := min(now.Sub(j.last), longestStep)
@@ -98,7 +99,7 @@ func (l *liveness) get() ([]api.Stalled, time.Time, <-chan struct{}) {
 	return l.stalled, l.at, l.looked
 }
 
-// problems says in words what stands still; empty if nothing does. It waits for no loop, and for no lock that one may hold.
+// problems says in words what hangs; empty if nothing does. It waits for no loop, and for no lock that one may hold.
 func (l *liveness) problems() []string {
 	stalled, at, looked := l.get()
 	if time.Since(at) > standstill {
@@ -155,14 +156,14 @@ func (d *Daemon) watchLoops(ctx context.Context, alive func()) {
 		for i, s := range stalled {
 			names[i] = s.Loop
 		}
-		switch stands := strings.Join(names, ", "); {
-		case stands == before:
-		case stands == "":
+		switch stuck := strings.Join(names, ", "); {
+		case stuck == before:
+		case stuck == "":
 			d.log.Info("all loops go round again", "stood_still", before)
-			before = stands
+			before = stuck
 		default:
-			d.log.Error("a loop stands still: what it decides is as old", "loops", stands, "since", stalled[0].Since)
-			before = stands
+			d.log.Error("a loop stands still: what it decides is as old", "loops", stuck, "since", stalled[0].Since)
+			before = stuck
 		}
 		select {
 		case <-ctx.Done():

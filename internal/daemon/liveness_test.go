@@ -35,7 +35,7 @@ func TestJudge(t *testing.T) {
 		// loops are there; beats is after how many looks each of them beats, 0 for never.
 		loops string
 		beats int
-		// want are those that stand still at the end.
+		// want are those that hang at the end.
 		want string
 	}
 	for _, test := range []struct {
@@ -45,7 +45,7 @@ func TestJudge(t *testing.T) {
 		{"loops that go round", []phase{{1000, time.Second, "a b", 1, ""}}},
 		{"a machine that is ten times slower", []phase{{1000, time.Second, "a", 10, ""}}},
 		{"so slow that the look is late, too", []phase{{1000, 10 * time.Second, "a", 10, ""}}},
-		{"a loop that stands still, and goes on", []phase{{5, time.Second, "a", 1, ""}, {30, time.Second, "a", 0, ""}, {1, time.Second, "a", 0, "a"}, {600, time.Second, "a", 0, "a"}, {1, time.Second, "a", 1, ""}}},
+		{"a loop that hangs, and goes on", []phase{{5, time.Second, "a", 1, ""}, {30, time.Second, "a", 0, ""}, {1, time.Second, "a", 0, "a"}, {600, time.Second, "a", 0, "a"}, {1, time.Second, "a", 1, ""}}},
 		{"two of them", []phase{{5, time.Second, "b a", 1, ""}, {40, time.Second, "b a", 0, "a b"}}},
 		{"stopped for an hour", []phase{{5, time.Second, "a", 1, ""}, {1, time.Hour, "a", 0, ""}, {10, time.Second, "a", 0, ""}, {1, time.Second, "a", 1, ""}}},
 		{"stopped for an hour, and dead since", []phase{{5, time.Second, "a", 1, ""}, {1, time.Hour, "a", 0, ""}, {29, time.Second, "a", 0, "a"}}},
@@ -74,7 +74,7 @@ func TestJudge(t *testing.T) {
 					}
 				}
 				if got := strings.Join(got, " "); got != p.want {
-					t.Errorf("phase %d: %q stand still, want %q", n+1, got, p.want)
+					t.Errorf("phase %d: %q hang, want %q", n+1, got, p.want)
 				}
 			}
 		})
@@ -177,12 +177,12 @@ func TestHealthFollowsTheLoops(t *testing.T) {
 		// It is seen with the next look that it went round last.
 		since := s.Stalled[0].Since
 		if late := since.Sub(began); late < -lookGap || late > lookGap {
-			t.Errorf("it stands still since %s, and the status says %s", began, since)
+			t.Errorf("it hangs since %s, and the status says %s", began, since)
 		}
-		healthy("it stands still", fmt.Sprintf("the loop of cluster pg-test stands still since %s (%s)", since.Format(time.RFC3339), time.Since(since).Round(time.Second)))
+		healthy("it hangs", fmt.Sprintf("the loop of cluster pg-test stands still since %s (%s)", since.Format(time.RFC3339), time.Since(since).Round(time.Second)))
 		time.Sleep(time.Minute)
 		if alive.Load() != last {
-			t.Error("the watchdog is told that all is well")
+			t.Error("the watchdog hears that all is well")
 		}
 		close(stalled)
 		time.Sleep(2 * time.Second)

@@ -58,7 +58,7 @@ func (n *Names) Address() string { return n.server.Address() }
 // Close closes the sockets of Names that are never run.
 func (n *Names) Close() { n.server.Close() }
 
-// Prepare finds out whether the names of an Offer can be told.
+// Prepare finds out whether the names of an Offer can be served.
 func (n *Names) Prepare(_ context.Context, o engine.Offer) (Change, error) {
 	if len(o.Names) == 0 && len(o.Clusters) > 0 {
 		return Change{}, errors.New("this node tells names, and the configuration has none")
@@ -86,7 +86,7 @@ func (d *Daemon) names() *Names {
 	return nil
 }
 
-// monitored are the clusters that a plan has somebody look at: those that are carried, and those whose names are told. One that
+// monitored are the clusters that a plan has somebody look at: those that are carried, and those whose names are served. One that
 // is both, since other nodes carry its services, is watched as the names need it.
 func monitored(p model.Plan) []model.Cluster {
 	all := slices.Clone(p.Elsewhere)

@@ -179,7 +179,7 @@ func TestNamesFollowRoles(t *testing.T) {
 		t.Errorf("the status has %d clusters and names %+v", len(s.Clusters), s.Names)
 	}
 
-	// Nobody leads for a while: names go on standing for who did.
+	// Nobody leads for a while: names keep the addresses of who did.
 	one.says("replica")
 	becomes("replica.pg-far", one.host+" "+two.host)
 	if got := asked(t, at, "pg-far") + " " + asked(t, at, "primary.pg-far"); got != one.host+" "+one.host {
@@ -198,8 +198,8 @@ func TestNamesFollowRoles(t *testing.T) {
 	two.says("")
 
 	for name, broken := range map[string]struct{ text, want string }{
-		"a name that can't be":      {f.inventory("primary:5433") + pair("pg-far", one, two, "a..b"), `"_postgresql._tcp.a..b.pg-far" can't be a name of the DNS: a label is empty`},
-		"a mistake in what is told": {f.inventory("primary:5433") + pair("pg-far", one, two, "a b"), `name is the text "a b"`},
+		"a name that can't be":        {f.inventory("primary:5433") + pair("pg-far", one, two, "a..b"), `"_postgresql._tcp.a..b.pg-far" can't be a name of the DNS: a label is empty`},
+		"a mistake in what is served": {f.inventory("primary:5433") + pair("pg-far", one, two, "a b"), `name is the text "a b"`},
 	} {
 		r.write(broken.text)
 		r.reload <- syscall.SIGHUP

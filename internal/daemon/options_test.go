@@ -22,7 +22,7 @@ import (
 	"github.com/pgporter/pgporter/internal/admin/api"
 )
 
-// secured is a member whose Patroni speaks TLS only, and says what it is told to. Its server puts its name before each line
+// secured is a member whose Patroni speaks TLS only, and says what it is set to. Its server puts its name before each line
 // that it returns.
 type secured struct {
 	fixture
@@ -64,7 +64,7 @@ func newSecured(t *testing.T, name, host, says string) *secured {
 			sessions.Go(func() {
 				defer conn.Close()
 				reader := bufio.NewReader(conn)
-				// A knock at the door begins with a zero byte (SSLRequest), and wants one in return.
+				// A probe begins with a zero byte (SSLRequest), and wants one in return.
 				if first, err := reader.Peek(1); err == nil && first[0] == 0 {
 					fmt.Fprint(conn, "N")
 					return
@@ -146,8 +146,8 @@ func TestOptionsAtWork(t *testing.T) {
 	if n, err := onBackup.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the backup's session reads %d bytes, %v", n, err)
 	}
-	const told = "ended 1 session on pg-test-1: a backup, and pg-test-2 is up (on-marked-up shutdown-backup-sessions)"
-	r.until("told: "+told, func(*api.Status) bool { return strings.Contains(r.log.String(), told) })
+	const logged = "ended 1 session on pg-test-1: a backup, and pg-test-2 is up (on-marked-up shutdown-backup-sessions)"
+	r.until("logged: "+logged, func(*api.Status) bool { return strings.Contains(r.log.String(), logged) })
 	session := r.dial("5434")
 	if got := says(t, session, "hello"); got != "two: hello" {
 		t.Errorf("a session says %q", got)

@@ -11,12 +11,12 @@ import (
 	"github.com/pgporter/pgporter/internal/engine"
 )
 
-// follower is a Part that notes what it is told, and refuses a configuration with more services than it can follow.
+// follower is a Part that notes what it is given, and refuses a configuration with more services than it can follow.
 type follower struct {
-	most int
-	mu   sync.Mutex
-	told []int
-	ran  bool
+	most  int
+	mu    sync.Mutex
+	given []int
+	ran   bool
 }
 
 func (f *follower) Prepare(_ context.Context, o engine.Offer) (Change, error) {
@@ -27,7 +27,7 @@ func (f *follower) Prepare(_ context.Context, o engine.Offer) (Change, error) {
 	return Change{Commit: func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.told = append(f.told, services)
+		f.given = append(f.given, services)
 	}}, nil
 }
 
@@ -55,8 +55,8 @@ func TestPartsFollowWhatIsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range []*follower{part, other} {
-		if len(p.told) != 2 || p.told[0] != 1 || p.told[1] != 2 {
-			t.Errorf("told of configurations with %v services, want [1 2]", p.told)
+		if len(p.given) != 2 || p.given[0] != 1 || p.given[1] != 2 {
+			t.Errorf("given configurations with %v services, want [1 2]", p.given)
 		}
 		if !p.ran {
 			t.Error("the stop came before the part had ended")

@@ -14,7 +14,7 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
-// Change is something prepared that is to take the place of what runs, such as an engine's listeners or a cluster's
+// Change is something prepared that is to replace what runs, such as an engine's listeners or a cluster's
 // declaration. Either Abort is called, or Commit and then, once everything else of the reload is committed, Publish. Those that
 // are nil have nothing to do.
 type Change struct {
@@ -36,7 +36,7 @@ func (all changes) each(step func(Change) func()) {
 	}
 }
 
-// reload is a configuration on its way to be the running one.
+// reload is a configuration that is to be the running one.
 type reload struct {
 	Loaded
 	offer   engine.Offer
@@ -189,7 +189,7 @@ func (d *Daemon) prepareOffer(r *reload) error {
 	return errors.Join(problems...)
 }
 
-// prepareTCPServices makes the checks of generic services ready where they are ours.
+// prepareTCPServices makes the checks of TCP services ready where they are ours.
 func (d *Daemon) prepareTCPServices(r *reload) error {
 	if d.tcpcheck == nil {
 		return nil
@@ -218,7 +218,7 @@ func (d *Daemon) commit(r *reload) {
 	}
 }
 
-// publish shows what was committed to those who look, and ends sessions that have no place in it.
+// publish shows what was committed to those who look, and ends sessions that it has no server for.
 func (r *reload) publish(ctx context.Context) {
 	publish := func(c Change) func() { return c.Publish }
 	r.views.each(publish)

@@ -80,7 +80,7 @@ func (w *witness) epochs() map[string]uint64 {
 }
 
 // TestReloadInOrder: everything is prepared before anything is committed, and committed before anything is published; what
-// clients meet comes after the Views that they are led by.
+// clients meet comes after the Views that they are dispatched by.
 func TestReloadInOrder(t *testing.T) {
 	f := newFixture(t, address(101))
 	first, last := &witness{}, &witness{}
@@ -105,7 +105,7 @@ func TestReloadInOrder(t *testing.T) {
 }
 
 // TestRefusedReloadLeavesEverything: whoever refuses a configuration that would end every session, none ends, no epoch rises,
-// no port opens or closes, and the reason is told.
+// no port opens or closes, and the reason is logged.
 func TestRefusedReloadLeavesEverything(t *testing.T) {
 	f := newFixture(t, address(103))
 	one, two := banner(t, f.host, "one"), banner(t, f.host, "two")
@@ -132,7 +132,7 @@ func TestRefusedReloadLeavesEverything(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
 		{"the engine: a port that is taken", strings.Replace(wreck, "5441", port, 1) + mail(two, ""), "service pg-test-new"},
 		{"the inventory: a selector", strings.Replace(wreck, "5441, dest: postgres, check: /primary, selector: '[]'", "5441, dest: postgres, check: /primary, selector: '[].pg_role'", 1) + mail(two, ""), "selector, column 1: "},
-		{"a generic service's checks", wreck + mail(two, "option mysql-check"), "option mysql-check isn't supported"},
+		{"a TCP service's checks", wreck + mail(two, "option mysql-check"), "option mysql-check isn't supported"},
 		{"a part", wreck + mail(two, ""), "the part can't"},
 	} {
 		part.mu.Lock()

@@ -130,7 +130,7 @@ func tcpStatus(g model.TCPService, t Traffic) api.Service {
 }
 
 // asCarried is a service with the health that its engine goes by, where the engine has a mind of its own: what counts for a
-// client is where it is led.
+// client is where it is dispatched.
 func asCarried(s *view.Service, t Traffic) *view.Service {
 	carried := *s
 	carried.Health = slices.Clone(s.Health)
@@ -138,7 +138,7 @@ func asCarried(s *view.Service, t Traffic) *view.Service {
 		has := t.Servers[server.Member]
 		if h := &carried.Health[i]; has.Asked && has.Up != h.Up {
 			h.Up = has.Up
-			h.Reason = map[bool]string{true: "HAProxy leads clients to it", false: "HAProxy has it down"}[has.Up] + "; " + h.Reason
+			h.Reason = map[bool]string{true: "HAProxy sends clients to it", false: "HAProxy has it down"}[has.Up] + "; " + h.Reason
 		}
 	}
 	return &carried

@@ -8,7 +8,7 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/tcpcheck"
 )
 
-// read makes the generic services of a plan ready for the native engine: their lines are read, and the files that their
+// read makes the TCP services of a plan ready for the native engine: their lines are read, and the files that their
 // checks need.
 func read(tcp []model.TCPService) (*tcpcheck.Prepared, []tcpservice.Service, error) {
 	var services []tcpservice.Service

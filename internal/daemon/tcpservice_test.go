@@ -77,7 +77,7 @@ func rest(conn net.Conn) (int64, error) {
 	return io.Copy(io.Discard, conn)
 }
 
-// tcpOf finds a generic service in a status.
+// tcpOf finds a TCP service in a status.
 func tcpOf(s *api.Status, name string) api.Service {
 	for _, g := range s.TCPServices {
 		if g.Name == name {
@@ -108,7 +108,7 @@ func TestTCPServicesNatively(t *testing.T) {
 	}
 	checked := fmt.Sprintf("check-ssl ca-file %s check port %d inter 3s fastinter 200ms downinter 200ms rise 1 fall 2", ca, web.Listener.Addr().(*net.TCPAddr).Port)
 	one, two, three := banner(t, f.host, "one"), banner(t, f.host, "two"), banner(t, f.host, "three")
-	// inventory has the services mail and plain, with these lines for mail, and what else stands in the list.
+	// inventory has the services mail and plain, with these lines for mail, and what else is in the list.
 	inventory := func(lines, plain string) string {
 		return f.inventory("primary:5433") + fmt.Sprintf(`    haproxy_services:
       - name: mail
@@ -141,7 +141,7 @@ func TestTCPServicesNatively(t *testing.T) {
 
 	// The default options end sessions of a server that goes down; the first backup takes all.
 	healthy.Store(false)
-	r.until("led to the backup", func(s *api.Status) bool {
+	r.until("connected to the backup", func(s *api.Status) bool {
 		g := tcpOf(s, "mail")
 		return !g.Servers[0].Up && g.Servers[1].Serving && !g.Servers[2].Serving
 	})
@@ -177,7 +177,7 @@ func TestTCPServicesNatively(t *testing.T) {
 		t.Errorf("a session of the service that is gone: %d bytes, %v", n, err)
 	}
 	healthy.Store(true)
-	r.until("led to the regular server", func(s *api.Status) bool {
+	r.until("connected to the regular server", func(s *api.Status) bool {
 		g := tcpOf(s, "mail")
 		return g.Servers[0].Serving && !g.Servers[1].Serving
 	})

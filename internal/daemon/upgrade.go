@@ -28,7 +28,7 @@ import (
 //
 // and the new one says
 //
-//	ready     it has read its configuration and checked the servers, which stand as the body says
+//	ready     it has read its configuration and checked the servers, whose status is in the body
 //	failed    it can't take over, for the reason in the body
 //
 // Until `yours` is answered the old one can go on as if nothing had been: if the new one ends, says something else, or takes too
@@ -41,7 +41,7 @@ const (
 	yoursItem  = "yours"
 )
 
-// Times of an upgrade. While everything stands still only lastStep counts.
+// Times of an upgrade. While everything is frozen only lastStep counts.
 const (
 	// startTime is how long a new process may take to read its configuration and check the servers.
 	startTime = 20 * time.Second
@@ -194,7 +194,7 @@ func statusOf(next *handover.Successor) (proxy.Standing, error) {
 			case readyItem:
 				var theirs proxy.Standing
 				if err := json.Unmarshal(item.Body, &theirs); err != nil {
-					return nil, fmt.Errorf("how its servers stand: %w", err)
+					return nil, fmt.Errorf("the status of its servers: %w", err)
 				}
 				return theirs, nil
 			case failedItem:

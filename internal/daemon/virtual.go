@@ -20,7 +20,7 @@ type virtual struct {
 	none    func()
 }
 
-// Prepare can't fail: what keeps an address from its interface is told, and everything else goes on.
+// Prepare can't fail: what keeps an address from its interface is reported, and everything else goes on.
 func (v virtual) Prepare(_ context.Context, o engine.Offer) (Change, error) {
 	var addresses []vip.Address
 	for _, c := range o.Clusters {

@@ -14,8 +14,8 @@ func withVIP(inventory string) string {
 	return strings.Replace(inventory, "    pg_rto: fast\n", "    pg_rto: fast\n    pg_vip_enabled: true\n    pg_vip_address: 192.0.2.3/24\n    pg_vip_interface: pgporter-none\n", 1)
 }
 
-// TestVirtualAddressWithoutInterface: what keeps a virtual address away is told, and the services go on; a reload follows what
-// is declared.
+// TestVirtualAddressWithoutInterface: what keeps a virtual address away is reported, and the services go on; a reload follows
+// what is declared.
 func TestVirtualAddressWithoutInterface(t *testing.T) {
 	f := newFixture(t, address(101))
 	r := start(t, f, address(102), withVIP(f.inventory("primary:5433")), false, func(c *Config) { c.VIP = &vip.Config{} })
@@ -25,7 +25,7 @@ func TestVirtualAddressWithoutInterface(t *testing.T) {
 		}
 		return ""
 	}
-	r.until("told", func(s *api.Status) bool { return problem(s) != "" })
+	r.until("reported", func(s *api.Status) bool { return problem(s) != "" })
 	// As root the interface is missing, as anybody else the capabilities are.
 	if why := problem(r.status()); !strings.Contains(why, "there is no network interface pgporter-none") && !strings.Contains(why, "CAP_NET_ADMIN") {
 		t.Errorf("the problem is %q", why)

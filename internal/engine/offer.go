@@ -1,5 +1,5 @@
-// Package engine says what a node offers: the one Offer that whatever carries services (rooms proxy and haproxy), and whatever
-// follows what is carried (names, virtual addresses), is told. It is data; how it is taken is each one's own.
+// Package engine says what a node offers: the one Offer that whatever carries services (packages proxy and haproxy) and whatever
+// follows what is carried (names, virtual addresses) are given. It is data; how it is taken is each one's own.
 package engine
 
 import (
@@ -21,7 +21,7 @@ type Offer struct {
 	TCPServices []model.TCPService
 	// TCP are the TCPServices as the native engine carries them, with what knows their health; unset for HAProxy.
 	TCP TCPServices
-	// Base is what a HAProxy of our own stands on; nil for the one that it stands on already.
+	// Base is the base file of a HAProxy of our own; nil for the one that it has already.
 	Base *model.Base
 	// Trial says that it will be aborted: it is only to be found out whether it could be carried.
 	Trial bool

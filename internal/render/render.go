@@ -1,7 +1,7 @@
 // Package render makes the files of a whole inventory: for each host the services that its HAProxy carries, haproxy.cfg,
 // names for dnsmasq, vip-manager's configuration and libpq's service file.
 //
-// It joins the rooms that know one format each and decides which file goes to which host. It is pure: files are values, and
+// It joins the packages that know one format each and decides which file goes to which host. It is pure: files are values, and
 // writing them is fileset's.
 package render
 

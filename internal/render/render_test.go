@@ -66,7 +66,7 @@ func paths(of map[string]File) string {
 }
 
 // Delegated services are on their provider's hosts only; names and virtual addresses stay the members'.
-func TestPlaces(t *testing.T) {
+func TestFilesGoToTheirHosts(t *testing.T) {
 	made, problems := files(t, site, Wanted{})
 	if err := problems.Err(); err != nil {
 		t.Fatal(err)
@@ -202,7 +202,7 @@ func TestCovers(t *testing.T) {
 	}
 }
 
-// A name that two have is told of; the first keeps it.
+// A name that two have is reported; the first keeps it.
 func TestNamesTwice(t *testing.T) {
 	made, problems := files(t, `
 pg-a: { hosts: { 10.10.10.11: { pg_seq: 1, pg_role: primary, pg_offline_query: true } }, vars: { pg_cluster: pg-a } }

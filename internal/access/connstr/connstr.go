@@ -1,4 +1,4 @@
-// Package connstr renders how clients reach services: Ways lists all there are, Driver writes each down as a client's driver
+// Package connstr renders how clients reach services: Endpoints lists all there are, Driver writes each down as a client's driver
 // reads it, Listing all of them with what they lead through; ServiceFile is libpq's connection service file, by which
 // `psql service=pg-test-primary` needs no address, PasswordFile its .pgpass. Rendering is pure: text from values. Passwords
 // are in it where they are asked for, and nowhere else.

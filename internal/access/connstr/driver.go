@@ -55,7 +55,7 @@ func (d Driver) libpq() bool { return d.Name == "libpq" || d.Name == "psycopg" }
 // before tells of a version that is older.
 func (d Driver) before(version int) bool { return d.Version > 0 && d.Version < version }
 
-// Lacks says why the driver can't take a way; empty if it can.
+// Lacks says why the driver can't take an endpoint; empty if it can.
 func (d Driver) Lacks(w Endpoint) string {
 	several := len(w.Hosts) > 1
 	switch {
@@ -81,7 +81,7 @@ func (d Driver) Remark(w Endpoint) string {
 	return ""
 }
 
-// Caution is what has to be known of a driver before it is told to look for something; empty for nothing.
+// Caution is what has to be known of a driver before it is asked to look for something; empty for nothing.
 func (d Driver) Caution(w Endpoint) string {
 	if d.Name == "npgsql" && w.Session != "" {
 		return "for NpgsqlConnection; an NpgsqlDataSourceBuilder takes no Target Session Attributes, but has BuildMultiHost and WithTargetSession"
@@ -89,7 +89,7 @@ func (d Driver) Caution(w Endpoint) string {
 	return ""
 }
 
-// URL writes a way down as the driver reads it, with its password if that is wanted.
+// URL writes an endpoint as the driver reads it, with its password if that is wanted.
 func (d Driver) URL(w Endpoint, password bool) (string, error) {
 	if err := w.sound(); err != nil {
 		return "", err

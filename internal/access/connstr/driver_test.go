@@ -65,9 +65,9 @@ func TestDrivers(t *testing.T) {
 	one := Endpoint{Hosts: []string{"a"}, Ports: []int{1}, Session: "primary"}
 	spread := Endpoint{Hosts: []string{"a", "b"}, Ports: []int{1, 2}, Session: "prefer-standby", Spread: true}
 	for _, c := range []struct {
-		driver string
-		way    Endpoint
-		lack   string
+		driver   string
+		endpoint Endpoint
+		lack     string
 	}{
 		{"libpq@9", several, "several since 10"}, {"libpq@10", several, ""}, {"libpq@9", one, ""}, {"npgsql@5", several, "several since 6"},
 		{"npgsql@6", spread, ""}, {"jdbc", spread, ""}, {"pgx", spread, "no load_balance_hosts"}, {"pgx", several, ""},
@@ -77,7 +77,7 @@ func TestDrivers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if lack := d.Lacks(c.way); (lack == "") != (c.lack == "") || !strings.Contains(lack, c.lack) {
+		if lack := d.Lacks(c.endpoint); (lack == "") != (c.lack == "") || !strings.Contains(lack, c.lack) {
 			t.Errorf("%s: it lacks %q, not %q", c.driver, lack, c.lack)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // By is what a client calls the node that it connects to.
 type By string
 
-// The kinds of ways, in the order in which they are listed.
+// The kinds of endpoints, in the order in which they are listed.
 const (
 	ByDNS      By = "dns"
 	ByVIP      By = "vip"
@@ -24,10 +24,10 @@ const (
 // Kinds are all that By may be.
 var Kinds = []By{ByDNS, ByVIP, ByInstance, ByIP, BySmart}
 
-// Role is what a way must lead to.
+// Role is what must answer at an endpoint.
 type Role string
 
-// Roles. Anything is what a service says nothing of, and what one instance's own port leads to.
+// Roles. Anything is what a service says nothing of, and what one instance's own port has.
 const (
 	Anything Role = ""
 	Primary  Role = "primary"
@@ -40,7 +40,7 @@ const (
 	PgBouncer = "pgbouncer"
 )
 
-// Endpoint is one way to reach a cluster: hosts with a port each, and who comes.
+// Endpoint is one address of a cluster for its clients: hosts with a port each, and who comes.
 type Endpoint struct {
 	By By
 	// Service is a service's short name, or Postgres or PgBouncer; FullName has the cluster's before it.
@@ -49,13 +49,13 @@ type Endpoint struct {
 	Ports             []int
 	User, Database    string
 	Password          model.Secret
-	// Path says what is passed on the way.
+	// Path says what is passed before the server.
 	Path string
 	// Session is what the client itself looks for among several hosts: libpq's target_session_attrs, primary or prefer-standby.
 	Session string
 	// Spread says that it takes the hosts in an order of its own each time.
 	Spread bool
-	// Pooled says that a PgBouncer is on the way, Through that a pgporter is.
+	// Pooled says that clients go through a PgBouncer, Through that they go through a pgporter.
 	Pooled, Through bool
 	// Want is what has to answer; Fallback says that another may answer in its stead. Instance is the only member that may.
 	Want     Role
@@ -65,16 +65,16 @@ type Endpoint struct {
 	Vacant bool
 }
 
-// Choice says which ways are wanted; what is empty isn't chosen.
+// Choice says which endpoints are wanted; what is empty isn't chosen.
 type Choice struct {
 	By             By
 	Service        string
 	User, Database string
 }
 
-// Endpoints lists the ways to a cluster, as they are defined: by name, virtual address, instances' names, their addresses, and by
-// clients that choose among hosts themselves; each of them to PostgreSQL, to PgBouncer and to the services. The error says
-// which part of the choice there isn't.
+// Endpoints lists the endpoints of a cluster, as they are defined: by name, virtual address, instances' names, their
+// addresses, and by clients that choose among hosts themselves; each of them to PostgreSQL, to PgBouncer and to the services.
+// The error says which part of the choice there isn't.
 func Endpoints(a model.Access, choice Choice) ([]Endpoint, error) {
 	if err := known(a, choice); err != nil {
 		return nil, err
@@ -135,7 +135,7 @@ func known(a model.Access, choice Choice) error {
 	return nil
 }
 
-// lister gathers ways.
+// lister gathers endpoints.
 type lister struct {
 	a         model.Access
 	choice    Choice
@@ -151,7 +151,7 @@ func (l *lister) whyNot() string {
 	return "other hosts than the members carry it, which only ip and smart give"
 }
 
-// target says what the cluster's name stands for.
+// target says what the cluster's name resolves to.
 func (l *lister) target() string {
 	switch l.a.Target {
 	case l.a.VIP:
@@ -162,7 +162,7 @@ func (l *lister) target() string {
 	return l.a.Target + " -> "
 }
 
-// add keeps a way if it is one of those chosen.
+// add keeps an endpoint if it is one of those chosen.
 func (l *lister) add(w Endpoint) {
 	if l.choice.By != "" && l.choice.By != w.By {
 		return
@@ -174,10 +174,10 @@ func (l *lister) add(w Endpoint) {
 	l.endpoints = append(l.endpoints, w)
 }
 
-// point lists the ways to something that leads to the primary's node.
+// point lists the endpoints at something that follows the primary's node.
 func (l *lister) point(by By, host, before string, primary model.Member) {
 	w := Endpoint{By: by, Service: Postgres, Hosts: []string{host}, Ports: []int{primary.PostgresPort}, Path: before + "primary direct connection", Want: Primary}
-	// A fixed address leads where it leads.
+	// A fixed address promises no role.
 	if by == ByDNS && l.a.Target != model.TargetPrimary && l.a.Target != l.a.VIP {
 		w.Want = Anything
 	}
@@ -198,7 +198,7 @@ func (l *lister) point(by By, host, before string, primary model.Member) {
 	}
 }
 
-// instance lists the ways to one member's node.
+// instance lists the endpoints at one member's node.
 func (l *lister) instance(by By, host, before string, m model.Member) {
 	w := Endpoint{By: by, Service: Postgres, Hosts: []string{host}, Ports: []int{m.PostgresPort}, Path: before + "instance direct connection", Instance: m.Name}
 	l.add(l.own(w))
@@ -225,7 +225,7 @@ func (l *lister) elsewhere() {
 	}
 }
 
-// reach adds a way to a service.
+// reach adds an endpoint of a service.
 func (l *lister) reach(by By, hosts []string, ports []int, before string, o model.Offer) {
 	check, _, _ := strings.Cut(o.Check, "?")
 	w := Endpoint{By: by, Service: o.Name, FullName: o.FullName, Hosts: hosts, Ports: ports, Through: true,
@@ -249,7 +249,7 @@ func (l *lister) reach(by By, hosts []string, ports []int, before string, o mode
 	l.add(l.as(w, l.guest(o)))
 }
 
-// smart lists the ways of clients that choose among hosts.
+// smart lists the endpoints of clients that choose among hosts.
 func (l *lister) smart() {
 	hosts := make([]string, 0, len(l.a.Members))
 	var pools, servers []int
@@ -297,7 +297,7 @@ func wanted(check string) Role {
 	return Anything
 }
 
-// own completes a way to a member's own port.
+// own completes an endpoint at a member's own port.
 func (l *lister) own(w Endpoint) Endpoint {
 	w.FullName = l.a.Cluster + "-" + w.Service
 	return l.as(w, l.application())

@@ -19,7 +19,7 @@ type Style struct {
 	Plain bool
 }
 
-// headings say what the ways below them have in common.
+// headings say what the endpoints below them have in common.
 var headings = map[By]string{
 	ByDNS:      "By the cluster's name",
 	ByVIP:      "By the virtual address, which follows the primary",
@@ -28,7 +28,7 @@ var headings = map[By]string{
 	BySmart:    "By clients that choose among hosts themselves",
 }
 
-// Listing writes ways down, each with what it leads through. A way that the driver can't take is said to be one, unless the
+// Listing writes endpoints, each with what it goes through. One that the driver can't take is said to be one, unless the
 // list is plain; that it can take none is an error.
 func Listing(endpoints []Endpoint, style Style) (string, error) {
 	b := &strings.Builder{}
@@ -78,7 +78,7 @@ func Listing(endpoints []Endpoint, style Style) (string, error) {
 	return b.String(), nil
 }
 
-// Entries gives ways as entries of a service file, one for each service: of several ways to one service all hosts.
+// Entries gives endpoints as entries of a service file, one for each service: of several endpoints of one service all hosts.
 func Entries(endpoints []Endpoint) []model.Entry {
 	var entries []model.Entry
 	for _, w := range endpoints {

@@ -7,7 +7,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/model"
 )
 
-// as completes a way with who comes: the user asked for, or else the one given.
+// as completes an endpoint with who comes: the user asked for, or else the one given.
 func (l *lister) as(w Endpoint, user string) Endpoint {
 	if l.choice.User != "" {
 		user = l.choice.User

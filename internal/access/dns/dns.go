@@ -34,7 +34,7 @@ import (
 // DefaultTTL is how long answers may be kept unless something else is said.
 const DefaultTTL = 5 * time.Second
 
-// Config says where names are told.
+// Config says where names are served.
 type Config struct {
 	// Address is where questions are answered, host:port; an empty host is every address of this machine. Empty for nowhere.
 	Address string
@@ -64,7 +64,7 @@ type Server struct {
 	clients  clients
 }
 
-// published is a configuration whose names are told.
+// published is a configuration whose names are served.
 type published struct {
 	catalog *zone.Catalog
 	answers zone.Answers
@@ -136,7 +136,7 @@ func (s *Server) hush() {
 	}
 }
 
-// Prepare finds out whether an Offer's names can be told. What it gives makes them those that are. If the Offer's Node is an
+// Prepare finds out whether an Offer's names can be served. What it gives makes them those that are. If the Offer's Node is an
 // address, that is where the name server is found. A cluster that is Elsewhere, too, has the names that it has there.
 func (s *Server) Prepare(o engine.Offer) (commit func(), err error) {
 	var clusters []model.Cluster
@@ -189,7 +189,7 @@ func (s *Server) servers(node string) []netip.Addr {
 	return nil
 }
 
-// begin has names stand for what the Boards show now, and for what they stood for before where these show nothing.
+// begin has names resolve to what the Boards show now, and to what they did before where these show nothing.
 func (t *published) begin(before *published) {
 	last := map[string]*zone.Live{}
 	if before != nil {
@@ -226,7 +226,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// follow keeps what names stand for at what the Boards show until ctx ends.
+// follow keeps what names resolve to at what the Boards show until ctx ends.
 func (s *Server) follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		t := s.current.Load()
@@ -247,7 +247,7 @@ func (s *Server) follow(ctx context.Context) {
 	}
 }
 
-// followCluster keeps what a cluster's names stand for at what its Board shows.
+// followCluster keeps what a cluster's names resolve to at what its Board shows.
 func (s *Server) followCluster(ctx context.Context, t *published, i int, name string) {
 	for {
 		view, replaced := t.boards[i].Watch()

@@ -68,7 +68,7 @@ func ask(t *testing.T, address, network, name string) string {
 	return strings.Join(all, " ")
 }
 
-// A new configuration adds and takes names; what names stood for last is known further on, and followed.
+// A new configuration adds and takes names; what names resolved to last is known further on, and followed.
 func TestAnotherConfiguration(t *testing.T) {
 	a, b := newPair(t, "pg-a", "10.0.0.1", "10.0.0.2"), newPair(t, "pg-b", "10.0.1.1", "10.0.1.2")
 	r := start(t, Config{Address: "127.0.81.1:0"}, offer(a))
@@ -145,7 +145,7 @@ func TestEveryAddress(t *testing.T) {
 	}
 }
 
-// What is no question is left alone, and connections are bounded: those of one client don't take the place of another's.
+// What is no question is left alone, and connections are bounded: those of one client don't take another's share.
 func TestBadClients(t *testing.T) {
 	a := newPair(t, "pg-a", "10.0.0.1", "10.0.0.2")
 	r := start(t, Config{Address: "127.0.81.4:0"}, offer(a))
@@ -296,7 +296,7 @@ func TestAddressesThatCannotBeHad(t *testing.T) {
 			t.Errorf("%+v: %v, want %q in it", test.cfg, err, test.want)
 		}
 	}
-	// What an unprivileged user is told, whoever runs this test.
+	// What an unprivileged user reads, whoever runs this test.
 	if err := explained("10.10.10.10:53", &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", syscall.EACCES)}); !strings.Contains(err.Error(), "CAP_NET_BIND_SERVICE (setcap cap_net_bind_service=+ep ") || !errors.Is(err, syscall.EACCES) {
 		t.Errorf("no right to the port: %v", err)
 	}

@@ -35,7 +35,7 @@ func usable(dir string) error {
 	return nil
 }
 
-// hostsFiles are the files of all clusters as names stand now. Of two with one name the first is kept, as the Catalog keeps
+// hostsFiles are the files of all clusters as names resolve now. Of two with one name the first is kept, as the Catalog keeps
 // names.
 func (s *Server) hostsFiles(t *published) ([]zone.HostsFile, error) {
 	var all []zone.HostsFile
@@ -56,7 +56,7 @@ func (s *Server) hostsFiles(t *published) ([]zone.HostsFile, error) {
 }
 
 // compare finds what has to change in a directory so that it holds files: those of ours that aren't among them are removed. A
-// file in the place of one of them that isn't ours is an error.
+// file under one of their names that isn't ours is an error.
 func compare(dir string, files []zone.HostsFile) ([]fileset.Change, error) {
 	var changes []fileset.Change
 	var problems []error
@@ -99,7 +99,7 @@ func compare(dir string, files []zone.HostsFile) ([]fileset.Change, error) {
 	return changes, errors.Join(problems...)
 }
 
-// keepHosts keeps the files at what names stand for until ctx ends. What can't be written is tried again.
+// keepHosts keeps the files at what names resolve to until ctx ends. What can't be written is tried again.
 func (s *Server) keepHosts(ctx context.Context, t *published) {
 	var written []zone.HostsFile
 	failed := ""

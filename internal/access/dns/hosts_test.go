@@ -44,7 +44,7 @@ func TestHostsFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := s.Prepare(unmarked); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "mine")+" is there and isn't pgporter's: remove it") {
-		t.Errorf("a file of somebody else in the place of ours: %v", err)
+		t.Errorf("a file of somebody else under the name of ours: %v", err)
 	}
 	s.Close()
 
@@ -70,17 +70,17 @@ func TestHostsFiles(t *testing.T) {
 	commit()
 	until(t, "without pg-b", func() bool { return read(t, dir, "pg-b")+read(t, dir, "pg-b-1")+read(t, dir, "pg-b-2") == "" })
 
-	// Somebody puts a file of their own in the place: it stays and is told of, and once it is gone ours is back.
+	// Somebody puts a file of their own there: it stays and is reported, and once it is gone ours is back.
 	if err := os.WriteFile(filepath.Join(dir, "pg-a"), []byte("10.9.9.9 pg-a\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	a.board.Publish(a.first)
-	until(t, "told", func() bool { return strings.Contains(r.log.String(), "pg-a is there and isn't pgporter's") })
+	until(t, "logged", func() bool { return strings.Contains(r.log.String(), "pg-a is there and isn't pgporter's") })
 	if got := read(t, dir, "pg-a"); got != "10.9.9.9 pg-a\n" {
 		t.Errorf("somebody's file is %q now", got)
 	}
 	if got := strings.Count(r.log.String(), "isn't pgporter's"); got != 1 {
-		t.Errorf("it is told %d times", got)
+		t.Errorf("it is logged %d times", got)
 	}
 	os.Remove(filepath.Join(dir, "pg-a"))
 	until(t, "ours again", func() bool { return read(t, dir, "pg-a") == first })

@@ -1,9 +1,9 @@
-// Package doctor opens every way to a cluster as a client would, and says of each whether it leads where it should.
+// Package doctor opens every endpoint of a cluster as a client would, and says of each whether the right server answers.
 //
-// Probe opens one way and reports what happened (Outcome): names looked up, addresses dialled, who answered. Judge makes of
-// an Outcome what is wrong and what to do about it (Verdict); it is pure. Examine does both for many ways, several at a time
+// Probe opens one endpoint and reports what happened (Outcome): names looked up, addresses dialled, who answered. Judge makes of
+// an Outcome what is wrong and what to do about it (Verdict); it is pure. Examine does both for many endpoints, several at a time
 // and for a bounded time in all. Nothing is written anywhere: a probe asks one question and leaves. No password is in
-// anything that the room returns.
+// anything that the package returns.
 package doctor
 
 import (
@@ -21,31 +21,31 @@ import (
 	"github.com/pgporter/pgporter/internal/config/model"
 )
 
-// atOnce is how many ways are tried at the same time: enough that waiting ones don't add up, few enough for a small server.
+// atOnce is how many endpoints are tried at the same time: enough that waiting ones don't add up, few enough for a small server.
 const atOnce = 8
 
-// Config says how ways are tried.
+// Config says how endpoints are tried.
 type Config struct {
-	// Timeout bounds each host of a way, Total all of them.
+	// Timeout bounds each host of an endpoint, Total all of them.
 	Timeout, Total time.Duration
 	// Resolver looks names up.
 	Resolver *net.Resolver
-	// OwnPassword says that what the client has itself (PGPASSWORD, .pgpass) comes before a way's password.
+	// OwnPassword says that what the client has itself (PGPASSWORD, .pgpass) comes before an endpoint's password.
 	OwnPassword bool
-	// Members are the cluster's, by which is told who answered.
+	// Members are the cluster's, by which it is found out who answered.
 	Members []model.Member
 }
 
-// Result is one way with what became of it.
+// Result is one endpoint with what became of it.
 type Result struct {
 	Endpoint connstr.Endpoint
 	Outcome  Outcome
-	// Member is who answered; empty if nobody did, or if it can't be told.
+	// Member is who answered; empty if nobody did, or if that can't be found out.
 	Member  string
 	Verdict Verdict
 }
 
-// Examine tries ways and judges each. Ways that there was no time for are results too. It ends with the context.
+// Examine tries endpoints and judges each. Those that there was no time for are results too. It ends with the context.
 func Examine(ctx context.Context, endpoints []connstr.Endpoint, cfg Config) []Result {
 	ctx, cancel := context.WithTimeout(ctx, cfg.Total)
 	defer cancel()

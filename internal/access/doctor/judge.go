@@ -10,7 +10,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/model"
 )
 
-// Kind is what a way suffers from.
+// Kind is what is wrong with an endpoint.
 type Kind string
 
 // Kinds. OK, StandIn and Vacant are no trouble: with StandIn a backup answers, with Vacant nobody is declared to.
@@ -39,7 +39,7 @@ const (
 	Unknown        Kind = "error"
 )
 
-// Verdict is what is wrong with a way, and what to do about it. Both are empty for OK.
+// Verdict is what is wrong with an endpoint, and what to do about it. Both are empty for OK.
 type Verdict struct {
 	Kind   Kind
 	What   string
@@ -49,11 +49,11 @@ type Verdict struct {
 // Broken tells whether something has to be done.
 func (v Verdict) Broken() bool { return v.Kind != OK && v.Kind != Substitute && v.Kind != Vacant }
 
-// Facts are what is known beside a way and its outcome.
+// Facts are what is known beside an endpoint and its outcome.
 type Facts struct {
-	// Member is who answered; empty if nobody did, or if it can't be told.
+	// Member is who answered; empty if nobody did, or if that can't be found out.
 	Member string
-	// System is the cluster's system identifier; empty if nobody told it.
+	// System is the cluster's system identifier; empty if nobody said it.
 	System  string
 	Members []model.Member
 }
@@ -74,7 +74,7 @@ func Judge(w connstr.Endpoint, o Outcome, f Facts) Verdict {
 	return answered(w, *o.Answer, f)
 }
 
-// unresolved judges a name that has no address. It isn't in the text: many ways have the same trouble.
+// unresolved judges a name that has no address. It isn't in the text: many endpoints have the same trouble.
 func unresolved(o Outcome) Verdict {
 	switch o.Fault {
 	case TimedOut:
@@ -89,7 +89,7 @@ func unresolved(o Outcome) Verdict {
 		"have the resolver ask a pgporter that runs with --dns, or the dnsmasq that has the cluster's names; --dns ADDRESS tries one here"}
 }
 
-// whose names the program at a way's end, and what to look at for it.
+// whose names the program at an endpoint's end, and what to look at for it.
 func whose(w connstr.Endpoint, o Outcome, f Facts) (program, look string) {
 	host, _, err := net.SplitHostPort(o.Address)
 	if err != nil {
@@ -223,7 +223,7 @@ func answered(w connstr.Endpoint, a Answer, f Facts) Verdict {
 	return Verdict{Kind: OK}
 }
 
-// wrongTurn says where to look for what leads to the wrong role.
+// wrongTurn says where to look for what makes clients meet the wrong role.
 func wrongTurn(w connstr.Endpoint) string {
 	switch {
 	case w.Through:

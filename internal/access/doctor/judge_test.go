@@ -40,12 +40,12 @@ func TestJudge(t *testing.T) {
 	nobody := Facts{}
 
 	for title, c := range map[string]struct {
-		way     connstr.Endpoint
-		outcome Outcome
-		facts   Facts
-		kind    Kind
-		what    string
-		advice  string
+		endpoint connstr.Endpoint
+		outcome  Outcome
+		facts    Facts
+		kind     Kind
+		what     string
+		advice   string
 	}{
 		"well":                   {primary, says(Answer{System: "7"}), one, OK, "", ""},
 		"well, reported":         {primary, says(Answer{Reported: "off"}), one, OK, "", ""},
@@ -94,7 +94,7 @@ func TestJudge(t *testing.T) {
 		"stale, demoted":         {pool, says(Answer{Reported: "off", Recovery: true}), one, StaleStandby, "reported as off", "RECONNECT"},
 	} {
 		c.facts.Members = members
-		v := Judge(c.way, c.outcome, c.facts)
+		v := Judge(c.endpoint, c.outcome, c.facts)
 		if v.Kind != c.kind || !strings.Contains(v.What, c.what) || !strings.Contains(v.Advice, c.advice) {
 			t.Errorf("%s: it is %q: %s; do: %s", title, v.Kind, v.What, v.Advice)
 		}

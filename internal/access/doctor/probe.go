@@ -47,7 +47,7 @@ const (
 	Other       Fault = "other"
 )
 
-// Outcome is what became of one way.
+// Outcome is what became of one endpoint.
 type Outcome struct {
 	Stage Stage
 	Fault Fault
@@ -83,7 +83,7 @@ const (
 	systemQuestion = "select system_identifier from pg_control_system()"
 )
 
-// Probe opens a way and asks who is there. The hosts of a way are tried in their order, as libpq does.
+// Probe opens an endpoint and asks who is there. The hosts of an endpoint are tried in their order, as libpq does.
 func Probe(ctx context.Context, w connstr.Endpoint, cfg Config) Outcome {
 	if ctx.Err() != nil {
 		return Outcome{Stage: NotTried, Fault: TimedOut, Text: "there was no time left"}
@@ -205,7 +205,7 @@ func probeAddress(ctx context.Context, config *pgconn.Config, address string, po
 		}
 		o.ask(ctx, conn)
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		// The server is told goodbye; whether it hears it changes nothing.
+		// The server is sent a Terminate; whether it hears it changes nothing.
 		_ = conn.Close(closing)
 		cancel()
 		<-conn.CleanupDone()

@@ -187,7 +187,7 @@ func TestProbe(t *testing.T) {
 	hung := server{hangs: true}.listen(t)
 	endpoints := []struct {
 		title, member, tls string
-		way                connstr.Endpoint
+		endpoint           connstr.Endpoint
 		kind               Kind
 	}{
 		{"own port", "pg-1", "", own, OK},
@@ -204,7 +204,7 @@ func TestProbe(t *testing.T) {
 	}
 	all := make([]connstr.Endpoint, len(endpoints))
 	for i, w := range endpoints {
-		all[i] = w.way
+		all[i] = w.endpoint
 	}
 	results := Examine(t.Context(), all, cfg)
 	for i, w := range endpoints {
@@ -224,7 +224,7 @@ func TestProbe(t *testing.T) {
 		kinds[r.Verdict.Kind]++
 	}
 	if kinds[PoolStuck] < atOnce || kinds[NoTime] < 1 || kinds[PoolStuck]+kinds[NoTime]+kinds[NoAnswer] != len(many) {
-		t.Errorf("of %d ways that hang: %v", len(many), kinds)
+		t.Errorf("of %d endpoints that hang: %v", len(many), kinds)
 	}
 }
 

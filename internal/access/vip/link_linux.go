@@ -175,7 +175,7 @@ func (d *device) enter(found netlink.Link) error {
 	return nil
 }
 
-// Filters that let pass what vip.Claimant may find something in. Places are in bytes from the frame's beginning.
+// Filters that let pass what owner.Claimant may find something in. Offsets are in bytes from the frame's beginning.
 func arpFrom(sender netip.Addr) []bpf.Instruction {
 	octets := sender.As4()
 	return []bpf.Instruction{

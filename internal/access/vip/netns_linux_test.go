@@ -24,22 +24,22 @@ import (
 
 // TestMain is also the program that the tests run in their namespaces.
 func TestMain(m *testing.M) {
-	switch role := os.Getenv("VIPD_ROLE"); role {
+	switch role := os.Getenv("VIP_ROLE"); role {
 	case "":
 		os.Exit(guard.Run(m.Run))
 	case "keep":
-		keepAsTold()
+		keepAsAsked()
 	case "who":
-		askWho(os.Getenv("VIPD_ADDRESS"))
+		askWho(os.Getenv("VIP_ADDRESS"))
 	default:
 		panic("what is the role " + role)
 	}
 }
 
-// keepAsTold keeps an address by what it is told on standard input: `key MEMBER`, `lost`, `hand over`, `quit`. It tells
+// keepAsAsked keeps an address by what it reads on standard input: `key MEMBER`, `lost`, `hand over`, `quit`. It tells
 // anybody who connects to port 5000 its name.
-func keepAsTold() {
-	name := os.Getenv("VIPD_MEMBER")
+func keepAsAsked() {
+	name := os.Getenv("VIP_MEMBER")
 	listener, err := net.Listen("tcp", ":5000")
 	if err != nil {
 		panic(err)
@@ -55,7 +55,7 @@ func keepAsTold() {
 		}
 	}()
 	var mu sync.Mutex
-	v := view.View{Cluster: "pg-test", Key: view.Key{Watched: true, Holder: os.Getenv("VIPD_KEY"), Confirmed: time.Now()}}
+	v := view.View{Cluster: "pg-test", Key: view.Key{Watched: true, Holder: os.Getenv("VIP_KEY"), Confirmed: time.Now()}}
 	for _, m := range []string{"pg-test-1", "pg-test-2"} {
 		v.Members = append(v.Members, view.Member{Member: model.Member{Name: m}, Answer: "200 primary running"})
 	}
@@ -81,11 +81,11 @@ func keepAsTold() {
 			post(nil)
 		}
 	}()
-	prefix := netip.MustParsePrefix(os.Getenv("VIPD_ADDRESS"))
+	prefix := netip.MustParsePrefix(os.Getenv("VIP_ADDRESS"))
 	k := New(Config{Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	ctx, stop := contextUntilQuit()
 	k.Keep([]Address{{Board: board, Want: owner.Want{Cluster: "pg-test", TTL: ttl, Keyed: true, VirtualIP: model.VirtualIP{
-		Address: prefix, Interface: os.Getenv("VIPD_INTERFACE"), Member: name, Host: os.Getenv("VIPD_HOST"), OnLoss: model.GraceOnLoss}}}})
+		Address: prefix, Interface: os.Getenv("VIP_INTERFACE"), Member: name, Host: os.Getenv("VIP_HOST"), OnLoss: model.GraceOnLoss}}}})
 	go func() {
 		defer stop()
 		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
@@ -172,7 +172,7 @@ func newNetwork(t *testing.T) *network {
 	}
 	networks.Lock()
 	networks.made++
-	n := &network{t: t, prefix: fmt.Sprintf("pgporter-vipd-%d-%d-", os.Getpid(), networks.made)}
+	n := &network{t: t, prefix: fmt.Sprintf("pgporter-vip-%d-%d-", os.Getpid(), networks.made)}
 	networks.Unlock()
 	n.keep("switch")
 	n.ip("netns add " + n.prefix + "switch")
@@ -249,7 +249,7 @@ func (v *node) keep(address, holder string, more ...string) {
 func (v *node) keepWrapped(wrapper []string, address, holder string, more ...string) {
 	v.t.Helper()
 	host := fmt.Sprintf("10.10.10.1%c", v.name[len(v.name)-1])
-	v.process = v.program(v.space, wrapper, append([]string{"VIPD_ROLE=keep", "VIPD_MEMBER=" + v.name, "VIPD_ADDRESS=" + address, "VIPD_KEY=" + holder, "VIPD_HOST=" + host}, more...)...)
+	v.process = v.program(v.space, wrapper, append([]string{"VIP_ROLE=keep", "VIP_MEMBER=" + v.name, "VIP_ADDRESS=" + address, "VIP_KEY=" + holder, "VIP_HOST=" + host}, more...)...)
 	v.process.Stderr, v.process.Stdout = &v.log, &v.log
 	var err error
 	if v.stdin, err = v.process.StdinPipe(); err != nil {
@@ -351,7 +351,7 @@ func (n *network) neighbour(address string) string {
 // who asks from the switch's namespace who answers at an address.
 func (n *network) who(address string) string {
 	n.t.Helper()
-	name, err := n.program("switch", nil, "VIPD_ROLE=who", "VIPD_ADDRESS="+address).Output()
+	name, err := n.program("switch", nil, "VIP_ROLE=who", "VIP_ADDRESS="+address).Output()
 	if err != nil {
 		n.t.Fatalf("nobody answers at %s: %v", address, err)
 	}

@@ -113,7 +113,7 @@ func (k *Keeper) Keep(addresses []Address) {
 // HandOver has the addresses stay where they are when Run ends, for the rest of their time: a successor takes them over.
 func (k *Keeper) HandOver() { k.handedOver.Store(true) }
 
-// Status tells how things stand, by cluster. An address that no step was taken for yet isn't there.
+// Status tells how the addresses are, by cluster. An address that no step was taken for yet isn't there.
 func (k *Keeper) Status() map[string]owner.Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -248,7 +248,7 @@ func (k *Keeper) step(s owner.State, l link, seen owner.Sight) (next owner.State
 		next, after = next.Done()
 		a.Log = append(a.Log, after.Log...)
 	}
-	// Others are told first, then the operator.
+	// Others hear of it first, then the operator.
 	var sending error
 	if a.Announce {
 		sending = l.announce()

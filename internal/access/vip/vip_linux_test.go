@@ -104,7 +104,7 @@ func TestStandsStill(t *testing.T) {
 				if end != syscall.SIGSTOP {
 					return
 				}
-				// It wakes up with what it knew when it fell asleep, and is told the truth a moment later.
+				// It wakes up with what it knew when it fell asleep, and hears the truth a moment later.
 				one.tell("key " + two.name)
 				if err := one.process.Process.Signal(syscall.SIGCONT); err != nil {
 					t.Fatal(err)
@@ -149,7 +149,7 @@ func TestWithout(t *testing.T) {
 		t.Parallel()
 		n := newNetwork(t)
 		one := n.nodes[0]
-		one.keep("10.10.10.3/24", one.name, "VIPD_INTERFACE=eth7")
+		one.keep("10.10.10.3/24", one.name, "VIP_INTERFACE=eth7")
 		n.until(time.Minute, "it is said", func() bool {
 			return strings.Contains(one.log.String(), "there is no network interface eth7")
 		})

@@ -29,8 +29,8 @@ func (g *stage) note(format string, args ...any) {
 	g.did = append(g.did, fmt.Sprintf(format, args...))
 }
 
-// told gives what was done since it was asked last.
-func (g *stage) told() []string {
+// done gives what was done since it was asked last.
+func (g *stage) done() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	did := g.did
@@ -105,7 +105,7 @@ func TestKeep(t *testing.T) {
 				did := func(want ...string) {
 					t.Helper()
 					synctest.Wait()
-					if got := g.told(); !slices.Equal(got, want) {
+					if got := g.done(); !slices.Equal(got, want) {
 						t.Errorf("did %q, want %q", got, want)
 					}
 				}

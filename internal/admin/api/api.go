@@ -16,10 +16,10 @@ type Status struct {
 	Now     time.Time `json:"now"`
 	// Goroutines is how many the process has: it grows with open sessions and returns when they have ended.
 	Goroutines int `json:"goroutines"`
-	// Stalled are the loops that stand still; absent while none does. What they decide is as old as that.
+	// Stalled are the loops that hang; absent while none does. What they decide is as old as that.
 	Stalled []Stalled `json:"stalled,omitempty"`
 	Config  Config    `json:"config"`
-	// Clusters stand in the order of the inventory.
+	// Clusters are in the order of the inventory.
 	Clusters []Cluster `json:"clusters"`
 	// TCPServices are services that belong to no cluster (haproxy_services). Role and State of their servers say nothing, and
 	// Check says in words what servers are asked. Where HAProxy carries them it alone knows of their servers: Check and Since
@@ -150,10 +150,10 @@ type Service struct {
 	// Listen is where clients connect; Check is the Patroni path that decides.
 	Listen string `json:"listen"`
 	Check  string `json:"check"`
-	// Up says whether a client that comes now is led to a server.
+	// Up says whether a client that comes now is connected to a server.
 	Up bool `json:"up"`
-	// Sessions are open now, Held the clients that wait because no server takes them; Total counts those led to a server since
-	// the start, Refused those who found none.
+	// Sessions are open now, Queued the clients that wait because no server takes them; Total counts those connected to a
+	// server since the start, Refused those who found none.
 	Sessions int      `json:"sessions"`
 	Queued   int      `json:"held"`
 	Total    uint64   `json:"total"`

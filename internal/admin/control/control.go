@@ -1,4 +1,4 @@
-// Package control is the door by which a node's configuration is changed from elsewhere: the server that `pgporter run`
+// Package control is the listener by which a node's configuration is changed from elsewhere: the server that `pgporter run`
 // opens on request, the client that `pgporter reload` is, and the credentials of both.
 //
 // It is a listener of its own, apart from the admin address, so that what everybody may read and what changes something

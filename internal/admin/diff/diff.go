@@ -27,7 +27,7 @@ import (
 // Roles are what members are now, by cluster and member name. Who isn't there has the declared role.
 type Roles map[string]map[string]model.Role
 
-// Between gives what after changes of before. Clusters and services stand in the order of after, those that are gone
+// Between gives what after changes of before. Clusters and services are in the order of after, those that are gone
 // behind. The error is a selector's that can't be evaluated on its members.
 func Between(before, after model.Plan, live Roles) (api.Changes, error) {
 	changes := api.Changes{Clusters: []api.ClusterChange{}, Services: []api.ServiceChange{}}
@@ -193,7 +193,7 @@ func clusterChanges(before, after model.Cluster) []string {
 // roleVar is the variable by which selectors see a member's role.
 const roleVar = "pg_role"
 
-// orderOf names what stands in another order, if anything does.
+// orderOf names what is in another order, if anything does.
 func orderOf(before model.Plan, oldServices []offered, after model.Plan, newServices []offered) string {
 	clusters := func(p model.Plan) (all []string) {
 		for _, c := range p.Clusters {

@@ -94,7 +94,7 @@ func TestBetween(t *testing.T) {
 			p.Clusters[0].Definitions = definitions(p)[:1]
 		}, "changed pg-test member pg-test-4 is new; member pg-test-3 is gone\n" +
 			"changed pg-test-primary *:5433  +[pg-test-4] -[pg-test-3] ~\nremoved pg-test-replica *:5434  +[] -[pg-test-1 pg-test-2 pg-test-3] ~\n"},
-		{"a role is told once", func(p *model.Plan) {
+		{"a role is reported once", func(p *model.Plan) {
 			member(p, 2).Role, member(p, 2).Vars = model.Offline, map[string]any{"pg_role": "offline", "pg_offline_query": false}
 		}, "changed pg-test member pg-test-3: role replica → offline\n"},
 		{"a variable that selects nobody yet", func(p *model.Plan) { member(p, 2).Vars["pg_offline_query"] = true },
@@ -112,9 +112,9 @@ func TestBetween(t *testing.T) {
 			p.Clusters[0].Members = p.Clusters[0].Members[:1]
 		}, "added pg-new 1 member\nremoved pg-test \n" +
 			"removed pg-test-primary *:5433  +[] -[pg-test-1 pg-test-2 pg-test-3] ~\nremoved pg-test-replica *:5434  +[] -[pg-test-1 pg-test-2 pg-test-3] ~\n"},
-		{"a generic service", func(p *model.Plan) { p.TCPServices[0].Servers[0].Weight = nil; p.TCPServices[0].Options = nil },
+		{"a TCP service", func(p *model.Plan) { p.TCPServices[0].Servers[0].Weight = nil; p.TCPServices[0].Options = nil },
 			"changed etcd 10.10.10.11:2479 options [\"option tcplog\"] → (none) +[] -[] ~etcd-1: weight 10 → (none)\n"},
-		{"no generic service", func(p *model.Plan) { p.TCPServices = nil }, "removed etcd 10.10.10.11:2479  +[] -[etcd-1] ~\n"},
+		{"no TCP service", func(p *model.Plan) { p.TCPServices = nil }, "removed etcd 10.10.10.11:2479  +[] -[etcd-1] ~\n"},
 		{"the order of services", func(p *model.Plan) { slices.Reverse(p.Clusters[0].Definitions) }, "changed the services in another order\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -185,7 +185,7 @@ func TestSelectorsThatFail(t *testing.T) {
 	}
 }
 
-// TestNothingIsOverlooked alters each single value that the JSON of a plan has and expects to be told.
+// TestNothingIsOverlooked alters each single value that the JSON of a plan has and expects it to be reported.
 func TestNothingIsOverlooked(t *testing.T) {
 	before := sample()
 	before.Names = []model.Naming{{Cluster: "pg-test", Target: model.TargetPrimary}, {Cluster: "pg-far", Suffix: ".db", Target: "10.10.10.3", Delegated: true}}
@@ -218,7 +218,7 @@ func TestNothingIsOverlooked(t *testing.T) {
 		}
 		changes, err := Between(before, after, nil)
 		if err == nil && changes.None() {
-			t.Errorf("%s is another, and that isn't told", path)
+			t.Errorf("%s is another, and that isn't reported", path)
 		}
 		altered++
 	})

@@ -1,7 +1,7 @@
 // Package web serves the admin address: the status as JSON, a page for people, and an answer per service that an external
 // load balancer understands.
 //
-// Everything here only reads, so nothing asks for credentials; whatever changes the daemon goes another way (signals, the
+// Everything here only reads, so nothing asks for credentials; whatever changes the daemon goes elsewhere (signals, the
 // control address). The package keeps no state: each request asks for the status anew.
 package web
 
@@ -26,7 +26,7 @@ var page []byte
 //	GET /                  the page
 //	GET /status            api.Status
 //	GET /services          one line per service: name, up or down
-//	GET /services/NAME     200 while the service (by full name) leads clients to a server, else 503; 404 if there is none
+//	GET /services/NAME     200 while the service (by full name) connects clients to a server, else 503; 404 if there is none
 //	GET /health            200 as long as the daemon works, else 503 and the problems
 func Handler(status func() api.Status, problems func() []string) http.Handler {
 	mux := http.NewServeMux()

@@ -45,7 +45,7 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// TestHealthTellsProblems: they are all told, and nobody has to give a status for that.
+// TestHealthTellsProblems: they are all listed, and nobody has to give a status for that.
 func TestHealthTellsProblems(t *testing.T) {
 	answer := httptest.NewRecorder()
 	status := func() api.Status { t.Error("the status was asked for"); return api.Status{} }

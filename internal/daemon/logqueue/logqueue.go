@@ -2,7 +2,7 @@
 //
 // Standard error is a pipe or a socket as a rule: once its buffer is full, write(2) returns when the reader reads again, which a
 // journald that hangs or a terminal that was stopped may never do. A Queue is an io.Writer for a log's handler that takes a
-// line into a bounded buffer and returns. One goroutine writes; it alone stands still with the reader. A line for which there
+// line into a bounded buffer and returns. One goroutine writes; it alone waits for the reader. A line for which there
 // is no room is dropped and counted, and once the reader reads again the log says how many were. How that line looks is the
 // caller's business, as is everything else about a line's text.
 package logqueue
@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// limit is how many bytes may wait: a line is taken while there are fewer. As many may be on their way to the reader.
+// limit is how many bytes may wait: a line is taken while there are fewer. As many may be in the write that is under way.
 const limit = 1 << 20
 
-// Queue is a log on its way to its reader.
+// Queue is a log between its writers and its reader.
 type Queue struct {
 	out   io.Writer
 	limit int
@@ -29,7 +29,7 @@ type Queue struct {
 
 	mu     sync.Mutex
 	queued []byte
-	// dropped are all lines that didn't get to the reader, told those of which the log says so.
+	// dropped are all lines that didn't get to the reader, logged those of which the log says so.
 	dropped, logged uint64
 	// full is set from the first line that is dropped until everything before it is written: so the lines that are missing
 	// followed each other, and the one that counts them is where they would be.
@@ -105,7 +105,7 @@ func (q *Queue) flush() {
 	for {
 		lines, dropped := q.take()
 		if len(lines) == 0 {
-			// A reader that has gone (EPIPE) is told when the next line comes.
+			// A reader that has gone (EPIPE) is noticed when the next line comes.
 			if dropped > 0 && q.tell(q.out, dropped) == nil {
 				q.mu.Lock()
 				q.logged += dropped

@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// reader is what a log is written to: while it is shut a write waits, as one to a full pipe does.
+// reader is what a log is written to: while it is blocked a write waits, as one to a full pipe does.
 type reader struct {
-	mu   sync.Mutex
-	open *sync.Cond
-	shut bool
-	fail error
-	text strings.Builder
+	mu      sync.Mutex
+	open    *sync.Cond
+	blocked bool
+	fail    error
+	text    strings.Builder
 }
 
 func newReader() *reader {
@@ -31,7 +31,7 @@ func newReader() *reader {
 func (r *reader) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for r.shut {
+	for r.blocked {
 		r.open.Wait()
 	}
 	if r.fail != nil {
@@ -40,10 +40,10 @@ func (r *reader) Write(p []byte) (int, error) {
 	return r.text.Write(p)
 }
 
-func (r *reader) set(shut bool, fail error) {
+func (r *reader) set(blocked bool, fail error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.shut, r.fail = shut, fail
+	r.blocked, r.fail = blocked, fail
 	r.open.Broadcast()
 }
 
@@ -65,18 +65,19 @@ func TestQueue(t *testing.T) {
 	broken := errors.New("broken pipe")
 	for _, test := range []struct {
 		name string
-		// steps are lines to log, `shut`, `open` and `broken` of what happens to the reader; the queue comes to rest after each.
+		// steps are lines to log, `blocked`, `open` and `broken` of what happens to the reader; the queue comes to rest after
+		// each.
 		steps   string
 		want    string
 		dropped uint64
 	}{
 		{"read at once", "a b c", "a b c", 0},
-		{"shut for a while", "a shut b c open d", "a b c d", 0},
-		// b is on its way, c to f wait.
-		{"full", "a shut b c d e f open g", "a b c d e f g", 0},
-		{"too full", "shut b c d e f g h i open j", "b c d e f 3 missing j", 3},
-		{"too full twice", "shut b c d e f g open shut h i j k l m n open o", "b c d e f 1 missing h i j k l 2 missing o", 3},
-		{"nobody logs after that", "shut b c d e f g open", "b c d e f 1 missing", 1},
+		{"blocked for a while", "a blocked b c open d", "a b c d", 0},
+		// b is being written, c to f wait.
+		{"full", "a blocked b c d e f open g", "a b c d e f g", 0},
+		{"too full", "blocked b c d e f g h i open j", "b c d e f 3 missing j", 3},
+		{"too full twice", "blocked b c d e f g open blocked h i j k l m n open o", "b c d e f 1 missing h i j k l 2 missing o", 3},
+		{"nobody logs after that", "blocked b c d e f g open", "b c d e f 1 missing", 1},
 		{"the reader goes and another comes", "a broken b c open d", "a d 2 missing", 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -85,7 +86,7 @@ func TestQueue(t *testing.T) {
 				q := newQueue(r, missing, fourLines)
 				for _, step := range strings.Fields(test.steps) {
 					switch step {
-					case "shut":
+					case "blocked":
 						r.set(true, nil)
 					case "open":
 						r.set(false, nil)
@@ -206,6 +207,6 @@ func TestManyLog(t *testing.T) {
 		}
 	}
 	if logged != q.Dropped() || uint64(read)+logged != writers*lines {
-		t.Errorf("%d read, %d told to be missing, %d dropped, of %d", read, logged, q.Dropped(), writers*lines)
+		t.Errorf("%d read, %d logged as missing, %d dropped, of %d", read, logged, q.Dropped(), writers*lines)
 	}
 }

@@ -1,7 +1,7 @@
 // Package balance picks the server of a service that takes the next client.
 //
 // A Picker belongs to one service and holds all that is mutable about its choice: how many sessions each server has and
-// where the rotation stands. It is keyed by the member's name, so it survives Views, reloads and servers that leave and
+// where the rotation is. It is keyed by the member's name, so it survives Views, reloads and servers that leave and
 // come back. The package is pure: no clock, no lock, no goroutine; whoever owns a Picker serialises its calls and brings
 // the time along.
 //
@@ -33,7 +33,7 @@ const (
 type Client struct {
 	// Addr is where it comes from; balance source goes by it.
 	Addr netip.Addr
-	// Avoid are members by name that it isn't to be led to; nil is none.
+	// Avoid are members by name that it isn't to be connected to; nil is none.
 	Avoid map[string]bool
 	// Now is the time, for servers that are starting slowly.
 	Now time.Time

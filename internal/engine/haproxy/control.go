@@ -185,7 +185,7 @@ type serverState struct {
 	Checked, Passed bool
 }
 
-// takesClients says that new clients are led to the server.
+// takesClients says that new clients are connected to the server.
 func (s serverState) takesClients() bool {
 	return (s.Op == opRunning || s.Op == opStarting) && s.Admin == 0
 }

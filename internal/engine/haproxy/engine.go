@@ -83,8 +83,8 @@ func (e *Engine) say(level slog.Level, text string, args ...any) {
 	e.lines = append(e.lines, line)
 }
 
-// unlock gives e.mu back and then logs: HAProxy is told what the cluster says first, and nothing that needs the lock waits for whoever
-// reads the log.
+// unlock gives e.mu back and then logs: HAProxy is set to what the cluster says first, and nothing that needs the lock waits
+// for whoever reads the log.
 func (e *Engine) unlock() {
 	lines := e.lines
 	e.lines = nil
@@ -243,7 +243,7 @@ func (c *Change) Load(ctx context.Context) (err error) {
 }
 
 // Commit makes a Change that was loaded what is followed from now on: sessions of what is gone end, and the current worker is
-// told what the Boards say. The Boards are to be of its Offer by now.
+// set to what the Boards say. The Boards are to be of its Offer by now.
 func (c *Change) Commit(ctx context.Context) {
 	e := c.engine
 	e.mu.Lock()
@@ -367,7 +367,7 @@ func (e *Engine) byReload(ctx context.Context, changes []change, next *layout) e
 		e.wanted.Store(next)
 		return nil
 	}
-	// The way back must not end halfway because somebody wants to stop.
+	// The return to what was must not end halfway because somebody wants to stop.
 	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTime)
 	defer cancel()
 	if undo := apply(e.cfg.Dir, undoing(changes)); undo != nil {

@@ -23,13 +23,13 @@ import (
 func TestNobodyGoesToAnUncheckedServer(t *testing.T) {
 	w := newWorld(t, 84)
 	w.begin(w.config(), w.says(1, "2", "1", "2", "3"))
-	w.leads(2)
+	w.connectsTo(2)
 	// Reloads know it too.
 	for range 3 {
 		if err := w.take(w.says(1, "2", "1", "2", "3")); err != nil {
 			t.Fatal(err)
 		}
-		w.leads(2)
+		w.connectsTo(2)
 	}
 }
 
@@ -40,7 +40,7 @@ func TestNothingIsKnown(t *testing.T) {
 	w.answer(503, 1, 2, 3)
 	w.begin(w.config(), w.says(0, "", "1", "2", "3"))
 	if _, seq := w.dial(); seq != 0 {
-		t.Errorf("led to %d before anything was checked", seq)
+		t.Errorf("connected to %d before anything was checked", seq)
 	}
 	w.answer(200, 1, 2, 3)
 	w.until("HAProxy has checked", func() bool {
@@ -52,7 +52,7 @@ func TestNothingIsKnown(t *testing.T) {
 func TestFollowsTheBoard(t *testing.T) {
 	w := newWorld(t, 84)
 	w.begin(w.config(), w.says(1, "23", "2", "3", "1b"))
-	w.leads(2, 3)
+	w.connectsTo(2, 3)
 	before := w.workers()
 	var sessions [4]net.Conn
 	for sessions[2] == nil || sessions[3] == nil {
@@ -63,13 +63,13 @@ func TestFollowsTheBoard(t *testing.T) {
 	// Three is down although its check passes: its session ends and nobody new comes.
 	w.says(1, "2", "2", "3", "1b")
 	ends(t, sessions[3])
-	w.leads(2)
+	w.connectsTo(2)
 	if !answers(sessions[2]) {
 		t.Error("a healthy session has ended")
 	}
 	// It is up again before HAProxy would have found out.
 	w.says(1, "23", "2", "3", "1b")
-	w.until("three is led to", func() bool { _, seq := w.dial(); return seq == 3 })
+	w.until("three is connected to", func() bool { _, seq := w.dial(); return seq == 3 })
 	if after := w.workers(); after.Current != before.Current {
 		t.Error("that took a reload")
 	}
@@ -77,7 +77,7 @@ func TestFollowsTheBoard(t *testing.T) {
 	// Two is the leader now, one a replica: the backup flag takes a reload, and nobody gives a command.
 	w.says(2, "13", "1", "3", "2b")
 	w.until("the roles are followed", func() bool { return strings.Contains(w.log.String(), "HAProxy follows a change of roles") })
-	w.leads(1, 3)
+	w.connectsTo(1, 3)
 	// The session on two is in a worker that checks nothing; two is down since.
 	ends(t, sessions[2])
 	text, err := os.ReadFile(filepath.Join(w.dir, confDir, "pg-test-reads.cfg"))
@@ -112,7 +112,7 @@ func TestHAProxyIsSetBeforeTheLog(t *testing.T) {
 	c.Logger = slog.New(slog.NewTextHandler(g, nil))
 	w.begin(c, w.says(1, "23", "2", "3", "1b"))
 	t.Cleanup(func() { close(g.let) })
-	w.leads(2, 3)
+	w.connectsTo(2, 3)
 	var sessions [4]net.Conn
 	for sessions[3] == nil {
 		conn, seq := w.dial()
@@ -121,7 +121,7 @@ func TestHAProxyIsSetBeforeTheLog(t *testing.T) {
 	offer := w.says(1, "2", "2", "3", "1b")
 	<-g.reached
 	ends(t, sessions[3])
-	w.leads(2)
+	w.connectsTo(2)
 	change, err := w.engine.Prepare(t.Context(), offer)
 	if err != nil {
 		t.Fatal(err)
@@ -156,11 +156,11 @@ func TestABoardIsNotOverruled(t *testing.T) {
 		conn, seq := w.dial()
 		conn.Close()
 		if seq != 2 {
-			t.Fatalf("led to %d", seq)
+			t.Fatalf("connected to %d", seq)
 		}
 	}
 	w.says(1, "23", "2", "3")
-	w.until("three is led to", func() bool { _, seq := w.dial(); return seq == 3 })
+	w.until("three is connected to", func() bool { _, seq := w.dial(); return seq == 3 })
 	// Its check is on again: what HAProxy sees counts.
 	w.answer(503, 3)
 	w.until("HAProxy has found three down", func() bool {
@@ -182,14 +182,14 @@ func TestRuntimeCommandsSuffice(t *testing.T) {
 	w.says(1, "2", "2")
 	w.until("three has left", func() bool { return strings.Contains(w.log.String(), "HAProxy follows") })
 	ends(t, onThree)
-	w.leads(2)
+	w.connectsTo(2)
 
 	// It comes back, not up: HAProxy by itself would have it up until a check fails.
 	w.says(1, "2", "2", "3")
 	w.until("three is back", func() bool { return strings.Count(w.log.String(), "HAProxy follows") == 2 })
-	w.leads(2)
+	w.connectsTo(2)
 	w.says(1, "23", "2", "3")
-	w.until("three is led to", func() bool { _, seq := w.dial(); return seq == 3 })
+	w.until("three is connected to", func() bool { _, seq := w.dial(); return seq == 3 })
 
 	for i := range offer.Clusters[0].Set.Services[0].Servers {
 		offer.Clusters[0].Set.Services[0].Servers[i].Weight = 7
@@ -216,7 +216,7 @@ func TestTotalsSurviveReloads(t *testing.T) {
 	w.begin(w.config(), offer)
 	open, _ := w.dial()
 	for range 2 {
-		w.leads(2)
+		w.connectsTo(2)
 		if err := w.take(offer); err != nil {
 			t.Fatal(err)
 		}
@@ -264,7 +264,7 @@ func TestRefusedChangesLeaveEverything(t *testing.T) {
 	}{
 		{"a directive that HAProxy hasn't", tcp(7435, "no-such-directive"), confDir + "/web.cfg:"},
 		{"a port that somebody has", tcp(port), fmt.Sprintf("service web: %s:%d is taken by another process", w.bind, port)},
-		{"nothing to stand on", engine.Offer{}, ""},
+		{"no base file", engine.Offer{}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			err := w.take(test.offer)
@@ -304,7 +304,7 @@ func TestRollBack(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(w.dir, confDir, "web.cfg")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the refused file is there: %v", err)
 	}
-	w.leads(2)
+	w.connectsTo(2)
 	if !answers(session) {
 		t.Error("the session has ended")
 	}
@@ -359,12 +359,12 @@ func TestNothingEndsBeforeCommit(t *testing.T) {
 			if err := change.Load(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			w.leads(2)
+			w.connectsTo(2)
 			time.Sleep(2 * tick) // that nothing happens can only be waited for
 			change.Abort()
 			change.Commit(t.Context()) // too late to mean anything
-			w.until("three is led to again", func() bool { _, seq := w.dial(); return seq == 3 })
-			w.leads(2, 3)
+			w.until("three is connected to again", func() bool { _, seq := w.dial(); return seq == 3 })
+			w.connectsTo(2, 3)
 			time.Sleep(2 * tick) // that nothing happens can only be waited for
 			for i, s := range sessions {
 				if !answers(s) {
@@ -375,7 +375,7 @@ func TestNothingEndsBeforeCommit(t *testing.T) {
 				t.Errorf("the file has changed: %v", err)
 			}
 			if conn, err := net.Dial("tcp", w.bind+":7435"); err != nil {
-				t.Errorf("the generic service is gone: %v", err)
+				t.Errorf("the TCP service is gone: %v", err)
 			} else {
 				conn.Close()
 			}
@@ -390,8 +390,8 @@ func TestAServiceThatGoes(t *testing.T) {
 	more.TCPServices = []model.TCPService{{Name: "web", IP: "*", Port: 7435, Protocol: "tcp", MaxConn: 9, Balance: "roundrobin",
 		Default: "inter 1s", Servers: []model.TCPServer{{Name: "a", Host: w.host(1), Port: destination}}}}
 	w.begin(w.config(), more)
-	handWritten := filepath.Join(w.dir, confDir, "foreign.cfg")
-	if err := os.WriteFile(handWritten, []byte(fmt.Sprintf("listen foreign\n    bind %s:7436\n    server a %s:%d\n", w.bind, w.host(3), destination)), 0o644); err != nil {
+	handWritten := filepath.Join(w.dir, confDir, "handwritten.cfg")
+	if err := os.WriteFile(handWritten, []byte(fmt.Sprintf("listen handwritten\n    bind %s:7436\n    server a %s:%d\n", w.bind, w.host(3), destination)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := net.Dial("tcp", w.bind+":7435")
@@ -467,7 +467,7 @@ func TestADeadHAProxyIsStartedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.until("it was started", func() bool { return strings.Count(w.log.String(), "HAProxy serves") == 2 })
-	w.leads(2)
+	w.connectsTo(2)
 }
 
 // TestAdoption: pgporter was killed, its HAProxy went on; the next pgporter takes it over.
@@ -493,7 +493,7 @@ func TestAdoption(t *testing.T) {
 	if w.engine.master != first.master {
 		t.Error("it isn't the same HAProxy")
 	}
-	w.leads(2)
+	w.connectsTo(2)
 	if !answers(session) {
 		t.Error("the session has ended")
 	}
@@ -519,7 +519,7 @@ func TestSystemsHAProxy(t *testing.T) {
 			}
 			offer := w.says(1, "23", "2", "3", "1b")
 			w.begin(c, offer)
-			w.leads(2, 3)
+			w.connectsTo(2, 3)
 			onTwo, seq := w.dial()
 			for seq != 2 {
 				onTwo, seq = w.dial()
@@ -532,7 +532,7 @@ func TestSystemsHAProxy(t *testing.T) {
 			}
 			w.says(2, "13", "1", "3", "2b")
 			w.until("the roles are followed", func() bool { return strings.Contains(w.log.String(), "HAProxy follows") })
-			w.leads(1, 3)
+			w.connectsTo(1, 3)
 			if withMaster {
 				ends(t, onTwo) // it is in a worker that checks nothing
 			}
@@ -550,10 +550,10 @@ func TestSystemsHAProxy(t *testing.T) {
 				p, err := w.engine.control.processes(context.Background())
 				return err == nil && p.Current.PID != 0 && p.Current != was
 			})
-			w.leads(1, 3)
+			w.connectsTo(1, 3)
 			w.end()
 			// It goes on, and starts with nobody after a reload that we don't see.
-			w.leads(1, 3)
+			w.connectsTo(1, 3)
 			servers, err := os.ReadFile(w.engine.state)
 			if err != nil || strings.Count(string(servers), " 0 0 100 100 0 ") != 3 {
 				t.Errorf("the state that is left: %v\n%s", err, servers)

@@ -40,11 +40,11 @@ func undoing(changes []fileset.Change) []fileset.Change {
 }
 
 // check has the real HAProxy read a directory's files as they would be with a layout, beside them: nothing in the directory
-// changes. The error has HAProxy's own words, with the places that the files are going to have.
+// changes. The error has HAProxy's own words, with the paths that the files are going to have.
 func check(ctx context.Context, binary, dir string, l *layout) error {
 	trial, err := os.MkdirTemp(dir, ".pgporter-check-")
 	if err != nil {
-		return fmt.Errorf("a place to check the configuration: %w", err)
+		return fmt.Errorf("a directory to check the configuration: %w", err)
 	}
 	defer os.RemoveAll(trial)
 	if err := os.Mkdir(filepath.Join(trial, confDir), 0o755); err != nil {

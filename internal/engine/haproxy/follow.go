@@ -30,9 +30,9 @@ type watch struct {
 	kick chan struct{}
 	// up are the servers that the Boards said take clients, with the epoch of their sessions then.
 	up map[serverID]uint64
-	// published are servers that HAProxy was told are up since the Board says so: once, its own checks decide after that.
+	// published are servers that HAProxy was set to up since the Board says so: once, its own checks decide after that.
 	published map[serverID]bool
-	// insisted are servers that are down on a Board and that HAProxy was told so of; silenced those whose check brought them up
+	// insisted are servers that are down on a Board and that HAProxy was set so; silenced those whose check brought them up
 	// again all the same, so that it was turned off.
 	insisted, silenced map[serverID]bool
 	// workers are the epochs that servers had when a worker got its last client, by the worker's process number.
@@ -69,7 +69,7 @@ func (w *watch) retired(before processes, epochs map[serverID]uint64) {
 }
 
 // Run follows the Boards until ctx ends, and then stops a HAProxy of our own in order. The system's goes on. What is
-// committed before it is carried from then on, unless HAProxy needs to be told of what has changed since.
+// committed before it is carried from then on, unless HAProxy needs to be set to what has changed since.
 func (e *Engine) Run(ctx context.Context) error {
 	defer e.release()
 	timer := time.NewTimer(0)
@@ -172,7 +172,7 @@ func (e *Engine) follow(ctx context.Context) {
 }
 
 // push tells the current worker where the Boards differ from it. Who is down on a Board stays so: if HAProxy's check, which
-// looks at less, brings the server up again, the check is turned off until the Board has the server up. Who is up is told so
+// looks at less, brings the server up again, the check is turned off until the Board has the server up. Who is up is set so
 // once, when it has become up: if HAProxy's own check fails after that, it has its reasons.
 func (e *Engine) push(ctx context.Context, pid int) error {
 	servers, err := e.control.servers(ctx, pid)
@@ -232,7 +232,7 @@ func (e *Engine) push(ctx context.Context, pid int) error {
 				failed = append(failed, e.control.tell(ctx, pid, "set server "+at.String()+" health "+word))
 				e.say(slog.LevelInfo, "HAProxy was told of a server", "service", p.name, "server", s.name, "health", word)
 			}
-			// Not before it is down, or the next client would be led there. One that is up was down in between.
+			// Not before it is down, or the next client would be connected to it. One that is up was down in between.
 			if over {
 				failed = append(failed, e.control.tell(ctx, pid, "shutdown sessions server "+at.String()))
 			}

@@ -26,7 +26,7 @@ type layout struct {
 // proxy is one listen section.
 type proxy struct {
 	name string
-	// cluster is empty for a generic service.
+	// cluster is empty for a TCP service.
 	cluster string
 	ip      string
 	port    int
@@ -95,7 +95,7 @@ type resolved struct {
 }
 
 // render makes the files of a node. bind is what "*" means; extra goes to the end of every section, own is the text of a
-// file that stands beside the services', if it isn't empty.
+// file that is beside the services', if it isn't empty.
 func render(node, bind string, m material, extra, own string) (*layout, error) {
 	l := &layout{}
 	if m.base != nil {
@@ -186,7 +186,7 @@ func filterLines(text string, keep func(line string) bool) string {
 	return kept.String()
 }
 
-// commands gives what the runtime API has to be told so that a worker which has read loaded does what wanted says, without a
+// commands gives what has to be sent to the runtime API so that a worker which has read loaded does what wanted says, without a
 // reload. Parked servers are in loaded and out of service since an earlier call. False if a reload is needed: servers may
 // leave, come back and change their weight; flags, order, addresses and everything else of a service are read at a start only.
 //
@@ -270,7 +270,7 @@ func (l *layout) missing(servers map[serverID]serverState, counted map[serverID]
 	return absent
 }
 
-// sameHost compares addresses; what a name stands for is HAProxy's business.
+// sameHost compares addresses; what a name resolves to is HAProxy's business.
 func sameHost(has, declared string) bool {
 	want, err := netip.ParseAddr(declared)
 	if err != nil {

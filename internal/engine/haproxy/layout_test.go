@@ -98,18 +98,18 @@ func TestCommands(t *testing.T) {
 		name           string
 		loaded, wanted *layout
 		parked         map[serverID]bool
-		told           []string
+		sent           []string
 		parks          map[serverID]bool
 		reload         bool
 	}{
 		{name: "nothing", loaded: layoutOf(t, "1", "2b"), wanted: layoutOf(t, "1", "2b")},
 		{name: "a server leaves", loaded: layoutOf(t, "1", "2", "3"), wanted: layoutOf(t, "1", "2"),
-			told:  []string{"set server pg-test-reads/pg-test-3 state maint", "shutdown sessions server pg-test-reads/pg-test-3"},
+			sent:  []string{"set server pg-test-reads/pg-test-3 state maint", "shutdown sessions server pg-test-reads/pg-test-3"},
 			parks: map[serverID]bool{three: true}},
 		{name: "it stays away", loaded: layoutOf(t, "1", "2", "3"), wanted: layoutOf(t, "1", "2"), parked: map[serverID]bool{three: true}, parks: map[serverID]bool{three: true}},
 		{name: "it comes back, down", loaded: layoutOf(t, "1", "2", "3"), wanted: layoutOf(t, "1", "2", "3"), parked: map[serverID]bool{three: true},
-			told: []string{"set server pg-test-reads/pg-test-3 state drain", "set server pg-test-reads/pg-test-3 health down", "set server pg-test-reads/pg-test-3 state ready"}},
-		{name: "a weight", loaded: layoutOf(t, "1", "2", "3"), wanted: weighed, told: []string{"set server pg-test-reads/pg-test-2 weight 50"}},
+			sent: []string{"set server pg-test-reads/pg-test-3 state drain", "set server pg-test-reads/pg-test-3 health down", "set server pg-test-reads/pg-test-3 state ready"}},
+		{name: "a weight", loaded: layoutOf(t, "1", "2", "3"), wanted: weighed, sent: []string{"set server pg-test-reads/pg-test-2 weight 50"}},
 		{name: "a backup", loaded: layoutOf(t, "1", "2"), wanted: layoutOf(t, "1", "2b"), reload: true},
 		{name: "a server joins", loaded: layoutOf(t, "1", "2"), wanted: layoutOf(t, "1", "2", "3"), reload: true},
 		{name: "the order", loaded: layoutOf(t, "1b", "2b"), wanted: layoutOf(t, "2b", "1b"), reload: true},
@@ -124,8 +124,8 @@ func TestCommands(t *testing.T) {
 			if test.parks == nil {
 				test.parks = map[serverID]bool{}
 			}
-			if ok && (!reflect.DeepEqual(commands, test.told) || !reflect.DeepEqual(parks, test.parks)) {
-				t.Errorf("told %q, parked %v", commands, parks)
+			if ok && (!reflect.DeepEqual(commands, test.sent) || !reflect.DeepEqual(parks, test.parks)) {
+				t.Errorf("sent %q, parked %v", commands, parks)
 			}
 		})
 	}

@@ -23,7 +23,7 @@ type change = fileset.Change
 
 func apply(dir string, changes []change) error { return fileset.Apply(dir, changes) }
 
-// Times within which HAProxy does what it is told, on a machine that has little left.
+// Times within which HAProxy does what it is asked, on a machine that has little left.
 const (
 	loadTime = time.Minute
 	readTime = 5 * time.Second
@@ -31,7 +31,7 @@ const (
 	pause = 10 * time.Millisecond
 	// askAgain is when a signal is taken for lost: a master that executes itself anew at that moment doesn't see it.
 	askAgain = 3 * time.Second
-	// endTime is how long HAProxy may take to end once its sessions were told to.
+	// endTime is how long HAProxy may take to end once its sessions were asked to.
 	endTime = 5 * time.Second
 )
 
@@ -84,7 +84,7 @@ func (e *Engine) start(ctx context.Context, l *layout) error {
 	command := e.settings.command(e.cfg.Dir)
 	command.Stdout, command.Stderr = out, out
 	command.Dir = e.cfg.Dir
-	// A Ctrl-C is for us: HAProxy is told in order. It also goes on if we are killed.
+	// A Ctrl-C is for us: HAProxy is stopped in order. It also goes on if we are killed.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := command.Start(); err != nil {
 		return fmt.Errorf("starting HAProxy: %w", err)

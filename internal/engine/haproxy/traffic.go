@@ -32,7 +32,7 @@ type traffic struct {
 	past map[serverID]counters
 }
 
-// retire adds what a worker has counted. counted was read before another one took its place: without a session left it may
+// retire adds what a worker has counted. counted was read before another one replaced it: without a session left it may
 // have ended by now.
 func (t *traffic) retire(ctx context.Context, c control, pid int, counted map[serverID]counters) {
 	if c.master != "" {

@@ -237,8 +237,8 @@ func (w *world) dial() (net.Conn, int) {
 	return conn, int(name[0] - '0')
 }
 
-// leads fails unless new clients are led to these members, all of them and no other.
-func (w *world) leads(to ...int) {
+// connectsTo fails unless new clients are connected to these members, all of them and no other.
+func (w *world) connectsTo(to ...int) {
 	w.t.Helper()
 	seen := map[int]bool{}
 	for range 3 * len(to) {
@@ -248,12 +248,12 @@ func (w *world) leads(to ...int) {
 	}
 	for _, seq := range to {
 		if !seen[seq] {
-			w.t.Errorf("nobody was led to %d: %v", seq, seen)
+			w.t.Errorf("nobody was connected to %d: %v", seq, seen)
 		}
 		delete(seen, seq)
 	}
 	if len(seen) > 0 {
-		w.t.Errorf("also led to %v, not only to %v", seen, to)
+		w.t.Errorf("also connected to %v, not only to %v", seen, to)
 	}
 }
 

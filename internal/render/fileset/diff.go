@@ -10,7 +10,7 @@ import (
 )
 
 // secretForm finds what rendered files hold of secrets: passwords of HAProxy's userlists, vip-manager's, and whatever else a
-// raw line calls a password, a secret or a token.
+// whole line calls a password, a secret or a token.
 var secretForm = regexp.MustCompile(`(?mi)^(.*?(?:password|passwd|secret|token)["']?\s*[ :=]\s*)\S.*$`)
 
 // redact hides secrets.

@@ -87,7 +87,7 @@ func Compare(dir string, files []File, removable Removable) ([]Change, error) {
 	return all, nil
 }
 
-// read reads a regular file. A symbolic link counts as what it leads to; renaming replaces the link.
+// read reads a regular file. A symbolic link counts as what it points at; renaming replaces the link.
 func read(name string) (string, fs.FileMode, error) {
 	info, err := os.Stat(name)
 	if err != nil {

@@ -143,7 +143,7 @@ func TestNothingHalfDone(t *testing.T) {
 	if got := tree(t, dir); !maps.Equal(got, before) {
 		t.Errorf("changed to %v", got)
 	}
-	// A file whose name has no room for being written beside its place fails after others were written.
+	// A file whose name has no room for being written beside the old one fails after others were written.
 	changes[2] = Change{Path: "h1/" + strings.Repeat("x", 250), New: "b\n", Added: true}
 	if err := Apply(dir, changes); err == nil {
 		t.Error("no error")

@@ -80,7 +80,7 @@ func FuzzTCPService(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// A raw line may be any directive, but each is one line.
+		// A written line may be any directive, but each is one line.
 		want := map[string]int{"bind": 1, "mode": 1, "maxconn": 1, "balance": 1, "default-server": 1, "server": 1}
 		for _, line := range strings.FieldsFunc(option, func(r rune) bool { return r == '\n' || r == '\r' }) {
 			if words := strings.Fields(line); len(words) > 0 {

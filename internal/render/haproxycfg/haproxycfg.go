@@ -3,8 +3,8 @@
 //
 // Rendering is pure: values in, text out. What a file means is what Pigsty's own templates mean by it, directive for
 // directive; differences are listed in docs/compatibility.md. Every value is either known to be harmless, quoted, or refused
-// with an error: no name, path or password can end a line or start a directive of its own. What users may write as raw
-// HAProxy text (options of TCP services) is kept inside its own section.
+// with an error: no name, path or password can end a line or start a directive of its own. What users may write in
+// HAProxy's language (options of TCP services) is kept inside its own section.
 //
 // Times, names of options and quoting are those of HAProxy's configuration manual, version 2.6. `balance` is always said:
 // HAProxy 3.3 changed what holds without it.
@@ -22,7 +22,7 @@ import (
 // FileName is a service's file below conf.d.
 func FileName(service string) string { return service + ".cfg" }
 
-// BaseFile is the file that the services stand on.
+// BaseFile is the file that the services need.
 const BaseFile = "haproxy.cfg"
 
 // builder writes a section and keeps the first thing that can't be written.

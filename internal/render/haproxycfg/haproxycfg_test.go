@@ -14,7 +14,7 @@ import (
 var update = flag.Bool("update", false, "write the goldens anew")
 
 // accepted has the real HAProxy read files as it reads a node's: the base first, then the services. Certificates that only
-// Pigsty's nodes have are stood in for.
+// Pigsty's nodes have are replaced.
 func accepted(t *testing.T, texts ...string) {
 	t.Helper()
 	var args []string

@@ -28,7 +28,7 @@ var Kinds = []Kind{HAProxy, DNSMasq, VIPManager, PGService}
 // Stamp says whose a file is.
 type Stamp struct {
 	Kind Kind
-	// Cluster is the one that the file belongs to; empty for a file of its host: a generic service, haproxy.cfg, a list of
+	// Cluster is the one that the file belongs to; empty for a file of its host: a TCP service, haproxy.cfg, a list of
 	// all services.
 	Cluster string
 	// File is the name of the file, without a directory.

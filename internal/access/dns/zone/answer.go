@@ -13,10 +13,10 @@ import (
 // maxUDP is the size of an answer over UDP that passes every network in one piece.
 const maxUDP = 1232
 
-// Answers answers questions from a Catalog and what its clusters' names stand for.
+// Answers answers questions from a Catalog and what its clusters' names resolve to.
 type Answers struct {
 	Catalog *Catalog
-	// Live gives what the names of the cluster with this index stand for now.
+	// Live gives what the names of the cluster with this index resolve to now.
 	Live func(cluster int) *Live
 	// TTL is how long answers may be kept, in seconds.
 	TTL uint32
@@ -225,7 +225,7 @@ func (a Answers) standsFor(c cluster, o owner, live *Live) []netip.Addr {
 	return nil
 }
 
-// own is what the cluster's name stands for.
+// own is what the cluster's name resolves to.
 func (c cluster) own(live *Live) []netip.Addr {
 	switch {
 	case c.fixed.IsValid():

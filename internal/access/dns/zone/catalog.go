@@ -12,7 +12,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/model"
 )
 
-// Catalog is every name that is told, and what each is the name of: a function of a configuration. What names stand for now
+// Catalog is every name that is served, and what each is the name of: a function of a configuration. What names resolve to now
 // is in the Live of each cluster. It is immutable.
 type Catalog struct {
 	clusters []cluster
@@ -29,7 +29,7 @@ type Catalog struct {
 type cluster struct {
 	model.Cluster
 	naming model.Naming
-	// fixed is the address that the cluster's own name stands for; invalid where that is the primary or nothing.
+	// fixed is the address that the cluster's own name resolves to; invalid where that is the primary or nothing.
 	fixed     netip.Addr
 	addresses map[string]netip.Addr
 }
@@ -176,7 +176,7 @@ func (b *builder) name(text string, o owner, what string) (string, bool) {
 		return name, true
 	}
 	names[name] = o
-	// What is between the name and its apex exists (RFC 8020), though nothing is to be told of it.
+	// What is between the name and its apex exists (RFC 8020), though there is nothing to answer.
 	for at := name; o.kind == serviceName || o.kind == locator; {
 		_, at, _ = strings.Cut(at, ".")
 		if _, there := names[at]; there || at == "" {

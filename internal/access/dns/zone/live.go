@@ -9,7 +9,7 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
-// Live is what the names of a cluster stand for at a moment. It is immutable; Follow makes the next one.
+// Live is what the names of a cluster resolve to at a moment. It is immutable; Follow makes the next one.
 type Live struct {
 	// Serial rises with each change, and across restarts too: it is the time of the change in seconds since 1970, or one more
 	// than the last (RFC 1982 arithmetic is not needed before 2106).
@@ -19,7 +19,7 @@ type Live struct {
 	// Primary is the member that leads, or the last that did.
 	Primary string
 	// Carriers are the members that carry each service, by the service's short name: those that take clients now, or those
-	// that did last, so that who connects meanwhile waits at the right door.
+	// that did last, so that who connects meanwhile waits at the right node.
 	Carriers map[string][]Carrier
 }
 
@@ -31,7 +31,7 @@ type Carrier struct {
 	Port int
 }
 
-// Follow gives what names stand for after a View, from what they stood for before. A Live that says the same is given back
+// Follow gives what names resolve to after a View, from what they did before. A Live that says the same is given back
 // as it was. now is the time.
 func Follow(before *Live, v *view.View, now time.Time) *Live {
 	if before == nil {

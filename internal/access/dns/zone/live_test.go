@@ -62,7 +62,7 @@ func (l *Live) describe() string {
 	return text
 }
 
-// What names stand for, View after View: each row follows the one before.
+// What names resolve to, View after View: each row follows the one before.
 func TestFollow(t *testing.T) {
 	var live *Live
 	for i, step := range []struct{ what, view, want string }{
@@ -73,7 +73,7 @@ func TestFollow(t *testing.T) {
 		{"nobody leads", "1=replica 2=replica+ 3=replica+", "own 1, primary 1, replica 2,3"},
 		{"2 leads, and isn't up yet", "1=replica 2=primary 3=replica+", "own 2, primary 1, replica 3"},
 		{"2 is up", "1=replica 2=primary+ 3=replica+", "own 2, primary 2, replica 3"},
-		{"the last replica goes: the primary stands in", "1=replica 2=primary+ 3=replica", "own 2, primary 2, replica 2"},
+		{"the last replica goes: the primary is used", "1=replica 2=primary+ 3=replica", "own 2, primary 2, replica 2"},
 		{"everything is down", "1=replica 2=replica 3=replica", "own 2, primary 2, replica 2"},
 		{"1 is back", "1=replica+ 2=replica 3=replica", "own 2, primary 2, replica 1"},
 		{"2 is no member any more", "1=replica+ 3=replica", "own 1, primary 1, replica 1"},

@@ -1,4 +1,4 @@
-// Package zone is what the clusters are called: which names there are (Catalog), what they stand for at a moment (Live, from
+// Package zone is what the clusters are called: which names there are (Catalog), what they resolve to at a moment (Live, from
 // each View of a cluster), and what is answered to a question (Answers), byte for byte.
 //
 // It also renders names as files in the format of /etc/hosts, which dnsmasq reads from its `hostsdir` and follows without
@@ -42,7 +42,7 @@ func Hosts(cluster, file string, r model.Record) (string, error) {
 type HostsFile struct{ Name, Text string }
 
 // HostsFiles renders a cluster's names as `pgporter render` does from the inventory, but for the primary, which is the live
-// one: a file for each instance, and one for the cluster's own name if it stands for anything.
+// one: a file for each instance, and one for the cluster's own name if it resolves to anything.
 func (c *Catalog) HostsFiles(cluster int, live *Live) ([]HostsFile, error) {
 	one := c.clusters[cluster]
 	var files []HostsFile

@@ -21,7 +21,7 @@ const (
 
 var broadcast = MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
-// Places in frames, in bytes from their beginning.
+// Offsets in frames, in bytes from their beginning.
 const (
 	etherHeader = 14
 	// ARP over Ethernet for IPv4 (RFC 826): hardware and protocol type and their lengths, operation, then who asks and who

@@ -173,7 +173,7 @@ type Status struct {
 	Others []MAC
 }
 
-// Status tells how things stand.
+// Status tells how the address is.
 func (s State) Status() Status {
 	t := Status{Holds: s.holds, Why: s.why, Problem: s.problem, Interface: s.link}
 	for mac, o := range s.others {
@@ -283,7 +283,7 @@ func (s *State) keep(link Link, may claim, seconds int, now time.Time, a *Action
 	}
 }
 
-// yield has the address gone. One that lasts for ever and isn't this node's is left alone, and told of: pgporter doesn't fight
+// yield has the address gone. One that lasts for ever and isn't this node's is left alone, and reported: pgporter doesn't fight
 // another program.
 func (s *State) yield(link Link, may claim, a *Actions) {
 	if s.trouble == misplaced && link.Bound != Lasting {

@@ -155,7 +155,7 @@ func (w *world) play(words []string) {
 		mac[0], mac[5] = 2, byte(n)
 		w.claimants = append(w.claimants, mac)
 	case "frozen":
-		// pgporter stands still, the kernel and the cluster don't.
+		// pgporter hangs, the kernel and the cluster don't.
 		w.now = w.now.Add(w.duration(rest))
 		w.expire()
 	case "pass":
