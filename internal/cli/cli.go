@@ -1,4 +1,4 @@
-// Package cli is pgporter's commands: it reads flags, calls the rooms that do the work and prints for people or scripts.
+// Package cli is pgporter's commands: it reads flags, calls the packages that do the work and prints for people or scripts.
 //
 // Exit status: 0 done; 1 it was tried and failed; 2 the input (flags, inventory) can't be used. Results go to standard
 // output, everything else to standard error.
@@ -23,10 +23,10 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "pgporter",
-		Short: "Leads clients of PostgreSQL services to the instance that can serve them now",
-		Long: `pgporter stands at the door of a Patroni-managed PostgreSQL cluster. A client connects to a service (primary 5433,
-replica 5434, default 5436, offline 5438, or one of your own) on any node, and is led to the instance that can serve
-it now, through failover and switchover. It reads Pigsty inventories as they are.`,
+		Short: "A TCP proxy for Patroni clusters: connects clients of PostgreSQL services to the instance that can serve them now",
+		Long: `pgporter is a TCP proxy for Patroni-managed PostgreSQL clusters. A client connects to a service (primary 5433,
+replica 5434, default 5436, offline 5438, or one of your own) on any node; pgporter connects it to the instance that can
+serve it now, through failover and switchover. It reads Pigsty inventories as they are.`,
 		Example: `  pgporter check --inventory pigsty.yml                        # what is wrong with it, all at once
   pgporter services --inventory pigsty.yml                     # what it declares
   pgporter render --inventory pigsty.yml --out rendered        # its files for HAProxy, dnsmasq, vip-manager, libpq

@@ -82,7 +82,7 @@ func (f *doctorFlags) run(c *cobra.Command, cluster string) error {
 	if err != nil {
 		return command.Input(err)
 	}
-	// Those that spread their clients lead where others do.
+	// Those that spread their clients end where others do.
 	endpoints = slices.DeleteFunc(endpoints, func(w connstr.Endpoint) bool { return w.Spread })
 	own := f.endpoints.choice.User != ""
 	if f.passwordFile != "" {
@@ -159,7 +159,7 @@ type doctorReport struct {
 	Endpoints []doctorEndpoint `json:"ways"`
 }
 
-// doctorEndpoint is one way of a doctorReport. What nobody answered is null or empty.
+// doctorEndpoint is one endpoint of a doctorReport. What nobody answered is null or empty.
 type doctorEndpoint struct {
 	By       connstr.By  `json:"by"`
 	Service  string      `json:"service"`
@@ -259,7 +259,7 @@ func (r doctorReport) print(out io.Writer) error {
 	return nil
 }
 
-// repeats tells whether a way before this one has the same trouble.
+// repeats tells whether an endpoint before this one has the same trouble.
 func (r doctorReport) repeats(i int) bool {
 	for _, before := range r.Endpoints[:i] {
 		if before.Broken && before.What == r.Endpoints[i].What && before.Advice == r.Endpoints[i].Advice {

@@ -32,7 +32,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/plan"
 )
 
-// reloadFlags are what `pgporter reload` may be told.
+// reloadFlags are what `pgporter reload` takes.
 type reloadFlags struct {
 	inventory, token, ca, output string
 	port                         int
@@ -165,7 +165,7 @@ func reloadTargets(inv *inventory.Inventory, cluster string, named []string) ([]
 	if len(named) == 0 {
 		return carriers, nil
 	}
-	// A member of a delegated cluster has something to be told too: that it doesn't carry the services any more.
+	// A member of a delegated cluster is sent something too: that it doesn't carry the services any more.
 	known := slices.Clone(carriers)
 	for _, m := range members {
 		if !slices.Contains(known, m) {
@@ -187,7 +187,7 @@ func reloadTargets(inv *inventory.Inventory, cluster string, named []string) ([]
 	return hosts, nil
 }
 
-// reloaded is one node on its way, and what came of it.
+// reloaded is one node that is sent to, and what came of it.
 type reloaded struct {
 	Node  string     `json:"node"`
 	Taken *api.Taken `json:"taken,omitempty"`

@@ -228,7 +228,7 @@ func TestReloadPlansForTheNodesEngine(t *testing.T) {
 		}
 	}
 
-	// What the native engine can't do is said with its place, and nobody gets anything.
+	// What the native engine can't do is said with its position, and nobody gets anything.
 	n.orders = map[string][]intake.Order{}
 	status, out, problems := n.reload(strings.Replace(inventory, "pg_cluster: pg-test",
 		"pg_cluster: pg-test, pg_services: [ { name: x, port: 5440, selector: '[]', balance: static-rr } ]", 1), "pg-test", "127.0.62.71", "127.0.62.72")
@@ -253,7 +253,7 @@ func TestReloadOfADelegatedCluster(t *testing.T) {
 	}
 	for _, c := range n.orders["127.0.62.92"][0].Plan.Clusters {
 		if len(c.Definitions) != 0 {
-			t.Errorf("the member is told to carry %+v", c.Definitions)
+			t.Errorf("the member is sent, to carry, %+v", c.Definitions)
 		}
 	}
 	if _, _, problems = n.reload(inventory, "pg-test", "127.0.62.99"); !strings.Contains(problems, "there are: 127.0.62.94, 127.0.62.91, 127.0.62.92, 127.0.62.93") {

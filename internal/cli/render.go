@@ -38,7 +38,7 @@ func newRenderCommand() *cobra.Command {
 
   DIR/<host>/<cluster>-<service>.cfg          a service for HAProxy's conf.d, on every host that carries it
   DIR/<host>/<name>.cfg                       one of the node's haproxy_services
-  DIR/<host>/haproxy.cfg                      what they stand on, with --base; holds the administrator's password
+  DIR/<host>/haproxy.cfg                      the base file for them, with --base; holds the administrator's password
   DIR/<host>/dnsmasq.d/pigsty/<name>          the names of instances and clusters, on the hosts of the group infra or, without
                                               one, on the members
   DIR/<host>/vip-manager.yml                  the virtual address, on the members of a cluster that has one; holds etcd's password

@@ -27,7 +27,7 @@ import (
 	"github.com/pgporter/pgporter/internal/daemon/logqueue"
 )
 
-// runFlags are what `pgporter run` may be told.
+// runFlags are what `pgporter run` takes.
 type runFlags struct {
 	inventory, node, bind, admin, logFormat, logLevel string
 	control                                           controlFlags
@@ -45,7 +45,7 @@ func newRunCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run {--inventory FILE --node HOST | --patroni ADDRESS[,…]}",
 		Short: "Serve a node's services until stopped",
-		Long: `Opens the ports of every service of the clusters that the node belongs to and leads each client to a server that can
+		Long: `Opens the ports of every service of the clusters that the node belongs to and connects each client to a server that can
 serve it now, by what the members' Patroni answers. Any node offers every service of its cluster, whatever its own role.
 
 With --control, pgporter reload may send a new configuration from elsewhere: that takes a token and TLS (pgporter credentials
@@ -63,7 +63,7 @@ Where the inventory has a group etcd, or --etcd says where etcd is, the leader k
 switchover is then seen when it is asked for, and a new primary when it is elected, instead of with the next check. Losing
 etcd changes nothing for healthy services.
 
-With --dns the clusters' names are told: pg-test, pg-test-1, primary.pg-test and so on, of all clusters of the inventory,
+With --dns the clusters' names are served: pg-test, pg-test-1, primary.pg-test and so on, of all clusters of the inventory,
 wherever their services are carried. They follow a switchover at once.
 
 With --vip the node keeps the cluster's virtual address (pg_vip_enabled, pg_vip_address, pg_vip_interface) while its member
@@ -84,7 +84,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	c.Flags().StringVar(&f.node, "node", "", "which `HOST` of the inventory to serve as (default: the one that is an address of this machine)")
 	c.Flags().StringSliceVar(&f.patroni, "patroni", nil, "discover members from the Patroni REST API at these `ADDRESSES` instead of an inventory")
 	c.Flags().StringVar(&f.bind, "bind", "", "the `ADDRESS` that \"*\" means on this node (default: every address)")
-	c.Flags().StringVar(&f.admin, "admin", "", "where status is told, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
+	c.Flags().StringVar(&f.admin, "admin", "", "where status is served, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
 	f.control.add(c)
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
 	c.Flags().DurationVar(&f.hold, "hold", 5*time.Second, "how long a client waits for a server while none takes it, as `TIME`; 0 refuses it at once")
@@ -124,7 +124,7 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	if err != nil {
 		return err
 	}
-	// What libraries have to say takes the same way. net/http has the standard log, gRPC (etcd's client) one of its own.
+	// What libraries have to say goes into the same log. net/http has the standard log, gRPC (etcd's client) one of its own.
 	slog.SetDefault(logger)
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, queue))
 	if f.hold < 0 {
@@ -180,7 +180,7 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// A second signal ends the process the ordinary way: the operator has had enough of waiting.
+	// A second signal ends the process as if pgporter had none: the operator has had enough of waiting.
 	defer context.AfterFunc(ctx, stop)()
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -218,7 +218,7 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	return daemon.Run(ctx, cfg)
 }
 
-// program is what an upgrade runs: what this process was started as, wherever that leads by then.
+// program is what an upgrade runs: what this process was started as, wherever that points by then.
 func program() daemon.Program {
 	path, err := exec.LookPath(os.Args[0])
 	if err == nil {

@@ -16,10 +16,10 @@ import (
 	"github.com/pgporter/pgporter/internal/daemon"
 )
 
-// dnsPort is where resolvers ask unless they are told another (RFC 1035, section 4.2).
+// dnsPort is where resolvers ask unless they are given another (RFC 1035, section 4.2).
 const dnsPort = "53"
 
-// dnsFlags say where the clusters' names are told.
+// dnsFlags say where the clusters' names are served.
 type dnsFlags struct {
 	address, hosts string
 	ttl            time.Duration
@@ -32,16 +32,16 @@ func (f *dnsFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.hosts, "dnsmasq-dir", "", "keep a dnsmasq's names up to date in its hostsdir `DIR`, as render writes them, on switchovers too")
 }
 
-// noArgs refuses arguments. Behind --dns one is an address that was meant for it: a flag that may stand alone takes its value
+// noArgs refuses arguments. Behind --dns one is an address that was meant for it: a flag that may be alone takes its value
 // only with an equals sign.
 func (f *dnsFlags) noArgs(c *cobra.Command, args []string) error {
 	if len(args) == 1 && c.Flags().Changed("dns") && f.address == c.Flags().Lookup("dns").NoOptDefVal {
-		return command.Input(fmt.Errorf("--dns=%s, if that is where names are to be told: with an equals sign", args[0]))
+		return command.Input(fmt.Errorf("--dns=%s, if that is where names are to be served: with an equals sign", args[0]))
 	}
 	return cobra.NoArgs(c, args)
 }
 
-// settle opens what the flags ask for; nil if no names are to be told.
+// settle opens what the flags ask for; nil if no names are to be served.
 func (f *dnsFlags) settle(ctx context.Context, c *cobra.Command, bind netip.Addr, inherited *daemon.Inherited, log *slog.Logger) (*daemon.Names, error) {
 	given := c.Flags().Changed
 	switch {

@@ -24,8 +24,8 @@ import (
 type declared struct {
 	Node     string            `json:"node,omitempty"`
 	Clusters []declaredCluster `json:"clusters"`
-	// Generics are a node's services that belong to no cluster.
-	Generics []model.TCPService `json:"generic_services,omitempty"`
+	// TCPServices are a node's services that belong to no cluster.
+	TCPServices []model.TCPService `json:"generic_services,omitempty"`
 }
 
 type declaredCluster struct {
@@ -91,7 +91,7 @@ func readDeclared(path, node, engine string, stdin io.Reader) (declared, diag.Pr
 	if problems.Err() != nil {
 		return declared{}, problems
 	}
-	d := declared{Node: p.Node, Clusters: []declaredCluster{}, Generics: p.TCPServices}
+	d := declared{Node: p.Node, Clusters: []declaredCluster{}, TCPServices: p.TCPServices}
 	for _, cluster := range p.Clusters {
 		set, err := resolve.Set(cluster, nil)
 		if err != nil {
@@ -121,7 +121,7 @@ func (d declared) print(w io.Writer, format string) error {
 			fmt.Fprintf(table, "%s\t%s:%d\t%s\t%s\t%s\t%s\n", s.FullName, s.IP, s.Port, s.Check, destination(s), orDash(servers), orDash(backups))
 		}
 	}
-	for _, g := range d.Generics {
+	for _, g := range d.TCPServices {
 		// What HAProxy alone can do leaves the words as they would be without it.
 		s, _ := tcpservice.Parse(g)
 		servers, backups := serversOf(s.Service)

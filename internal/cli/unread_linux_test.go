@@ -27,7 +27,7 @@ import (
 	"github.com/pgporter/pgporter/internal/cli/command"
 )
 
-// Where the pgporters of these tests, and the members that they lead to, have their ports.
+// Where the pgporters of these tests, and the members that they connect to, have their ports.
 const (
 	unreadNode    = "127.0.105.1"
 	unreadOther   = "127.0.105.2"
@@ -94,7 +94,7 @@ func listenAt(t *testing.T, address string) net.Listener {
 
 func (p *pair) setLeader(host string) { p.leader.Store(&host) }
 
-// client comes to the service once and tells which server it was led to.
+// client comes to the service once and tells which server it was connected to.
 func client() (string, error) {
 	conn, err := net.Dial("tcp", unreadService)
 	if err != nil {
@@ -114,7 +114,7 @@ func (p *pair) switchover(t *testing.T, to string) time.Duration {
 	t.Helper()
 	began := time.Now()
 	p.setLeader(to)
-	comesTrue(t, "clients are led to "+to, func() bool {
+	comesTrue(t, "clients are connected to "+to, func() bool {
 		at, err := client()
 		return err == nil && at == to
 	})
@@ -321,13 +321,13 @@ func TestALogThatNobodyReads(t *testing.T) {
 			io.Copy(&log, from)
 		}()
 		comesTrue(t, "the log tells of as many lines as the status", func() bool {
-			answers := uint64(0)
+			logged := uint64(0)
 			for _, line := range droppedLine.FindAllStringSubmatch(log.String(), -1) {
 				n, _ := strconv.ParseUint(line[1], 10, 64)
-				answers += n
+				logged += n
 			}
 			s, err := statusOf()
-			return err == nil && answers > 0 && answers == s.LogDropped
+			return err == nil && logged > 0 && logged == s.LogDropped
 		})
 		porter.Process.Signal(syscall.SIGTERM)
 		porter.exits(t, 0)

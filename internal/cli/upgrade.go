@@ -25,7 +25,7 @@ reads its configuration anew and checks the servers before it takes anything; if
 that has sessions is just failing, say), the old one goes on as if nothing had been, and upgrade says why.
 
 It works on the machine, and as the user, that pgporter runs on and as. It is the same as sending the process SIGUSR2, but that
-upgrade waits for the outcome. The new process has another number; systemd is told.`,
+upgrade waits for the outcome. The new process has another number; systemd is notified.`,
 		Example: `  pgporter upgrade
   pgporter upgrade --admin 10.10.10.11
   systemctl reload pgporter                       # with the unit of pgporter help operations`,

@@ -21,7 +21,7 @@ type urlFlags struct {
 	all, plain, shown bool
 }
 
-// endpointFlags choose among the ways to a cluster.
+// endpointFlags choose among the endpoints of a cluster.
 type endpointFlags struct {
 	inventory string
 	by        string
@@ -78,11 +78,11 @@ func newURLCommand() *cobra.Command {
 		Short: "List the URLs by which clients reach a cluster's services",
 		Long: `Lists how clients reach a cluster, from what its inventory defines: its name, its virtual address, its instances'
 names and addresses, each with PostgreSQL's own port, PgBouncer's and those of the services; and the URLs of clients that
-choose among several hosts themselves. Behind each is what it leads through.
+choose among several hosts themselves. Behind each is what it goes through.
 
 Without --by and --all the ways by the cluster's name are listed, or, where it has none, those by its virtual address or
 its instances' addresses. Users and the database are those of the inventory that fit: the database's owner, the
-administrator for what leads straight to the primary, a user with dbrole_offline for the offline instance.`,
+administrator for what goes straight to the primary, a user with dbrole_offline for the offline instance.`,
 		Example: `  pgporter url pg-test --inventory pigsty.yml
   pgporter url pg-test --inventory pigsty.yml --all
   pgporter url pg-test --inventory pigsty.yml --service primary --plain                   # for a script
@@ -141,7 +141,7 @@ func (f *urlFlags) run(c *cobra.Command, cluster string) error {
 	return f.print(c.OutOrStdout(), c.ErrOrStderr(), endpoints, driver)
 }
 
-// handiest is the kind of way that needs to know least.
+// handiest is the kind of endpoint that needs to know least.
 func handiest(a model.Access) connstr.By {
 	switch {
 	case a.Name != "":

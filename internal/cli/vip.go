@@ -22,7 +22,7 @@ func (f *vipFlags) add(c *cobra.Command) {
 	c.Flags().IntVar(&f.repeat, "vip-announce", owner.DefaultRepeat, "how often, `N` times, the address is announced when it came here, and again 5 s later")
 }
 
-// config is what the daemon is told; nil without --vip.
+// config is what the daemon is given; nil without --vip.
 func (f *vipFlags) config(c *cobra.Command, discovered bool) (*vip.Config, error) {
 	switch {
 	case !f.keep && c.Flags().Changed("vip-announce"):

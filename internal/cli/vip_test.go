@@ -8,9 +8,9 @@ import (
 
 func TestVirtualState(t *testing.T) {
 	for _, test := range []struct {
-		told api.VirtualIP
-		want string
-		code colourCode
+		given api.VirtualIP
+		want  string
+		code  colourCode
 	}{
 		{api.VirtualIP{Here: true, Interface: "eth0", Why: "pg-test-1 holds the leader key"}, "is here, on eth0: pg-test-1 holds the leader key", green},
 		{api.VirtualIP{Interface: "eth0", Why: "pg-test-2 holds the leader key"}, "is elsewhere: pg-test-2 holds the leader key", none},
@@ -19,8 +19,8 @@ func TestVirtualState(t *testing.T) {
 		{api.VirtualIP{Here: true, Interface: "eth0", Why: "pg-test-1 holds the leader key", Others: []string{"02:00:00:00:00:07"}},
 			"is here, on eth0: pg-test-1 holds the leader key; 02:00:00:00:00:07 has it too", red},
 	} {
-		if words, code := virtualState(test.told); words != test.want || code != test.code {
-			t.Errorf("%+v: %q in %d, want %q in %d", test.told, words, code, test.want, test.code)
+		if words, code := virtualState(test.given); words != test.want || code != test.code {
+			t.Errorf("%+v: %q in %d, want %q in %d", test.given, words, code, test.want, test.code)
 		}
 	}
 }

@@ -1,5 +1,5 @@
 // Package command is what command lines of pgporter have in common, the product's and the lab's: exit statuses, how errors
-// are told, checks of arguments, and flags that several commands have. It knows no command.
+// are printed, checks of arguments, and flags that several commands have. It knows no command.
 //
 // Exit status: 0 done; 1 it was tried and failed; 2 the input (flags, inventory) can't be used. Results go to standard
 // output, everything else to standard error.

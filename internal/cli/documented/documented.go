@@ -1,5 +1,5 @@
 // Package documented finds the commands that the documents and the help's examples show, for the tests of command lines: what
-// people are told to type has to be understood. No program uses it.
+// people are asked to type has to be understood. No program uses it.
 package documented
 
 import (
@@ -14,7 +14,7 @@ import (
 )
 
 // Commands are all commands of a program that README.md and docs/*.md of the repository at root show, and its own help, without
-// their remarks; each with the place where it was found.
+// their remarks; each with the position where it was found.
 func Commands(t *testing.T, repository string, root *cobra.Command) map[string]string {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(repository, "docs", "*.md"))
@@ -52,7 +52,7 @@ func Commands(t *testing.T, repository string, root *cobra.Command) map[string]s
 	return found
 }
 
-// Command is a line without what stands around the command in documents: a prompt, bin/, a remark, what its output is piped to.
+// Command is a line without what is around the command in documents: a prompt, bin/, a remark, what its output is piped to.
 func Command(line string) string {
 	line = strings.TrimPrefix(strings.TrimPrefix(strings.TrimSpace(line), "$ "), "bin/")
 	line, _, _ = strings.Cut(line, "  #")
