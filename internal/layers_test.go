@@ -32,7 +32,7 @@ type room struct {
 var rooms = map[string]room{
 	// internal/config: what is declared?
 	"internal/config/diag":            {pure: true, because: "every room reports problems, so the report may depend on none"},
-	"internal/config/model":           {may: "diag jmespath", pure: true, because: "the model is what all others agree on: it stands on nothing else of ours but the language of its selectors"},
+	"internal/config/model":           {may: "diag jmespath", pure: true, because: "the model is what all others agree on: it needs nothing else of ours but the language of its selectors"},
 	"internal/config/jmespath":        {pure: true, because: "an expression over members given as data has no need of where they came from"},
 	"internal/config/inventory/jinja": {pure: true, because: "a template reaches its variables and nothing else, least of all files"},
 	"internal/config/inventory":       {may: "diag jinja", because: "reading Ansible's format has nothing to do with what pgporter makes of it"},
@@ -51,7 +51,7 @@ var rooms = map[string]room{
 	"internal/monitor/tcpcheck": {may: "health model patroni tcpservice view", because: "servers that are declared and checked need neither a cluster nor its roles; of patroni only how TLS is spoken"},
 
 	// internal/engine: what carries the bytes?
-	"internal/engine":          {may: "model tcpservice view", pure: true, because: "what is offered is told alike to whoever carries or follows it: none of them may be needed to say it"},
+	"internal/engine":          {may: "model tcpservice view", pure: true, because: "whoever carries or follows an offer is given the same one: none of them may be needed to make it"},
 	"internal/engine/balance":  {may: "model view", pure: true, because: "choosing a server needs the View and nothing else"},
 	"internal/engine/relay":    {because: "moving bytes must not know of services, so that it can be read, tested and handed over alone"},
 	"internal/engine/handover": {because: "passing sockets to another process must not know what they are for, so that any release can take over from another"},
@@ -60,9 +60,9 @@ var rooms = map[string]room{
 
 	// internal/access: how do clients come?
 	"internal/access/dns/zone":  {may: "model stamp view", pure: true, because: "answers are a function of a configuration, Views and a question: who asks and who listens is others' business"},
-	"internal/access/dns":       {may: "engine fileset model stamp view zone", because: "telling names is sockets and files: what is told is decided in dns, and who checks members shows it on Boards"},
+	"internal/access/dns":       {may: "engine fileset model stamp view zone", because: "serving names is sockets and files: what is answered is decided in zone, and who checks members shows it on Boards"},
 	"internal/access/vip/owner": {may: "model stamp view", pure: true, because: "who has an address is decided from Views and the time alone, and frames are bytes: nothing is sent or changed here"},
-	"internal/access/vip":       {may: "owner view", because: "it does on the machine what vip decides; it must not check members or read configuration itself"},
+	"internal/access/vip":       {may: "owner view", because: "it does on the machine what owner decides; it must not check members or read configuration itself"},
 	"internal/access/connstr":   {may: "diag model stamp", pure: true, because: "rendering is text from values: who carries a service is decided by its plan"},
 	"internal/access/doctor":    {may: "connstr model", because: "it tries what connstr lists as any client would: what pgporter itself takes for true must not colour it"},
 
@@ -74,13 +74,13 @@ var rooms = map[string]room{
 
 	// internal/admin: how do people look and steer?
 	"internal/admin/diff":    {may: "api model resolve", pure: true, because: "what a plan changes is a function of two plans and the roles; nothing is asked"},
-	"internal/admin/control": {may: "api intake", because: "the door checks who knocks and what is brought; what becomes of it is decided behind it"},
+	"internal/admin/control": {may: "api intake", because: "the listener checks who calls and what is sent; what becomes of it is decided behind it"},
 	"internal/admin/api":     {because: "the JSON types are a contract with scripts: they must not follow our own types"},
 	"internal/admin/web":     {may: "api", because: "pages and routes show what the API says and nothing more"},
 
 	// internal/daemon: one process of them all
 	"internal/daemon":          {may: "api cluster control diag diff discover dns engine etcd handover haproxy intake inventory model owner plan proxy resolve tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
-	"internal/daemon/logqueue": {because: "whoever logs must not wait for whoever reads: nothing may be on a line's way but a buffer"},
+	"internal/daemon/logqueue": {because: "whoever logs must not wait for whoever reads: nothing may be between them but a buffer"},
 
 	// internal/cli: the commands
 	"internal/cli/documented": {because: "what the documents show is text: tests of any command line ask for it"},
@@ -88,17 +88,17 @@ var rooms = map[string]room{
 	"internal/cli":            {may: "api command connstr control daemon diag dns doctor fileset haproxy intake inventory logqueue model owner plan render resolve stamp tcpservice vip", because: "commands ask the rooms that do the work; they don't reach below them"},
 
 	// lab: what pgporter is tried and tested with
-	"lab/netns":            {may: "guard", because: "a network of namespaces is of use to any program: what runs on its nodes is others' business"},
+	"lab/sandbox/netns":    {may: "guard", because: "a network of namespaces is of use to any program: what runs on its nodes is others' business"},
 	"lab/sandbox":          {may: "guard netns", because: "the sandbox is a user of pgporter like any other: it starts the program and reads its inventory format"},
 	"lab/cli":              {may: "chaos command failover load sandbox soak throughput", because: "commands of the lab run pgporter as a program: of the product they have only what any command line needs"},
 	"lab/sandbox/guard":    {because: "ending what is left of a program must not know what it was for, so that any program can have it"},
 	"lab/chaos":            {may: "api sandbox", because: "a test from outside judges by what clients, etcd and PostgreSQL say, not by pgporter's own rooms"},
-	"lab/load":             {because: "a prober sees what any client sees: it is told URLs and knows nothing of who ought to answer"},
+	"lab/load":             {because: "a prober sees what any client sees: it is given URLs and knows nothing of who ought to answer"},
 	"lab/bench/subject":    {because: "programs that are compared are started alike: what is measured on them is others' business"},
 	"lab/bench/report":     {may: "sandbox", because: "writing a benchmark's sections must not know its figures"},
-	"lab/bench/throughput": {may: "fakepatroni report sandbox subject", because: "what is compared must be used as its users use it: nothing of pgporter's own code may be on the way but the program"},
+	"lab/bench/throughput": {may: "fakepatroni report sandbox subject", because: "what is compared must be used as its users use it: nothing of pgporter's own code may take part but the program"},
 	"lab/bench/failover":   {may: "load report sandbox subject", because: "what is compared must be used as its users use it: programs that are started, files that they render"},
-	"lab/fakepatroni":      {because: "a stand-in must not share what it is to be judged by with pgporter"},
+	"lab/fakepatroni":      {because: "a fake must not share what it is to be judged by with pgporter"},
 	"lab/e2e":              {may: "api load sandbox", because: "end-to-end tests see what users see: programs, ports and the admin address"},
 	"lab/soak":             {may: "api fakepatroni", because: "what is loaded is a program like any other: it is judged by its sockets, its status and /proc"},
 }
@@ -192,7 +192,7 @@ func TestLayers(t *testing.T) {
 }
 
 // Sandboxes, load and faults are for those who try and test pgporter: the product has no network namespace in it, and can't be
-// led to start one.
+// made to start one.
 func TestProductHasNoLab(t *testing.T) {
 	files(t, func(at, file string, imports []string) {
 		if strings.HasPrefix(at, "lab") || at == "cmd/pgporter-lab" {

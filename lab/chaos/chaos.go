@@ -2,7 +2,7 @@
 // of every node, and holds pgporter to what it promises (make chaos).
 //
 // Whoever reads a failure begins with the seed: the faults and their times are a function of it and of the length of the
-// run (plan.go); what the cluster makes of them is not. The rooms of the package are its files: plan draws the faults, inject
+// run (plan.go); what the cluster makes of them is not. The parts of the package are its files: plan draws the faults, inject
 // does them to the field, client writes and reads and notes in the ledger what was acknowledged, key and role watch etcd and
 // the members by connections of their own, judge says from these notes what was wrong (pure), promise is the list of
 // everything that is asserted. What is promised, and why with these bounds, is in docs/reliability.md.
@@ -183,7 +183,7 @@ func (f *field) hold(ctx context.Context, c Config, faults []fault) (bool, error
 	complete, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("not within 2 minutes"))
 	defer cancel()
 	if leader, err := f.AwaitFollowing(complete, scope); err != nil {
-		// That a member finds its way back is Patroni's affair; the services have answered without it.
+		// That a member comes back is Patroni's affair; the services have answered without it.
 		f.say("the cluster isn't complete: %v", err)
 	} else {
 		f.say("the cluster is complete: all follow %s", leader.Name)

@@ -19,7 +19,7 @@ import (
 // table is what writers write to.
 const table = "chaos"
 
-// patience bounds one attempt of a client. It is longer than clients are held (5 s).
+// patience bounds one attempt of a client. It is longer than clients are queued (5 s).
 const patience = 10 * time.Second
 
 // open connects from a node without TLS (pgx would try with it first and connect twice) and without prepared statements,
@@ -99,7 +99,7 @@ func (c *client) round(parent context.Context) {
 		c.field.ledger.failed(c.to.Port, connected, words(err))
 		var refusal *pgconn.PgError
 		if errors.As(err, &refusal) && refusal.Code == "25006" {
-			c.field.note("a write through %s:%d was led to a standby: session of %s", c.to.Node, c.to.Port, clock(c.opened))
+			c.field.note("a write through %s:%d was connected to a standby: session of %s", c.to.Node, c.to.Port, clock(c.opened))
 		}
 	}
 	if err != nil || !c.stays {

@@ -31,7 +31,7 @@ type field struct {
 	mu sync.Mutex
 	// claimed are the processes that a fault has in hand.
 	claimed map[string]bool
-	// freezes are the times in which pgporters stood still, silences those in which nodes couldn't be heard by clients.
+	// freezes are the times in which pgporters hung, silences those in which nodes couldn't be heard by clients.
 	freezes, silences []freeze
 	journal           []entry
 	// died are pgporters that ended though no fault ended them.
@@ -47,7 +47,7 @@ type field struct {
 	edits     int
 }
 
-// freeze is a time in which a node's pgporter stood still, or its node was cut off; to is zero while it lasts.
+// freeze is a time in which a node's pgporter hung, or its node was cut off; to is zero while it lasts.
 type freeze struct {
 	node     string
 	from, to time.Time
@@ -147,7 +147,7 @@ func (f *field) thaw(node string) {
 	}
 }
 
-// frozen is for how much of a time a node's pgporter stood still.
+// frozen is for how much of a time a node's pgporter hung.
 func (f *field) frozen(node string, from, to time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -163,7 +163,7 @@ func (f *field) silence(node string, lasts time.Duration) {
 	f.silences = append(f.silences, freeze{node, now, now.Add(2*lasts + time.Second)})
 }
 
-// unheard is for how much of a time a node's pgporter stood still or couldn't be heard.
+// unheard is for how much of a time a node's pgporter hung or couldn't be heard.
 func (f *field) unheard(node string, from, to time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -206,13 +206,13 @@ func (f *field) startPgporter(ctx context.Context, what string) error {
 }
 
 // readers is a service that the sandbox has besides the default ones for this test: through PgBouncer, and never to the
-// primary. (The replica service may lead there, so that nobody's session has to leave when a replica is promoted.)
+// primary. (The replica service may connect there, so that nobody's session has to leave when a replica is promoted.)
 const (
 	readersPort = 5437
 	readers     = "          - { name: readers, port: 5437, dest: pgbouncer, check: /replica, selector: '[]' }\n"
 )
 
-// excludesPrimary says whether a service never leads to the primary: those whose check is /replica.
+// excludesPrimary says whether a service never connects to the primary: those whose check is /replica.
 func excludesPrimary(port int) bool { return port == readersPort || port == offlinePort }
 
 // offlinePort is the default service that excludes the primary.
@@ -238,7 +238,7 @@ func (f *field) addReaders(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.sound = strings.Replace(string(text), place, place+readers, 1)
+	f.sound = strings.Replace(string(text), servicesKey, servicesKey+readers, 1)
 	if f.sound == string(text) {
 		return fmt.Errorf("no place for a service in %s", f.Inventory())
 	}

@@ -120,7 +120,7 @@ func (f *field) inflict(ctx context.Context, plan fault, member string) error {
 	case haltPostgres:
 		return f.haltPostgres(ctx, member)
 	case haltMember, hang:
-		// Patroni first: it must not see its PostgreSQL stand still.
+		// Patroni first: it must not see its PostgreSQL hang.
 		if err := f.Kill(ctx, syscall.SIGSTOP, member+"/patroni"); err != nil {
 			return err
 		}
@@ -210,13 +210,13 @@ func (f *field) wakePostgres(ctx context.Context, member string) error {
 	return errors.Join(f.signalBackends(member, syscall.SIGCONT), f.Kill(ctx, syscall.SIGCONT, member+"/postgres"))
 }
 
-// endPostgres kills a server that stands still: first what it has forked, as nobody can take their ids over while they
+// endPostgres kills a stopped server: first what it has forked, as nobody can take their ids over while they
 // aren't waited for.
 func (f *field) endPostgres(ctx context.Context, member string) error {
 	return errors.Join(f.signalBackends(member, syscall.SIGKILL), f.Kill(ctx, syscall.SIGKILL, member+"/postgres"))
 }
 
-// signalBackends signals the children of a member's server, which has to stand still.
+// signalBackends signals the children of a member's server, which has to be stopped.
 func (f *field) signalBackends(member string, sig syscall.Signal) error {
 	server, running := f.PID(member + "/postgres")
 	if !running {
@@ -246,7 +246,7 @@ func children(parent int) []int {
 		if err != nil {
 			continue
 		}
-		// After the name in parentheses stand the state and the parent (proc(5)).
+		// After the name in parentheses come the state and the parent (proc(5)).
 		fields := bytes.Fields(line[bytes.LastIndexByte(line, ')')+1:])
 		if len(fields) > 1 && string(fields[1]) == strconv.Itoa(parent) {
 			found = append(found, pid)
@@ -272,8 +272,8 @@ func (f *field) switchOver(ctx context.Context) error {
 // extra is a service that edits of the inventory add and change.
 const extra = "          - { name: extra, port: 5440, dest: postgres, check: /primary, selector: '[]', maxconn: %d }\n"
 
-// place is where it goes: the sandbox's inventory has one service of its own in synchronous mode.
-const place = "        pg_services:\n"
+// servicesKey is where it goes: the sandbox's inventory has one service of its own in synchronous mode.
+const servicesKey = "        pg_services:\n"
 
 // reload sends SIGHUP to every pgporter that runs, with the inventory as it is, edited, or broken for the moment.
 func (f *field) reload(ctx context.Context, how kind) error {
@@ -288,10 +288,10 @@ func (f *field) reload(ctx context.Context, how kind) error {
 	case reloadEdit:
 		// The service comes, changes, and goes.
 		if f.edits++; f.edits%3 != 0 {
-			text = strings.Replace(text, place, place+fmt.Sprintf(extra, 100+f.edits), 1)
+			text = strings.Replace(text, servicesKey, servicesKey+fmt.Sprintf(extra, 100+f.edits), 1)
 		}
 	case reloadBroken:
-		text = strings.Replace(text, place, place+strings.Replace(fmt.Sprintf(extra, 100), "port: 5440", "port: 544000", 1), 1)
+		text = strings.Replace(text, servicesKey, servicesKey+strings.Replace(fmt.Sprintf(extra, 100), "port: 5440", "port: 544000", 1), 1)
 		defer func() {
 			if err := f.changeInventory(string(current)); err != nil {
 				f.say("%s: the inventory isn't what it was: %v", how, err)

@@ -19,7 +19,7 @@ const (
 )
 
 // unconfirmed finds the writes that were taken by a member which the leader key's history doesn't name for that moment. frozen
-// says for how much of a time a node's pgporter stood still: it can end nothing then, so that time doesn't count.
+// says for how much of a time a node's pgporter hung: it can end nothing then, so that time doesn't count.
 func unconfirmed(writes []write, keys tenures, frozen func(node string, from, to time.Time) time.Duration) []string {
 	var wrong []string
 	for _, w := range writes {

@@ -30,21 +30,21 @@ func TestWritesAreLedByTheKey(t *testing.T) {
 		wrong  string
 		frozen time.Duration
 	}{
-		"by the holder":                                    {keys: switched, member: "a", at: 5, acked: 5.1},
-		"begun before the key was lost":                    {keys: switched, member: "a", at: 9.9, acked: 14},
-		"just after it was lost to nobody":                 {keys: switched, member: "a", at: 10.5, acked: 10.6},
-		"before the watcher heard of the promotion":        {keys: switched, member: "b", at: 10.8, acked: 10.9},
-		"by the next holder":                               {keys: switched, member: "b", at: 12, acked: 12.1},
-		"by the old holder under the new one":              {keys: switched, member: "a", at: 14, acked: 14.1, wrong: "b had it from"},
-		"by the old holder, whose pgporter stood still":    {keys: switched, member: "a", at: 14, acked: 14.1, frozen: 3 * time.Second},
-		"by the old holder, who stood still for too short": {keys: switched, member: "a", at: 16, acked: 16.1, frozen: 3 * time.Second, wrong: "b had it from"},
-		"long after the key was lost to nobody":            {keys: history(0.0, "a", 10.0, ""), member: "a", at: 15, acked: 15.1, wrong: "it had lost the leader key"},
-		"by one who never had it":                          {keys: switched, member: "c", at: 5, acked: 5.1, wrong: "never named it"},
-		"by one who only gets it later":                    {keys: switched, member: "b", at: 5, acked: 5.1, wrong: "never named it"},
-		"between two tenures of one member":                {keys: history(0.0, "a", 10.0, "b", 20.0, "a"), member: "a", at: 15, acked: 15.1, wrong: "b had it from"},
-		"in the second tenure of a member":                 {keys: history(0.0, "a", 10.0, "b", 20.0, "a"), member: "a", at: 25, acked: 25.1},
-		"waiting through another's tenure":                 {keys: history(0.0, "a", 10.0, "b", 20.0, "a"), member: "a", at: 15, acked: 20.5},
-		"before anything is known":                         {keys: nil, member: "a", at: 5, acked: 5.1, wrong: "never named it"},
+		"by the holder":                             {keys: switched, member: "a", at: 5, acked: 5.1},
+		"begun before the key was lost":             {keys: switched, member: "a", at: 9.9, acked: 14},
+		"just after it was lost to nobody":          {keys: switched, member: "a", at: 10.5, acked: 10.6},
+		"before the watcher heard of the promotion": {keys: switched, member: "b", at: 10.8, acked: 10.9},
+		"by the next holder":                        {keys: switched, member: "b", at: 12, acked: 12.1},
+		"by the old holder under the new one":       {keys: switched, member: "a", at: 14, acked: 14.1, wrong: "b had it from"},
+		"by the old holder, whose pgporter hung":    {keys: switched, member: "a", at: 14, acked: 14.1, frozen: 3 * time.Second},
+		"by the old holder, who hung for too short": {keys: switched, member: "a", at: 16, acked: 16.1, frozen: 3 * time.Second, wrong: "b had it from"},
+		"long after the key was lost to nobody":     {keys: history(0.0, "a", 10.0, ""), member: "a", at: 15, acked: 15.1, wrong: "it had lost the leader key"},
+		"by one who never had it":                   {keys: switched, member: "c", at: 5, acked: 5.1, wrong: "never named it"},
+		"by one who only gets it later":             {keys: switched, member: "b", at: 5, acked: 5.1, wrong: "never named it"},
+		"between two tenures of one member":         {keys: history(0.0, "a", 10.0, "b", 20.0, "a"), member: "a", at: 15, acked: 15.1, wrong: "b had it from"},
+		"in the second tenure of a member":          {keys: history(0.0, "a", 10.0, "b", 20.0, "a"), member: "a", at: 25, acked: 25.1},
+		"waiting through another's tenure":          {keys: history(0.0, "a", 10.0, "b", 20.0, "a"), member: "a", at: 15, acked: 20.5},
+		"before anything is known":                  {keys: nil, member: "a", at: 5, acked: 5.1, wrong: "never named it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			frozen := func(string, time.Time, time.Time) time.Duration { return test.frozen }
@@ -122,6 +122,6 @@ func TestKeysAreNoted(t *testing.T) {
 func TestOverlap(t *testing.T) {
 	freezes := []freeze{{"x", sec(1), sec(3)}, {"y", sec(0), sec(9)}, {"x", sec(8), time.Time{}}}
 	if got := overlap(freezes, "x", sec(2), sec(10)); got != 3*time.Second {
-		t.Errorf("x stood still for %s of the time", got)
+		t.Errorf("x hung for %s of the time", got)
 	}
 }

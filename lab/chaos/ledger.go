@@ -17,7 +17,7 @@ type write struct {
 	lsn      string
 	// at is the server's clock while it ran, acked ours when the answer was there; both are of one machine.
 	at, acked time.Time
-	// node is whose pgporter led to it, port by which service.
+	// node is whose pgporter connected to it, port by which service.
 	node string
 	port int
 }
@@ -27,7 +27,7 @@ func (w write) String() string {
 		w.n, w.writer, w.node, w.port, w.member, w.timeline, w.lsn, clock(w.at), clock(w.acked))
 }
 
-// clock is a time as it stands in PostgreSQL's and Patroni's logs.
+// clock is a time as it is in PostgreSQL's and Patroni's logs.
 func clock(t time.Time) string { return t.Format("15:04:05.000") }
 
 // ledger holds what was acknowledged, and counts what wasn't.

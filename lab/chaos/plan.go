@@ -49,7 +49,7 @@ const (
 	haltPgBouncer kind = "halt PgBouncer"
 	haltPgporter  kind = "halt pgporter"
 	haltEtcd      kind = "halt etcd"
-	// hang is a member that stands still for longer than the leader key lives, and then dies.
+	// hang is a member that hangs for longer than the leader key lives, and then dies.
 	hang kind = "halt Patroni and postgres, then kill them"
 	// awaken is what is left out unless asked for: Patroni takes the leader key back after it.
 	awaken kind = "halt Patroni beyond the TTL"
@@ -79,7 +79,7 @@ type trait struct {
 	least, most time.Duration
 	// heavy kinds take a member or etcd away: of these at most two overlap, or there would be nobody to make mistakes.
 	heavy bool
-	// stills and clocks exclude each other: a Patroni that stands still while etcd's clock jumps finds its key expired though
+	// stills and clocks exclude each other: a Patroni that hangs while etcd's clock jumps finds its key expired though
 	// it was away for less than the TTL, and that is the case that is left out.
 	stills, clocks bool
 	// network kinds need nodes with a network of their own. One of them at a time: healing is healing all.
@@ -149,7 +149,7 @@ func kindNames() []string {
 	return names
 }
 
-// recovers is how long a Patroni needs after it stood still until it has renewed its key.
+// recovers is how long a Patroni needs after it hung until it has renewed its key.
 const recovers = 6 * time.Second
 
 // draw makes the faults of a run: the same for the same seed, length and kinds. All of them are undone when it is over.

@@ -27,7 +27,7 @@ type promise struct {
 	figures func() []string
 }
 
-// promises are all that are made. Each stands by itself: another one is another entry.
+// promises are all that are made. Each is checked by itself: another one is another entry.
 func promises(f *field, revision int64) []promise {
 	answers := &answering{field: f}
 	resources := &resources{field: f}
@@ -56,7 +56,7 @@ func promises(f *field, revision int64) []promise {
 	}
 }
 
-// lostWrites looks for the acknowledged writes on the leader and, where they have found their way back, on the others.
+// lostWrites looks for the acknowledged writes on the leader and, where they came back, on the others.
 func (f *field) lostWrites(ctx context.Context) []string {
 	writes := f.ledger.acknowledged()
 	if len(writes) == 0 {
@@ -204,7 +204,7 @@ func (r *roleWatcher) figures() []string {
 	}
 	return []string{
 		fmt.Sprintf("%d promotions; %d idle sessions of services for replicas were on a promoted member, the longest ended after %.2fs", len(r.promotions), len(r.ended), longest.Seconds()),
-		fmt.Sprintf("%d idle sessions of the replica service were on a promoted member; it may lead to the primary", r.stayed),
+		fmt.Sprintf("%d idle sessions of the replica service were on a promoted member; it may connect to the primary", r.stayed),
 	}
 }
 
@@ -258,9 +258,9 @@ func (f *field) answers(ctx context.Context, to sandbox.Access, within time.Dura
 			err = conn.QueryRow(asked, "select pg_is_in_recovery()").Scan(&standby)
 			switch {
 			case err == nil && writes && standby:
-				err = fmt.Errorf("it leads to a standby")
+				err = fmt.Errorf("it connects to a standby")
 			case err == nil && excludesPrimary(to.Port) && !standby:
-				err = fmt.Errorf("it leads to the primary")
+				err = fmt.Errorf("it connects to the primary")
 			}
 			conn.Close(asked) //nolint:errcheck // the answer is in hand
 		}
@@ -310,10 +310,10 @@ type resources struct {
 }
 
 // holding is what a pgporter has.
-type holding struct{ sessions, held, goroutines, descriptors int }
+type holding struct{ sessions, queued, goroutines, descriptors int }
 
 func (h holding) String() string {
-	return fmt.Sprintf("%d sessions, %d waiting clients, %d goroutines, %d descriptors", h.sessions, h.held, h.goroutines, h.descriptors)
+	return fmt.Sprintf("%d sessions, %d waiting clients, %d goroutines, %d descriptors", h.sessions, h.queued, h.goroutines, h.descriptors)
 }
 
 // What may differ: connections for checks and to etcd that happen to be open, with two goroutines each.
@@ -345,7 +345,7 @@ func (r *resources) of(ctx context.Context, m sandbox.Member) (holding, error) {
 	for _, c := range status.Clusters {
 		for _, s := range c.Services {
 			has.sessions += s.Sessions
-			has.held += s.Queued
+			has.queued += s.Queued
 		}
 	}
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", status.PID))
@@ -386,7 +386,7 @@ func (r *resources) compare(ctx context.Context) []string {
 			r.after[m.Name] = has
 			if err != nil {
 				wrong = append(wrong, err.Error())
-			} else if has.sessions > 0 || has.held > 0 || has.goroutines > was.goroutines+moreGoroutines || has.descriptors > was.descriptors+moreDescriptors {
+			} else if has.sessions > 0 || has.queued > 0 || has.goroutines > was.goroutines+moreGoroutines || has.descriptors > was.descriptors+moreDescriptors {
 				wrong = append(wrong, fmt.Sprintf("the pgporter of %s has %s; before there were %s", m.Name, has, was))
 			}
 		}

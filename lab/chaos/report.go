@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// report tells how it went; false if a promise was broken. What is told then stays with the logs, too.
+// report tells how it went; false if a promise was broken. What is printed then stays with the logs, too.
 func (f *field) report(c Config, all []promise, broken map[string][]string) bool {
 	var b strings.Builder
 	kept := true

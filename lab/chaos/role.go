@@ -48,7 +48,7 @@ type read struct {
 	at     time.Time
 }
 
-// standing is what a member said of itself last.
+// standbyReport is what a member said of itself last.
 type standbyReport struct {
 	standby bool
 	when    time.Time

@@ -186,7 +186,7 @@ func (l *show) listen(ctx context.Context) {
 	}
 }
 
-// order gives what a key stands for.
+// order gives what a key means.
 func (l *show) order(key byte) (string, func(context.Context) error) {
 	switch key {
 	case 's':
@@ -255,8 +255,8 @@ type screen struct {
 	// live is a terminal.
 	live bool
 	line string
-	// told is when the line was written last, where it can't be renewed.
-	told time.Time
+	// printed is when the line was written last, where it can't be renewed.
+	printed time.Time
 }
 
 // Intervals between two looks, and between two lines where none can be renewed.
@@ -295,8 +295,8 @@ func (s *screen) show(now time.Time, line string) {
 		}
 		s.line = line
 		fmt.Fprint(s.w, eraseLine+line)
-	case now.Sub(s.told) >= printEvery:
-		s.told = now
+	case now.Sub(s.printed) >= printEvery:
+		s.printed = now
 		fmt.Fprintln(s.w, line)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/pgporter/pgporter/lab/load"
 )
 
-// TestMeter plays what a prober saw and compares what is told, step by step.
+// TestMeter plays what a prober saw and compares what is printed, step by step.
 func TestMeter(t *testing.T) {
 	zero := time.Unix(1000, 0)
 	at := func(ms int) time.Time { return zero.Add(time.Duration(ms) * time.Millisecond) }
@@ -39,7 +39,7 @@ func TestMeter(t *testing.T) {
 		{"another leads", 2700, []load.Probe{write(2600, "127.0.1.12"), write(2620, "127.0.1.12")},
 			[]string{"no write for 1.60 s, then pg-test-2 takes them instead of pg-test-1; nothing failed"},
 			"writes/s  2  to pg-test-2       failed connects 0   failed writes 0   last gap 1.60 s"},
-		{"the first failure of each kind is told", 9000, []load.Probe{fails(2640, 7640, load.Refused), fails(7700, 7800, load.LoginCut), fails(7850, 7860, load.WriteCut)},
+		{"the first failure of each kind is printed", 9000, []load.Probe{fails(2640, 7640, load.Refused), fails(7700, 7800, load.LoginCut), fails(7850, 7860, load.WriteCut)},
 			[]string{"a connect failed after 5.0 s: scripted", "a write failed after 0.0 s: scripted"},
 			"writes/s  0  none for 6.4 s     failed connects 2   failed writes 1   last gap 1.60 s"},
 		{"restarted in place", 9100, []load.Probe{write(9020, "127.0.1.12"), write(9040, "127.0.1.12")},

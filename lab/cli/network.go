@@ -14,10 +14,10 @@ import (
 	"github.com/pgporter/pgporter/lab/sandbox"
 )
 
-// endpoint is where a command is started and where it is led.
+// endpoint is where a command is started and what it is to connect to.
 type endpoint struct {
 	sandbox *sandbox.Sandbox
-	// node is where it runs on the documents' network; empty on loopback addresses, where all is one place.
+	// node is where it runs on the documents' network; empty on loopback addresses, where all is one network.
 	node        string
 	environment []string
 }
@@ -50,7 +50,7 @@ func (w endpoint) become(command []string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", command[0], err)
 	}
-	// Settings of the caller's would win over, or contradict, those that lead to the sandbox.
+	// Settings of the caller's would win over, or contradict, those that point at the sandbox.
 	environment := []string{}
 	for _, v := range os.Environ() {
 		if name, _, _ := strings.Cut(v, "="); !strings.HasPrefix(name, "PG") || strings.HasPrefix(name, "PGPORTER_") {

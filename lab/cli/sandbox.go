@@ -318,7 +318,7 @@ works after a crash of the sandbox's own program, and on one that was never comp
 	return c
 }
 
-// accessFlags are how psql and exec are told where and as whom.
+// accessFlags say where psql and exec connect, and as whom.
 type accessFlags struct{ via, user, database string }
 
 func (f *accessFlags) add(c *cobra.Command) {
@@ -383,7 +383,7 @@ func sandboxExec(dir *string) *cobra.Command {
 		Short: "Run a command that connects to a service or a member",
 		Long: "Runs a command with PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE and DATABASE_URL set; it replaces this program.\n" + targetHelp + `
 
-In a sandbox with --netns it runs on the network's client, or on the member that TARGET names. The TARGET client leads to no
+In a sandbox with --netns it runs on the network's client, or on the member that TARGET names. The TARGET client connects to no
 service; only PGPASSFILE is set then, so that URLs without a password work.`,
 		Example: `  pgporter-lab exec default -- pgbench -i -s 10
   pgporter-lab exec replica -- env

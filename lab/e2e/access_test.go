@@ -96,7 +96,7 @@ const (
 	denied   = "42501"
 )
 
-// TestDocumentedAccess is a client on the documents' network: every command that they print leads where they say, before a
+// TestDocumentedAccess is a client on the documents' network: every command that they print connects where they say, before a
 // switchover and after it, with psql, pgx, psycopg2 and JDBC.
 func TestDocumentedAccess(t *testing.T) {
 	t.Parallel()
@@ -117,7 +117,7 @@ func TestDocumentedAccess(t *testing.T) {
 	if _, err := c.Switchover(t.Context(), after); err != nil {
 		t.Fatal(err)
 	}
-	// Everybody has been told by then; what has to settle is PgBouncer's word on whether its server is a standby.
+	// Everybody knows it by then; what has to settle is PgBouncer's word on whether its server is a standby.
 	eventually(t, afterSwitchover, func(ctx context.Context) error {
 		for _, l := range slices.Concat(byName, byVIP, smartClient) {
 			if err := c.run(ctx, l, after, rows); err != nil {
@@ -130,7 +130,7 @@ func TestDocumentedAccess(t *testing.T) {
 	t.Run("psql after the switchover", func(t *testing.T) { c.allLines(t, after, rows) })
 	t.Run("drivers after the switchover", func(t *testing.T) { c.allDrivers(t, after, rows) })
 
-	// Each row that a client was told to be written is there, and no other.
+	// Each row that a client was assured of is there, and no other.
 	for database, host := range map[string]string{"meta": "10.10.10.10", "test": "10.10.10.12"} {
 		conn, err := c.connectFrom(t.Context(), "postgres://dbuser_dba:DBUser.DBA@"+host+":5432/"+database)
 		if err != nil {
@@ -158,8 +158,8 @@ func upOnNetwork(t *testing.T) *cluster {
 // makeVisits makes the table that clients write to.
 func (c *cluster) makeVisits() {
 	c.t.Helper()
-	for _, place := range []string{"10.10.10.10:5432/meta", "10.10.10.11:5432/test"} {
-		conn, err := c.connectFrom(c.t.Context(), "postgres://dbuser_dba:DBUser.DBA@"+place)
+	for _, address := range []string{"10.10.10.10:5432/meta", "10.10.10.11:5432/test"} {
+		conn, err := c.connectFrom(c.t.Context(), "postgres://dbuser_dba:DBUser.DBA@"+address)
 		if err != nil {
 			c.t.Fatal(err)
 		}

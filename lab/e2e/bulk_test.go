@@ -107,9 +107,9 @@ func (r *rowsIn) Read(p []byte) (int, error) {
 func (c *cluster) copyOut(t *testing.T) {
 	const statement = "copy (select n, repeat(md5(n::text), n * 31 %% 8000) from generate_series(1, %d) n) to stdout (format %s)"
 	for _, w := range []struct {
-		format string
-		bytes  int64
-		ways   []service
+		format    string
+		bytes     int64
+		endpoints []service
 	}{
 		{"binary", copiedOut, []service{direct}},
 		{"text", copiedOut / 4, []service{direct, primary, offline}},
@@ -119,7 +119,7 @@ func (c *cluster) copyOut(t *testing.T) {
 		if most < w.bytes*3/4 {
 			t.Errorf("only %d bytes", most)
 		}
-		for _, endpoint := range w.ways {
+		for _, endpoint := range w.endpoints {
 			began := time.Now()
 			sum, n := c.sumOut(t, c.member(2), endpoint, fmt.Sprintf(statement, rows, w.format))
 			if sum != want || n != most {
@@ -182,7 +182,7 @@ func (c *cluster) largeObjects(t *testing.T) {
 	}
 }
 
-// hard is a table with what is written in a special way or not at all.
+// hard is a table with what is written specially or not at all.
 const hard = `create table hard as select n, case when n % 7 > 0 then e'\\N\t\\.\n\r"''' || repeat(chr(n + 160), n) end as words,
 	(select string_agg(set_byte('\x00', 0, b), '') from generate_series(0, 255) b) as every_byte, n::float8 / 3 as third, array[n, null] as list
 	from generate_series(1, 1000) n`

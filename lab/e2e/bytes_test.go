@@ -24,7 +24,7 @@ import (
 	"github.com/pgporter/pgporter/lab/sandbox"
 )
 
-// allBytes has PostgreSQL's own programs do through the services what nobody may alter on the way: TLS, replication, change
+// allBytes has PostgreSQL's own programs do through the services what nobody may alter between the ends: TLS, replication, change
 // capture, bulk loads, dumps. What comes out is compared with what the server itself has.
 func allBytes(t *testing.T) {
 	c := up(t, 64, sandbox.Config{Members: 2, TLS: true, Fall: patient})
@@ -79,7 +79,7 @@ func allBytes(t *testing.T) {
 // verified asks for TLS, the server's certificate and that it is for the address that was connected to.
 func (c *cluster) verified() string { return "sslmode=verify-full sslrootcert=" + c.Certificate() }
 
-// conninfo is libpq's way to a service at a node; what is in more overrides it.
+// conninfo is libpq's keywords for a service at a node; what is in more overrides it.
 func (s service) conninfo(node, more string) string {
 	return fmt.Sprintf("host=%s port=%d user=%s dbname=%s sslmode=disable connect_timeout=10 %s", node, s.port, s.user, s.database, more)
 }
@@ -115,7 +115,7 @@ func (c *cluster) psql(ctx context.Context, node string, s service, more string,
 	return strings.TrimSpace(out), err
 }
 
-// server is a member's PostgreSQL itself, with no pgporter on the way.
+// server is a member's PostgreSQL itself, with no pgporter before it.
 var server = service{5432, direct.user, direct.password, direct.database}
 
 // ask is psql that has to succeed.
@@ -128,7 +128,7 @@ func (c *cluster) ask(t *testing.T, node string, s service, command string) stri
 	return out
 }
 
-// tlsSessions opens sessions with every degree of distrust. Channel binding shows that nobody on the way ended the TLS.
+// tlsSessions opens sessions with every degree of distrust. Channel binding shows that nobody between the ends ended the TLS.
 func (c *cluster) tlsSessions(t *testing.T) {
 	another := filepath.Join(credentials(t, c.prefix), "control.crt")
 	const encrypted = "SSL connection (protocol: TLSv1.3"
@@ -252,7 +252,7 @@ func (c *cluster) declinesTLS(t *testing.T) {
 // listener is a session that waits for notifications.
 type listener struct {
 	*pgx.Conn
-	way string
+	address string
 }
 
 const channel = "bytes"
@@ -283,7 +283,7 @@ func (c *cluster) notifyAll(t *testing.T, all []*listener, payload string) {
 		heard, err := l.WaitForNotification(ctx)
 		cancel()
 		if err != nil || heard.Channel != channel || heard.Payload != payload {
-			t.Errorf("the listener on %s: %v, %v", l.way, heard, err)
+			t.Errorf("the listener on %s: %v, %v", l.address, heard, err)
 		}
 	}
 }
@@ -296,11 +296,11 @@ func (l *listener) hearsItsServerDie(t *testing.T) {
 	heard, err := l.WaitForNotification(ctx)
 	var last *pgconn.PgError
 	if !errors.As(err, &last) || last.Code != "57P01" || last.Message != "terminating connection due to administrator command" {
-		t.Errorf("the listener on %s: %v, %v; want FATAL 57P01", l.way, heard, err)
+		t.Errorf("the listener on %s: %v, %v; want FATAL 57P01", l.address, heard, err)
 	}
 }
 
-// lastError switches over under sessions that lie idle on the old primary: each is told by the server why it ends, also where
+// lastError switches over under sessions that lie idle on the old primary: each reads from the server why it ends, also where
 // the node's pgporter finds the server demoted at that moment.
 func (c *cluster) lastError(t *testing.T, listeners []*listener) {
 	for range 8 {

@@ -16,7 +16,7 @@ import (
 
 var update = flag.Bool("update", false, "write the goldens anew")
 
-// doctor asks the doctor about one cluster, first healthy and then broken in one way after another. What it says is in
+// doctor asks the doctor about one cluster, first healthy and then broken by one fault after another. What it says is in
 // testdata/doctor.
 func (s shared) doctor(t *testing.T) {
 	const names = nameServerPort

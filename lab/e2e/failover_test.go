@@ -190,7 +190,7 @@ func cancels(t *testing.T, node string, s service) {
 	}
 }
 
-// prober is one way to the primary under load.
+// prober is one endpoint of the primary under load.
 type prober struct {
 	name string
 	load.Recorder
@@ -237,11 +237,11 @@ func (p *prober) report(t *testing.T, what string) load.Impression {
 	seen := load.Impress(p.last, time.Time{}, p.Take())
 	p.last = seen.LastWrite
 	if p.name == members {
-		// Such a client is refused by members again and again: that is its way of finding the primary.
+		// Such a client is refused by members again and again: that is how it finds the primary.
 		t.Logf("%s %s: longest write gap %.2f s", p.name, what, seen.Gap.Seconds())
 		return seen
 	}
-	t.Logf("%s %s: longest write gap %.2f s, %d connects failed, %d cut while authenticated, %d writes cut, %d led to a replica", p.name, what,
+	t.Logf("%s %s: longest write gap %.2f s, %d connects failed, %d cut while authenticated, %d writes cut, %d connected to a replica", p.name, what,
 		seen.Gap.Seconds(), len(seen.Refused), len(seen.LoginCut), len(seen.WriteCut), len(seen.ReadOnly))
 	for _, failed := range slices.Concat(seen.Refused, seen.LoginCut, seen.WriteCut, seen.ReadOnly) {
 		t.Logf("  %s after %.1fs: %.300v", failed.Ended.Format("05.000"), failed.Ended.Sub(failed.Began).Seconds(), failed.Err)

@@ -165,7 +165,7 @@ type instance struct {
 	recovery bool
 }
 
-// role says what the instance is by its own word.
+// String says what the instance is by its own word.
 func (i instance) String() string {
 	if i.recovery {
 		return i.address + " (standby)"
@@ -173,7 +173,7 @@ func (i instance) String() string {
 	return i.address + " (primary)"
 }
 
-// service describes a client's way: port, account, and whether PgBouncer is on it.
+// service describes a client's endpoint: port, account, and whether PgBouncer is on it.
 type service struct {
 	port           int
 	user, password string
@@ -217,7 +217,7 @@ func ask(ctx context.Context, host string, s service) (instance, error) {
 	return whoAnswers(ctx, conn)
 }
 
-// serves is what a service must do: lead to each of these instances and to no other.
+// serves is what a service must do: connect to each of these instances and to no other.
 type serves struct {
 	service
 	to []instance
@@ -234,13 +234,13 @@ func (w serves) check(ctx context.Context, node string) error {
 			return fmt.Errorf("%s:%d: %w", node, w.port, err)
 		}
 		if !slices.Contains(w.to, i) {
-			return fmt.Errorf("%s:%d led to %s, not to %v", node, w.port, i, w.to)
+			return fmt.Errorf("%s:%d connected to %s, not to %v", node, w.port, i, w.to)
 		}
 		seen[i]++
 	}
 	for _, i := range w.to {
 		if seen[i] == 0 {
-			return fmt.Errorf("%s:%d never led to %s in %d connects", node, w.port, i, 3*len(w.to))
+			return fmt.Errorf("%s:%d never connected to %s in %d connects", node, w.port, i, 3*len(w.to))
 		}
 	}
 	return nil
@@ -268,7 +268,7 @@ func (c *cluster) refused(within time.Duration, s service, why string) {
 		for _, node := range c.nodes() {
 			i, err := ask(ctx, node, s)
 			if err == nil {
-				return fmt.Errorf("%s:%d led to %s", node, s.port, i)
+				return fmt.Errorf("%s:%d connected to %s", node, s.port, i)
 			}
 			if !strings.Contains(err.Error(), "57P03") || !strings.Contains(err.Error(), why) {
 				return fmt.Errorf("%s:%d: the refusal has no 57P03 with %q: %w", node, s.port, why, err)

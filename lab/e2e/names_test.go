@@ -23,7 +23,7 @@ func tellNames(t *testing.T, c *cluster) resolving {
 	}}}
 }
 
-// are waits until names stand for exactly these addresses.
+// are waits until names resolve to exactly these addresses.
 func (n resolving) are(t *testing.T, within time.Duration, names map[string][]string) {
 	t.Helper()
 	eventually(t, within, func(ctx context.Context) error {

@@ -15,7 +15,7 @@ import (
 	"github.com/pgporter/pgporter/lab/sandbox"
 )
 
-// TestNeighbours: what stands beside a PostgreSQL that is well hangs or dies: PgBouncer, etcd, and Patroni in maintenance.
+// TestNeighbours: what runs beside a PostgreSQL that is well hangs or dies: PgBouncer, etcd, and Patroni in maintenance.
 func TestNeighbours(t *testing.T) {
 	t.Parallel()
 	c := up(t, 96, sandbox.Config{Fall: patient})
@@ -38,8 +38,8 @@ func TestNeighbours(t *testing.T) {
 		}
 	}
 
-	// Patroni doesn't know of PgBouncer. Who comes isn't led to one that takes connections and says nothing, nor to one that
-	// refuses them; who is there already isn't cut off.
+	// Patroni doesn't know of PgBouncer. Who comes isn't connected to one that takes connections and says nothing, nor to one
+	// that refuses them; who is there already isn't cut off.
 	pooler := func(what, reason string, begin, end func()) {
 		t.Run("PgBouncer "+what, func(t *testing.T) {
 			c.t = t
@@ -91,7 +91,7 @@ func TestNeighbours(t *testing.T) {
 	away("etcd hangs", func() { signal(syscall.SIGSTOP, "etcd") }, lost, func() { signal(syscall.SIGCONT, "etcd") })
 	away("etcd is killed", func() { signal(syscall.SIGKILL, "etcd") }, lost, func() { start("etcd") })
 	away("Patroni is killed in maintenance", func() { signal(syscall.SIGKILL, "pg-test-1/patroni") },
-		// `fall` is 10, `fastinter` half a second: its silence would have ended sessions before it is told that often.
+		// `fall` is 10, `fastinter` half a second: its silence would have ended sessions before it is seen that often.
 		func() { c.silent(afterFailover, "pg-test-1", 10*time.Second) }, func() { start("pg-test-1/patroni") })
 	c.t = t
 	for _, m := range c.Declared() {
@@ -103,7 +103,7 @@ func TestNeighbours(t *testing.T) {
 		}
 	}
 
-	// The key is watched again: a switchover is told by it, and ends the sessions on the old primary.
+	// The key is watched again: a switchover is known by it, and ends the sessions on the old primary.
 	c.pause(false)
 	if _, err := c.Switchover(t.Context(), "pg-test-2"); err != nil {
 		t.Fatal(err)

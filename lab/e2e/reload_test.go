@@ -70,7 +70,7 @@ func (s shared) reloadFromElsewhere(t *testing.T) {
 	}
 	more := strings.Replace(string(text), "pg_cluster: pg-test\n", "pg_cluster: pg-test\n        pg_services: [ { name: extra, port: 5440, dest: postgres, check: /primary, selector: '[]' } ]\n", 1)
 	if more == string(text) {
-		t.Fatalf("no place for a service in\n%s", text)
+		t.Fatalf("no line for a service in\n%s", text)
 	}
 	extra := service{5440, direct.user, direct.password, direct.database}
 	onAll := serves{extra, []instance{at(one, false)}}

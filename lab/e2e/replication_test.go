@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// replicator is the account that members replicate with, on the way past the pool.
+// replicator is the account that members replicate with, past the pool.
 var replicator = service{direct.port, "replicator", "DBUser.Replicator", "postgres"}
 
 // Slots of the test's. The first only keeps segments on the server to compare with.
@@ -24,7 +24,7 @@ const (
 	logicalSlot = "bytes_logical"
 )
 
-// slots makes the slots for WAL. Patroni takes away what nobody has told it of.
+// slots makes the slots for WAL. Patroni takes away what nobody has configured.
 func (c *cluster) slots(t *testing.T) {
 	t.Helper()
 	var ignored []map[string]any
@@ -79,7 +79,7 @@ func (r *received) compare(t *testing.T) {
 		}
 		flushed, err := r.psql(ctx, r.member(1), server, "", "select coalesce(bool_or(pg_walfile_name(flush_lsn) >= '"+last+"'), false) from pg_stat_replication where application_name = 'pg_receivewal'")
 		if err == nil && flushed != "t" {
-			err = fmt.Errorf("it hasn't told that it flushed %s", last)
+			err = fmt.Errorf("it hasn't reported that it flushed %s", last)
 		}
 		return err
 	})

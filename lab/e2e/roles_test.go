@@ -9,7 +9,7 @@ import (
 	"github.com/pgporter/pgporter/lab/sandbox"
 )
 
-// TestSynchronousStandby: the standby service (check /read-only-sync) leads to the synchronous replica, and to the primary
+// TestSynchronousStandby: the standby service (check /read-only-sync) connects to the synchronous replica, and to the primary
 // when there is none.
 func TestSynchronousStandby(t *testing.T) {
 	t.Parallel()
@@ -32,7 +32,7 @@ func TestSynchronousStandby(t *testing.T) {
 	c.expect(afterFailover, serves{standby, []instance{at(one, true)}}, serves{primary, []instance{at(two, false)}})
 }
 
-// TestDelayedReplica: a service that a selector on the role leads to the delayed member, which shows the past.
+// TestDelayedReplica: a service that a selector on the role connects to the delayed member, which shows the past.
 func TestDelayedReplica(t *testing.T) {
 	t.Parallel()
 	c := up(t, 73, sandbox.Config{Members: 2, Delayed: true, Fall: patient})

@@ -183,7 +183,7 @@ func writeAndRead(t *testing.T, c *cluster) {
 	}
 }
 
-// leader is the address of the member that every node's primary service leads to.
+// leader is the address of the member that every node's primary service connects to.
 func (c *cluster) leader(t *testing.T) string {
 	t.Helper()
 	i, err := ask(t.Context(), c.nodes()[0], direct)
@@ -193,7 +193,7 @@ func (c *cluster) leader(t *testing.T) string {
 	return i.address
 }
 
-// otherLeader waits until the direct service leads to another primary than old, and asserts that it never leads to old.
+// otherLeader waits until the direct service connects to another primary than old, and asserts that it never connects to old.
 func (c *cluster) otherLeader(t *testing.T, old string, candidates ...string) string {
 	t.Helper()
 	var leader string
@@ -203,10 +203,10 @@ func (c *cluster) otherLeader(t *testing.T, old string, candidates ...string) st
 			return err
 		}
 		if i.address == old {
-			return fmt.Errorf("still led to %s", old)
+			return fmt.Errorf("still connected to %s", old)
 		}
 		if i.recovery {
-			t.Fatalf("the direct service led to a standby, %s", i)
+			t.Fatalf("the direct service connected to a standby, %s", i)
 		}
 		leader = i.address
 		return nil
@@ -323,7 +323,7 @@ func discovered(t *testing.T, c *cluster) {
 	for _, s := range status.Clusters[0].Services {
 		for _, server := range s.Servers {
 			if pooled := s.Name == "primary" || s.Name == "replica"; pooled != strings.HasSuffix(server.Address, ":6432") {
-				t.Errorf("%s leads to %s", s.FullName, server.Address)
+				t.Errorf("%s connects to %s", s.FullName, server.Address)
 			}
 		}
 	}
@@ -384,14 +384,14 @@ func reload(t *testing.T, c *cluster) {
 	custom := service{5440, direct.user, direct.password, direct.database}
 	added := strings.Replace(string(text), "pg_cluster: pg-test\n", "pg_cluster: pg-test\n        pg_services: [ { name: extra, port: 5440, dest: postgres, check: /primary, selector: '[]' } ]\n", 1)
 	if added == string(text) {
-		t.Fatalf("no place for a service in\n%s", text)
+		t.Fatalf("no line for a service in\n%s", text)
 	}
 	write(added)
 	hangUp(func(generation int, refused string) bool { return generation == 2 && refused == "" })
 	eventually(t, patience, serves{custom, []instance{at(leader, false)}}.checkAt(bind))
 	same()
 
-	// A broken file: refused with its place, everything goes on.
+	// A broken file: refused with its position, everything goes on.
 	write(strings.Replace(added, "port: 5440", "port: 544000", 1))
 	hangUp(func(generation int, refused string) bool {
 		return generation == 2 && strings.Contains(refused, path+":") && strings.Contains(refused, "544000")

@@ -237,7 +237,7 @@ func (u upgrades) upgrade() *api.Status {
 	return is
 }
 
-// notices stand in for systemd: what programs tell it (sd_notify(3)).
+// notices take the place of systemd: what programs tell it (sd_notify(3)).
 type notices struct {
 	path string
 	mu   sync.Mutex
@@ -283,7 +283,7 @@ func (n *notices) has(t *testing.T, notice string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !slices.Contains(n.all, "READY=1") || !slices.Contains(n.all, notice) {
-		t.Errorf("systemd was told %q, and not %s", n.all, notice)
+		t.Errorf("systemd was sent %q, and not %s", n.all, notice)
 	}
 }
 

@@ -443,7 +443,7 @@ func (o *overlap) note(holders []string, now time.Time) {
 	}
 }
 
-// virtualChaos has every kind of fault happen while somebody looks who has the address: a pgporter that stands still and one
+// virtualChaos has every kind of fault happen while somebody looks who has the address: a pgporter that hangs and one
 // that is killed while their members lose the lead, an etcd that is lost for a while, and a leader that is cut off.
 func virtualChaos(t *testing.T, c *cluster) {
 	c.t = t

@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// Cluster is the name of a stand-in's cluster.
+// Cluster is the name of a fake's cluster.
 const Cluster = "pg-test"
 
 // Member is the cluster's only member.
@@ -51,7 +51,7 @@ func Patroni() http.Handler {
 	})
 }
 
-// Inventory declares the member and its services, which all lead to its port while its Patroni calls it the primary.
+// Inventory declares the member and its services, which all connect to its port while its Patroni calls it the primary.
 func (m Member) Inventory(services ...Service) string {
 	var list strings.Builder
 	for _, s := range services {

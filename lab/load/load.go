@@ -4,7 +4,7 @@
 // A prober does one thing after the other: one that is made to wait makes no load meanwhile, so the load is bounded by its
 // interval however long it goes on. What it saw is a list of Probes; what they mean (Impress) is a function of that list.
 //
-// The package knows nothing of services, clusters or who ought to answer: it is told URLs.
+// The package knows nothing of services, clusters or who ought to answer: it is given URLs.
 package load
 
 import (
@@ -27,7 +27,7 @@ const (
 	LoginCut
 	// WriteCut is a write that failed on a session that was open: the client doesn't know whether it counts.
 	WriteCut
-	// ReadOnly is a write that a server refused because it takes none: the way led to a replica.
+	// ReadOnly is a write that a server refused because it takes none: it was connected to a replica.
 	ReadOnly
 )
 

@@ -17,7 +17,7 @@ func TestImpress(t *testing.T) {
 		from, until time.Time
 		probes      []Probe
 		gap         time.Duration
-		// writes, refused, login cut, write cut, misled
+		// writes, refused, login cut, write cut, read-only
 		counts [5]int
 	}{
 		"nothing":                      {},

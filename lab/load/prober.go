@@ -21,7 +21,7 @@ type Prober struct {
 	// Every is the time between the starts of two probes, if the first is over by then; Connect and Write bound a probe's
 	// two parts. Connect holds for all hosts of the URL together, connect_timeout in the URL for each.
 	Every, Connect, Write time.Duration
-	// Observe is called with every probe, one after the other. One that was interrupted by the end of Run isn't told.
+	// Observe is called with every probe, one after the other. One that was interrupted by the end of Run isn't reported.
 	Observe func(Probe)
 }
 

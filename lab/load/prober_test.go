@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// peer is a server that speaks PostgreSQL's protocol as far as it is told: it says what follows the startup packet, and what
+// peer is a server that speaks PostgreSQL's protocol as far as it is set to: it says what follows the startup packet, and what
 // follows each query.
 type peer struct {
 	startup []pgproto3.BackendMessage

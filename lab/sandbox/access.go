@@ -78,7 +78,7 @@ func (a Access) Environment() []string {
 	}
 }
 
-// As gives the same place with another user or database; empty leaves what is there.
+// As gives the same server with another user or database; empty leaves what is there.
 func (a Access) As(user, database string) (Access, error) {
 	if user != "" {
 		a.User, a.Password = user, password(user)

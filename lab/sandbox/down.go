@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pgporter/pgporter/lab/netns"
+	"github.com/pgporter/pgporter/lab/sandbox/netns"
 )
 
 // downTimeout bounds what Down waits for in all, so that it ends even where processes can't be ended.
@@ -119,7 +119,7 @@ func (s *Sandbox) askSupervisor(ctx context.Context) error {
 	return nil
 }
 
-// end ends all processes, kindly first: clients' doors, then Patroni (which stops its PostgreSQL), then what is left of
+// end ends all processes, kindly first: what clients connect to, then Patroni (which stops its PostgreSQL), then what is left of
 // PostgreSQL, then etcd. At the end nothing of the sandbox is running, or the error says what is.
 func (s *Sandbox) end(ctx context.Context) error {
 	r, err := s.current()

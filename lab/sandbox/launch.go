@@ -76,7 +76,7 @@ func (s *Sandbox) launch(p part, t tools) error {
 	}
 	started, err := identify(cmd.Process.Pid)
 	s.children.Go(func() {
-		cmd.Wait() //nolint:errcheck // how it ended is told by ProcessState
+		cmd.Wait() //nolint:errcheck // how it ended is in ProcessState
 		s.childEnded(p, started, cmd.ProcessState.String())
 	})
 	if err != nil {

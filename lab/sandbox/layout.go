@@ -317,7 +317,7 @@ func (l layout) longestSocket() int {
 	return longest
 }
 
-// plainPath is what may stand in unix_socket_directories, a list with commas that is quoted by several programs.
+// plainPath is what may be in unix_socket_directories, a list with commas that is quoted by several programs.
 var plainPath = regexp.MustCompile(`^[A-Za-z0-9/._+@=-]+$`)
 
 // socketsFit says whether the socket directories can be where they would be by default.

@@ -135,7 +135,7 @@ func TestDownEscalates(t *testing.T) {
 	}
 	for _, want := range []string{"pg-test-1/pgbouncer doesn't end by SIGTERM", "killing process "} {
 		if !strings.Contains(logged.String(), want) {
-			t.Errorf("told %q, want %s", logged.String(), want)
+			t.Errorf("logged %q, want %s", logged.String(), want)
 		}
 	}
 }
@@ -163,7 +163,7 @@ func TestDownKeepsLogs(t *testing.T) {
 	if !exists(t, s.layout.log(part{kind: etcdKind})) || exists(t, s.layout.etcdHome()) {
 		t.Error("want the logs to stay and the data to go")
 	}
-	// What is left is in nobody's way.
+	// What is left disturbs nobody.
 	again := &Sandbox{layout: s.layout, progress: newSteps(&bytes.Buffer{}), exits: map[Process]string{}}
 	if made, err := again.claim(s.Dir(), false); err != nil || !made {
 		t.Errorf("claim: %v, %v", made, err)

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/pgporter/pgporter/lab/netns"
+	"github.com/pgporter/pgporter/lab/sandbox/netns"
 )
 
 // Client is the node of the documents' network that belongs to no cluster: from where clients come.
@@ -166,7 +166,7 @@ func (s *Sandbox) Dial(ctx context.Context, node, network, address string) (net.
 	return s.layout.lan().Dial(ctx, name, network, address)
 }
 
-// Resolve asks the names' server for the addresses of a name, from the client. An address stands for itself.
+// Resolve asks the names' server for the addresses of a name, from the client. An address resolves to itself.
 func (s *Sandbox) Resolve(ctx context.Context, name string) ([]string, error) {
 	if !s.layout.config.Netns {
 		return nil, errNoNetwork

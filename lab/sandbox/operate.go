@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pgporter/pgporter/lab/netns"
+	"github.com/pgporter/pgporter/lab/sandbox/netns"
 )
 
 // SetProgress has the operations that follow tell what they do, a line at a time.

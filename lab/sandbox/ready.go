@@ -159,11 +159,11 @@ func (s *Sandbox) awaitClients(ctx context.Context) error {
 		check := func(ctx context.Context) error {
 			answer, err := s.query(ctx, pool)
 			if err == nil && answer.address != m.Address {
-				err = fmt.Errorf("it leads to %s", answer.address)
+				err = fmt.Errorf("it connects to %s", answer.address)
 			}
 			return err
 		}
-		if err := s.await(ctx, pool.Name+" leads to its member", check, part{pgbouncerKind, m}); err != nil {
+		if err := s.await(ctx, pool.Name+" connects to its member", check, part{pgbouncerKind, m}); err != nil {
 			return err
 		}
 	}
@@ -179,12 +179,12 @@ func (s *Sandbox) awaitClients(ctx context.Context) error {
 					return fmt.Errorf("%s on port %d: %w", service.Name, service.Port, err)
 				}
 				if service.Writable && answer.inRecovery {
-					return fmt.Errorf("%s on port %d leads to %s, which is in recovery", service.Name, service.Port, answer.address)
+					return fmt.Errorf("%s on port %d connects to %s, which is in recovery", service.Name, service.Port, answer.address)
 				}
 			}
 			return nil
 		}
-		what := fmt.Sprintf("%s/pgporter leads through %d services", m.Name, len(services))
+		what := fmt.Sprintf("%s/pgporter connects through %d services", m.Name, len(services))
 		if err := s.await(ctx, what, check, part{pgporterKind, m}); err != nil {
 			return err
 		}
@@ -207,7 +207,7 @@ func (s *Sandbox) awaitVIPs(ctx context.Context) error {
 			_, err := s.query(ctx, through)
 			return err
 		}
-		if err := s.await(ctx, address+" leads to "+cluster, check, s.ofKind(pgporterKind, cluster)...); err != nil {
+		if err := s.await(ctx, address+" connects to "+cluster, check, s.ofKind(pgporterKind, cluster)...); err != nil {
 			return err
 		}
 	}
@@ -239,7 +239,7 @@ func (s *Sandbox) awaitNames(ctx context.Context) error {
 				return err
 			}
 			if !slices.Equal(got, []string{address}) {
-				return fmt.Errorf("%s stands for %v, not %s", name, got, address)
+				return fmt.Errorf("%s resolves to %v, not %s", name, got, address)
 			}
 		}
 		return nil

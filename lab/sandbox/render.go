@@ -12,7 +12,7 @@ import (
 	"strings"
 	"text/template"
 
-	"github.com/pgporter/pgporter/lab/netns"
+	"github.com/pgporter/pgporter/lab/sandbox/netns"
 )
 
 //go:embed templates/*.tmpl

@@ -109,7 +109,7 @@ func TestCommands(t *testing.T) {
 	etcd := l.command(part{kind: etcdKind}, testTools, "")
 	for _, want := range []string{"http://127.0.1.10:2379", "http://127.0.1.10:2380", "/srv/sandbox/etcd/data"} {
 		if !strings.Contains(strings.Join(etcd.args, " "), want) {
-			t.Errorf("etcd isn't told %s: %s", want, etcd.args)
+			t.Errorf("etcd isn't given %s: %s", want, etcd.args)
 		}
 	}
 }

@@ -6,7 +6,7 @@
 // directory, with an ordinary Pigsty inventory (inventory.yml) that the pgporters are run from: to them it is a cluster like
 // any other.
 //
-// With Config.Netns the addresses are the documents' own: each node is in a network namespace (package lan), pg-meta on
+// With Config.Netns the addresses are the documents' own: each node is in a network namespace (package netns), pg-meta on
 // 10.10.10.10 with etcd and the names' server, pg-test on .11 and up, and a client on .100 from which everything is reached by
 // cluster name, virtual address (.2 and .3), instance name and instance address. Nodes can be cut off and lost there.
 //
@@ -157,7 +157,7 @@ func resolveDir(dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("sandbox directory: %w", err)
 	}
-	// The path is written into the configurations of programs that each quote in their own way.
+	// The path is written into the configurations of programs that each quote differently.
 	if i := strings.IndexFunc(dir, func(r rune) bool { return r < ' ' || r == 0x7f || strings.ContainsRune("'\"\\$`%#;", r) }); i >= 0 {
 		return "", inputErrorf("sandbox directory %q: choose a path without %q", dir, dir[i:i+1])
 	}

@@ -14,15 +14,15 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/pgporter/pgporter/lab/netns"
 	"github.com/pgporter/pgporter/lab/sandbox/guard"
+	"github.com/pgporter/pgporter/lab/sandbox/netns"
 )
 
 // ErrRunning is what Up gives where a sandbox is running already; it isn't touched.
 var ErrRunning = errors.New("a sandbox is running already")
 
 // Up starts a sandbox and returns when everything in it answers: each cluster has a leader and replicas that stream, each
-// PgBouncer leads to its member, and each pgporter leads through every service that somebody can carry. It tells progress a
+// PgBouncer connects to its member, and each pgporter connects through every service that somebody can carry. It tells progress a
 // line at a time.
 //
 // If it fails, what was started is ended, the data is removed and the logs stay in <dir>/log; the error ends with the last
@@ -166,7 +166,7 @@ func prepareDir(dir string, user runUser) (made bool, err error) {
 	return made, nil
 }
 
-// makeParents makes what is missing on the way to a directory, for everybody to go through.
+// makeParents makes what is missing of the parents of a directory, for everybody to go through.
 func makeParents(dir string) error {
 	if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
 		return err
@@ -288,7 +288,7 @@ func (s *Sandbox) placeSockets() error {
 }
 
 // writeFiles makes the directories and files that the programs begin with. A directory is given to their user last, so that
-// nobody can put something into the way of what is written there.
+// nobody can put something where it is written.
 func (s *Sandbox) writeFiles(t tools, user runUser) error {
 	dirs := []string{s.layout.logDir(), s.layout.etcdHome(), filepath.Join(s.layout.etcdHome(), "data"), s.layout.sockets}
 	for _, m := range s.layout.members {
@@ -405,7 +405,7 @@ func (s *Sandbox) bringUpCluster(ctx context.Context, t tools, cluster string) e
 }
 
 // bootstraps is how often a cluster's first member may begin, gaveUp what Patroni writes last if it hasn't come to an end: a
-// statement of its own has 2 s, and a machine that stands still for so long ends it.
+// statement of its own has 2 s, and a machine that hangs for so long ends it.
 const (
 	bootstraps = 3
 	gaveUp     = "Failed to bootstrap cluster"

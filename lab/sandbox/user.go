@@ -78,7 +78,7 @@ func (u runUser) may(info fs.FileInfo, want fs.FileMode) bool {
 	return mode&want == want
 }
 
-// reaches says which directory on the way to path the user can't go through; nil if there is none.
+// reaches says which directory above path the user can't go through; nil if there is none.
 func (u runUser) reaches(path string) error {
 	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)

@@ -53,7 +53,7 @@ const (
 
 // Done is what became of a Task.
 type Done struct {
-	// Served are sessions that were had to their end (of Hold, Ask, Crowd: that are open), Refused the clients that were told
+	// Served are sessions that were had to their end (of Hold, Ask, Crowd: that are open), Refused the clients that were sent
 	// that there are too many, Rude those that were rude, Cancels their CancelRequests.
 	Served, Refused, Rude, Cancels int64
 	// Sent and Passed are the bytes of scripts that this side wrote and read.
@@ -229,7 +229,7 @@ func play(ctx context.Context, task Task, number uint64) (side, error) {
 		return side{}, fmt.Errorf("session %d: %w", number, err)
 	}
 	s := side{conn: conn, out: script.upContent, in: script.downContent, outLen: script.up, inLen: script.down,
-		piece: script.piece, stall: script.clientStalls, way: script.way}
+		piece: script.piece, stall: script.clientStalls, ending: script.ending}
 	err = s.play()
 	_ = conn.Close()
 	if err != nil {
@@ -247,7 +247,7 @@ func beRude(ctx context.Context, address string, how rudeness) error {
 	defer conn.Close()
 	packet := startup(aimNothing)
 	switch how {
-	case knocks:
+	case connectsOnly:
 	case breaksOff, breaksOffHard:
 		_, err = conn.Write(packet[:len(packet)/2])
 	case asksAndGoes:

@@ -38,14 +38,14 @@ type side struct {
 	inLen        int64
 	piece        int
 	stall        time.Duration
-	way          way
+	ending       ending
 	sent, passed int64
 }
 
 // play does the side's part of a script; sent and passed are the bytes that it wrote and read.
 func (s *side) play() error {
 	_ = s.conn.SetDeadline(time.Now().Add(sideTime))
-	switch s.way {
+	switch s.ending {
 	case bothAtOnce:
 		writing := make(chan error, 1)
 		go func() {
@@ -97,11 +97,11 @@ func (s *side) play() error {
 		_ = s.conn.CloseWrite()
 		return s.receive(s.inLen, anyhow)
 	}
-	return fmt.Errorf("no way %d", s.way)
+	return fmt.Errorf("no ending %d", s.ending)
 }
 
-// seenFromServer is a way with the sides changed: what the client does there the server does here.
-func (w way) seenFromServer() way {
+// seenFromServer is an ending with the sides changed: what the client does there the server does here.
+func (w ending) seenFromServer() ending {
 	switch w {
 	case clientFirst:
 		return serverFirst

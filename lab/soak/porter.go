@@ -128,9 +128,9 @@ func (p *porter) pid() int { return p.process }
 // handedOver is in a line of pgporter's log that says so.
 const handedOver = `msg="handed over"`
 
-// upgrade has another process take over from the one that serves, and gives what pgporter says of how long everything stood
-// still, and how many sessions it handed over.
-func (p *porter) upgrade(ctx context.Context) (stood string, sessions int, err error) {
+// upgrade has another process take over from the one that serves, and gives what pgporter says of how long everything was frozen,
+// and how many sessions it handed over.
+func (p *porter) upgrade(ctx context.Context) (frozen string, sessions int, err error) {
 	if err := syscall.Kill(p.process, syscall.SIGUSR2); err != nil {
 		return "", 0, err
 	}
@@ -153,8 +153,8 @@ func (p *porter) upgrade(ctx context.Context) (stood string, sessions int, err e
 	}
 	_, rest, _ := strings.Cut(p.log.String(), handedOver)
 	_, rest, _ = strings.Cut(rest, "took=")
-	stood, _, _ = strings.Cut(rest, "\n")
-	return stood, sessions, nil
+	frozen, _, _ = strings.Cut(rest, "\n")
+	return frozen, sessions, nil
 }
 
 // state is what a process holds.

@@ -7,8 +7,8 @@ import (
 
 // script is what both ends of a session do, which each of them draws by itself from the seed and the session's number.
 type script struct {
-	way way
-	// up are the bytes for the server, down those for the client, if the way lets them all go.
+	ending ending
+	// up are the bytes for the server, down those for the client, if the ending lets them all go.
 	up, down int64
 	// piece is the size of writes.
 	piece int
@@ -20,13 +20,13 @@ type script struct {
 	asksTLS bool
 }
 
-// way is how a session goes and ends.
-type way int
+// ending is how a session goes and ends.
+type ending int
 
-// The ways. Whoever resets or leaves has read everything that it was sent before, unless it is said.
+// The endings. Whoever resets or leaves has read everything that it was sent before, unless it is said.
 const (
 	// bothAtOnce: both send, end their streams and read to the end.
-	bothAtOnce way = iota
+	bothAtOnce ending = iota
 	// clientFirst: the client sends and ends its stream; then the server does.
 	clientFirst
 	// serverFirst is the reverse.
@@ -41,9 +41,9 @@ const (
 	serverLeaves
 )
 
-// ways are drawn by their shares.
-var ways = []struct {
-	way
+// endings are drawn by their shares.
+var endings = []struct {
+	ending
 	share int
 }{{bothAtOnce, 30}, {clientFirst, 20}, {serverFirst, 15}, {clientResets, 12}, {serverResets, 11}, {clientLeaves, 6}, {serverLeaves, 6}}
 
@@ -52,9 +52,9 @@ func scriptOf(seed, number uint64) script {
 	r := rand.New(rand.NewPCG(seed, number))
 	s := script{upContent: stream(r.Uint64()), downContent: stream(r.Uint64())}
 	draw := r.IntN(100)
-	for _, w := range ways {
+	for _, w := range endings {
 		if draw -= w.share; draw < 0 {
-			s.way = w.way
+			s.ending = w.ending
 			break
 		}
 	}
@@ -74,7 +74,7 @@ func scriptOf(seed, number uint64) script {
 	return s
 }
 
-// size is small as a rule, and once in a while more than all buffers on the way hold at first.
+// size is small as a rule, and once in a while more than all buffers between the two ends hold at first.
 func size(r *rand.Rand) int64 {
 	switch draw := r.IntN(1000); {
 	case draw < 100:
@@ -90,10 +90,10 @@ func size(r *rand.Rand) int64 {
 // rudeness is how somebody comes who doesn't want a session, or not for long.
 type rudeness int
 
-// The ways to be rude.
+// What somebody rude does.
 const (
-	// knocks: connects and closes.
-	knocks rudeness = iota
+	// connectsOnly: connects and closes.
+	connectsOnly rudeness = iota
 	// breaksOff: sends a part of its startup packet and closes.
 	breaksOff
 	// breaksOffHard does it with a reset.

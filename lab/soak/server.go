@@ -33,7 +33,7 @@ type Seen struct {
 	First    []string `json:"first,omitempty"`
 }
 
-// maxListed bounds the failures that are told word for word.
+// maxListed bounds the failures that are kept word for word.
 const maxListed = 10
 
 func (s *Seen) fail(err error) {
@@ -118,7 +118,7 @@ func (t *trivialServer) attend(conn *net.TCPConn) error {
 		t.note(func(s *Seen) { s.Cancels++ })
 		return nil
 	case errors.Is(err, errNobody):
-		// pgporter knocks at the port, and connects for clients that leave in the same moment.
+		// pgporter probes the port, and connects for clients that leave in the same moment.
 		return nil
 	case err != nil:
 		return err
@@ -147,7 +147,7 @@ func (t *trivialServer) attend(conn *net.TCPConn) error {
 		return nil
 	case aimTurn:
 		_, readErr := io.ReadFull(conn, make([]byte, 1))
-		// Counted before it ends, so that whoever comes in its place comes later.
+		// Counted before it ends, so that whoever replaces it comes later.
 		t.note(func(s *Seen) { s.Turns-- })
 		return errors.Join(err, readErr)
 	case aimEcho:
@@ -163,8 +163,8 @@ func (t *trivialServer) attend(conn *net.TCPConn) error {
 	case aimScript:
 		script := scriptOf(a, b)
 		s := side{conn: conn, out: script.downContent, in: script.upContent, outLen: script.down, inLen: script.up,
-			piece: script.piece, stall: script.serverStalls, way: script.way.seenFromServer()}
-		if err == nil || script.way == clientLeaves {
+			piece: script.piece, stall: script.serverStalls, ending: script.ending.seenFromServer()}
+		if err == nil || script.ending == clientLeaves {
 			err = s.play()
 		}
 		t.note(func(seen *Seen) {

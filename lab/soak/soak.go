@@ -1,11 +1,11 @@
-// Package soak loads a real pgporter process for as long and as hard as it is told, and looks whether all of it is there at
+// Package soak loads a real pgporter process for as long and as hard as it is asked, and looks whether all of it is there at
 // the end: bytes, sessions, descriptors, memory. `make soak` runs it.
 //
 // Clients and server are other processes: this same program, started anew (see BePeer). The server isn't PostgreSQL but a
-// trivial one that does what its client's startup packet asks for, with a stand-in for Patroni beside it; so nothing but
-// pgporter and the kernel is in the way, and both ends know every byte that has to come (stream.go).
+// trivial one that does what its client's startup packet asks for, with a fake Patroni beside it; so nothing but
+// pgporter and the kernel takes part, and both ends know every byte that has to come (stream.go).
 //
-// The parts: bulk (two long streams at once), sessions (many short ones with every way to end, by script.go), idle (very many
+// The parts: bulk (two long streams at once), sessions (many short ones with every ending, by script.go), idle (very many
 // that say nothing), storm (more clients at once than the limits let in), scarce (too few descriptors).
 package soak
 
@@ -39,7 +39,7 @@ type Config struct {
 	Out io.Writer
 }
 
-// The services: all lead to the same server, each with limits and counters of its own.
+// The services: all connect to the same server, each with limits and counters of its own.
 const (
 	exactPort = 7001 + iota
 	rudePort
@@ -55,7 +55,7 @@ const (
 	closely = "inter 1s fastinter 500ms downinter 1s rise 1 fall 3 on-marked-down shutdown-sessions"
 )
 
-// Limits of the services in the storm. The queue's server takes 200 sessions, and 100 clients may wait for it; the door
+// Limits of the services in the storm. The queue's server takes 200 sessions, and 100 clients may wait for it; the limited
 // service lets in 300 clients.
 const (
 	queueSessions, queueWaiting = 200, 100
@@ -72,7 +72,7 @@ func services(checked string) []fakepatroni.Service {
 		{Name: "rude", Port: rudePort, MaxConn: 60000, Options: free},
 		{Name: "idle", Port: idlePort, MaxConn: 60000, Options: free},
 		{Name: "queue", Port: queuePort, MaxConn: 5000, Options: limited(queueSessions, queueWaiting)},
-		{Name: "door", Port: limitedPort, MaxConn: limitedClients, Options: free},
+		{Name: "limited", Port: limitedPort, MaxConn: limitedClients, Options: free},
 	}
 }
 
@@ -273,15 +273,15 @@ func (r *rig) bulk(ctx context.Context) error {
 	if err = errors.Join(err, seenErr, timeErr); err != nil {
 		return err
 	}
-	for _, way := range []struct {
+	for _, direction := range []struct {
 		what      string
 		sent, got tally
 	}{{"to the server", done.BulkSent, seen.BulkGot}, {"to the client", seen.BulkSent, done.BulkGot}} {
-		err = errors.Join(err, check("bytes "+way.what, way.got.Bytes, r.Bytes))
-		if way.sent != way.got {
-			err = errors.Join(err, fmt.Errorf("%s: sent %+v, got %+v", way.what, way.sent, way.got))
+		err = errors.Join(err, check("bytes "+direction.what, direction.got.Bytes, r.Bytes))
+		if direction.sent != direction.got {
+			err = errors.Join(err, fmt.Errorf("%s: sent %+v, got %+v", direction.what, direction.sent, direction.got))
 		}
-		r.say("bulk: %s: %d bytes, CRC-32C %08x sent, %08x received", way.what, way.got.Bytes, way.sent.Sum, way.got.Sum)
+		r.say("bulk: %s: %d bytes, CRC-32C %08x sent, %08x received", direction.what, direction.got.Bytes, direction.sent.Sum, direction.got.Sum)
 	}
 	after, quietErr := r.quiet(ctx, nil)
 	r.say("bulk: %.1f s, %.0f MB/s each way, both at once; pgporter used %.1f s of processor; before: %s; after: %s", done.Took.Seconds(),
@@ -413,7 +413,7 @@ func (r *rig) idle(ctx context.Context) error {
 	}
 	again, askErr := r.have(Task{Do: Ask})
 	err = errors.Join(err, askErr, check("sessions that answer", again.Served, int64(r.Idle)))
-	stood, handed, upgradeErr := r.porter.upgrade(ctx)
+	frozen, handed, upgradeErr := r.porter.upgrade(ctx)
 	err = errors.Join(err, upgradeErr, check("sessions that another process took over", int64(handed), int64(r.Idle)))
 	again, askErr = r.have(Task{Do: Ask})
 	err = errors.Join(err, askErr, check("sessions that answer after an upgrade", again.Served, int64(r.Idle)))
@@ -423,12 +423,12 @@ func (r *rig) idle(ctx context.Context) error {
 	after, quietErr := r.quiet(ctx, &state{files: before.files, goroutines: before.goroutines, rss: idle.rss})
 	r.say("idle: %d sessions opened in %.1f s; held: %s, %.1f KB a session; all answer", r.Idle, done.Took.Seconds(), idle,
 		float64(idle.rss-before.rss)/1024/float64(r.Idle))
-	r.say("idle: another process took over %d of them, all stood still for %s; all answer", handed, stood)
+	r.say("idle: another process took over %d of them, all stood still for %s; all answer", handed, frozen)
 	r.say("idle: before: %s; after: %s", before, after)
 	return errors.Join(err, quietErr)
 }
 
-// storm lets everybody come at once to a service that is bounded by its server, and to one that is bounded at its door.
+// storm lets everybody come at once to a service that is bounded by its server, and to one that is bounded by its own limit.
 func (r *rig) storm(ctx context.Context) error {
 	var err error
 	for _, s := range []struct {
@@ -436,7 +436,7 @@ func (r *rig) storm(ctx context.Context) error {
 		port               int
 		most, mostWaiting  int
 		mayRefuse, mayHold bool
-	}{{"queue", queuePort, queueSessions, queueWaiting, true, true}, {"door", limitedPort, limitedClients, 0, false, false}} {
+	}{{"queue", queuePort, queueSessions, queueWaiting, true, true}, {"limited", limitedPort, limitedClients, 0, false, false}} {
 		if _, err := r.seenAll(ctx); err != nil {
 			return err
 		}
@@ -445,13 +445,13 @@ func (r *rig) storm(ctx context.Context) error {
 			return beforeErr
 		}
 		watching, stop := context.WithCancel(ctx)
-		type peak struct{ sessions, held, looks int }
+		type peak struct{ sessions, queued, looks int }
 		peaks := make(chan peak)
 		go func() {
 			var p peak
 			for watching.Err() == nil {
 				if now, err := r.porter.service(watching, s.name); err == nil {
-					p = peak{max(p.sessions, now.Sessions), max(p.held, now.Queued), p.looks + 1}
+					p = peak{max(p.sessions, now.Sessions), max(p.queued, now.Queued), p.looks + 1}
 				}
 			}
 			peaks <- p
@@ -465,12 +465,12 @@ func (r *rig) storm(ctx context.Context) error {
 			check("clients that were served or told 53300", done.Served+done.Refused, int64(r.Storm)),
 			check("sessions that the server saw", seen.Sessions[aimTurn], done.Served),
 			check("clients that pgporter says to have refused", int64(after.Refused-before.Refused), done.Refused))
-		if done.Served == 0 || int(seen.MostTurns) > s.most || most.sessions > s.most || most.held > s.mostWaiting || !s.mayRefuse && done.Refused > 0 {
+		if done.Served == 0 || int(seen.MostTurns) > s.most || most.sessions > s.most || most.queued > s.mostWaiting || !s.mayRefuse && done.Refused > 0 {
 			err = errors.Join(err, fmt.Errorf("service %s: %d served, %d refused, at most %d sessions at the server (limit %d), %d by the status, %d clients waiting (limit %d)",
-				s.name, done.Served, done.Refused, seen.MostTurns, s.most, most.sessions, most.held, s.mostWaiting))
+				s.name, done.Served, done.Refused, seen.MostTurns, s.most, most.sessions, most.queued, s.mostWaiting))
 		}
 		r.say("storm: %d clients connected to %s within %.2f s: %d served, %d told 53300, in %.1f s; at most %d sessions at the server at a time (limit %d), %d clients waiting (limit %d) in %d looks",
-			r.Storm, s.name, done.Connecting.Seconds(), done.Served, done.Refused, done.Took.Seconds(), seen.MostTurns, s.most, most.held, s.mostWaiting, most.looks)
+			r.Storm, s.name, done.Connecting.Seconds(), done.Served, done.Refused, done.Took.Seconds(), seen.MostTurns, s.most, most.queued, s.mostWaiting, most.looks)
 	}
 	_, quietErr := r.quiet(ctx, nil)
 	return errors.Join(err, quietErr)

@@ -44,16 +44,16 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// Every way to end has its part in what is run.
+// Every ending has its part in what is run.
 func TestScriptsAreVaried(t *testing.T) {
-	drawn := map[way]int{}
+	drawn := map[ending]int{}
 	var stalls, large, empty, encrypted int
 	for n := range uint64(10_000) {
 		s := scriptOf(1, n)
 		if s != scriptOf(1, n) {
 			t.Fatalf("session %d has two scripts", n)
 		}
-		drawn[s.way]++
+		drawn[s.ending]++
 		if s.clientStalls+s.serverStalls > 0 {
 			stalls++
 		}
@@ -67,9 +67,9 @@ func TestScriptsAreVaried(t *testing.T) {
 			encrypted++
 		}
 	}
-	for _, w := range ways {
-		if n := drawn[w.way]; n < 50*w.share || n > 150*w.share {
-			t.Errorf("way %d: %d of 10000 sessions, want %d in a hundred", w.way, n, w.share)
+	for _, w := range endings {
+		if n := drawn[w.ending]; n < 50*w.share || n > 150*w.share {
+			t.Errorf("ending %d: %d of 10000 sessions, want %d in a hundred", w.ending, n, w.share)
 		}
 	}
 	if stalls < 100 || large < 20 || empty < 100 || encrypted < 100 {

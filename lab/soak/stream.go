@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-// stream is an endless pseudo-random text in which every place is known by itself, so that a byte that is lost, doubled or
+// stream is an endless pseudo-random text in which every offset is known by itself, so that a byte that is lost, doubled or
 // moved shows at once and says where.
 type stream uint64
 
@@ -21,7 +21,7 @@ func (s stream) word(i uint64) uint64 {
 	return z ^ z>>31
 }
 
-// fill writes what the stream has from a place on, which is a multiple of 8.
+// fill writes what the stream has from an offset on, which is a multiple of 8.
 func (s stream) fill(p []byte, at int64) {
 	i := uint64(at) / 8
 	for ; len(p) >= 8; p = p[8:] {
@@ -74,7 +74,7 @@ func (s stream) send(to io.Writer, total int64, piece int) (tally, error) {
 	return sent, nil
 }
 
-// errContent is a byte that isn't the stream's at its place.
+// errContent is a byte that isn't the stream's at its offset.
 type errContent struct {
 	at        int64
 	got, want byte
@@ -98,7 +98,7 @@ func (s stream) receive(from io.Reader, total int64) (tally, error) {
 			part = part[:min(64<<10, total-got.Bytes)]
 		}
 		n, err := from.Read(part)
-		// Places are known from a multiple of 8 on.
+		// Offsets are known from a multiple of 8 on.
 		ahead := got.Bytes % 8
 		want := d.want[:ahead+int64(n)]
 		s.fill(want, got.Bytes-ahead)

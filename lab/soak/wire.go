@@ -44,7 +44,7 @@ func must(p []byte, err error) []byte {
 	return p
 }
 
-// errRefused is what pgporter said to a client that it led nowhere.
+// errRefused is what pgporter said to a client that it connected to nothing.
 type errRefused struct{ code, message string }
 
 func (e errRefused) Error() string { return e.message + " (SQLSTATE " + e.code + ")" }

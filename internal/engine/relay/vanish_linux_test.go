@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pgporter/pgporter/lab/netns"
+	"github.com/pgporter/pgporter/lab/sandbox/netns"
 )
 
 // TestPeersThatAreGone is about those who don't say so, or say so behind bytes that nobody reads. Keepalive finds a lost peer

@@ -1,12 +1,12 @@
 // Package failover measures on a real cluster what clients see of it, for docs/benchmarks.md.
 //
-// Failover compares ways to the primary while it changes: pgporter, a HAProxy that stands by itself with files that pgporter
+// Failover compares routes to the primary while it changes: pgporter, a HAProxy that runs by itself with files that pgporter
 // rendered, once with the options of the specification and once with Pigsty's own, and a client that knows every member and
 // tries them in order. They are all probed at the same time, in the same switchover or crash, so that what the cluster
 // itself needs is the same for all of them.
 //
 // The package starts what it needs (a sandbox, two HAProxies) on loopback addresses of its own and ends it. The programs
-// are used as anybody uses them: nothing of pgporter's own code is in the way but the sandbox and the probers.
+// are used as anybody uses them: nothing of pgporter's own code takes part but the sandbox and the probers.
 package failover
 
 import (

@@ -25,7 +25,7 @@ var (
 	two = sandbox.Member{Name: "pg-test-2", Address: "127.0.5.12"}
 )
 
-// made makes a result in which each of two ways of each port has seen what is given: gap and first write in milliseconds.
+// made makes a result in which each of two targets of each port has seen what is given: gap and first write in milliseconds.
 func made(tookOver, pool int, all ...seen) result {
 	ms := time.Millisecond
 	return result{led: one, leads: two, again: two, tookOver: time.Duration(tookOver) * ms, pool: time.Duration(pool) * ms, probe: 9 * ms, seen: all}
@@ -203,7 +203,7 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-// TestDocument: the document has a place for whatever can be measured.
+// TestDocument: the document has a section for whatever can be measured.
 func TestDocument(t *testing.T) {
 	for _, system := range report.Systems {
 		document := report.Report{Path: "../../../docs/benchmarks.md", Kind: kind, System: system}

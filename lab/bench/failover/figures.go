@@ -9,7 +9,7 @@ import (
 )
 
 // What a switchover may add to the gap of a client that tries all members, and how soon after the new primary takes writes
-// a service has to lead there.
+// a service has to connect there.
 const (
 	plannedGoal = 150 * time.Millisecond
 	otherGoal   = 250 * time.Millisecond

@@ -24,7 +24,7 @@ func startHAProxy(ctx context.Context, binary, inventory, dir, node, address, op
 	}
 	const vars = "\n  vars:\n"
 	if strings.Count(string(text), vars) != 1 {
-		return nil, fmt.Errorf("%s: not one place for variables of all", inventory)
+		return nil, fmt.Errorf("%s: not one line for variables of all", inventory)
 	}
 	edited := strings.Replace(string(text), vars, vars+fmt.Sprintf(services, address, options), 1)
 	if err := os.MkdirAll(dir, 0o755); err != nil {

@@ -180,7 +180,7 @@ func (a *arena) complete(ctx context.Context) (sandbox.Member, error) {
 }
 
 // peace waits until the cluster is complete and every prober has written for three seconds without a failure. How fast it does is
-// the machine's, and told beside the figures.
+// the machine's, and written beside the figures.
 func (a *arena) peace(ctx context.Context) (sandbox.Member, error) {
 	led, err := a.complete(ctx)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/pgporter/pgporter/lab/sandbox"
 )
 
-// scenario is one way in which the primary changes or goes.
+// scenario is one case in which the primary changes or goes.
 type scenario struct {
 	name, title string
 	// runs is how often it takes to say anything.
@@ -68,7 +68,7 @@ var scenarios = []scenario{
 	{name: "kill-postgres", title: "kill -9 of the primary's PostgreSQL, primary_start_timeout by default", runs: 3, fault: kill("postgres")},
 }
 
-// halt stops a member's Patroni, and its PostgreSQL with all the sessions that it has: as a machine that stands still.
+// halt stops a member's Patroni, and its PostgreSQL with all the sessions that it has: as a machine that hangs.
 func halt(ctx context.Context, a *arena, leader sandbox.Member) error {
 	if err := a.box.Kill(ctx, syscall.SIGSTOP, leader.Name+"/patroni", leader.Name+"/postgres"); err != nil {
 		return err
@@ -127,7 +127,7 @@ const (
 	untilSteady = 90 * time.Second
 	// untilTaken bounds the time until a server takes writes: the leader key's time to live, and an election.
 	untilTaken = 60 * time.Second
-	// untilThrough bounds the time until all services lead to it.
+	// untilThrough bounds the time until all services connect to it.
 	untilThrough = 30 * time.Second
 	// afterwards is watched, so that what comes late isn't missed.
 	afterwards = 2 * time.Second

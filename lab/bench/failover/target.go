@@ -19,7 +19,7 @@ const (
 	direct = 5436
 )
 
-// target is one way to the primary.
+// target is one address of the primary.
 type target struct {
 	// name is what the tables call it.
 	name string
@@ -50,7 +50,7 @@ func (a account) url(hosts []string, port int, attributes ...string) string {
 	return strings.Replace(u.String(), "HOSTS", strings.Join(at, ","), 1)
 }
 
-// targets are all ways to the primary: the direct ones first. Members are the addresses of all members in order, porter is a
+// targets are all addresses of the primary: the direct ones first. Members are the addresses of all members in order, porter is a
 // node with a pgporter, specified and norm are where the HAProxies listen.
 func targets(members []string, porter, specified, norm string, app, admin account) []target {
 	one := func(who account, host string, port int) string {

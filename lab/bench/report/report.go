@@ -36,7 +36,7 @@ func (s Report) find(text, name string) (from, to int, err error) {
 	return from + len(begin), to, nil
 }
 
-// Check says whether the document has a place for each section.
+// Check says whether the document has the lines of each section.
 func (s Report) Check(names ...string) error {
 	text, err := os.ReadFile(s.Path)
 	if err != nil {

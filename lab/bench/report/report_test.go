@@ -23,7 +23,7 @@ func TestReport(t *testing.T) {
 		t.Error(err)
 	}
 	if err := s.Check("pause", "nonsense"); err == nil || !strings.Contains(err.Error(), `no place for section "nonsense"`) {
-		t.Errorf("a section without a place: %v", err)
+		t.Errorf("a section without its lines: %v", err)
 	}
 	if err := s.Write(map[string]string{"machine": "2 cores\n", "pause": "new\n"}); err != nil {
 		t.Fatal(err)

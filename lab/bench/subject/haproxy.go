@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// HAProxy is how a HAProxy that stands by itself is to be started.
+// HAProxy is how a HAProxy that runs by itself is to be started.
 type HAProxy struct {
 	// Pgporter renders its files, from Inventory, as those of the host Node.
 	Pgporter, Inventory, Node string

@@ -22,7 +22,7 @@ func started(t *testing.T, script string) *Process {
 	return p
 }
 
-// TestEnded: who waits for a program that has ended is told what it said.
+// TestEnded: who waits for a program that has ended gets to know what it said.
 func TestEnded(t *testing.T) {
 	p := started(t, "echo no such file >&2; exit 3")
 	err := p.Await(t.Context(), time.Minute, func(context.Context) error { return errors.New("not yet") })

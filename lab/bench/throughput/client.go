@@ -20,11 +20,11 @@ import (
 type Load struct {
 	// Kind is connect, out, in or idle.
 	Kind string
-	// Address is where it knocks.
+	// Address is where it connects.
 	Address string
 	// Streams is how many sessions there are at a time.
 	Streams int
-	// Lasts is for how long it goes on; idle sessions stay until the client is told that it's over.
+	// Lasts is for how long it goes on; idle sessions stay until the client is asked to end.
 	Lasts time.Duration
 }
 

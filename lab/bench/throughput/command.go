@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Trivial runs as the trivial server or its client, as a process of the benchmark's own is told to: `serve ADDRESS`, or
+// Trivial runs as the trivial server or its client, as a process of the benchmark's own is asked to: `serve ADDRESS`, or
 // `KIND ADDRESS STREAMS TIME`. A client tells what it has done as JSON on its standard output, and idle sessions last until
 // its standard input ends.
 func Trivial(ctx context.Context, args []string) error {

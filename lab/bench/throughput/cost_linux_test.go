@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestProcessorTime: the clock of a process, asked for by its id, agrees with what the process itself is told.
+// TestProcessorTime: the clock of a process, asked for by its id, agrees with what the process itself reads.
 func TestProcessorTime(t *testing.T) {
 	own := func() time.Duration {
 		var usage syscall.Rusage

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// sample is what one round gives of a measure: the quantities' values by way; nil for a way that there isn't.
+// sample is what one round gives of a measure: the quantities' values by route; nil for a route that there isn't.
 type sample [routes][]float64
 
 // taken are the samples of a section.
@@ -39,7 +39,7 @@ func median(values []float64) float64 {
 	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
-// column gives a quantity's values of a way, round by round.
+// column gives a quantity's values of a route, round by round.
 func column(samples []sample, w route, quantity int) []float64 {
 	var all []float64
 	for _, s := range samples {
@@ -48,7 +48,7 @@ func column(samples []sample, w route, quantity int) []float64 {
 	return all
 }
 
-// ratios are pgporter's values divided by another way's of the same round.
+// ratios are pgporter's values divided by another route's of the same round.
 func ratios(samples []sample, other route, quantity int) []float64 {
 	ours, theirs := column(samples, pgporter, quantity), column(samples, other, quantity)
 	all := make([]float64, len(ours))

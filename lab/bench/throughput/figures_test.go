@@ -13,7 +13,7 @@ import (
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // TestTable compares a section with a golden: goals that are met and missed, both ways round, quantities without a goal or
-// without a direct way, and a round that was not finished.
+// without a direct route, and a round that was not finished.
 func TestTable(t *testing.T) {
 	s := section{name: "select", title: "Selects", lasts: half}
 	quantities := []quantity{
@@ -124,13 +124,13 @@ func TestThousands(t *testing.T) {
 	}
 }
 
-// TestOrders: each proxy is as often before the other as behind it, and each way comes first, second and last alike.
+// TestOrders: each proxy is as often before the other as behind it, and each route comes first, second and last alike.
 func TestOrders(t *testing.T) {
-	var place [before][before]int
+	var times [before][before]int
 	ahead := 0
 	for _, order := range orders {
 		for i, w := range order {
-			place[w][i]++
+			times[w][i]++
 		}
 		for _, w := range order {
 			if w == haproxy {
@@ -146,9 +146,9 @@ func TestOrders(t *testing.T) {
 	if ahead != 0 {
 		t.Errorf("HAProxy is before pgporter %d times more often than behind it", ahead)
 	}
-	for w, at := range place {
+	for w, at := range times {
 		if at != [before]int{2, 2, 2} {
-			t.Errorf("%s has places %v", routeNames[w], at)
+			t.Errorf("%s is in the positions %v", routeNames[w], at)
 		}
 	}
 	ahead = 0

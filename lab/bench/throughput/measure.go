@@ -45,7 +45,7 @@ func whole(run time.Duration) time.Duration { return run }
 
 func half(run time.Duration) time.Duration { return run / 2 }
 
-// measure is one thing that is done each way.
+// measure is one thing that is done by each route.
 type measure struct {
 	name       string
 	quantities []quantity
@@ -99,7 +99,7 @@ var (
 	documentedStreams = []int{1, 4}
 )
 
-// port is where a way's clients knock for a service.
+// port is where a route's clients connect for a service.
 func port(w route, service int) int {
 	if w == direct && service == defaultPort {
 		return postgresPort

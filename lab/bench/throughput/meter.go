@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// spent does something and gives the processor time that a way's proxy needs meanwhile; 0 if there is none.
+// spent does something and gives the processor time that a route's proxy needs meanwhile; 0 if there is none.
 func (s *stage) spent(w route, do func() error) (time.Duration, error) {
 	if s.proxies[w] == nil {
 		return 0, do()
@@ -36,7 +36,7 @@ type reading struct {
 // meterEvery is how often the meter is read.
 const meterEvery = 20 * time.Millisecond
 
-// metered does something and reads meanwhile what a way's proxy spends; nothing if there is no proxy.
+// metered does something and reads meanwhile what a route's proxy spends; nothing if there is no proxy.
 func (s *stage) metered(ctx context.Context, w route, do func() error) ([]reading, error) {
 	if s.proxies[w] == nil {
 		return nil, do()

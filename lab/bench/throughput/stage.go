@@ -22,7 +22,7 @@ const (
 	postgresPort = 5432
 	patroniPort  = 8008
 	defaultPort  = 5436
-	// trivialPort is the trivial server's, and that of the service that leads there.
+	// trivialPort is the trivial server's, and that of the service that connects there.
 	trivialPort = 5440
 )
 
@@ -42,7 +42,7 @@ const inventory = `all:
               options: "inter 2s fastinter 1s downinter 2s rise 3 fall 3 on-marked-down shutdown-sessions slowstart 30s maxconn 9000 maxqueue 128 weight 100" }
 `
 
-// route is how a client comes to the server.
+// route is how a client gets to the server.
 type route int
 
 const (
@@ -61,14 +61,14 @@ type stage struct {
 	config    Config
 	dir       string
 	inventory string
-	// addresses are where clients knock, by way.
+	// addresses are where clients connect, by route.
 	addresses [routes]string
 	proxies   [routes]*subject.Process
 	stops     []func()
 	fresh     int
 }
 
-// newStage starts PostgreSQL, the trivial server, Patroni's stand-in and the proxies.
+// newStage starts PostgreSQL, the trivial server, a fake Patroni and the proxies.
 func newStage(ctx context.Context, c Config, dir string) (*stage, error) {
 	s := &stage{config: c, dir: dir, inventory: filepath.Join(dir, "inventory.yml")}
 	if err := s.start(ctx); err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/pgporter/pgporter/lab/bench/report"
 )
 
-// TestInventory: pgporter takes the inventory, and it declares the services where clients knock.
+// TestInventory: pgporter takes the inventory, and it declares the services where clients connect.
 func TestInventory(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "inventory.yml")
 	if err := os.WriteFile(path, fmt.Appendf(nil, inventory, "127.0.6.11"), 0o600); err != nil {
@@ -71,7 +71,7 @@ func TestServePatroni(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-// TestDocument: the document has a place for whatever can be measured.
+// TestDocument: the document has a section for whatever can be measured.
 func TestDocument(t *testing.T) {
 	for _, system := range report.Systems {
 		document := report.Report{Path: "../../../docs/benchmarks.md", Kind: kind, System: system}

@@ -2,11 +2,11 @@
 // Pigsty's defaults, and through pgporter, one after the other on one machine.
 //
 // What is measured is in measure.go, what takes part in stage.go: a PostgreSQL, a trivial server that only begins
-// sessions and moves bytes (trivial.go), a stand-in for the Patroni that the proxies ask (patroni.go), and both proxies,
+// sessions and moves bytes (trivial.go), a fake of the Patroni that the proxies ask (patroni.go), and both proxies,
 // started as their users start them. pgbench and the client of the trivial server (client.go) are the clients. All but the
-// stand-in are processes of their own, so that each one's processor time and memory is its alone.
+// the fake are processes of their own, so that each one's processor time and memory is its alone.
 //
-// A round does every measurement the three ways right after one another, each round in another order. What is compared is
+// A round does every measurement the three routes right after one another, each round in another order. What is compared is
 // pgporter with HAProxy in the same round: the medians of those ratios are what goals are for (figures.go). On a virtual machine
 // a run during which the host gave its processors to others is done again (steal.go).
 package throughput
@@ -218,7 +218,7 @@ func (s *stage) measure(ctx context.Context, chosen []section) ([]*taken, error)
 	return all, nil
 }
 
-// orders are those of the ways, round by round: each proxy is as often before the other as behind it.
+// orders are those of the routes, round by round: each proxy is as often before the other as behind it.
 var orders = [][]route{
 	{direct, haproxy, pgporter}, {pgporter, haproxy, direct}, {haproxy, pgporter, direct},
 	{direct, pgporter, haproxy}, {haproxy, direct, pgporter}, {pgporter, direct, haproxy},

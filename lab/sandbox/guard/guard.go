@@ -2,7 +2,8 @@
 //
 // Run starts a guardian: the same executable in a session of its own (setsid(2)), which reads from a pipe whose other end is the
 // program's alone. The pipe's end of file is the program's end. Then the guardian kills what the program started, known by a variable
-// that children inherit, and undoes what it was told of: directories, and whatever other packages say how to undo (Handle).
+// that children inherit, and undoes what was registered with it: directories, and whatever other packages say how to undo
+// (Handle).
 //
 // What it owns: the processes with the program's mark, and what was given to Keep. PostgreSQL writes over its environment; it is known
 // by its working directory, below a directory that was kept. Processes are found in /proc: elsewhere than on Linux none are.
@@ -46,7 +47,7 @@ var undoing = map[string]func(what string) error{Directory: os.RemoveAll}
 // initialised, so that the guardian knows it too.
 func Handle(kind string, undo func(what string) error) { undoing[kind] = undo }
 
-// thing is what the guardian is told of: what there is to undo, or no longer.
+// thing is what is registered with the guardian: what there is to undo, or no longer.
 type thing struct {
 	Kind, What string
 	Forget     bool

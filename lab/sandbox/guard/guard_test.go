@@ -38,8 +38,8 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// program starts others in every way in which they could be lost, tells their ids and its temporary directory, and then ends as it is
-// told to.
+// program starts others by every means by which they could be lost, tells their ids and its temporary directory, and then ends
+// as it is asked to.
 func program(does string) int {
 	const family = `sleep 600 & echo $!; setsid sh -c 'trap "" INT TERM HUP; echo $$; sleep 600; read x' & wait`
 	inherits := exec.Command("sh", "-c", family)
@@ -79,7 +79,7 @@ func program(does string) int {
 	return 0
 }
 
-// TestNothingStays ends the program in every way; what it started, its directory and what it had the guardian keep go with it.
+// TestNothingStays ends the program by every means; what it started, its directory and what it had the guardian keep go with it.
 func TestNothingStays(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {

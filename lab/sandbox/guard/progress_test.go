@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// TestProgressLeavesNothing ends the script that make runs the tests with, and what stands for make around it: the command's whole
-// group and its temporary directory go too.
+// TestProgressLeavesNothing ends the script that make runs the tests with, and what takes the place of make around it: the
+// command's whole group and its temporary directory go too.
 func TestProgressLeavesNothing(t *testing.T) {
 	script, err := filepath.Abs("../../../scripts/progress")
 	if err != nil {
