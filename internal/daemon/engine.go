@@ -63,7 +63,7 @@ func (n native) Prepare(_ context.Context, o engine.Offer) (Change, error) {
 func (n native) Traffic(context.Context) map[string]Traffic {
 	all := map[string]Traffic{}
 	for _, s := range n.Status().Services {
-		t := Traffic{Address: s.Address, Sessions: s.Sessions, Queued: s.Held, Total: s.TotalSessions, Refused: s.Refused, Servers: map[string]ServerTraffic{}}
+		t := Traffic{Address: s.Address, Sessions: s.Sessions, Queued: s.Queued, Total: s.TotalSessions, Refused: s.Refused, Servers: map[string]ServerTraffic{}}
 		for _, server := range s.Servers {
 			t.Servers[server.Member] = ServerTraffic{Sessions: server.Sessions, Total: server.TotalSessions}
 		}

@@ -31,7 +31,7 @@ func (d *Daemon) tellShortfall(o engine.Offer) {
 	if d.tcpcheck == nil {
 		return // HAProxy has limits of its own
 	}
-	if text := shortfall(o, proxy.Berths()); text != d.short {
+	if text := shortfall(o, proxy.Slots()); text != d.short {
 		if d.short = text; text != "" {
 			d.log.Warn(text)
 		}

@@ -52,7 +52,7 @@ func TestShortfall(t *testing.T) {
 func TestShortfallIsToldOnce(t *testing.T) {
 	var log bytes.Buffer
 	d := &Daemon{log: slog.New(slog.NewTextHandler(&log, nil)), tcpcheck: tcpcheck.New(slog.New(slog.DiscardHandler))}
-	much, more := proxy.Berths()+1, proxy.Berths()+2
+	much, more := proxy.Slots()+1, proxy.Slots()+2
 	for _, o := range []engine.Offer{offering(1, 1), offering(1, much), offering(1, much), offering(1, more), offering(1, 1), offering(1, more)} {
 		d.tellShortfall(o)
 	}

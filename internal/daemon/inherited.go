@@ -248,13 +248,13 @@ func (d *Daemon) begin(ctx context.Context, loaded Loaded) error {
 func (d *Daemon) takeOver(ctx context.Context, i *Inherited, engine native) error {
 	stop := context.AfterFunc(ctx, i.conn.Interrupt)
 	defer stop()
-	var known proxy.Standing
+	var known proxy.HealthStatus
 	var items []handover.Item
 	for {
 		if ctx.Err() == nil {
 			_ = i.conn.SetDeadline(time.Now().Add(startTime))
 		}
-		known = engine.Standing()
+		known = engine.HealthStatus()
 		body, err := json.Marshal(known)
 		if err != nil {
 			return err

@@ -127,11 +127,11 @@ func (d *Daemon) handOver(ctx context.Context, engine native, next *handover.Suc
 		}
 	}
 	within(startTime)
-	initial, err := d.handoverItems(engine)
+	state, err := d.handoverItems(engine)
 	if err == nil {
-		err = next.Send(initial...)
+		err = next.Send(state...)
 	}
-	handover.Close(initial)
+	handover.Close(state)
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func (d *Daemon) handOver(ctx context.Context, engine native, next *handover.Suc
 	var began time.Time
 	why := ""
 	for until := time.Now().Add(startTime + settleTime); frozen == nil; {
-		theirs, err := statusOf(next)
+		theirs, err := healthOf(next)
 		if err != nil {
 			return err
 		}
@@ -179,8 +179,8 @@ func (d *Daemon) handOver(ctx context.Context, engine native, next *handover.Suc
 	return nil
 }
 
-// statusOf waits until the next process is ready.
-func statusOf(next *handover.Successor) (proxy.Standing, error) {
+// healthOf waits until the next process is ready.
+func healthOf(next *handover.Successor) (proxy.HealthStatus, error) {
 	for {
 		items, err := next.Receive()
 		if errors.Is(err, io.EOF) {
@@ -192,7 +192,7 @@ func statusOf(next *handover.Successor) (proxy.Standing, error) {
 		for _, item := range items {
 			switch item.Kind {
 			case readyItem:
-				var theirs proxy.Standing
+				var theirs proxy.HealthStatus
 				if err := json.Unmarshal(item.Body, &theirs); err != nil {
 					return nil, fmt.Errorf("the status of its servers: %w", err)
 				}
@@ -209,7 +209,7 @@ func statusOf(next *handover.Successor) (proxy.Standing, error) {
 }
 
 // freeze stops everything if it is the moment; otherwise it says why it isn't.
-func freeze(engine *proxy.Engine, theirs proxy.Standing) (*proxy.Frozen, string, error) {
+func freeze(engine *proxy.Engine, theirs proxy.HealthStatus) (*proxy.Frozen, string, error) {
 	if why := engine.Unsettled(theirs); why != "" {
 		return nil, why, nil
 	}

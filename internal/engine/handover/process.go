@@ -51,7 +51,7 @@ func Start(program string, arguments []string) (*Successor, error) {
 // PID is the process's number.
 func (s *Successor) PID() int { return s.command.Process.Pid }
 
-// Dismiss ends the process, if it hasn't ended by itself within a moment, waits for that, and closes this end. What it gives
+// End ends the process, if it hasn't ended by itself within a moment, waits for that, and closes this end. What it gives
 // says in words how the process ended.
 func (s *Successor) End() string {
 	// Without us it has nothing to do. A moment is enough for a process that fails to say why.
@@ -80,7 +80,7 @@ func (s *Successor) SendLast(item Item) (taken bool, err error) {
 	return n > 0, err
 }
 
-// farewell is how long a process that isn't wanted has to end by itself.
+// grace is how long a process that isn't wanted has to end by itself.
 const grace = 500 * time.Millisecond
 
 // Predecessor gives the end of what leads to the process that this one was started to take over from; nil if there is none.

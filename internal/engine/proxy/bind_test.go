@@ -65,8 +65,8 @@ func holdPort(spec string) {
 	_, _ = os.Stdin.Read(make([]byte, 1))
 }
 
-// heldByAnother has another process hold an address, and gives its pid.
-func heldByAnother(t *testing.T, spec string) int {
+// boundByAnother has another process hold an address, and gives its pid.
+func boundByAnother(t *testing.T, spec string) int {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "PROXY_TEST_HOLD="+spec)
@@ -110,7 +110,7 @@ func TestTakenAddressNamesTheHolder(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s %s for %s", test.holder, test.options, test.ip), func(t *testing.T) {
 			port := strconv.Itoa(freePort(t))
-			pid := heldByAnother(t, strings.ReplaceAll(test.holder, "PORT", port)+" "+test.options)
+			pid := boundByAnother(t, strings.ReplaceAll(test.holder, "PORT", port)+" "+test.options)
 			def := definition(t, "primary", ip)
 			def.IP = test.ip
 			def.Port, _ = strconv.Atoi(port)
@@ -129,7 +129,7 @@ func TestTakenAddressNamesTheHolder(t *testing.T) {
 
 	t.Run("bound but not listening", func(t *testing.T) {
 		port := freePort(t)
-		heldByAnother(t, fmt.Sprintf("%s:%d bound", ip, port))
+		boundByAnother(t, fmt.Sprintf("%s:%d bound", ip, port))
 		def := definition(t, "primary", ip)
 		def.Port = port
 		_, err := New(Config{}).Prepare([]Endpoint{{"pg-test", def, view.NewBoard(viewOf()), 0}})
@@ -143,7 +143,7 @@ func TestAllFailuresOfPrepareAtOnce(t *testing.T) {
 	const ip = "127.0.44.2"
 	board := view.NewBoard(viewOf())
 	taken, fine := definition(t, "primary", ip), definition(t, "replica", ip)
-	pid := heldByAnother(t, addressOf(taken)+" reuseport")
+	pid := boundByAnother(t, addressOf(taken)+" reuseport")
 	bad, high, twin, twice, blind := definition(t, "bad", ip), definition(t, "high", ip), fine, fine, definition(t, "blind", ip)
 	bad.IP, high.Port = "pg-test.internal", 70000
 	twin.FullName = "pg-other-replica"
@@ -211,7 +211,7 @@ func TestBindSaysWhatTheStarMeans(t *testing.T) {
 		{"::1", "*", "[::1]:5433"},
 		{"::ffff:127.0.44.4", "*", "127.0.44.4:5433"},
 	} {
-		at, err := placeOf(model.Definition{IP: test.ip, Port: 5433}, test.bind)
+		at, err := listenAddrOf(model.Definition{IP: test.ip, Port: 5433}, test.bind)
 		if err != nil || at.String() != test.want {
 			t.Errorf("%q with bind %q is %s (%v), want %s", test.ip, test.bind, at, err, test.want)
 		}
@@ -224,7 +224,7 @@ func TestFailedPrepareLeavesWhatRuns(t *testing.T) {
 	board := view.NewBoard(viewOf(serviceOf(def, up(a))))
 	r := run(t, Config{}, Endpoint{"pg-test", def, board, 0})
 	conn, _ := reach(t, addressOf(def))
-	heldByAnother(t, addressOf(taken))
+	boundByAnother(t, addressOf(taken))
 	if _, err := r.Prepare([]Endpoint{{"pg-test", fresh, board, 0}, {"pg-test", taken, board, 0}}); err == nil {
 		t.Fatal("a taken port went through")
 	}
@@ -351,7 +351,7 @@ func TestTakingOverSeesStrangers(t *testing.T) {
 	def := definition(t, "primary", mine)
 	board := view.NewBoard(viewOf())
 	r := run(t, Config{}, Endpoint{"pg-test", def, board, 0})
-	pid := heldByAnother(t, fmt.Sprintf("%s:%d reuseport", theirs, def.Port))
+	pid := boundByAnother(t, fmt.Sprintf("%s:%d reuseport", theirs, def.Port))
 	def.IP = "*"
 	_, err := r.Prepare([]Endpoint{{"pg-test", def, board, 0}})
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("(pid %d) listens on %s:%d", pid, theirs, def.Port)) {
@@ -362,7 +362,7 @@ func TestTakingOverSeesStrangers(t *testing.T) {
 	_ = reachable.Close()
 }
 
-func TestParseHeld(t *testing.T) {
+func TestParseRow(t *testing.T) {
 	const rest = " 00000000:0000 0A 00000000:00000000 00:00000000 00000000   999        0 4711 1 0000000000000000 100 0 0 10 0"
 	for _, test := range []struct{ line, want string }{
 		{"   0: 0B01007F:1539" + rest, "127.0.1.11:5433"},
@@ -371,13 +371,13 @@ func TestParseHeld(t *testing.T) {
 		{"   3: 00000000000000000000000001000000:1539" + rest, "[::1]:5433"},
 		{"   4: 0000000000000000FFFF00000B01007F:1539" + rest, "127.0.1.11:5433"},
 	} {
-		got, ok := parseHeld(test.line)
+		got, ok := parseRow(test.line)
 		if !ok || got.at.String() != test.want || !got.listening || got.uid != 999 || got.inode != "4711" {
 			t.Errorf("%s: %+v, want %s", test.line, got, test.want)
 		}
 	}
 	for _, line := range []string{"", "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode", "0: zz:1539" + rest, "0: 0B0100:1539" + rest, "0: 0B01007F:99999" + rest} {
-		if got, ok := parseHeld(line); ok {
+		if got, ok := parseRow(line); ok {
 			t.Errorf("%q is read as %+v", line, got)
 		}
 	}

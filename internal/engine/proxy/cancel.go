@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// cancelPatience is how long, at most, a client waits for its CancelRequest to have been passed on.
-const cancelPatience = time.Second
+// cancelTimeout is how long, at most, a client waits for its CancelRequest to have been passed on.
+const cancelTimeout = time.Second
 
 // cancel passes a CancelRequest to every server of the service, whatever its health: which of them the session is on that
 // it means can't be seen, and a server ignores a key that it didn't give out. It never waits for a server to be up. Like
@@ -24,18 +24,18 @@ func (d *dispatcher) cancel(c *client) {
 	}
 	ctx, stop := context.WithTimeout(d.engine.over, d.engine.cfg.ConnectTimeout)
 	defer stop()
-	early := time.AfterFunc(cancelPatience, c.close)
+	early := time.AfterFunc(cancelTimeout, c.close)
 	defer early.Stop()
 	svc := d.service()
 	if svc == nil {
 		return
 	}
-	preface, err := c.preface(svc.Options.ProxyVersion())
+	header, err := c.proxyHeader(svc.Options.ProxyVersion())
 	if err != nil {
 		d.engine.log.Warn("cannot pass on a cancel request", "service", d.name, "error", err)
 		return
 	}
-	request := slices.Concat(preface, c.packet)
+	request := slices.Concat(header, c.packet)
 	d.engine.log.Debug("passing on a cancel request", "service", d.name, "client", c.from.String(), "servers", len(svc.Servers))
 	var passing sync.WaitGroup
 	for _, server := range svc.Servers {

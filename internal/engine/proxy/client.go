@@ -23,11 +23,11 @@ type client struct {
 	from netip.AddrPort
 	// ticket is its number among all that came to the service.
 	ticket uint64
-	// what and packet are its latest packet, which nobody has answered yet.
-	what   opening
+	// kind and packet are its latest packet, which nobody has answered yet.
+	kind   packetKind
 	packet []byte
 	// declined are encryption requests that a server has declined already, and toServer and toClient the bytes of that.
-	declined           map[opening]bool
+	declined           map[packetKind]bool
 	toServer, toClient int64
 	// failures are what became of servers that were tried, by member.
 	failures map[string]error
@@ -77,7 +77,7 @@ var past = time.Unix(1, 0)
 // hear waits for the client's next packet and looks at it without taking it. It ends with errLeft, errSilent after limit,
 // or the cause of ctx's end.
 func (c *client) hear(ctx context.Context, limit time.Duration) error {
-	c.what, c.packet = 0, nil
+	c.kind, c.packet = 0, nil
 	seen := make([]byte, 512)
 	var failed error
 	attempt := func(fd uintptr) bool {
@@ -94,7 +94,7 @@ func (c *client) hear(ctx context.Context, limit time.Duration) error {
 			return true
 		}
 		var whole bool
-		c.what, c.packet, whole = openingOf(seen[:n])
+		c.kind, c.packet, whole = peekedPacket(seen[:n])
 		if !whole && hasLeft(fd) {
 			failed, whole = errLeft, true
 		}
@@ -122,24 +122,24 @@ func (c *client) hear(ctx context.Context, limit time.Duration) error {
 	return failed
 }
 
-// openingOf says what the bytes that a client has sent begin with; false if that can't be told yet.
-func openingOf(seen []byte) (what opening, packet []byte, whole bool) {
+// peekedPacket says what the bytes that a client has sent begin with; false if that can't be told yet.
+func peekedPacket(seen []byte) (what packetKind, packet []byte, whole bool) {
 	switch {
 	case len(seen) > 0 && seen[0] != 0:
-		return foreign, nil, true
+		return notStartup, nil, true
 	case len(seen) < 8:
 		return 0, nil, false
 	}
 	length, code := binary.BigEndian.Uint32(seen[:4]), binary.BigEndian.Uint32(seen[4:])
 	switch {
 	case length < 8 || length > maxStartupPacket:
-		return foreign, nil, true
+		return notStartup, nil, true
 	case int(length) > len(seen):
 		return 0, nil, false
 	}
-	what, err := packetOf(code, seen[8:length])
+	what, err := kindOf(code, seen[8:length])
 	if err != nil {
-		return foreign, nil, true
+		return notStartup, nil, true
 	}
 	return what, seen[:length], true
 }
@@ -167,9 +167,9 @@ func (c *client) decline(ctx context.Context, limit time.Duration) error {
 // noteDeclined counts the client's packet, an encryption request, as one that was taken and declined.
 func (c *client) noteDeclined() {
 	if c.declined == nil {
-		c.declined = map[opening]bool{}
+		c.declined = map[packetKind]bool{}
 	}
-	c.declined[c.what] = true
+	c.declined[c.kind] = true
 	c.toServer += int64(len(c.packet))
 	c.toClient++
 }
@@ -217,9 +217,9 @@ func (r *serverRefusal) Error() string {
 	return fmt.Sprintf("refuses: %s (SQLSTATE %s)", r.message, r.code)
 }
 
-// firstWord says what a server's first bytes mean. It is decided once they show that the server has taken the client up
+// firstResponse says what a server's first bytes mean. It is decided once they show that the server has taken the client up
 // (asks for its password, declines it for a reason that another try wouldn't mend) or refuses all clients for now.
-func firstWord(p []byte) (no *serverRefusal, decided bool) {
+func firstResponse(p []byte) (no *serverRefusal, decided bool) {
 	for {
 		if len(p) == 0 {
 			return nil, false
@@ -233,7 +233,7 @@ func firstWord(p []byte) (no *serverRefusal, decided bool) {
 		}
 		length := binary.BigEndian.Uint32(p[1:5])
 		switch {
-		case length < 4 || length > longestAnswer:
+		case length < 4 || length > maxResponse:
 			return nil, true
 		case int(length) >= len(p):
 			return nil, false
@@ -248,8 +248,8 @@ func firstWord(p []byte) (no *serverRefusal, decided bool) {
 	}
 }
 
-// longestAnswer bounds what is looked at of a server's answer.
-const longestAnswer = 4 << 10
+// maxResponse bounds what is looked at of a server's answer.
+const maxResponse = 4 << 10
 
 // errorFields reads the body of an ErrorResponse (PostgreSQL documentation, "Error and Notice Message Fields").
 func errorFields(body []byte) map[byte]string {

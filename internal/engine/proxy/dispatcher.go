@@ -36,40 +36,40 @@ type dispatcher struct {
 	sessions map[*session]struct{}
 	// clients are all that were accepted and haven't left: sessions, and those being led, held or refused. tickets
 	// numbers them in the order in which they come.
-	clients census
+	clients count
 	tickets uint64
-	// ushers lead the clients that are on their way to a session and have no goroutine; sweeping says that somebody looks at
+	// connectors lead the clients that are on their way to a session and have no goroutine; sweeping says that somebody looks at
 	// how long that takes.
-	ushers   map[*usher]struct{}
-	sweeping bool
-	// held wait for a server, in the order in which they came; queued tells the watcher that somebody joined them.
-	held   []*waiter
-	queued chan struct{}
+	connectors map[*connector]struct{}
+	sweeping   bool
+	// queue wait for a server, in the order in which they came; queued tells the watcher that somebody joined them.
+	queue  []*waiter
+	joined chan struct{}
 	// parked are clients that were stopped on their way because the engine is being Frozen.
 	parked []*client
-	// heir goes on with the service after a Freeze that failed: it has the sessions, and gets clients that stop only now.
-	heir *dispatcher
+	// successor goes on with the service after a Freeze that failed: it has the sessions, and gets clients that stop only now.
+	successor *dispatcher
 	// usable says that the newest View that was looked at had a server for new clients, lost when that ended.
 	usable bool
 	lost   time.Time
 	// asked is when servers were last asked to be checked because clients wait.
 	asked time.Time
-	// suspects are servers that failed their latest client, by member.
-	suspects map[string]*suspicion
+	// failing are servers that failed their latest client, by member.
+	failing map[string]*failing
 	// roomChanged is closed, if somebody waits for it, when there may be room for a client.
 	roomChanged chan struct{}
 	tally       tally
 	complaints  throttle
-	// turnings are for the log's lines about clients that were closed without a word.
-	turnings throttle
+	// rejections are for the log's lines about clients that were closed without a word.
+	rejections throttle
 }
 
 // assignment is what a Change made a dispatcher's task.
 type assignment struct {
 	Endpoint
-	// raw is nil for PostgreSQL's services, and stays so.
-	raw      *Raw
-	at       place
+	// tcp is nil for PostgreSQL's services, and stays so.
+	tcp      *TCPService
+	addr     listenAddr
 	replaced chan struct{}
 }
 
@@ -95,12 +95,12 @@ type session struct {
 	movedAt time.Time
 }
 
-func newDispatcher(e *Engine, endpoint Endpoint, at place) *dispatcher {
+func newDispatcher(e *Engine, endpoint Endpoint, at listenAddr) *dispatcher {
 	d := &dispatcher{engine: e, name: endpoint.Definition.FullName, picker: balance.Picker{Seed: rand.Uint64()}, sessions: map[*session]struct{}{},
-		ushers: map[*usher]struct{}{},
-		queued: make(chan struct{}, 1), clients: census{of: &e.berths}, suspects: map[string]*suspicion{}, tally: newTally()}
+		connectors: map[*connector]struct{}{},
+		joined:     make(chan struct{}, 1), clients: count{of: &e.slots}, failing: map[string]*failing{}, tally: newTally()}
 	d.here, d.gone = context.WithCancelCause(e.over)
-	d.assigned.Store(&assignment{Endpoint: endpoint, at: at, replaced: make(chan struct{})})
+	d.assigned.Store(&assignment{Endpoint: endpoint, addr: at, replaced: make(chan struct{})})
 	return d
 }
 
@@ -109,9 +109,9 @@ func (d *dispatcher) endpoint() Endpoint { return d.assigned.Load().Endpoint }
 // service gives the service as the newest View has it; nil if it hasn't.
 func (d *dispatcher) service() *view.Service { return d.endpoint().Board.View().Service(d.name) }
 
-// assign gives the dispatcher a new definition or Board.
-func (d *dispatcher) assign(endpoint Endpoint, raw *Raw, at place) {
-	old := d.assigned.Swap(&assignment{Endpoint: endpoint, raw: raw, at: at, replaced: make(chan struct{})})
+// reassign gives the dispatcher a new definition or Board.
+func (d *dispatcher) reassign(endpoint Endpoint, raw *TCPService, at listenAddr) {
+	old := d.assigned.Swap(&assignment{Endpoint: endpoint, tcp: raw, addr: at, replaced: make(chan struct{})})
 	close(old.replaced)
 	d.wake()
 }
@@ -123,8 +123,8 @@ func (d *dispatcher) retire(cause error) endings {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	ended := d.endSessions(func(*session) string { return cause.Error() })
-	d.recall()
-	d.dismiss()
+	d.interruptAll()
+	d.wakeAll()
 	return ended
 }
 
@@ -136,7 +136,7 @@ func (d *dispatcher) watch() {
 		task := d.assigned.Load()
 		_, changed := task.Board.Watch()
 		d.enforce()
-		if !d.lookAfter(changed, task.replaced, beat.C) {
+		if !d.wait(changed, task.replaced, beat.C) {
 			return
 		}
 	}
@@ -147,12 +147,12 @@ func (d *dispatcher) watch() {
 func (d *dispatcher) enforce() {
 	d.mu.Lock()
 	svc := d.service()
-	d.forgive(svc)
+	d.retryNow(svc)
 	ended := d.endSessions(func(s *session) string { return objection(svc, s) })
 	// Who waits for a server doesn't wait for the log.
 	d.letIn()
 	d.mu.Unlock()
-	d.tell(ended)
+	d.logEnded(ended)
 }
 
 // objection says why a session may not go on; empty if it may. One that isn't connected yet needs a server that takes
@@ -213,8 +213,8 @@ func (d *dispatcher) endSessions(judge func(*session) string) endings {
 	return ended
 }
 
-// tell logs sessions that were told to end, in a line for each server and reason.
-func (d *dispatcher) tell(ended endings) {
+// logEnded logs sessions that were told to end, in a line for each server and reason.
+func (d *dispatcher) logEnded(ended endings) {
 	for e, n := range ended {
 		plural := "s"
 		if n == 1 {
@@ -236,7 +236,7 @@ func (d *dispatcher) admit(conn *net.TCPConn) {
 
 // begin has a client led to a server.
 func (d *dispatcher) begin(c *client) {
-	d.engine.leading.add(1)
+	d.engine.dispatching.add(1)
 	d.engine.serving.Go(func() { d.serve(c) })
 }
 
@@ -273,12 +273,12 @@ func (d *dispatcher) wakeLocked() {
 }
 
 // serve leads a client to a server, or refuses it.
-func (d *dispatcher) serve(c *client) { d.dispose(c, d.lead(c)) }
+func (d *dispatcher) serve(c *client) { d.dispose(c, d.dispatch(c)) }
 
 // dispose is what lead's outcome means for the client.
 func (d *dispatcher) dispose(c *client, err error) {
 	parked := err != nil && d.park(c)
-	d.engine.leading.add(-1)
+	d.engine.dispatching.add(-1)
 	if err == nil || parked {
 		return
 	}
@@ -289,8 +289,8 @@ func (d *dispatcher) dispose(c *client, err error) {
 		d.mu.Lock()
 		d.tally.refused++
 		d.mu.Unlock()
-		if d.raw() != nil {
-			d.turnAway(c, no)
+		if d.tcp() != nil {
+			d.reject(c, no)
 		} else {
 			refuse(d.engine.over, c.conn, no, c.declined)
 			d.engine.log.Debug("refused a client", "service", d.name, "client", c.from.String(), "reason", no.message, "detail", no.detail)
@@ -311,43 +311,43 @@ func (d *dispatcher) park(c *client) bool {
 		return false
 	}
 	d.mu.Lock()
-	heir := d.heir
-	if heir == nil {
+	successor := d.successor
+	if successor == nil {
 		d.parked = append(d.parked, c)
 	}
 	d.clients.add(-1)
 	d.mu.Unlock()
-	if heir != nil {
-		heir.readmit(c)
+	if successor != nil {
+		successor.readmit(c)
 	}
 	return true
 }
 
-// lead hears what a client wants and connects it with a server. It returns nil once a session has started, which then owns
+// dispatch hears what a client wants and connects it with a server. It returns nil once a session has started, which then owns
 // the client. Otherwise it says why there is none: a *refusal is for the client to be told, and nothing but encryption that
 // a server declined has been answered to it then; any other error is of a client that needs no answer.
 //
 // PostgreSQL's clients speak first, and what they say comes with the end of the handshake. So hearing it before a server is
 // connected takes next to no time, and costs no server a process for a client that says nothing, such as a port check.
-func (d *dispatcher) lead(c *client) error {
+func (d *dispatcher) dispatch(c *client) error {
 	if err := d.hear(c); err != nil {
 		if d.here.Err() != nil {
 			return shortage{gone: context.Cause(d.here)}.refusal(d.name, nil)
 		}
 		return err
 	}
-	return d.pursue(c, nil)
+	return d.connect(c, nil)
 }
 
-// pursue is lead for a client that was heard, and may have been given a server already.
-func (d *dispatcher) pursue(c *client, s *session) error {
+// connect is lead for a client that was heard, and may have been given a server already.
+func (d *dispatcher) connect(c *client, s *session) error {
 	for {
-		if s == nil && c.what == cancelRequest {
+		if s == nil && c.kind == cancelRequest {
 			return errCancel
 		}
 		if s == nil {
 			var err error
-			if s, err = d.claim(c); err != nil {
+			if s, err = d.assign(c); err != nil {
 				return err
 			}
 		}
@@ -355,15 +355,15 @@ func (d *dispatcher) pursue(c *client, s *session) error {
 		if err == nil {
 			return nil
 		}
-		if err = d.verdict(c, s, err); err != nil {
+		if err = d.judge(c, s, err); err != nil {
 			return err
 		}
 		s = nil
 	}
 }
 
-// verdict says what the error of an attempt means for the client: nil if it is to be led to a server again.
-func (d *dispatcher) verdict(c *client, s *session, err error) error {
+// judge says what the error of an attempt means for the client: nil if it is to be led to a server again.
+func (d *dispatcher) judge(c *client, s *session, err error) error {
 	switch {
 	case errors.Is(err, errUnwanted), errors.Is(err, errAnother):
 		return nil
@@ -411,24 +411,24 @@ func (d *dispatcher) giveUp(s *session, err error) {
 	d.unregister(s)
 	if isFailure(err) {
 		d.tally.of(s.member).connectFailures++
-		d.suspect(s.member)
+		d.backOff(s.member)
 	}
 	d.letIn()
 }
 
 // open uses a connection to a server for a client: what the service's options have it begin with, then what the client says.
 func (d *dispatcher) open(c *client, s *session, server *net.TCPConn) error {
-	preface, err := c.preface(s.header)
+	header, err := c.proxyHeader(s.header)
 	if err != nil {
 		return err
 	}
-	if len(preface) > 0 {
+	if len(header) > 0 {
 		// A new connection's buffer takes it at once.
-		if _, err := server.Write(preface); err != nil {
+		if _, err := server.Write(header); err != nil {
 			return d.closedEarly(s, err)
 		}
 	}
-	return d.introduce(c, s, server)
+	return d.startup(c, s, server)
 }
 
 // isFailure tells whether an attempt's error is the server's.
@@ -470,7 +470,7 @@ func (d *dispatcher) register(c *client) (*session, shortage) {
 		return nil, shortage{gone: context.Cause(d.here)}
 	}
 	svc := d.service()
-	d.note(svc)
+	d.noteUsable(svc)
 	if svc == nil {
 		return nil, shortage{outcome: balance.None}
 	}
@@ -487,8 +487,8 @@ func (d *dispatcher) register(c *client) (*session, shortage) {
 	s := &session{member: svc.Servers[i].Member, address: svc.Servers[i].Address(), epoch: svc.Health[i].Epoch,
 		client: c.from, began: now, header: svc.OptionsOf(i).ProxyVersion()}
 	d.sessions[s] = struct{}{}
-	if suspected := d.suspects[s.member]; suspected != nil {
-		suspected.tries = s
+	if suspected := d.failing[s.member]; suspected != nil {
+		suspected.try = s
 	}
 	return s, shortage{}
 }
@@ -506,9 +506,9 @@ func (d *dispatcher) unregister(s *session) {
 // ended notes the end of a session's flow.
 func (d *dispatcher) ended(s *session, end relay.End) {
 	d.mu.Lock()
-	if _, own := d.sessions[s]; !own && d.heir != nil {
+	if _, own := d.sessions[s]; !own && d.successor != nil {
 		d.mu.Unlock()
-		d.heir.ended(s, end)
+		d.successor.ended(s, end)
 		return
 	}
 	d.unregister(s)

@@ -236,7 +236,7 @@ func TestNewestViewDecidesBeforeAByteIsMoved(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			board := view.NewBoard(viewOf(serviceOf(def, up(a))))
-			d := newDispatcher(New(Config{}), Endpoint{"pg-test", def, board, 0}, place{})
+			d := newDispatcher(New(Config{}), Endpoint{"pg-test", def, board, 0}, listenAddr{})
 			t.Cleanup(func() {
 				d.retire(errStopping)
 				d.engine.serving.Wait()
@@ -338,7 +338,7 @@ func TestServerThatResetsASession(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			told := make(chan struct{})
 			a := startScript(t, "a", "127.0.42.1", func(conn net.Conn) {
-				if _, err := readOpening(conn); err != nil {
+				if _, err := readPacket(conn); err != nil {
 					return
 				}
 				_, _ = io.WriteString(conn, "a\n")

@@ -15,9 +15,9 @@ import (
 // errHandingOver is why clients are led no further while an Engine is Frozen.
 var errHandingOver = errors.New("pgporter hands over to another process")
 
-// freezePatience bounds the wait for clients to stop where they can be handed over; nothing that they wait for takes time. A
+// freezeTimeout bounds the wait for clients to stop where they can be handed over; nothing that they wait for takes time. A
 // variable, so that a test needn't wait for it.
-var freezePatience = 500 * time.Millisecond
+var freezeTimeout = 500 * time.Millisecond
 
 // Frozen is an Engine that stands still between two bytes. Exactly one of Thaw and Release is to be called, soon.
 type Frozen struct {
@@ -46,11 +46,11 @@ func (e *Engine) Freeze() (*Frozen, error) {
 	if !relay.Detaches {
 		return nil, errors.New("sessions can't be handed over on this system")
 	}
-	e.handing.Lock()
+	e.freezing.Lock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.phase != running || e.pending != nil {
-		e.handing.Unlock()
+		e.freezing.Unlock()
 		return nil, errors.New("proxy: only an engine that runs, and isn't being changed, can hand over")
 	}
 	for _, l := range e.listeners {
@@ -60,16 +60,16 @@ func (e *Engine) Freeze() (*Frozen, error) {
 	for _, d := range e.dispatchers {
 		d.gone(errHandingOver)
 		d.mu.Lock()
-		d.dismiss()
-		d.recall()
+		d.wakeAll()
+		d.interruptAll()
 		d.mu.Unlock()
 	}
 	select {
-	case <-e.leading.over():
-	case <-time.After(freezePatience):
+	case <-e.dispatching.over():
+	case <-time.After(freezeTimeout):
 		e.goOn()
-		e.handing.Unlock()
-		return nil, fmt.Errorf("proxy: clients didn't stop within %s", freezePatience)
+		e.freezing.Unlock()
+		return nil, fmt.Errorf("proxy: clients didn't stop within %s", freezeTimeout)
 	}
 	f := &Frozen{engine: e}
 	for _, d := range e.dispatchers {
@@ -82,7 +82,7 @@ func (e *Engine) Freeze() (*Frozen, error) {
 func (e *Engine) goOn() {
 	for _, old := range e.dispatchers {
 		d := e.replace(old)
-		stopped := old.bequeath(d)
+		stopped := old.passOn(d)
 		e.startWatching(d)
 		for _, c := range stopped {
 			d.readmit(c)
@@ -97,34 +97,34 @@ func (e *Engine) goOn() {
 // e.mu is held.
 func (e *Engine) replace(old *dispatcher) *dispatcher {
 	task := old.assigned.Load()
-	d := newDispatcher(e, task.Endpoint, task.at)
-	d.assigned.Load().raw = task.raw
+	d := newDispatcher(e, task.Endpoint, task.addr)
+	d.assigned.Load().tcp = task.tcp
 	e.dispatchers[d.name] = d
 	for _, l := range e.listeners {
 		if l.serves.Load() == old {
-			l.lead(d)
+			l.assignTo(d)
 		}
 	}
 	return d
 }
 
-// bequeath leaves to an heir what a dispatcher knows and its sessions, which go on meanwhile, and gives the clients that have
-// stopped. Those that haven't are the heir's once they do. What is on its way to a server still ends here.
-func (d *dispatcher) bequeath(heir *dispatcher) (stopped []*client) {
+// passOn leaves to an successor what a dispatcher knows and its sessions, which go on meanwhile, and gives the clients that have
+// stopped. Those that haven't are the successor's once they do. What is on its way to a server still ends here.
+func (d *dispatcher) passOn(successor *dispatcher) (stopped []*client) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	heir.inherit(d.handed())
-	heir.mu.Lock()
-	defer heir.mu.Unlock()
+	successor.restore(d.handed())
+	successor.mu.Lock()
+	defer successor.mu.Unlock()
 	for s := range d.sessions {
 		if s.flow == nil {
 			continue
 		}
 		delete(d.sessions, s)
 		d.clients.add(-1)
-		heir.count(s)
+		successor.addSession(s)
 	}
-	d.heir = heir
+	d.successor = successor
 	return d.collect()
 }
 
@@ -172,7 +172,7 @@ func (d *dispatcher) freeze() frozenService {
 }
 
 // Unsettled is Engine.Unsettled of what stands still.
-func (f *Frozen) Unsettled(theirs Standing) string {
+func (f *Frozen) Unsettled(theirs HealthStatus) string {
 	for _, svc := range f.services {
 		on := map[string]int{}
 		for _, s := range svc.sessions {
@@ -245,20 +245,20 @@ func (c *client) handed(service string) handedClient {
 }
 
 // declinable names what may be declined, for the wire.
-var declinable = map[string]opening{"ssl": sslRequest, "gssenc": gssEncRequest}
+var declinable = map[string]packetKind{"ssl": sslRequest, "gssenc": gssEncRequest}
 
 // Thaw has everything go on where it stopped.
 func (f *Frozen) Thaw() {
 	f.engine.mu.Lock()
 	defer f.engine.mu.Unlock()
 	e := f.engine
-	defer e.handing.Unlock()
+	defer e.freezing.Unlock()
 	f.giveBack()
 	for _, svc := range f.services {
 		d := e.replace(svc.dispatcher)
-		d.inherit(svc.handed)
+		d.restore(svc.handed)
 		for _, s := range svc.sessions {
-			d.adopt(s.session, s.pair)
+			d.adoptSession(s.session, s.pair)
 		}
 		for _, c := range svc.clients {
 			d.readmit(c)
@@ -297,7 +297,7 @@ func (f *Frozen) Release() {
 	e := f.engine
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	defer e.handing.Unlock()
+	defer e.freezing.Unlock()
 	f.giveBack()
 	f.close()
 	e.released = true

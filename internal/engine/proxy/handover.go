@@ -66,28 +66,28 @@ type handedClient struct {
 	HoldUntil time.Time `json:"hold_until,omitzero"`
 }
 
-// Standing says of each service's servers, by the service's full name and the member's, how they stand. A service that is
+// HealthStatus says of each service's servers, by the service's full name and the member's, how they stand. A service that is
 // nil isn't known yet, one that is missing isn't offered.
-type Standing map[string]map[string]Stand
+type HealthStatus map[string]map[string]ServerHealth
 
-// Stand is how one server stands in one service.
-type Stand struct {
+// ServerHealth is how one server stands in one service.
+type ServerHealth struct {
 	Up    bool   `json:"up"`
 	Epoch uint64 `json:"epoch"`
 }
 
-// Standing is how the servers stand by the newest Views.
-func (e *Engine) Standing() Standing {
-	all := Standing{}
+// HealthStatus is how the servers stand by the newest Views.
+func (e *Engine) HealthStatus() HealthStatus {
+	all := HealthStatus{}
 	for _, d := range e.offered() {
 		svc := d.service()
 		if svc == nil {
 			all[d.name] = nil
 			continue
 		}
-		servers := make(map[string]Stand, len(svc.Servers))
+		servers := make(map[string]ServerHealth, len(svc.Servers))
 		for i, server := range svc.Servers {
-			servers[server.Member] = Stand{svc.Health[i].Up, svc.Health[i].Epoch}
+			servers[server.Member] = ServerHealth{svc.Health[i].Up, svc.Health[i].Epoch}
 		}
 		all[d.name] = servers
 	}
@@ -97,7 +97,7 @@ func (e *Engine) Standing() Standing {
 // Unsettled says in words why it isn't the moment to hand over to an engine that sees servers as theirs says: a server that
 // is up here, or that has sessions which its being down would end, isn't up there. Empty if there is no reason. Servers and
 // services that it doesn't have are no reason, since its configuration may be another one.
-func (e *Engine) Unsettled(theirs Standing) string {
+func (e *Engine) Unsettled(theirs HealthStatus) string {
 	for _, d := range e.offered() {
 		on := map[string]int{}
 		d.mu.Lock()
@@ -113,7 +113,7 @@ func (e *Engine) Unsettled(theirs Standing) string {
 }
 
 // unsettled is Engine.Unsettled of one service with so many sessions on its servers, by members.
-func (d *dispatcher) unsettled(sessions map[string]int, theirs Standing) string {
+func (d *dispatcher) unsettled(sessions map[string]int, theirs HealthStatus) string {
 	stands, offered := theirs[d.name]
 	if !offered {
 		return ""
@@ -155,7 +155,7 @@ func (e *Engine) Sockets() map[string]syscall.Conn {
 	defer e.mu.Unlock()
 	all := make(map[string]syscall.Conn, len(e.listeners))
 	for at, l := range e.listeners {
-		all[at.String()] = l.door
+		all[at.String()] = l.socket
 	}
 	return all
 }

@@ -27,7 +27,7 @@ import (
 )
 
 // succeed has an engine in this process take over from r, as one in another process would, and stops r.
-func succeed(t testing.TB, r *rig, cfg Config, known Standing, endpoints ...Endpoint) *rig {
+func succeed(t testing.TB, r *rig, cfg Config, known HealthStatus, endpoints ...Endpoint) *rig {
 	t.Helper()
 	next := inherit(t, r, cfg, endpoints...)
 	frozen, err := r.Freeze()
@@ -37,7 +37,7 @@ func succeed(t testing.TB, r *rig, cfg Config, known Standing, endpoints ...Endp
 	items = passed(t, items)
 	frozen.Release()
 	if known == nil {
-		known = next.Standing()
+		known = next.HealthStatus()
 	}
 	_, _, err = next.TakeOver(items, known)
 	must(t, err)
@@ -158,7 +158,7 @@ func TestStreamThroughSuccessors(t *testing.T) {
 	enough := make(chan struct{})
 	far := make(chan [2]flood, 1)
 	a := startScript(t, "a", "127.0.42.1", func(conn net.Conn) {
-		if _, err := readOpening(conn); err != nil {
+		if _, err := readPacket(conn); err != nil {
 			t.Errorf("startup: %v", err)
 		}
 		_, _ = conn.Write([]byte("a\n"))
@@ -168,8 +168,8 @@ func TestStreamThroughSuccessors(t *testing.T) {
 	endpoint := Endpoint{"pg-test", def, view.NewBoard(viewOf(serviceOf(def, up(a)))), 0}
 	r := run(t, Config{}, endpoint)
 	conn, _ := reach(t, addressOf(def))
-	near := make(chan [2]flood, 1)
-	go func() { near <- flow(t, conn, 2, enough) }()
+	affinity := make(chan [2]flood, 1)
+	go func() { affinity <- flow(t, conn, 2, enough) }()
 	moved := func(r *rig) int64 {
 		s := r.service(t, def.FullName)
 		return min(s.ToServer, s.ToClient)
@@ -180,7 +180,7 @@ func TestStreamThroughSuccessors(t *testing.T) {
 		r = succeed(t, r, Config{}, nil, endpoint)
 	}
 	close(enough)
-	ours, theirs := <-near, <-far
+	ours, theirs := <-affinity, <-far
 	if ours[0] != theirs[1] || ours[1] != theirs[0] {
 		t.Errorf("sent and got %v here, %v there", ours, theirs)
 	}
@@ -334,9 +334,9 @@ func TestThaw(t *testing.T) {
 
 // impatient has a Freeze wait for clients for next to no time.
 func impatient(t testing.TB) {
-	usual := freezePatience
-	freezePatience = 20 * time.Millisecond
-	t.Cleanup(func() { freezePatience = usual })
+	usual := freezeTimeout
+	freezeTimeout = 20 * time.Millisecond
+	t.Cleanup(func() { freezeTimeout = usual })
 }
 
 // TestFreezeThatFails has one client on its way that doesn't stop: sessions and other clients go on, that one is served in the end,
@@ -429,11 +429,11 @@ func TestClientsComeThroughFreezesThatFail(t *testing.T) {
 		at := count()
 		eventually(t, "clients are served", func() bool { return t.Failed() || count() > at+20 })
 		// Stands for a client whose goroutine the machine doesn't run.
-		r.leading.add(1)
+		r.dispatching.add(1)
 		if _, err := r.Freeze(); err == nil {
 			t.Fatal("not every client has stopped, and everything is frozen")
 		}
-		r.leading.add(-1)
+		r.dispatching.add(-1)
 	}
 	r = succeed(t, r, longHold, nil, endpoint)
 	stop()
@@ -499,7 +499,7 @@ func TestSocketsThatAnotherProcessHas(t *testing.T) {
 	items, err = frozen.Items()
 	must(t, err)
 	theirs = passed(t, items)
-	_, _, err = next.TakeOver(passed(t, items), next.Standing())
+	_, _, err = next.TakeOver(passed(t, items), next.HealthStatus())
 	must(t, err)
 	frozen.Release()
 	r.stop()
@@ -561,7 +561,7 @@ func TestSuccessorKnowsBetter(t *testing.T) {
 	since := up(a)
 	since.down, since.epoch, since.reason = true, 8, "503 replica running"
 	theirs := view.NewBoard(viewOf(serviceOf(lost, since), serviceOf(gone, up(c)), serviceOf(kept, up(c))))
-	known := Standing{lost.FullName: {"a": {Up: true, Epoch: 7}}, gone.FullName: {"c": {Up: true}}, kept.FullName: {"c": {Up: true}}}
+	known := HealthStatus{lost.FullName: {"a": {Up: true, Epoch: 7}}, gone.FullName: {"c": {Up: true}}, kept.FullName: {"c": {Up: true}}}
 	if why := r.Unsettled(known); why != "" {
 		t.Errorf("unsettled: %s", why)
 	}
@@ -581,18 +581,18 @@ func TestUnsettled(t *testing.T) {
 	_, _ = reach(t, addressOf(def))
 	paused.down, paused.reason = true, "silent: timed out"
 	board.Publish(viewOf(serviceOf(def, up(a), paused)))
-	up, down := Stand{Up: true}, Stand{}
+	up, down := ServerHealth{Up: true}, ServerHealth{}
 	for _, test := range []struct {
 		name   string
-		theirs Standing
+		theirs HealthStatus
 		want   string
 	}{
-		{"alike", Standing{def.FullName: {"a": up, "b": up}}, ""},
-		{"not known yet", Standing{def.FullName: nil}, "service pg-test-primary isn't known yet"},
-		{"not offered", Standing{}, ""},
-		{"up here only", Standing{def.FullName: {"a": down, "b": up}}, "server a of service pg-test-primary is up, and not so for the new process yet"},
-		{"with sessions, and down", Standing{def.FullName: {"a": up, "b": down}}, "server b of service pg-test-primary has sessions and isn't up: silent: timed out"},
-		{"not its server any more", Standing{def.FullName: {"a": up}}, ""},
+		{"alike", HealthStatus{def.FullName: {"a": up, "b": up}}, ""},
+		{"not known yet", HealthStatus{def.FullName: nil}, "service pg-test-primary isn't known yet"},
+		{"not offered", HealthStatus{}, ""},
+		{"up here only", HealthStatus{def.FullName: {"a": down, "b": up}}, "server a of service pg-test-primary is up, and not so for the new process yet"},
+		{"with sessions, and down", HealthStatus{def.FullName: {"a": up, "b": down}}, "server b of service pg-test-primary has sessions and isn't up: silent: timed out"},
+		{"not its server any more", HealthStatus{def.FullName: {"a": up}}, ""},
 	} {
 		if got := r.Unsettled(test.theirs); got != test.want {
 			t.Errorf("%s: %q, want %q", test.name, got, test.want)
@@ -600,13 +600,13 @@ func TestUnsettled(t *testing.T) {
 	}
 	def.Options.ShutdownSessions = false
 	board.Publish(viewOf(serviceOf(def, paused)))
-	if why := r.Unsettled(Standing{def.FullName: {"b": down}}); why != "" {
+	if why := r.Unsettled(HealthStatus{def.FullName: {"b": down}}); why != "" {
 		t.Errorf("sessions that stay anyway: %q", why)
 	}
 }
 
-// TestSuccessorOfAnotherPlace has the old engine listen on an address of its own beside the one for every address.
-func TestSuccessorOfAnotherPlace(t *testing.T) {
+// TestSuccessorListensElsewhere has the old engine listen on an address of its own beside the one for every address.
+func TestSuccessorListensElsewhere(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	def := definition(t, "primary", "127.0.43.56")
 	board := view.NewBoard(viewOf(serviceOf(def, up(a))))

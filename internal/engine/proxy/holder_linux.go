@@ -13,19 +13,19 @@ import (
 	"strings"
 )
 
-// held is a row of /proc/net/tcp or tcp6 (proc(5)): a socket with a local address.
-type held struct {
-	at        place
+// row is a row of /proc/net/tcp or tcp6 (proc(5)): a socket with a local address.
+type row struct {
+	at        listenAddr
 	listening bool
 	uid       int
 	inode     string
 }
 
 // holder says in words who has sockets on an address that overlaps at, as far as /proc tells.
-func holder(at place) string {
+func holder(at listenAddr) string {
 	found := sockets(at)
-	if slices.ContainsFunc(found, func(h held) bool { return h.listening }) {
-		found = slices.DeleteFunc(found, func(h held) bool { return !h.listening })
+	if slices.ContainsFunc(found, func(h row) bool { return h.listening }) {
+		found = slices.DeleteFunc(found, func(h row) bool { return !h.listening })
 	}
 	if len(found) == 0 {
 		return "no socket is to be seen that holds it, so who does can't be known"
@@ -34,21 +34,21 @@ func holder(at place) string {
 }
 
 // strangers says in words who else than this process listens on an address that overlaps at; empty if nobody does.
-func strangers(at place) string {
+func strangers(at listenAddr) string {
 	mine := ownSockets()
-	return describe(slices.DeleteFunc(sockets(at), func(h held) bool { return !h.listening || mine[h.inode] }))
+	return describe(slices.DeleteFunc(sockets(at), func(h row) bool { return !h.listening || mine[h.inode] }))
 }
 
 // sockets gives all sockets of this network namespace whose local address overlaps at.
-func sockets(at place) []held {
-	var found []held
+func sockets(at listenAddr) []row {
+	var found []row
 	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		rows, err := os.Open(file)
 		if err != nil {
 			continue // no IPv6, as a rule
 		}
 		for lines := bufio.NewScanner(rows); lines.Scan(); {
-			if row, ok := parseHeld(lines.Text()); ok && row.at.Overlaps(at) {
+			if row, ok := parseRow(lines.Text()); ok && row.at.Overlaps(at) {
 				found = append(found, row)
 			}
 		}
@@ -57,7 +57,7 @@ func sockets(at place) []held {
 	return found
 }
 
-func describe(found []held) string {
+func describe(found []row) string {
 	var words []string
 	for _, h := range found {
 		verb := "listens on"
@@ -72,35 +72,35 @@ func describe(found []held) string {
 	return strings.Join(words, ", ")
 }
 
-// parseHeld reads one row; false for the heading and for anything that isn't one.
-func parseHeld(line string) (held, bool) {
+// parseRow reads one row; false for the heading and for anything that isn't one.
+func parseRow(line string) (row, bool) {
 	fields := strings.Fields(line)
 	if len(fields) < 10 {
-		return held{}, false
+		return row{}, false
 	}
 	host, port, _ := strings.Cut(fields[1], ":")
 	raw, err := hex.DecodeString(host)
 	number, portErr := strconv.ParseUint(port, 16, 16)
 	uid, uidErr := strconv.Atoi(fields[7])
 	if err != nil || portErr != nil || uidErr != nil || len(raw) != 4 && len(raw) != 16 {
-		return held{}, false
+		return row{}, false
 	}
 	// Each group of four bytes is a number in the machine's order.
 	for i := 0; i < len(raw); i += 4 {
 		binary.NativeEndian.PutUint32(raw[i:], binary.BigEndian.Uint32(raw[i:]))
 	}
 	addr, _ := netip.AddrFromSlice(raw)
-	at := place{Addr: addr.Unmap(), Port: uint16(number)}
+	at := listenAddr{Addr: addr.Unmap(), Port: uint16(number)}
 	if addr.Is6() && addr.IsUnspecified() {
 		// Whether it takes IPv4 as well isn't shown; by default it does.
 		at.Addr = netip.Addr{}
 	}
 	const listen = "0A"
-	return held{at: at, listening: fields[3] == listen, uid: uid, inode: fields[9]}, true
+	return row{at: at, listening: fields[3] == listen, uid: uid, inode: fields[9]}, true
 }
 
 // ownerOf names the process that has a socket open.
-func ownerOf(h held) string {
+func ownerOf(h row) string {
 	link := "socket:[" + h.inode + "]"
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	for _, fd := range fds {

@@ -15,11 +15,11 @@ import (
 	"github.com/pgporter/pgporter/internal/config/model"
 )
 
-// place is where a service listens.
-type place = model.ListenAddr
+// listenAddr is where a service listens.
+type listenAddr = model.ListenAddr
 
-// placeOf reads a definition's address; "*" is what bind says.
-func placeOf(definition model.Definition, bind string) (place, error) {
+// listenAddrOf reads a definition's address; "*" is what bind says.
+func listenAddrOf(definition model.Definition, bind string) (listenAddr, error) {
 	for _, ip := range []string{definition.IP, bind} {
 		if ip != "*" && ip != "" {
 			return model.ListenAddrOf(ip, definition.Port)
@@ -29,10 +29,10 @@ func placeOf(definition model.Definition, bind string) (place, error) {
 }
 
 // covering finds the listener, of those given, that covers a place.
-func covering(at place, listeners map[place]*listener) *listener {
+func covering(at listenAddr, listeners map[listenAddr]*listener) *listener {
 	var found *listener
 	for other, l := range listeners {
-		if other.Covers(at) && (found == nil || found.at.Covers(other)) {
+		if other.Covers(at) && (found == nil || found.addr.Covers(other)) {
 			found = l
 		}
 	}
@@ -72,7 +72,7 @@ func plain(err error) error {
 // open listens on a place. It sets SO_REUSEADDR (Go's default) but not SO_REUSEPORT: the kernel would then split clients
 // between us and another holder that sets it too. An address that overlaps some of our own that are about to go (`*` to an
 // address of the node or back) is taken over; see takeOver.
-func (c *Change) open(at place, kept map[place]bool) (*listener, error) {
+func (c *Change) open(at listenAddr, kept map[listenAddr]bool) (*listener, error) {
 	e := c.engine
 	if socket := e.cfg.Inherited[at.String()]; socket != nil {
 		delete(e.cfg.Inherited, at.String())
@@ -111,7 +111,7 @@ func (c *Change) open(at place, kept map[place]bool) (*listener, error) {
 	}
 	if whole := covering(at, e.listeners); whole != nil {
 		// From now on the kernel brings clients of this address here. Until the Commit they are the old listener's.
-		l.lead(whole.serves.Load())
+		l.assignTo(whole.serves.Load())
 		if e.phase == running {
 			e.startAccepting(l)
 		}
@@ -121,7 +121,7 @@ func (c *Change) open(at place, kept map[place]bool) (*listener, error) {
 
 // Holder says in words who has an address that could not be listened on, as far as it can be known.
 func Holder(address netip.AddrPort) string {
-	at := place{Addr: address.Addr().Unmap(), Port: address.Port()}
+	at := listenAddr{Addr: address.Addr().Unmap(), Port: address.Port()}
 	if at.Addr.IsUnspecified() {
 		at.Addr = netip.Addr{}
 	}
@@ -129,7 +129,7 @@ func Holder(address netip.AddrPort) string {
 }
 
 // listenOn opens a socket. prepare, if any, is run on it before it is bound.
-func listenOn(at place, prepare func(fd uintptr) error) (*net.TCPListener, error) {
+func listenOn(at listenAddr, prepare func(fd uintptr) error) (*net.TCPListener, error) {
 	network, host := "tcp", ""
 	if !at.Every() {
 		network, host = "tcp4", at.Addr.String()
@@ -161,8 +161,8 @@ func listenOn(at place, prepare func(fd uintptr) error) (*net.TCPListener, error
 // listener is an open address. It outlives Changes that keep it.
 type listener struct {
 	engine *Engine
-	at     place
-	door   *door
+	addr   listenAddr
+	socket *listenSocket
 	serves atomic.Pointer[dispatcher]
 
 	// halt ends accept and leaves the socket open; nil while it doesn't run. The engine's lock guards it.
@@ -173,16 +173,16 @@ type listener struct {
 }
 
 // newListener takes over a listening socket.
-func newListener(e *Engine, at place, socket *net.TCPListener) (*listener, error) {
-	door, err := newDoor(socket)
+func newListener(e *Engine, at listenAddr, socket *net.TCPListener) (*listener, error) {
+	door, err := newListenSocket(socket)
 	if err != nil {
 		return nil, &BindError{at.String(), "", err}
 	}
-	return &listener{engine: e, at: at, door: door, closed: make(chan struct{})}, nil
+	return &listener{engine: e, addr: at, socket: door, closed: make(chan struct{})}, nil
 }
 
-// lead makes d the dispatcher of the clients that are accepted from now on.
-func (l *listener) lead(d *dispatcher) {
+// assignTo makes d the dispatcher of the clients that are accepted from now on.
+func (l *listener) assignTo(d *dispatcher) {
 	if old := l.serves.Swap(d); old != nil && old != d {
 		old.wake()
 	}
@@ -192,7 +192,7 @@ func (l *listener) lead(d *dispatcher) {
 func (l *listener) close() {
 	l.closeOnce.Do(func() {
 		close(l.closed)
-		l.door.close()
+		l.socket.close()
 	})
 }
 
@@ -205,12 +205,12 @@ func (l *listener) pause() {
 }
 
 // accept takes clients while the service and the engine have room, until the listener is closed or halt is. Those beyond a
-// service's maxconn, or the engine's berths, wait in the kernel's backlog, as they do with HAProxy.
+// service's maxconn, or the engine's slots, wait in the kernel's backlog, as they do with HAProxy.
 func (l *listener) accept(halt <-chan struct{}) {
 	var complaints throttle
 	backOff, failed := time.Duration(0), time.Time{}
 	for l.waitForRoom(halt) {
-		err := l.take(halt)
+		err := l.acceptClients(halt)
 		if err == nil {
 			continue
 		}
@@ -225,7 +225,7 @@ func (l *listener) accept(halt <-chan struct{}) {
 		failed = now
 		backOff = min(max(2*backOff, 5*time.Millisecond), 500*time.Millisecond)
 		if say, missed := complaints.ready(now); say {
-			l.engine.log.Error("cannot accept clients, trying again", "address", l.at.String(), "error", plain(err), "failures_since_last_line", missed+1)
+			l.engine.log.Error("cannot accept clients, trying again", "address", l.addr.String(), "error", plain(err), "failures_since_last_line", missed+1)
 		}
 		select {
 		case <-time.After(backOff):
@@ -240,7 +240,7 @@ func (l *listener) room() (bool, <-chan struct{}) {
 	if room, changed := l.serves.Load().room(); !room {
 		return false, changed
 	}
-	return l.engine.berths.room()
+	return l.engine.slots.room()
 }
 
 // waitForRoom returns once the service has room for a client; false when the listener was closed, or halt.
@@ -267,13 +267,13 @@ func (l *listener) waitForRoom(halt <-chan struct{}) bool {
 	}
 }
 
-// handOver empties the backlog of a listener for every address before it is closed: each client goes to who serves its
+// passBacklog empties the backlog of a listener for every address before it is closed: each client goes to who serves its
 // address in listeners, and is closed if nobody does. New clients of those addresses don't come here any more, since the
 // kernel prefers the listener that is nearer.
-func (l *listener) handOver(listeners map[place]*listener) {
+func (l *listener) passBacklog(listeners map[listenAddr]*listener) {
 	l.drain(func(conn *net.TCPConn) {
 		local := conn.LocalAddr().(*net.TCPAddr).AddrPort()
-		meant := place{Addr: local.Addr().Unmap(), Port: local.Port()}
+		meant := listenAddr{Addr: local.Addr().Unmap(), Port: local.Port()}
 		to := listeners[meant]
 		if to == nil {
 			to = covering(meant, listeners)

@@ -11,9 +11,9 @@ import (
 // it by up to the TTL, and those who are left need some of another to elect and promote one of them.
 func expectancy(c model.Cluster) time.Duration { return 2 * time.Duration(c.TTL) * time.Second }
 
-// lastingInterest is how long after its last server was lost a generic service has clients wait for the next: what Pigsty's
+// tcpExpectancy is how long after its last server was lost a generic service has clients wait for the next: what Pigsty's
 // usual TTL is for a cluster.
-const lastingInterest = 30 * time.Second
+const tcpExpectancy = 30 * time.Second
 
 // PrepareOffer is Prepare for what a node offers.
 func (e *Engine) PrepareOffer(o engine.Offer) (*Change, error) {
@@ -23,14 +23,14 @@ func (e *Engine) PrepareOffer(o engine.Offer) (*Change, error) {
 			endpoints = append(endpoints, Endpoint{Cluster: c.Name, Definition: definition, Board: c.Board, Expectancy: expectancy(c.Cluster)})
 		}
 	}
-	var raws []RawEndpoint
+	var tcpEndpoints []TCPEndpoint
 	for _, s := range o.TCP.Services {
 		name := s.FullName
-		raws = append(raws, RawEndpoint{
-			Endpoint: Endpoint{Definition: s.Definition, Board: o.TCP.Board, Expectancy: lastingInterest},
-			Raw: Raw{Once: s.Once, Connect: s.Connect, Queue: s.Queue, Idle: s.Idle,
+		tcpEndpoints = append(tcpEndpoints, TCPEndpoint{
+			Endpoint: Endpoint{Definition: s.Definition, Board: o.TCP.Board, Expectancy: tcpExpectancy},
+			TCPService: TCPService{Once: s.Once, Connect: s.Connect, Queue: s.Queue, Idle: s.Idle,
 				Recheck: func(member string) { o.TCP.Recheck(name, member) }},
 		})
 	}
-	return e.Prepare(endpoints, raws...)
+	return e.Prepare(endpoints, tcpEndpoints...)
 }

@@ -87,8 +87,8 @@ type Engine struct {
 	over context.Context
 	kill context.CancelFunc
 
-	// handing is held while the engine is Frozen.
-	handing sync.Mutex
+	// freezing is held while the engine is Frozen.
+	freezing sync.Mutex
 
 	mu      sync.Mutex
 	phase   phase
@@ -97,15 +97,15 @@ type Engine struct {
 	released bool
 	// listeners are those of the endpoints, and parts of them: an address that is covered by a listener for every address
 	// may keep one of its own, which leads to the same service. Closing it would reset clients that are just arriving.
-	listeners   map[place]*listener
+	listeners   map[listenAddr]*listener
 	dispatchers map[string]*dispatcher
 
-	berths    berths
-	accepting sync.WaitGroup // listeners
-	relay     relay.Relay
-	serving   sync.WaitGroup // clients, from accept to close
-	leading   underway       // clients, as long as they are on their way to a server
-	watching  sync.WaitGroup // dispatchers
+	slots       slots
+	accepting   sync.WaitGroup // listeners
+	relay       relay.Relay
+	serving     sync.WaitGroup // clients, from accept to close
+	dispatching underway       // clients, as long as they are on their way to a server
+	watching    sync.WaitGroup // dispatchers
 }
 
 type phase int
@@ -130,15 +130,15 @@ func New(cfg Config) *Engine {
 	if cfg.Recheck == nil {
 		cfg.Recheck = func(string, string) {}
 	}
-	e := &Engine{cfg: cfg, log: cfg.Logger, listeners: map[place]*listener{}, dispatchers: map[string]*dispatcher{}}
-	e.berths.most = Berths()
+	e := &Engine{cfg: cfg, log: cfg.Logger, listeners: map[listenAddr]*listener{}, dispatchers: map[string]*dispatcher{}}
+	e.slots.limit = Slots()
 	e.over, e.kill = context.WithCancel(context.Background())
 	return e
 }
 
-// lastWords is how long clients that are being refused, and sessions that were ending, may go on once everything else was handed
+// grace is how long clients that are being refused, and sessions that were ending, may go on once everything else was handed
 // over.
-const lastWords = 400 * time.Millisecond
+const grace = 400 * time.Millisecond
 
 // errStopping is the cause of sessions that outlive the stop's patience.
 var errStopping = errors.New("pgporter stops")
@@ -164,13 +164,13 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Unlock()
 
 	<-ctx.Done()
-	e.handing.Lock()
-	defer e.handing.Unlock()
+	e.freezing.Lock()
+	defer e.freezing.Unlock()
 	e.mu.Lock()
 	e.phase = stopped
 	stopTimeout := e.cfg.StopTimeout
 	if e.released {
-		stopTimeout = min(stopTimeout, lastWords)
+		stopTimeout = min(stopTimeout, grace)
 	}
 	for _, l := range e.listeners {
 		l.close()
@@ -193,7 +193,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			ended[d] = d.retire(errStopping)
 		}
 		for d := range ended {
-			d.tell(ended[d])
+			d.logEnded(ended[d])
 		}
 	}
 	e.kill()
@@ -206,7 +206,7 @@ func (e *Engine) Run(ctx context.Context) error {
 // startWatching and startAccepting are called with e.mu held while the engine runs.
 func (e *Engine) startWatching(d *dispatcher) {
 	e.watching.Go(d.watch)
-	if d.raw() != nil {
+	if d.tcp() != nil {
 		e.watching.Go(d.watchIdle)
 	}
 }
@@ -222,18 +222,18 @@ func (e *Engine) startAccepting(l *listener) {
 // and, before long, Publish; further calls do nothing.
 type Change struct {
 	engine *Engine
-	plan   []placed
+	plan   []planned
 	// committed says that Commit was called. leaving and retired are then what has no place in the new set.
 	committed bool
 	leaving   []*listener
 	retired   []*dispatcher
 }
 
-// placed is an endpoint with the listener that will serve it.
-type placed struct {
+// planned is an endpoint with the listener that will serve it.
+type planned struct {
 	endpoint Endpoint
-	// raw is nil for PostgreSQL's services.
-	raw      *Raw
+	// tcp is nil for PostgreSQL's services.
+	tcp      *TCPService
 	listener *listener
 	// fresh says that the listener was opened for this change.
 	fresh bool
@@ -245,7 +245,7 @@ type placed struct {
 // runs isn't touched. All failures are returned at once (errors.Join of *BindError and others), and nothing stays bound
 // then. One Change can be under way at a time. The address of an endpoint needn't exist on the node yet. raws are the services
 // that aren't PostgreSQL's.
-func (e *Engine) Prepare(endpoints []Endpoint, raws ...RawEndpoint) (*Change, error) {
+func (e *Engine) Prepare(endpoints []Endpoint, tcpEndpoints ...TCPEndpoint) (*Change, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.pending != nil {
@@ -256,13 +256,13 @@ func (e *Engine) Prepare(endpoints []Endpoint, raws ...RawEndpoint) (*Change, er
 	}
 	change := &Change{engine: e}
 	endpoints = slices.Clone(endpoints)
-	rawOf := map[int]*Raw{}
-	for _, r := range raws {
-		rawOf[len(endpoints)] = &r.Raw
+	tcpOf := map[int]*TCPService{}
+	for _, r := range tcpEndpoints {
+		tcpOf[len(endpoints)] = &r.TCPService
 		endpoints = append(endpoints, r.Endpoint)
 	}
-	places, failures := e.places(endpoints)
-	kept := map[place]bool{}
+	places, failures := e.listenAddrs(endpoints)
+	kept := map[listenAddr]bool{}
 	for _, at := range places {
 		kept[at] = true
 	}
@@ -280,7 +280,7 @@ func (e *Engine) Prepare(endpoints []Endpoint, raws ...RawEndpoint) (*Change, er
 			}
 			fresh = true
 		}
-		change.plan = append(change.plan, placed{endpoint: endpoint, raw: rawOf[i], listener: l, fresh: fresh})
+		change.plan = append(change.plan, planned{endpoint: endpoint, tcp: tcpOf[i], listener: l, fresh: fresh})
 	}
 	if len(failures) > 0 {
 		change.undo()
@@ -290,14 +290,14 @@ func (e *Engine) Prepare(endpoints []Endpoint, raws ...RawEndpoint) (*Change, er
 	return change, nil
 }
 
-// places finds where each endpoint, by its index, is to listen, and what is wrong with the set as such.
-func (e *Engine) places(endpoints []Endpoint) (map[int]place, []error) {
+// listenAddrs finds where each endpoint, by its index, is to listen, and what is wrong with the set as such.
+func (e *Engine) listenAddrs(endpoints []Endpoint) (map[int]listenAddr, []error) {
 	var failures []error
-	places := map[int]place{}
-	names, owners := map[string]bool{}, map[place]string{}
+	places := map[int]listenAddr{}
+	names, owners := map[string]bool{}, map[listenAddr]string{}
 	for i, endpoint := range endpoints {
 		name := endpoint.Definition.FullName
-		at, err := placeOf(endpoint.Definition, e.cfg.Bind)
+		at, err := listenAddrOf(endpoint.Definition, e.cfg.Bind)
 		switch {
 		case err != nil:
 			failures = append(failures, fmt.Errorf("service %s: %w", name, err))
@@ -329,23 +329,23 @@ func (c *Change) Commit() {
 		return
 	}
 	c.committed = true
-	listeners, dispatchers := make(map[place]*listener, len(c.plan)), make(map[string]*dispatcher, len(c.plan))
+	listeners, dispatchers := make(map[listenAddr]*listener, len(c.plan)), make(map[string]*dispatcher, len(c.plan))
 	for i, p := range c.plan {
 		name := p.endpoint.Definition.FullName
 		d := e.dispatchers[name]
-		if d != nil && d.endpoint().Cluster == p.endpoint.Cluster && (d.raw() == nil) == (p.raw == nil) {
-			d.assign(p.endpoint, p.raw, p.listener.at)
+		if d != nil && d.endpoint().Cluster == p.endpoint.Cluster && (d.tcp() == nil) == (p.tcp == nil) {
+			d.reassign(p.endpoint, p.tcp, p.listener.addr)
 		} else {
-			d = newDispatcher(e, p.endpoint, p.listener.at)
-			d.assigned.Load().raw = p.raw
+			d = newDispatcher(e, p.endpoint, p.listener.addr)
+			d.assigned.Load().tcp = p.tcp
 			if e.phase == running {
 				e.startWatching(d)
 			}
 		}
-		listeners[p.listener.at], dispatchers[name] = p.listener, d
+		listeners[p.listener.addr], dispatchers[name] = p.listener, d
 		c.plan[i].dispatcher = d
 	}
-	parts := map[place]*listener{}
+	parts := map[listenAddr]*listener{}
 	for at, l := range e.listeners {
 		switch {
 		case listeners[at] == l:
@@ -385,35 +385,35 @@ func (c *Change) publish() (lines []func()) {
 	}
 	e.pending = nil
 	for _, p := range c.plan {
-		p.listener.lead(p.dispatcher)
+		p.listener.assignTo(p.dispatcher)
 		if e.phase == running {
 			e.startAccepting(p.listener)
 		}
 	}
-	own := make(map[place]*listener, len(c.plan))
+	own := make(map[listenAddr]*listener, len(c.plan))
 	for _, p := range c.plan {
-		own[p.listener.at] = p.listener
+		own[p.listener.addr] = p.listener
 	}
 	for at, l := range e.listeners {
 		if whole := covering(at, own); own[at] != l && whole != nil {
-			l.lead(whole.serves.Load())
+			l.assignTo(whole.serves.Load())
 		}
 	}
 	for _, l := range c.leaving {
-		if e.phase == running && slices.ContainsFunc(c.plan, func(p placed) bool { return p.listener.at.Overlaps(l.at) }) {
-			l.handOver(own)
+		if e.phase == running && slices.ContainsFunc(c.plan, func(p planned) bool { return p.listener.addr.Overlaps(l.addr) }) {
+			l.passBacklog(own)
 		}
 		l.close()
-		lines = append(lines, func() { e.log.Info("stopped listening", "address", l.at.String()) })
+		lines = append(lines, func() { e.log.Info("stopped listening", "address", l.addr.String()) })
 	}
 	for _, d := range c.retired {
 		ended := d.retire(fmt.Errorf("service %s is no longer offered here", d.name))
-		lines = append(lines, func() { d.tell(ended) })
+		lines = append(lines, func() { d.logEnded(ended) })
 	}
 	for _, p := range c.plan {
 		if p.fresh {
 			lines = append(lines, func() {
-				e.log.Info("listening", "service", p.endpoint.Definition.FullName, "address", p.listener.at.String())
+				e.log.Info("listening", "service", p.endpoint.Definition.FullName, "address", p.listener.addr.String())
 			})
 		}
 	}
@@ -437,8 +437,8 @@ func (c *Change) undo() {
 	for _, p := range c.plan {
 		switch {
 		case !p.fresh:
-		case e.phase != stopped && covering(p.listener.at, e.listeners) != nil:
-			e.listeners[p.listener.at] = p.listener
+		case e.phase != stopped && covering(p.listener.addr, e.listeners) != nil:
+			e.listeners[p.listener.addr] = p.listener
 		default:
 			p.listener.close()
 		}

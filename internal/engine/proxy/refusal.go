@@ -58,8 +58,8 @@ func (s shortage) usable() int {
 	return len(s.svc.Usable())
 }
 
-// mostQueued is how many clients may wait for the servers that are up, or for the client's own; 0 is any number.
-func (s shortage) mostQueued() int {
+// maxQueue is how many clients may wait for the servers that are up, or for the client's own; 0 is any number.
+func (s shortage) maxQueue() int {
 	most := 0
 	for _, i := range s.svc.Usable() {
 		if s.home != "" && s.svc.Servers[i].Member != s.home {
@@ -95,7 +95,7 @@ func (s shortage) refusal(name string, failures map[string]error) *refusal {
 	}
 	lines := make([]string, 0, len(svc.Servers))
 	for i, server := range svc.Servers {
-		lines = append(lines, strings.TrimSuffix(server.Member+": "+standing(server, svc.Health[i], failures[server.Member]), ": "))
+		lines = append(lines, strings.TrimSuffix(server.Member+": "+reasonOf(server, svc.Health[i], failures[server.Member]), ": "))
 	}
 	if len(lines) == 0 {
 		lines = append(lines, "its selector matches no member now")
@@ -104,8 +104,8 @@ func (s shortage) refusal(name string, failures map[string]error) *refusal {
 	return no
 }
 
-// standing says in words why a server doesn't take a client that failed there with an error, if one is given.
-func standing(server model.Server, health view.Health, failure error) string {
+// reasonOf says in words why a server doesn't take a client that failed there with an error, if one is given.
+func reasonOf(server model.Server, health view.Health, failure error) string {
 	var refused *serverRefusal
 	switch {
 	case !health.Up:
@@ -135,7 +135,7 @@ const (
 // refuse tells a client that it can't be served, once it has said that it speaks PostgreSQL's protocol, and closes it.
 // Encryption requests are answered with `N`. Cancel requests, TLS without a request and anything else are just closed:
 // there is no answer that they would understand. Requests in declined have been answered before. The end of ctx ends it.
-func refuse(ctx context.Context, client net.Conn, no *refusal, declined map[opening]bool) {
+func refuse(ctx context.Context, client net.Conn, no *refusal, declined map[packetKind]bool) {
 	stop := context.AfterFunc(ctx, func() { _ = client.Close() })
 	defer func() {
 		stop()
@@ -158,13 +158,13 @@ func refuse(ctx context.Context, client net.Conn, no *refusal, declined map[open
 
 // awaitStartup reads until the StartupMessage, declining encryption; false if the client wants anything else, or the same
 // encryption twice.
-func awaitStartup(in io.Reader, out io.Writer, before map[opening]bool) bool {
+func awaitStartup(in io.Reader, out io.Writer, before map[packetKind]bool) bool {
 	answered := maps.Clone(before)
 	if answered == nil {
-		answered = map[opening]bool{}
+		answered = map[packetKind]bool{}
 	}
 	for {
-		what, err := readOpening(in)
+		what, err := readPacket(in)
 		switch {
 		case err != nil:
 			return false

@@ -131,7 +131,7 @@ const unrefused = "none"
 
 func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
-func TestRefusedOpenings(t *testing.T) {
+func TestRefusedPackets(t *testing.T) {
 	def := definition(t, "primary", "127.0.45.2")
 	r := run(t, Config{}, Endpoint{"pg-test", def, view.NewBoard(viewOf(serviceOf(def))), 0})
 	for _, test := range openings {
@@ -295,18 +295,18 @@ func FuzzOpeningOf(f *testing.F) {
 		f.Add(o.sent)
 	}
 	f.Fuzz(func(t *testing.T, sent []byte) {
-		what, packet, whole := openingOf(sent)
+		what, packet, whole := peekedPacket(sent)
 		switch {
 		case !whole && (what != 0 || packet != nil):
 			t.Fatalf("undecided, but %d with %d bytes", what, len(packet))
 		case !whole && len(sent) >= maxStartupPacket:
 			t.Fatalf("undecided after %d bytes", len(sent))
-		case whole && what != foreign && !bytes.HasPrefix(sent, packet):
+		case whole && what != notStartup && !bytes.HasPrefix(sent, packet):
 			t.Fatalf("%d with %q", what, packet)
 		}
 		decided := false
 		for n := range len(sent) + 1 {
-			now, part, early := openingOf(sent[:n])
+			now, part, early := peekedPacket(sent[:n])
 			if decided && !early || early && (now != what || !bytes.Equal(part, packet)) {
 				t.Fatalf("%d bytes: %d with %d bytes, decided %v; all %d: %d with %d bytes", n, now, len(part), early, len(sent), what, len(packet))
 			}
@@ -321,7 +321,7 @@ func FuzzReadOpening(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, sent []byte) {
 		in := bytes.NewReader(sent)
-		what, err := readOpening(in)
+		what, err := readPacket(in)
 		if err != nil {
 			if what != 0 {
 				t.Errorf("%d with error %v", what, err)

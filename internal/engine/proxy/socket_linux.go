@@ -25,13 +25,13 @@ func allowMissingAddress(fd uintptr, six bool) error {
 // takeOver listens on an address that overlaps own listeners which are about to be closed, so that there is no gap
 // between. The kernel allows it while all these sockets have SO_REUSEPORT; it is taken off again at once, and whoever
 // else holds an overlapping address with that option is still an obstacle.
-func takeOver(at place, leaving []*listener) (*net.TCPListener, error) {
+func takeOver(at listenAddr, leaving []*listener) (*net.TCPListener, error) {
 	share := func(on int) func(uintptr) error {
 		return func(fd uintptr) error { return unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, on) }
 	}
 	for _, own := range leaving {
-		apply(own.door, share(1))
-		defer apply(own.door, share(0))
+		apply(own.socket, share(1))
+		defer apply(own.socket, share(0))
 	}
 	socket, err := listenOn(at, share(1))
 	if err != nil {

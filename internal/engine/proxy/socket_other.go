@@ -11,9 +11,9 @@ import (
 func allowMissingAddress(uintptr, bool) error { return nil }
 
 // takeOver isn't possible here: from `*` to an address of the node or back needs a restart.
-func takeOver(at place, leaving []*listener) (*net.TCPListener, error) {
-	return nil, &BindError{at.String(), "pgporter itself listens on " + leaving[0].at.String() + ": restart it to change that", syscall.EADDRINUSE}
+func takeOver(at listenAddr, leaving []*listener) (*net.TCPListener, error) {
+	return nil, &BindError{at.String(), "pgporter itself listens on " + leaving[0].addr.String() + ": restart it to change that", syscall.EADDRINUSE}
 }
 
 // holder can't be known here.
-func holder(place) string { return "" }
+func holder(listenAddr) string { return "" }

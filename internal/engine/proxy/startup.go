@@ -6,18 +6,18 @@ import (
 	"io"
 )
 
-// opening is what a client's packet before authentication asks for (PostgreSQL documentation, "Message Formats": these
+// packetKind is what a client's packet before authentication asks for (PostgreSQL documentation, "Message Formats": these
 // packets have a length and a code, but no type byte).
-type opening int
+type packetKind int
 
 const (
-	startupMessage opening = iota + 1
+	startupMessage packetKind = iota + 1
 	sslRequest
 	gssEncRequest
 	cancelRequest
-	// foreign is what is no packet of PostgreSQL's protocol 3: TLS that was started without a request, or anything else. It
+	// notStartup is what is no packet of PostgreSQL's protocol 3: TLS that was started without a request, or anything else. It
 	// is the server's to answer.
-	foreign
+	notStartup
 )
 
 // declined is how a server says no to a request for encryption.
@@ -35,9 +35,9 @@ const (
 	maxCancelKey = 256
 )
 
-// readOpening reads one packet to its end and says what it is. It never reads beyond it. Anything that isn't a packet of
+// readPacket reads one packet to its end and says what it is. It never reads beyond it. Anything that isn't a packet of
 // PostgreSQL's protocol 3 is an error, TLS that was started without a request included.
-func readOpening(in io.Reader) (opening, error) {
+func readPacket(in io.Reader) (packetKind, error) {
 	var head [8]byte
 	// The first byte of a length that is allowed is 0. Knowing so before the rest has come keeps nobody waiting.
 	if _, err := io.ReadFull(in, head[:1]); err != nil {
@@ -57,11 +57,11 @@ func readOpening(in io.Reader) (opening, error) {
 	if _, err := io.ReadFull(in, body); err != nil {
 		return 0, err
 	}
-	return packetOf(code, body)
+	return kindOf(code, body)
 }
 
-// packetOf says what a packet is by its code and what follows that.
-func packetOf(code uint32, body []byte) (opening, error) {
+// kindOf says what a packet is by its code and what follows that.
+func kindOf(code uint32, body []byte) (packetKind, error) {
 	switch {
 	case code == sslRequestCode && len(body) == 0:
 		return sslRequest, nil

@@ -23,8 +23,8 @@ type ServiceStatus struct {
 	Address string `json:"address"`
 	// Clients are all connections that were accepted and are open: sessions, and those on their way to one or to a refusal.
 	Clients int `json:"clients"`
-	// Held are the clients that wait now because no server takes them.
-	Held int `json:"held"`
+	// Queued are the clients that wait now because no server takes them.
+	Queued int `json:"held"`
 	// Sessions are the clients that are connected with a server now, TotalSessions all there have been.
 	Sessions      int    `json:"sessions"`
 	TotalSessions uint64 `json:"total_sessions"`
@@ -168,7 +168,7 @@ func (d *dispatcher) status() ServiceStatus {
 			now[s.member] = counted
 		}
 	}
-	status := ServiceStatus{Cluster: task.Cluster, Service: d.name, Address: task.at.String(), Clients: d.clients.n, Held: len(d.held),
+	status := ServiceStatus{Cluster: task.Cluster, Service: d.name, Address: task.addr.String(), Clients: d.clients.n, Queued: len(d.queue),
 		Refused: d.tally.refused, Servers: []ServerStatus{}}
 	sum := d.tally.left
 	for _, member := range append(order, leaving...) {

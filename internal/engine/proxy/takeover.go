@@ -15,7 +15,7 @@ import (
 // TakeOver makes what another process's Engine handed over this one's. It is called between a Commit and Run, once, and then
 // the sessions move on. known is the Standing that the other one took for settled: a session whose server has lost its clients
 // since ends. It owns the items' descriptors. sessions and clients are how many it has taken; the error tells of what it hasn't.
-func (e *Engine) TakeOver(items []handover.Item, known Standing) (sessions, clients int, err error) {
+func (e *Engine) TakeOver(items []handover.Item, known HealthStatus) (sessions, clients int, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	// What nobody takes.
@@ -40,7 +40,7 @@ func (e *Engine) TakeOver(items []handover.Item, known Standing) (sessions, clie
 }
 
 // takeOver takes what an item has, with the descriptors that there is use for.
-func (e *Engine) takeOver(item *handover.Item, known Standing) error {
+func (e *Engine) takeOver(item *handover.Item, known HealthStatus) error {
 	switch item.Kind {
 	case serviceItem:
 		var h handedService
@@ -48,7 +48,7 @@ func (e *Engine) takeOver(item *handover.Item, known Standing) error {
 			return err
 		}
 		if d := e.dispatchers[h.Service]; d != nil {
-			d.inherit(h)
+			d.restore(h)
 		}
 	case sessionItem:
 		var h handedSession
@@ -68,7 +68,7 @@ func (e *Engine) takeOver(item *handover.Item, known Standing) error {
 		}
 		// Only the log names it.
 		client, _ := netip.ParseAddrPort(h.Client)
-		d.adopt(&session{member: h.Member, address: h.Address, client: client, began: h.Began, moved: h.Moved, movedAt: h.MovedAt,
+		d.adoptSession(&session{member: h.Member, address: h.Address, client: client, began: h.Began, moved: h.Moved, movedAt: h.MovedAt,
 			epoch: known[h.Service][h.Member].Epoch}, pair)
 	case clientItem:
 		var h handedClient
@@ -88,7 +88,7 @@ func (e *Engine) takeOver(item *handover.Item, known Standing) error {
 		if err != nil {
 			return fmt.Errorf("its socket: %w", err)
 		}
-		d.welcome(h, conn)
+		d.adoptClient(h, conn)
 	default:
 		return errors.New("nothing that is known here")
 	}
@@ -102,7 +102,7 @@ func (e *Engine) keepParts() {
 		if whole := covering(at, e.listeners); err == nil && whole != nil {
 			if l, err := newListener(e, at, socket); err == nil {
 				e.listeners[at] = l
-				l.lead(whole.serves.Load())
+				l.assignTo(whole.serves.Load())
 			}
 			continue
 		}
@@ -111,8 +111,8 @@ func (e *Engine) keepParts() {
 	e.cfg.Inherited = nil
 }
 
-// inherit gives a new dispatcher what was known before it.
-func (d *dispatcher) inherit(h handedService) {
+// restore gives a new dispatcher what was known before it.
+func (d *dispatcher) restore(h handedService) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tickets, d.usable, d.lost = h.Tickets, h.Usable, h.Lost
@@ -123,24 +123,24 @@ func (d *dispatcher) inherit(h handedService) {
 	}
 }
 
-// adopt goes on with a session that was begun under another dispatcher; it is counted there.
-func (d *dispatcher) adopt(s *session, pair relay.Pair) {
+// adoptSession goes on with a session that was begun under another dispatcher; it is counted there.
+func (d *dispatcher) adoptSession(s *session, pair relay.Pair) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.count(s)
-	d.carry(s, pair)
+	d.addSession(s)
+	d.startFlow(s, pair)
 }
 
-// count makes a session one of the dispatcher's, without having it be one more that there ever was. d.mu is held.
-func (d *dispatcher) count(s *session) {
+// addSession makes a session one of the dispatcher's, without having it be one more that there ever was. d.mu is held.
+func (d *dispatcher) addSession(s *session) {
 	d.clients.add(1)
 	d.sessions[s] = struct{}{}
 	d.picker.Take(s.member)
 	d.tally.of(s.member).sessions++
 }
 
-// welcome takes charge of a client that came to another process.
-func (d *dispatcher) welcome(h handedClient, conn *net.TCPConn) {
+// adoptClient takes charge of a client that came to another process.
+func (d *dispatcher) adoptClient(h handedClient, conn *net.TCPConn) {
 	if conn.RemoteAddr() == nil {
 		// It has left meanwhile.
 		_ = conn.Close()
@@ -150,7 +150,7 @@ func (d *dispatcher) welcome(h handedClient, conn *net.TCPConn) {
 	d.tickets++
 	c := newClient(conn, d.tickets)
 	d.mu.Unlock()
-	c.declined = map[opening]bool{}
+	c.declined = map[packetKind]bool{}
 	for _, name := range h.Declined {
 		c.declined[declinable[name]] = true
 	}
@@ -160,7 +160,7 @@ func (d *dispatcher) welcome(h handedClient, conn *net.TCPConn) {
 
 // readmit leads a client that was led before, as far as nothing of it was taken.
 func (d *dispatcher) readmit(c *client) {
-	c.what, c.packet, c.shared = 0, nil, true
+	c.kind, c.packet, c.shared = 0, nil, true
 	clear(c.failures)
 	d.mu.Lock()
 	d.clients.add(1)

@@ -25,7 +25,7 @@ func TestWireFormat(t *testing.T) {
 		&handedSession{Service: "pg-test-primary", Member: "pg-test-1", Address: "10.10.10.11:6432", Client: "10.10.10.9:5000", Began: at, Moved: 9, MovedAt: at,
 			ToServer: []byte("a\x00"), ToClient: []byte("b"), ClientEnded: true, ServerEnded: true, SentToServer: 10, SentToClient: 11},
 		&handedClient{Service: "pg-test-primary", Declined: []string{"ssl"}, ToServer: 8, ToClient: 1, HoldUntil: at},
-		&Standing{"pg-test-primary": {"pg-test-1": {Up: true, Epoch: 2}}, "pg-test-replica": nil},
+		&HealthStatus{"pg-test-primary": {"pg-test-1": {Up: true, Epoch: 2}}, "pg-test-replica": nil},
 	}
 	var lines []string
 	for _, body := range bodies {
@@ -59,7 +59,7 @@ func FuzzTakeOver(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind, body string) {
 		e := New(Config{})
 		defer e.kill()
-		e.dispatchers["pg-test-primary"] = newDispatcher(e, Endpoint{}, place{})
+		e.dispatchers["pg-test-primary"] = newDispatcher(e, Endpoint{}, listenAddr{})
 		_, _, err := e.TakeOver([]handover.Item{{Kind: kind, Body: []byte(body)}}, nil)
 		if kind != serviceItem && err == nil {
 			t.Errorf("a %s without a socket is taken: %s", kind, body)

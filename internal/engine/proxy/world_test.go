@@ -109,7 +109,7 @@ func (b *backend) serve(t testing.TB, script func(conn net.Conn)) {
 }
 
 func echo(conn net.Conn, name string) {
-	if what, err := readOpening(conn); err == nil && what == startupMessage {
+	if what, err := readPacket(conn); err == nil && what == startupMessage {
 		_, _ = io.WriteString(conn, name+"\n")
 		_, _ = io.Copy(conn, conn)
 	}

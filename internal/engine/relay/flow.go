@@ -199,20 +199,20 @@ func (s *side) ready(id, events uint32, with *tools) {
 		f.noticeErrors()
 	}
 	f.stepping = false
-	ripe := f.closePending
+	closePending := f.closePending
 	f.mu.Unlock()
-	if ripe {
+	if closePending {
 		f.close()
 	}
 }
 
-// lasts is after how many steps a flow is one that lasts.
+// pinAfter is after how many steps a flow is one that lasts.
 const pinAfter = 16
 
 // move takes the flow to the loop that is to carry it on, and tells whether that is another one. What settles the step has that
 // one wait for both sides.
 func (f *Flow) move() bool {
-	to := f.loop.relay.settleIn(f.loop)
+	to := f.loop.relay.pin(f.loop)
 	if to == f.loop {
 		return false
 	}
@@ -261,7 +261,7 @@ func (f *Flow) carry(from *side, with *tools) {
 	}
 }
 
-// take receives what a side has sent into the buffer, or into the duct while that is more than a buffer can hold: splicing spares
+// take receives what a side has sent into the buffer, or into the splice pipe while that is more than a buffer can hold: splicing spares
 // the copies and costs a system call more.
 func (s *side) take(with *tools) (n int, splices bool, err syscall.Errno) {
 	if s.bulk && !s.copied && with.pipe.in >= 0 {

@@ -34,7 +34,7 @@ const Detaches = true
 var ErrClosed = errors.New("the relay is closed")
 
 // join gives the loop that the next flow begins in: that of another one, if one is given.
-func (r *Relay) join(near *Flow) (*loop, error) {
+func (r *Relay) join(affinity *Flow) (*loop, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -53,27 +53,27 @@ func (r *Relay) join(near *Flow) (*loop, error) {
 		r.loops = append(r.loops, l)
 	}
 	l := r.loops[r.next.Add(1)%uint32(len(r.loops))]
-	if near != nil {
-		l = near.loop
+	if affinity != nil {
+		l = affinity.loop
 	}
 	l.flows.Add(1)
 	return l, nil
 }
 
-// settleIn has the loop with the fewest lasting flows carry one that has turned out to last, and gives that loop. Flows that are
+// pin has the loop with the fewest lasting flows carry one that has turned out to last, and gives that loop. Flows that are
 // over soon stay where they began: to lead each of them to another thread would cost more than it brings.
-func (r *Relay) settleIn(from *loop) *loop {
+func (r *Relay) pin(from *loop) *loop {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	to := from
 	if !r.closed {
 		for _, l := range r.loops {
-			if l.lasting.Load() < to.lasting.Load() {
+			if l.pinned.Load() < to.pinned.Load() {
 				to = l
 			}
 		}
 	}
-	to.lasting.Add(1)
+	to.pinned.Add(1)
 	if to != from {
 		to.flows.Add(1)
 		from.flows.Done()
@@ -110,8 +110,8 @@ func (r *Relay) Close() {
 // out that there is nothing left, which would cost a system call for each packet.
 type loop struct {
 	epoll int
-	// alert is how long the loop looks out by itself before it parks: see look.
-	alert int
+	// spin is how long the loop looks out by itself before it parks: see look.
+	spin int
 	// outer is what the runtime waits for while the loop is parked, file and parked are the same.
 	outer  int
 	file   *os.File
@@ -122,9 +122,9 @@ type loop struct {
 	// beats counts the times that the loop has gone round.
 	beats atomic.Uint64
 	// flows are those that haven't left, lasting counts those of them that last.
-	flows   sync.WaitGroup
-	lasting atomic.Int32
-	relay   *Relay
+	flows  sync.WaitGroup
+	pinned atomic.Int32
+	relay  *Relay
 	// sides finds a socket by its descriptor. Pages of it are made as they are needed.
 	sides [1 << 10]atomic.Pointer[page]
 }
@@ -139,7 +139,7 @@ func newLoop() (*loop, error) {
 	}
 	l := &loop{epoll: epoll, wake: -1, ended: make(chan struct{})}
 	if runtime.GOMAXPROCS(0) > 1 {
-		l.alert = alert
+		l.spin = spinMilliseconds
 	}
 	if l.outer, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
 		// The runtime waits for what doesn't block only.
@@ -182,7 +182,7 @@ func (l *loop) discard() {
 // left notes that a flow has left.
 func (l *loop) left(f *Flow) {
 	if f.steps == pinAfter {
-		l.lasting.Add(-1)
+		l.pinned.Add(-1)
 	}
 	l.flows.Done()
 }
@@ -193,7 +193,7 @@ func (l *loop) run() {
 	var events [128]unix.EpollEvent
 	for {
 		l.beats.Add(1)
-		n := l.look(events[:])
+		n := l.spinWait(events[:])
 		for n == 0 {
 			n = l.park(events[:])
 			l.beats.Add(1)
@@ -211,15 +211,15 @@ func (l *loop) run() {
 	}
 }
 
-// alert is how long a loop that had something to do looks out for more without telling the scheduler, in milliseconds.
-const alert = 20
+// spinMilliseconds is how long a loop that had something to do looks out for more without telling the scheduler, in milliseconds.
+const spinMilliseconds = 20
 
-// look waits for events for a moment; 0 if there were none, or the runtime interrupted it, as it does with whoever runs for
+// spinWait waits for events for a moment; 0 if there were none, or the runtime interrupted it, as it does with whoever runs for
 // long.
 //
 // The scheduler takes it for running, and so does not what costs more than the wait itself: take its processor away and give it
 // back, and have the monitor look after that every 20 microseconds for a while.
-func (l *loop) look(events []unix.EpollEvent) int { return wait(l.epoll, events, l.alert) }
+func (l *loop) spinWait(events []unix.EpollEvent) int { return wait(l.epoll, events, l.spin) }
 
 // park waits for events as a goroutine does, for BeatGap at most; 0 if there were none.
 func (l *loop) park(events []unix.EpollEvent) (n int) {

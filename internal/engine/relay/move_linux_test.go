@@ -21,16 +21,16 @@ func TestLastingFlowsAreSpread(t *testing.T) {
 	const flows, rounds = 12, 200
 	ends := make(chan End, flows)
 	// One that doesn't begin, and so stays where it is.
-	near, err := own.Prepare(nil, nil)
+	affinity, err := own.Prepare(nil, nil)
 	must(t, err)
-	defer near.Drop()
+	defer affinity.Drop()
 	var talking sync.WaitGroup
 	var all []*Flow
 	for range flows {
 		client, ours := connected(t)
 		theirs, server := connected(t)
 		must(t, errors.Join(client.SetDeadline(time.Now().Add(patience)), server.SetDeadline(time.Now().Add(patience))))
-		f, err := own.Prepare(near, nil)
+		f, err := own.Prepare(affinity, nil)
 		must(t, err)
 		f.Begin(Pair{Client: descriptor(t, ours), Server: descriptor(t, theirs)}, func(end End) { ends <- end })
 		all = append(all, f)
@@ -88,8 +88,8 @@ func TestLastingFlowsAreSpread(t *testing.T) {
 		t.Errorf("%d loops carry flows, want 3", len(carried))
 	}
 	for l, n := range carried {
-		if n != flows/3 || int(l.lasting.Load()) != n {
-			t.Errorf("a loop carries %d flows and counts %d", n, l.lasting.Load())
+		if n != flows/3 || int(l.pinned.Load()) != n {
+			t.Errorf("a loop carries %d flows and counts %d", n, l.pinned.Load())
 		}
 	}
 }
@@ -112,12 +112,12 @@ func TestMovedFlowIsStillWatched(t *testing.T) {
 	f.mu.Lock()
 	stalled, from := len(f.server.pending) > 0, f.loop
 	// As if it were the step with which it lasts.
-	from.lasting.Add(1)
+	from.pinned.Add(1)
 	f.move()
 	f.settle()
 	f.noticeErrors()
 	moved := f.loop != from
-	from.lasting.Add(-1)
+	from.pinned.Add(-1)
 	f.steps = pinAfter
 	f.mu.Unlock()
 	if !stalled || !moved {

@@ -8,18 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// duct is a pipe(2) through which bytes of a bulk stream go from socket to socket without being copied to this process and back
+// splicePipe is a pipe(2) through which bytes of a bulk stream go from socket to socket without being copied to this process and back
 // (splice(2)). A loop has one. It is empty between two steps, so nothing of a flow is ever left in it.
 type splicePipe struct {
 	// in and out are -1 where there is no pipe: everything is copied then.
 	in, out int
 }
 
-// ductSlots is how much a pipe is asked to hold, in bytes. A page in it takes a slot of one, however little of it is used: with
+// pipeBytes is how much a pipe is asked to hold, in bytes. A page in it takes a slot of one, however little of it is used: with
 // Linux's default of 16 slots a splice would bring a fraction of a buffer.
 const pipeBytes = 16 * bufferSize
 
-// newDuct makes a pipe. Without one, for want of descriptors say, the loop copies.
+// newSplicePipe makes a pipe. Without one, for want of descriptors say, the loop copies.
 func newSplicePipe() splicePipe {
 	var ends [2]int
 	if unix.Pipe2(ends[:], unix.O_NONBLOCK|unix.O_CLOEXEC) != nil {

@@ -19,7 +19,7 @@ import (
 )
 
 // TestBulk has much go both ways at once, to readers with as much room as they like and to ones with next to none, who leave
-// bytes behind in the duct all the time.
+// bytes behind in the splice pipe all the time.
 func TestBulk(t *testing.T) {
 	for _, room := range []int{0, 64 << 10} {
 		t.Run(fmt.Sprintf("room %d", room), func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestBulk(t *testing.T) {
 	}
 }
 
-// TestDuctKeepsNothing: what a socket doesn't take is given back in order, and the next bytes don't meet it.
+// TestSplicePipeKeepsNothing: what a socket doesn't take is given back in order, and the next bytes don't meet it.
 func TestSplicePipeKeepsNothing(t *testing.T) {
 	d := newSplicePipe()
 	defer d.close()

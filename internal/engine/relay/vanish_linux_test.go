@@ -102,7 +102,7 @@ func peerThatVanishes(t *testing.T) {
 	must(t, l.Up())
 
 	// over is a connection from the node far to the node porter.
-	over := func() (far, near *net.TCPConn) {
+	over := func() (far, affinity *net.TCPConn) {
 		var listener net.Listener
 		must(t, l.Do("porter", func() (err error) {
 			listener, err = net.Listen("tcp4", "10.10.10.11:0")

@@ -11,15 +11,15 @@ import (
 )
 
 const (
-	// mostHeld limits the clients of one service that wait. It leaves room below the usual maxconn of 5000, so that
+	// maxQueued limits the clients of one service that wait. It leaves room below the usual maxconn of 5000, so that
 	// CancelRequests still come in.
-	mostHeld = 4096
+	maxQueued = 4096
 	// retryPause is how long a server that failed is left alone.
 	retryPause = 100 * time.Millisecond
-	// askAgain is how often servers are to be checked out of turn while clients wait for one to be up.
-	askAgain = 200 * time.Millisecond
-	// lookAgain is how often held clients are looked after while nothing is heard that would let one in.
-	lookAgain = retryPause / 2
+	// recheckInterval is how often servers are to be checked out of turn while clients wait for one to be up.
+	recheckInterval = 200 * time.Millisecond
+	// queueInterval is how often held clients are looked after while nothing is heard that would let one in.
+	queueInterval = retryPause / 2
 )
 
 // waiter is a client that waits for a server. The dispatcher's lock guards it.
@@ -31,16 +31,16 @@ type waiter struct {
 	session *session
 }
 
-// suspicion is of a server that failed its latest client. While it lasts one client at a time tries the server, and none
+// failing is of a server that failed its latest client. While it lasts one client at a time tries the server, and none
 // before until: many clients that wait must not be a storm on a server that starts.
-type suspicion struct {
+type failing struct {
 	until time.Time
-	tries *session
+	try   *session
 }
 
-// claim finds a server for a client: at once if there is one, and otherwise by waiting for its turn within the hold. It
+// assign finds a server for a client: at once if there is one, and otherwise by waiting for its turn within the hold. It
 // ends with a *refusal, or errLeft.
-func (d *dispatcher) claim(c *client) (*session, error) {
+func (d *dispatcher) assign(c *client) (*session, error) {
 	d.mu.Lock()
 	d.letIn()
 	s, short := d.register(c)
@@ -60,7 +60,7 @@ func (d *dispatcher) claim(c *client) (*session, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	_ = c.conn.SetReadDeadline(time.Time{})
-	d.held = slices.DeleteFunc(d.held, func(o *waiter) bool { return o == h })
+	d.queue = slices.DeleteFunc(d.queue, func(o *waiter) bool { return o == h })
 	if left == nil && h.session == nil {
 		if h.session, short = d.register(c); h.session == nil {
 			return nil, d.refusal(c, short)
@@ -89,7 +89,7 @@ func (d *dispatcher) refusal(c *client, short shortage) *refusal {
 // room soon, or that failed a moment ago, or is expected to get one again. d.mu is held.
 func (d *dispatcher) mayWait(c *client, short shortage) bool {
 	hold, now, usable := d.hold(), time.Now(), short.usable()
-	if hold <= 0 || short.gone != nil || len(d.held) >= mostHeld {
+	if hold <= 0 || short.gone != nil || len(d.queue) >= maxQueued {
 		return false
 	}
 	if c.holdUntil.IsZero() {
@@ -98,24 +98,24 @@ func (d *dispatcher) mayWait(c *client, short shortage) bool {
 		}
 		c.holdUntil = now.Add(hold)
 	}
-	if short.outcome == balance.Full && d.crowded(short) {
+	if short.outcome == balance.Full && d.queueFull(short) {
 		return false
 	}
 	return now.Before(c.holdUntil)
 }
 
-// crowded tells whether as many clients wait as maxqueue allows: for each usable server, or, of a client that may be led to
+// queueFull tells whether as many clients wait as maxqueue allows: for each usable server, or, of a client that may be led to
 // one server only, for that one. d.mu is held.
-func (d *dispatcher) crowded(short shortage) bool {
-	limit := short.mostQueued()
+func (d *dispatcher) queueFull(short shortage) bool {
+	limit := short.maxQueue()
 	if limit == 0 {
 		return false
 	}
 	if short.home == "" {
-		return len(d.held) >= limit
+		return len(d.queue) >= limit
 	}
 	waiting := 0
-	for _, h := range d.held {
+	for _, h := range d.queue {
 		if h.home == short.home {
 			waiting++
 		}
@@ -127,10 +127,10 @@ func (d *dispatcher) crowded(short shortage) bool {
 func (d *dispatcher) enqueue(c *client, short shortage) *waiter {
 	h := &waiter{client: c, home: short.home}
 	_ = c.conn.SetReadDeadline(c.holdUntil)
-	at, _ := slices.BinarySearchFunc(d.held, c.ticket, func(o *waiter, ticket uint64) int { return cmp.Compare(o.ticket, ticket) })
-	d.held = slices.Insert(d.held, at, h)
+	at, _ := slices.BinarySearchFunc(d.queue, c.ticket, func(o *waiter, ticket uint64) int { return cmp.Compare(o.ticket, ticket) })
+	d.queue = slices.Insert(d.queue, at, h)
 	select {
-	case d.queued <- struct{}{}:
+	case d.joined <- struct{}{}:
 	default:
 	}
 	return h
@@ -139,13 +139,13 @@ func (d *dispatcher) enqueue(c *client, short shortage) *waiter {
 // letIn gives servers to clients that wait, in the order in which they came, for as long as there is one to give. d.mu is
 // held. Whatever may have made room calls it: a View, the end of a session, a server that is trusted again.
 func (d *dispatcher) letIn() {
-	if len(d.held) == 0 {
+	if len(d.queue) == 0 {
 		return
 	}
 	svc := d.service()
 	alike := svc == nil || balance.Alike(svc)
-	waiting := d.held[:0]
-	for i, h := range d.held {
+	waiting := d.queue[:0]
+	for i, h := range d.queue {
 		s, short := d.register(h.client)
 		if s != nil {
 			h.session = s
@@ -155,24 +155,24 @@ func (d *dispatcher) letIn() {
 		h.home = short.home
 		if alike {
 			// What no server takes of one it takes of nobody who comes after.
-			waiting = append(waiting, d.held[i:]...)
+			waiting = append(waiting, d.queue[i:]...)
 			break
 		}
 		waiting = append(waiting, h)
 	}
-	clear(d.held[len(waiting):])
-	d.held = waiting
+	clear(d.queue[len(waiting):])
+	d.queue = waiting
 }
 
-// dismiss wakes everybody who waits; they find out why by themselves. d.mu is held.
-func (d *dispatcher) dismiss() {
-	for _, h := range d.held {
+// wakeAll wakes everybody who waits; they find out why by themselves. d.mu is held.
+func (d *dispatcher) wakeAll() {
+	for _, h := range d.queue {
 		_ = h.conn.SetReadDeadline(past)
 	}
 }
 
-// note keeps in mind whether the service has a server for new clients, and since when it hasn't. d.mu is held.
-func (d *dispatcher) note(svc *view.Service) {
+// noteUsable keeps in mind whether the service has a server for new clients, and since when it hasn't. d.mu is held.
+func (d *dispatcher) noteUsable(svc *view.Service) {
 	usable := svc != nil && len(svc.Usable()) > 0
 	if d.usable && !usable {
 		d.lost = time.Now()
@@ -180,28 +180,28 @@ func (d *dispatcher) note(svc *view.Service) {
 	d.usable = usable
 }
 
-// forgive lets servers that failed be tried at once, because something has changed. d.mu is held.
-func (d *dispatcher) forgive(svc *view.Service) {
-	d.note(svc)
-	for member, s := range d.suspects {
+// retryNow lets servers that failed be tried at once, because something has changed. d.mu is held.
+func (d *dispatcher) retryNow(svc *view.Service) {
+	d.noteUsable(svc)
+	for member, s := range d.failing {
 		s.until = time.Time{}
 		if !slices.Contains(members(svc), member) {
-			delete(d.suspects, member)
+			delete(d.failing, member)
 		}
 	}
 }
 
-// lookAfter waits until the View or the task is another one. Meanwhile it lets clients in that only time keeps out, and has
+// wait waits until the View or the task is another one. Meanwhile it lets clients in that only time keeps out, and has
 // servers checked while clients wait for one to be up: at the pace of the schedule each of them would wait for longer than
 // it has to. It returns false if the service is gone.
-func (d *dispatcher) lookAfter(changed, replaced <-chan struct{}, beat <-chan time.Time) bool {
+func (d *dispatcher) wait(changed, replaced <-chan struct{}, beat <-chan time.Time) bool {
 	for {
 		d.beats.Add(1)
 		d.mu.Lock()
 		d.letIn()
-		waiting := len(d.held) > 0
+		waiting := len(d.queue) > 0
 		var ask []string
-		if now := time.Now(); waiting && !d.usable && now.Sub(d.asked) >= askAgain {
+		if now := time.Now(); waiting && !d.usable && now.Sub(d.asked) >= recheckInterval {
 			d.asked = now
 			ask = members(d.service())
 		}
@@ -211,7 +211,7 @@ func (d *dispatcher) lookAfter(changed, replaced <-chan struct{}, beat <-chan ti
 		}
 		var again <-chan time.Time
 		if waiting {
-			again = time.After(lookAgain)
+			again = time.After(queueInterval)
 		}
 		select {
 		case <-changed:
@@ -220,7 +220,7 @@ func (d *dispatcher) lookAfter(changed, replaced <-chan struct{}, beat <-chan ti
 			return true
 		case <-d.here.Done():
 			return false
-		case <-d.queued:
+		case <-d.joined:
 		case <-again:
 		case <-beat:
 		}
@@ -255,38 +255,38 @@ func (d *dispatcher) avoid(c *client, now time.Time) map[string]bool {
 		}
 		return members
 	}
-	for member, s := range d.suspects {
-		if s.tries != nil || now.Before(s.until) {
+	for member, s := range d.failing {
+		if s.try != nil || now.Before(s.until) {
 			add(member)
 		}
 	}
 	return members
 }
 
-// suspect notes that a server failed a client. d.mu is held.
-func (d *dispatcher) suspect(member string) {
+// backOff notes that a server failed a client. d.mu is held.
+func (d *dispatcher) backOff(member string) {
 	if d.hold() <= 0 {
 		return
 	}
-	s := d.suspects[member]
+	s := d.failing[member]
 	if s == nil {
-		s = &suspicion{}
-		d.suspects[member] = s
+		s = &failing{}
+		d.failing[member] = s
 	}
 	s.until = time.Now().Add(retryPause)
 }
 
 // yield lets another client try a suspected server, because it isn't the server that this session waits for. d.mu is held.
 func (d *dispatcher) yield(s *session) {
-	if suspected := d.suspects[s.member]; suspected != nil && suspected.tries == s {
-		suspected.tries = nil
+	if suspected := d.failing[s.member]; suspected != nil && suspected.try == s {
+		suspected.try = nil
 	}
 }
 
-// trust notes that a server has taken a client, or at least hasn't failed it at once. d.mu is held.
-func (d *dispatcher) trust(member string) {
-	if d.suspects[member] != nil {
-		delete(d.suspects, member)
+// reset notes that a server has taken a client, or at least hasn't failed it at once. d.mu is held.
+func (d *dispatcher) reset(member string) {
+	if d.failing[member] != nil {
+		delete(d.failing, member)
 		d.letIn()
 	}
 }

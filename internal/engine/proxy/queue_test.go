@@ -49,7 +49,7 @@ func leaderless(t *testing.T, cfg Config, def model.Definition, a *backend) (r *
 // holding waits until the service holds n clients.
 func holding(t *testing.T, r *rig, def model.Definition, n int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d clients are held", n), func() bool { return r.service(t, def.FullName).Held == n })
+	eventually(t, fmt.Sprintf("%d clients are held", n), func() bool { return r.service(t, def.FullName).Queued == n })
 }
 
 // quiet asserts that a connection stays open and nothing comes from it.
@@ -64,7 +64,7 @@ func quiet(t *testing.T, conn net.Conn) {
 	must(t, conn.SetReadDeadline(time.Now().Add(patience)))
 }
 
-func TestHeldUntilAServerIsUp(t *testing.T) {
+func TestQueuedUntilAServerIsUp(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	def := definition(t, "primary", "127.0.46.1")
 	r, board, with, _ := leaderless(t, longHold, def, a)
@@ -106,7 +106,7 @@ func TestServersAreCheckedWhileClientsWait(t *testing.T) {
 	first, second := dial(t, addressOf(def)), dial(t, addressOf(def))
 	began := time.Now()
 	eventually(t, "the server is asked after", func() bool { return asked.Load() >= 3 })
-	if most := int64(time.Since(began)/askAgain) + 2; asked.Load() > most {
+	if most := int64(time.Since(began)/recheckInterval) + 2; asked.Load() > most {
 		t.Errorf("asked %d times in %v", asked.Load(), time.Since(began))
 	}
 	board.Publish(with)
@@ -127,7 +127,7 @@ func TestServersAreCheckedWhileClientsWait(t *testing.T) {
 	}
 }
 
-func TestNobodyIsHeldInVain(t *testing.T) {
+func TestNobodyIsQueuedInVain(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	def := definition(t, "primary", "127.0.46.2")
 	down := up(a)
@@ -231,7 +231,7 @@ func TestWhoLeavesQuitsTheQueue(t *testing.T) {
 }
 
 // Clients wait in the order in which they came, and as many are let in as the server may have.
-func TestHeldClientsAreLetInInOrder(t *testing.T) {
+func TestQueuedClientsAreLetInInOrder(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	def := definition(t, "primary", "127.0.46.5")
 	def.Options = options(t, "maxconn 2")
@@ -390,7 +390,7 @@ func TestSilentServerLosesItsClients(t *testing.T) {
 	echoes(t, conn)
 }
 
-func TestRemovedServiceDismissesWhoWaits(t *testing.T) {
+func TestRemovedServiceEndsItsQueue(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	def := definition(t, "primary", "127.0.46.10")
 	r, _, _, _ := leaderless(t, longHold, def, a)
@@ -403,17 +403,17 @@ func TestRemovedServiceDismissesWhoWaits(t *testing.T) {
 	}
 }
 
-func TestHeldClientsAreLimited(t *testing.T) {
+func TestQueueIsLimited(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	def := definition(t, "primary", "127.0.46.11")
 	svc := serviceOf(def, up(a))
-	d := newDispatcher(New(longHold), Endpoint{"pg-test", def, view.NewBoard(viewOf(svc)), lately}, place{})
+	d := newDispatcher(New(longHold), Endpoint{"pg-test", def, view.NewBoard(viewOf(svc)), lately}, listenAddr{})
 	none := shortage{svc: &svc}
-	d.held = make([]*waiter, mostHeld-1)
+	d.queue = make([]*waiter, maxQueued-1)
 	if !d.mayWait(&client{}, none) {
 		t.Error("the last one may not wait")
 	}
-	d.held = make([]*waiter, mostHeld)
+	d.queue = make([]*waiter, maxQueued)
 	if d.mayWait(&client{}, none) {
 		t.Error("one more may wait")
 	}
@@ -472,7 +472,7 @@ func TestHoldUnderFlips(t *testing.T) {
 	halt()
 	eventually(t, "all are gone", func() bool {
 		s := r.service(t, def.FullName)
-		return s.Clients == 0 && s.Held == 0 && a.open() == 0
+		return s.Clients == 0 && s.Queued == 0 && a.open() == 0
 	})
 	if s := r.service(t, def.FullName); s.Refused != 0 {
 		t.Errorf("%d reached it, %d left; status %+v", reached.Load(), left.Load(), s)

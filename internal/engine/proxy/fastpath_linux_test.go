@@ -12,19 +12,19 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
-// ushered counts the clients that are led without a goroutine, and all.
-func ushered(e *Engine, service string) (ushers, clients int) {
+// fastClients counts the clients that are led without a goroutine, and all.
+func fastClients(e *Engine, service string) (fast, clients int) {
 	e.mu.Lock()
 	d := e.dispatchers[service]
 	e.mu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.ushers), d.clients.n
+	return len(d.connectors), d.clients.n
 }
 
-// TestUsherLeavesWhatIsNotPlain has clients speak in ways that an usher doesn't wait for. They reach a server all the same, and
+// TestFastPathLeavesWhatIsNotPlain has clients speak in ways that a fast-path connector doesn't wait for. They reach a server all the same, and
 // nothing is lost of what they said.
-func TestUsherLeavesWhatIsNotPlain(t *testing.T) {
+func TestFastPathLeavesWhatIsNotPlain(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	long := packet(3<<16, "user\x00u\x00application_name\x00"+strings.Repeat("x", 3000)+"\x00\x00")
 	for _, test := range []struct {
@@ -47,8 +47,8 @@ func TestUsherLeavesWhatIsNotPlain(t *testing.T) {
 			must(t, err)
 			if test.late != nil {
 				eventually(t, "the client is left to a goroutine", func() bool {
-					ushers, clients := ushered(r.Engine, def.FullName)
-					return ushers == 0 && clients == 1
+					fast, clients := fastClients(r.Engine, def.FullName)
+					return fast == 0 && clients == 1
 				})
 				_, err = conn.Write(test.late)
 				must(t, err)
@@ -87,8 +87,8 @@ func TestServerLostWhileItsClientThinks(t *testing.T) {
 	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	if ushers, _ := ushered(r.Engine, def.FullName); ushers != 1 {
-		t.Fatalf("%d ushers", ushers)
+	if fast, _ := fastClients(r.Engine, def.FullName); fast != 1 {
+		t.Fatalf("%d ushers", fast)
 	}
 	lost := up(a)
 	lost.down, lost.epoch = true, 1
@@ -107,7 +107,7 @@ func TestServerLostWhileItsClientThinks(t *testing.T) {
 }
 
 // Clients that are on their way don't keep a service that is gone.
-func TestServiceThatGoesTakesItsUshersAlong(t *testing.T) {
+func TestServiceThatGoesEndsItsFastPath(t *testing.T) {
 	a := startScript(t, "a", "127.0.42.1", func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 	def := definition(t, "primary", "127.0.48.7")
 	r := run(t, longHold, Endpoint{"pg-test", def, view.NewBoard(viewOf(serviceOf(def, up(a)))), 0})
@@ -125,23 +125,23 @@ func TestServiceThatGoesTakesItsUshersAlong(t *testing.T) {
 	eventually(t, "nobody is left", func() bool {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		return d.clients.n == 0 && len(d.ushers) == 0 && len(d.sessions) == 0 && a.open() == 0
+		return d.clients.n == 0 && len(d.connectors) == 0 && len(d.sessions) == 0 && a.open() == 0
 	})
 }
 
-// An usher that nothing happens to is looked at again and again, and the client's leaving is noticed.
+// An fast-path connector that nothing happens to is looked at again and again, and the client's leaving is noticed.
 func TestClientThatLeavesASilentServer(t *testing.T) {
 	a := startScript(t, "a", "127.0.42.1", func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 	def := definition(t, "primary", "127.0.48.8")
 	r := run(t, longHold, Endpoint{"pg-test", def, view.NewBoard(viewOf(serviceOf(def, up(a)))), 0})
 	conn := dial(t, addressOf(def))
 	eventually(t, "the server has the client", func() bool { return a.open() == 1 })
-	if ushers, _ := ushered(r.Engine, def.FullName); ushers != 1 {
-		t.Fatalf("%d ushers", ushers)
+	if fast, _ := fastClients(r.Engine, def.FullName); fast != 1 {
+		t.Fatalf("%d ushers", fast)
 	}
 	must(t, conn.Close())
 	eventually(t, "nobody is left", func() bool {
-		_, clients := ushered(r.Engine, def.FullName)
+		_, clients := fastClients(r.Engine, def.FullName)
 		return clients == 0 && a.open() == 0
 	})
 	if s := r.service(t, def.FullName); s.Servers[0].ConnectFailures != 0 || s.Refused != 0 {

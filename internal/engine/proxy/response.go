@@ -19,26 +19,26 @@ var (
 	errClosedEarly = errors.New("closed the connection before it had said anything")
 )
 
-// glance is how often one looks up while waiting for a server's first word.
-const glance = 250 * time.Millisecond
+// responseCheck is how often one looks up while waiting for a server's first word.
+const responseCheck = 250 * time.Millisecond
 
-// introduce brings what a client says before its authentication to a server, packet by packet, and starts the session as
+// startup brings what a client says before its authentication to a server, packet by packet, and starts the session as
 // soon as the server's answer shows that it has taken the client up. Until then the client hasn't heard of this server, so
 // that any failure (the returned error) leaves it free to be led to another. What can't be read, which includes everything
 // after encryption was agreed on, is the session's business from the first byte. With an error the server is the caller's
 // to close.
-func (d *dispatcher) introduce(c *client, s *session, server *net.TCPConn) error {
+func (d *dispatcher) startup(c *client, s *session, server *net.TCPConn) error {
 	stop := context.AfterFunc(s.connecting, func() { _ = server.SetDeadline(past) })
 	defer stop()
 	for {
 		var answer []byte
-		if c.what != foreign && d.engine.cfg.Hold > 0 {
+		if c.kind != notStartup && d.engine.cfg.Hold > 0 {
 			var err error
-			if answer, err = d.firstAnswer(c, s, server); err != nil {
+			if answer, err = d.exchange(c, s, server); err != nil {
 				return err
 			}
 		}
-		if len(answer) == 1 && answer[0] == declined && c.what != startupMessage {
+		if len(answer) == 1 && answer[0] == declined && c.kind != startupMessage {
 			// The client may take its time for the next packet.
 			d.mu.Lock()
 			d.yield(s)
@@ -47,7 +47,7 @@ func (d *dispatcher) introduce(c *client, s *session, server *net.TCPConn) error
 			if err := c.decline(d.here, d.engine.cfg.OpeningTimeout); err != nil {
 				return err
 			}
-			if c.what == cancelRequest {
+			if c.kind == cancelRequest {
 				return errAnother
 			}
 			continue
@@ -60,28 +60,28 @@ func (d *dispatcher) introduce(c *client, s *session, server *net.TCPConn) error
 	}
 }
 
-// firstAnswer passes the client's packet to a server and gives what the server says to it, unless that is a refusal of all
+// exchange passes the client's packet to a server and gives what the server says to it, unless that is a refusal of all
 // clients: then it is the error.
-func (d *dispatcher) firstAnswer(c *client, s *session, server *net.TCPConn) ([]byte, error) {
+func (d *dispatcher) exchange(c *client, s *session, server *net.TCPConn) ([]byte, error) {
 	if _, err := server.Write(c.packet); err != nil {
 		return nil, d.closedEarly(s, err)
 	}
 	answer := make([]byte, 0, 512)
 	for {
-		_ = server.SetReadDeadline(time.Now().Add(glance))
+		_ = server.SetReadDeadline(time.Now().Add(responseCheck))
 		if s.connecting.Err() != nil {
 			return nil, errUnwanted
 		}
 		n, err := server.Read(answer[len(answer):cap(answer)])
 		answer = answer[:len(answer)+n]
-		no, decided := firstWord(answer)
+		no, decided := firstResponse(answer)
 		switch {
 		case no != nil:
 			return nil, no
-		case decided, len(answer) == longestAnswer:
+		case decided, len(answer) == maxResponse:
 			return answer, nil
 		case len(answer) == cap(answer):
-			answer = append(make([]byte, 0, longestAnswer), answer...)
+			answer = append(make([]byte, 0, maxResponse), answer...)
 		}
 		switch {
 		case err == nil:
@@ -90,7 +90,7 @@ func (d *dispatcher) firstAnswer(c *client, s *session, server *net.TCPConn) ([]
 				return nil, errLeft
 			}
 			d.mu.Lock()
-			d.trust(s.member)
+			d.reset(s.member)
 			d.mu.Unlock()
 		case len(answer) > 0:
 			// It said something and closed: whatever it was, it is for the client.
@@ -138,13 +138,13 @@ func (d *dispatcher) start(c *client, s *session, server *net.TCPConn, answer []
 		relay.Discard(pair.Server)
 		return err
 	}
-	d.carry(s, pair)
+	d.startFlow(s, pair)
 	d.started(s)
 	return nil
 }
 
-// carry has a session's bytes moved. d.mu is held.
-func (d *dispatcher) carry(s *session, pair relay.Pair) {
+// startFlow has a session's bytes moved. d.mu is held.
+func (d *dispatcher) startFlow(s *session, pair relay.Pair) {
 	// Until the flow's end the client counts as one that is served; it can't end before the lock is free.
 	d.engine.serving.Add(1)
 	s.flow = d.engine.relay.Start(pair, d.onEnd(s))
@@ -170,5 +170,5 @@ func (d *dispatcher) started(s *session) {
 		s.stop(nil)
 	}
 	s.connecting, s.stop = nil, nil
-	d.trust(s.member)
+	d.reset(s.member)
 }

@@ -16,13 +16,13 @@ import (
 	"github.com/pgporter/pgporter/internal/engine/relay"
 )
 
-// usher leads one client to a server in the relay's loops, without a goroutine, as long as all goes plainly: the client
+// connector leads one client to a server in the relay's loops, without a goroutine, as long as all goes plainly: the client
 // speaks at once, a server is there for it, can be connected to, and takes it up. Whatever else happens, it leaves the client to
 // a goroutine (see fall), which goes on from there: nothing of the client's has been taken that a server hasn't answered.
 //
 // What a client is led by is the dispatcher's, and the same on both ways. Its lock may be taken while mu is held, not the other
 // way round.
-type usher struct {
+type connector struct {
 	client
 	d    *dispatcher
 	flow *relay.Flow
@@ -31,8 +31,8 @@ type usher struct {
 	stage stage
 	// fd is the client's socket, server that of the server, -1 while there is none.
 	fd, server int
-	// heard says that the loop waits for the client's socket, too.
-	heard bool
+	// registered says that the loop waits for the client's socket, too.
+	registered bool
 	// session is nil until there is a server for the client.
 	session *session
 	// answer is the beginning of the server's, as long as that doesn't say yet whether it takes the client up.
@@ -47,45 +47,45 @@ type usher struct {
 type stage int
 
 const (
-	// hearing waits for the client's packet.
-	hearing stage = iota
-	// connecting waits for the connection to the server.
-	connecting
-	// answering waits for the server's first word.
-	answering
-	// done is after the session's start, or when a goroutine has the client.
-	done
+	// awaitPacket waits for the client's packet.
+	awaitPacket stage = iota
+	// awaitConnect waits for the connection to the server.
+	awaitConnect
+	// awaitResponse waits for the server's first word.
+	awaitResponse
+	// finished is after the session's start, or when a goroutine has the client.
+	finished
 )
 
-// hearPatience is how long a client's first packet is waited for without a goroutine.
-const hearPatience = 100 * time.Millisecond
+// firstPacketTimeout is how long a client's first packet is waited for without a goroutine.
+const firstPacketTimeout = 100 * time.Millisecond
 
-// usher takes charge of a client that has a place, in the loop of the flow that told of it.
-func (d *dispatcher) usher(fd int, from netip.AddrPort, ticket uint64, near *relay.Flow) {
-	u := &usher{d: d, fd: fd, server: -1}
+// startFast takes charge of a client that has a place, in the loop of the flow that told of it.
+func (d *dispatcher) startFast(fd int, from netip.AddrPort, ticket uint64, affinity *relay.Flow) {
+	u := &connector{d: d, fd: fd, server: -1}
 	u.from, u.ticket = from, ticket
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	d.engine.serving.Add(1)
-	d.engine.leading.add(1)
+	d.engine.dispatching.add(1)
 	d.mu.Lock()
-	d.ushers[u] = struct{}{}
+	d.connectors[u] = struct{}{}
 	if !d.sweeping {
 		d.sweeping = true
-		time.AfterFunc(sweepPause, d.sweep)
+		time.AfterFunc(sweepInterval, d.sweep)
 	}
 	d.mu.Unlock()
 	var err error
-	if u.flow, err = d.engine.relay.Prepare(near, u.happened); err != nil {
+	if u.flow, err = d.engine.relay.Prepare(affinity, u.event); err != nil {
 		u.fall(nil)
 		return
 	}
-	if d.raw() != nil {
-		u.what = foreign
-		u.claim()
+	if d.tcp() != nil {
+		u.kind = notStartup
+		u.assign()
 		return
 	}
-	u.limit(hearPatience)
+	u.expireIn(firstPacketTimeout)
 	u.hear()
 }
 
@@ -100,40 +100,40 @@ func (d *dispatcher) reserve() (ticket uint64, room bool) {
 	return d.tickets, true
 }
 
-// happened goes on after something happened on a socket.
-func (u *usher) happened(server bool) {
+// event goes on after something happened on a socket.
+func (u *connector) event(server bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch {
-	case u.stage == hearing && !server:
+	case u.stage == awaitPacket && !server:
 		u.hear()
-	case u.stage == connecting && server:
+	case u.stage == awaitConnect && server:
 		u.connected()
-	case u.stage == answering && server:
-		u.listen()
+	case u.stage == awaitResponse && server:
+		u.readResponse()
 	}
 }
 
 // hear looks at what the client has said.
-func (u *usher) hear() {
+func (u *connector) hear() {
 	var seen [512]byte
 	n, err := peek(uintptr(u.fd), seen[:])
 	if err != errNothingYet && (err != nil || n == 0 || n == len(seen)) {
 		u.fall(nil)
 		return
 	}
-	what, packet, whole := openingOf(seen[:max(n, 0)])
+	what, packet, whole := peekedPacket(seen[:max(n, 0)])
 	switch {
-	case !whole && u.heard:
+	case !whole && u.registered:
 		return
 	case !whole:
-		u.heard = true
+		u.registered = true
 		if err := u.flow.AwaitClient(u.fd); err != nil {
 			u.fall(nil)
 		}
 		return
 	}
-	u.what, u.packet = what, append([]byte(nil), packet...)
+	u.kind, u.packet = what, append([]byte(nil), packet...)
 	switch {
 	case u.unwanted:
 		u.fall(errUnwanted)
@@ -142,16 +142,16 @@ func (u *usher) hear() {
 	case what == cancelRequest:
 		u.fall(nil)
 	case u.session == nil:
-		u.claim()
-	case what == foreign:
-		u.begin(nil)
+		u.assign()
+	case what == notStartup:
+		u.startRelay(nil)
 	default:
-		u.ask()
+		u.sendPacket()
 	}
 }
 
-// claim finds a server for the client and begins to connect to it.
-func (u *usher) claim() {
+// assign finds a server for the client and begins to connect to it.
+func (u *connector) assign() {
 	d := u.d
 	d.mu.Lock()
 	d.letIn()
@@ -170,18 +170,18 @@ func (u *usher) claim() {
 		u.fall(nil)
 		return
 	}
-	u.stage = connecting
+	u.stage = awaitConnect
 	if u.server, err = connectTo(address); err != nil {
 		u.fall(err)
 		return
 	}
-	u.limit(d.connectTimeout())
+	u.expireIn(d.connectTimeout())
 	// On this machine and near it, it is there already.
 	u.connected()
 	switch {
-	case u.stage == answering && u.what == startupMessage:
+	case u.stage == awaitResponse && u.kind == startupMessage:
 		err = u.flow.Watch(u.server)
-	case u.stage == answering || u.stage == connecting:
+	case u.stage == awaitResponse || u.stage == awaitConnect:
 		err = u.flow.AwaitServer(u.server)
 	}
 	if err != nil {
@@ -190,9 +190,9 @@ func (u *usher) claim() {
 }
 
 // connected goes on as soon as the connection to the server is there.
-func (u *usher) connected() {
-	if u.what != foreign && u.d.engine.cfg.Hold > 0 {
-		u.ask()
+func (u *connector) connected() {
+	if u.kind != notStartup && u.d.engine.cfg.Hold > 0 {
+		u.sendPacket()
 		return
 	}
 	ready, err := isConnected(u.server)
@@ -200,17 +200,17 @@ func (u *usher) connected() {
 	case err != nil:
 		u.fall(err)
 	case ready:
-		u.begin(nil)
+		u.startRelay(nil)
 	}
 }
 
-// ask passes the client's packet to the server.
-func (u *usher) ask() {
+// sendPacket passes the client's packet to the server.
+func (u *connector) sendPacket() {
 	n, err := relay.Send(u.server, u.packet)
 	switch {
-	case u.stage == connecting && err == errNothingYet:
+	case u.stage == awaitConnect && err == errNothingYet:
 		return
-	case u.stage == connecting && err != nil:
+	case u.stage == awaitConnect && err != nil:
 		u.fall(os.NewSyscallError("connect", err))
 		return
 	case err != nil && ours(err):
@@ -220,15 +220,15 @@ func (u *usher) ask() {
 		u.fall(errClosedEarly)
 		return
 	}
-	u.stage = answering
-	u.limit(glance)
+	u.stage = awaitResponse
+	u.expireIn(responseCheck)
 }
 
-// listen reads the server's first word.
-func (u *usher) listen() {
-	var heard [longestAnswer]byte
+// readResponse reads the server's first word.
+func (u *connector) readResponse() {
+	var heard [maxResponse]byte
 	for {
-		n, err := relay.Receive(u.server, heard[:longestAnswer-len(u.answer)])
+		n, err := relay.Receive(u.server, heard[:maxResponse-len(u.answer)])
 		switch {
 		case err == errNothingYet:
 			return
@@ -240,18 +240,18 @@ func (u *usher) listen() {
 			return
 		case err != nil || n == 0:
 			// It said something and closed: whatever it was, it is for the client.
-			u.begin(u.answer)
+			u.startRelay(u.answer)
 			return
 		}
 		u.answer = append(u.answer, heard[:n]...)
-		no, decided := firstWord(u.answer)
+		no, decided := firstResponse(u.answer)
 		switch {
 		case no != nil:
 			u.fall(no)
 			return
-		case !decided && len(u.answer) < longestAnswer:
+		case !decided && len(u.answer) < maxResponse:
 			continue
-		case len(u.answer) == 1 && u.answer[0] == declined && u.what != startupMessage:
+		case len(u.answer) == 1 && u.answer[0] == declined && u.kind != startupMessage:
 			u.decline()
 			return
 		}
@@ -260,13 +260,13 @@ func (u *usher) listen() {
 			u.fall(unix.ECONNREFUSED)
 			return
 		}
-		u.begin(u.answer)
+		u.startRelay(u.answer)
 		return
 	}
 }
 
 // decline tells the client that its encryption request was declined by the server, and waits for what it says to that.
-func (u *usher) decline() {
+func (u *connector) decline() {
 	d := u.d
 	d.mu.Lock()
 	d.yield(u.session)
@@ -281,19 +281,19 @@ func (u *usher) decline() {
 		u.fall(errLeft)
 		return
 	}
-	u.answer, u.stage = u.answer[:0], hearing
-	u.limit(d.engine.cfg.OpeningTimeout)
+	u.answer, u.stage = u.answer[:0], awaitPacket
+	u.expireIn(d.engine.cfg.OpeningTimeout)
 	u.hear()
 }
 
 // takePacket removes the packet from the client's socket, now that it was passed on.
-func (u *usher) takePacket() bool {
+func (u *connector) takePacket() bool {
 	n, err := relay.Receive(u.fd, u.packet)
 	return err == nil && n == len(u.packet)
 }
 
-// begin starts the session, unless the newest View has something against the server.
-func (u *usher) begin(answer []byte) {
+// startRelay starts the session, unless the newest View has something against the server.
+func (u *connector) startRelay(answer []byte) {
 	if !u.started(answer) {
 		return
 	}
@@ -303,11 +303,11 @@ func (u *usher) begin(answer []byte) {
 		pair.SentToServer += int64(len(u.packet))
 	}
 	u.flow.Begin(pair, u.d.onEnd(u.session))
-	u.d.engine.leading.add(-1)
+	u.d.engine.dispatching.add(-1)
 }
 
 // started notes that the session has started, unless it may not; the flow is to begin then.
-func (u *usher) started(answer []byte) bool {
+func (u *connector) started(answer []byte) bool {
 	d, s := u.d, u.session
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -325,24 +325,24 @@ func (u *usher) started(answer []byte) bool {
 	return true
 }
 
-// finish ends the usher's part. Both locks are held.
-func (u *usher) finish() {
-	u.stage = done
-	delete(u.d.ushers, u)
+// finish ends the fast-path connector's part. Both locks are held.
+func (u *connector) finish() {
+	u.stage = finished
+	delete(u.d.connectors, u)
 }
 
-// limit gives the stage its time.
-func (u *usher) limit(patience time.Duration) { u.until = time.Now().Add(patience) }
+// expireIn gives the stage its time.
+func (u *connector) expireIn(patience time.Duration) { u.until = time.Now().Add(patience) }
 
-// sweepPause is how often ushers are looked at for stages that have lasted for too long.
-const sweepPause = 50 * time.Millisecond
+// sweepInterval is how often fast-path connectors are looked at for stages that have lasted for too long.
+const sweepInterval = 50 * time.Millisecond
 
-// sweep looks at all ushers, as long as there are any. A timer for each would cost more than most of them live for.
+// sweep looks at all fast-path connectors, as long as there are any. A timer for each would cost more than most of them live for.
 func (d *dispatcher) sweep() {
 	d.mu.Lock()
-	all := slices.Collect(maps.Keys(d.ushers))
+	all := slices.Collect(maps.Keys(d.connectors))
 	if len(all) > 0 {
-		time.AfterFunc(sweepPause, d.sweep)
+		time.AfterFunc(sweepInterval, d.sweep)
 	} else {
 		d.sweeping = false
 	}
@@ -354,45 +354,45 @@ func (d *dispatcher) sweep() {
 }
 
 // expire looks whether the stage has lasted for too long.
-func (u *usher) expire(now time.Time) {
+func (u *connector) expire(now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if now.Before(u.until) {
 		return
 	}
 	switch {
-	case u.stage == hearing && u.session == nil:
+	case u.stage == awaitPacket && u.session == nil:
 		u.fall(nil)
-	case u.stage == hearing:
+	case u.stage == awaitPacket:
 		u.fall(errSilent)
-	case u.stage == connecting:
+	case u.stage == awaitConnect:
 		u.fall(os.ErrDeadlineExceeded)
-	case u.stage == answering && hasLeft(uintptr(u.fd)):
+	case u.stage == awaitResponse && hasLeft(uintptr(u.fd)):
 		u.fall(errLeft)
-	case u.stage == answering:
+	case u.stage == awaitResponse:
 		u.d.mu.Lock()
-		u.d.trust(u.session.member)
+		u.d.reset(u.session.member)
 		u.d.mu.Unlock()
-		u.limit(glance)
+		u.expireIn(responseCheck)
 	}
 }
 
 // stop is the session's: with a cause, its server may not take new clients any more. d.mu is held.
-func (u *usher) stop(cause error) {
+func (u *connector) stop(cause error) {
 	if cause != nil {
-		u.d.engine.serving.Go(u.dismiss)
+		u.d.engine.serving.Go(u.interrupt)
 	}
 }
 
-// dismiss has the client led elsewhere, or ends the wait for it where the service is gone.
-func (u *usher) dismiss() {
+// interrupt has the client led elsewhere, or ends the wait for it where the service is gone.
+func (u *connector) interrupt() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch {
-	case u.stage == hearing && u.session != nil && u.d.here.Err() == nil:
+	case u.stage == awaitPacket && u.session != nil && u.d.here.Err() == nil:
 		// It would have to be heard again, so let it speak first.
 		u.unwanted = true
-	case u.stage == done:
+	case u.stage == finished:
 	case u.session == nil:
 		u.fall(nil)
 	default:
@@ -400,23 +400,23 @@ func (u *usher) dismiss() {
 	}
 }
 
-// recall takes all clients that are on their way to where they can end it. d.mu is held.
-func (d *dispatcher) recall() {
-	for u := range d.ushers {
-		d.engine.serving.Go(u.dismiss)
+// interruptAll takes all clients that are on their way to where they can end it. d.mu is held.
+func (d *dispatcher) interruptAll() {
+	for u := range d.connectors {
+		d.engine.serving.Go(u.interrupt)
 	}
 }
 
 // fall leaves the client to a goroutine. An attempt's error is dealt with there, and without one the attempt, if there is a
 // session, or else the hearing is still to be made.
-func (u *usher) fall(err error) {
+func (u *connector) fall(err error) {
 	u.d.mu.Lock()
 	defer u.d.mu.Unlock()
 	u.fallLocked(err)
 }
 
 // fallLocked is fall with d.mu held.
-func (u *usher) fallLocked(err error) {
+func (u *connector) fallLocked(err error) {
 	u.finish()
 	if u.flow != nil {
 		u.flow.Drop()
@@ -427,20 +427,20 @@ func (u *usher) fallLocked(err error) {
 	if u.session != nil {
 		u.session.stop = nil
 	}
-	go u.walk(err)
+	go u.fallback(err)
 }
 
-// walk is what the goroutine does that the client was left to.
-func (u *usher) walk(err error) {
+// fallback is what the goroutine does that the client was left to.
+func (u *connector) fallback(err error) {
 	d, c, s := u.d, &u.client, u.session
 	defer d.engine.serving.Done()
-	conn, connErr := connection(u.fd, u.turnAway)
+	conn, connErr := connection(u.fd, u.reject)
 	if connErr != nil {
 		// Nobody but this node is to blame.
 		if s != nil {
 			d.giveUp(s, errUnwanted)
 		}
-		d.engine.leading.add(-1)
+		d.engine.dispatching.add(-1)
 		d.mu.Lock()
 		d.leave()
 		d.mu.Unlock()
@@ -455,28 +455,28 @@ func (u *usher) walk(err error) {
 	}
 	if err != nil {
 		d.giveUp(s, err)
-		if err = d.verdict(c, s, err); err != nil {
+		if err = d.judge(c, s, err); err != nil {
 			d.dispose(c, err)
 			return
 		}
 		s = nil
 	}
-	d.dispose(c, d.pursue(c, s))
+	d.dispose(c, d.connect(c, s))
 }
 
-// turnAway tells the client that there is no descriptor to lead it by, on the bare socket, which needs no other one. One that
+// reject tells the client that there is no descriptor to lead it by, on the bare socket, which needs no other one. One that
 // has asked for encryption, or hasn't spoken, is told nothing.
-func (u *usher) turnAway(lack error) {
+func (u *connector) reject(lack error) {
 	d := u.d
 	no := &refusal{code: codeTooManyConnections, message: fmt.Sprintf("pgporter cannot lead a client to a server of service %s now", d.name),
 		detail: plain(lack).Error()}
-	if u.what == startupMessage && u.takePacket() {
+	if u.kind == startupMessage && u.takePacket() {
 		// A new connection's buffer takes it at once.
 		_, _ = relay.Send(u.fd, no.encode())
 	}
 	d.mu.Lock()
 	d.tally.refused++
-	say, missed := d.turnings.ready(time.Now())
+	say, missed := d.rejections.ready(time.Now())
 	d.mu.Unlock()
 	if say {
 		d.engine.log.Error(no.message, "client", u.from.String(), "error", plain(lack), "clients_since_last_line", missed+1)

@@ -7,10 +7,10 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// preface is what every connection to a server begins with on behalf of this client, in a version of the PROXY protocol (its
+// proxyHeader is what every connection to a server begins with on behalf of this client, in a version of the PROXY protocol (its
 // specification is HAProxy's proxy-protocol.txt; version 0 is none): a header with the addresses of the
 // client and of the service that it connected to. It is no part of the session and counts as no byte of it.
-func (c *client) preface(version byte) ([]byte, error) {
+func (c *client) proxyHeader(version byte) ([]byte, error) {
 	if version == 0 {
 		return nil, nil
 	}

@@ -12,8 +12,8 @@ import "golang.org/x/sys/unix"
 // So whoever opens many connections needs no goroutine for each, and nobody is to be woken up when one begins.
 //
 // It begins in the loop of another flow, near, which hasn't begun, if there is one: whoever is called by that one stays on the same thread.
-func (r *Relay) Prepare(near *Flow, happened func(server bool)) (*Flow, error) {
-	l, err := r.join(near)
+func (r *Relay) Prepare(affinity *Flow, happened func(server bool)) (*Flow, error) {
+	l, err := r.join(affinity)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +36,7 @@ func (f *Flow) Watch(fd int) error { return f.expect(&f.server, fd, unix.EPOLLIN
 
 // WatchListener has every loop tell of clients that wait at a listening socket, one of the loops at a time as a rule
 // (EPOLLEXCLUSIVE). waiting gets the flow that is near; dropping all that are given ends it.
-func (r *Relay) WatchListener(fd int, waiting func(near *Flow)) ([]*Flow, error) {
+func (r *Relay) WatchListener(fd int, waiting func(affinity *Flow)) ([]*Flow, error) {
 	var all []*Flow
 	first, err := r.Prepare(nil, nil)
 	if err != nil {

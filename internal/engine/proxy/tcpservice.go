@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Raw is what a service for something else than PostgreSQL goes by. Its clients are connected as soon as they are accepted,
+// TCPService is what a service for something else than PostgreSQL goes by. Its clients are connected as soon as they are accepted,
 // since in many protocols the server speaks first; nothing that either side says is looked at.
-type Raw struct {
+type TCPService struct {
 	// Recheck has a server's health looked at out of turn, instead of Config.Recheck. It is called like that one.
 	Recheck func(member string)
 	// Once says that a client whose server didn't take it is not led to another one.
@@ -19,19 +19,19 @@ type Raw struct {
 	Idle time.Duration
 }
 
-// RawEndpoint is an Endpoint that goes by a Raw.
-type RawEndpoint struct {
+// TCPEndpoint is an Endpoint that goes by a Raw.
+type TCPEndpoint struct {
 	Endpoint
-	Raw
+	TCPService
 }
 
-// raw is what the service goes by if it isn't PostgreSQL's, and else nil.
-func (d *dispatcher) raw() *Raw { return d.assigned.Load().raw }
+// tcp is what the service goes by if it isn't PostgreSQL's, and else nil.
+func (d *dispatcher) tcp() *TCPService { return d.assigned.Load().tcp }
 
 // hear finds out what a client wants.
 func (d *dispatcher) hear(c *client) error {
-	if d.raw() != nil {
-		c.what = foreign
+	if d.tcp() != nil {
+		c.kind = notStartup
 		return nil
 	}
 	return c.hear(d.here, d.engine.cfg.OpeningTimeout)
@@ -39,7 +39,7 @@ func (d *dispatcher) hear(c *client) error {
 
 // hold is how long a client may wait for a server.
 func (d *dispatcher) hold() time.Duration {
-	if raw := d.raw(); raw != nil && raw.Queue > 0 && d.engine.cfg.Hold > 0 {
+	if raw := d.tcp(); raw != nil && raw.Queue > 0 && d.engine.cfg.Hold > 0 {
 		return raw.Queue
 	}
 	return d.engine.cfg.Hold
@@ -47,7 +47,7 @@ func (d *dispatcher) hold() time.Duration {
 
 // connectTimeout limits a connection attempt.
 func (d *dispatcher) connectTimeout() time.Duration {
-	if raw := d.raw(); raw != nil && raw.Connect > 0 {
+	if raw := d.tcp(); raw != nil && raw.Connect > 0 {
 		return raw.Connect
 	}
 	return d.engine.cfg.ConnectTimeout
@@ -55,13 +55,13 @@ func (d *dispatcher) connectTimeout() time.Duration {
 
 // once tells whether a client has only one try.
 func (d *dispatcher) once() bool {
-	raw := d.raw()
+	raw := d.tcp()
 	return raw != nil && raw.Once
 }
 
 // recheck has a server's health looked at out of turn.
 func (d *dispatcher) recheck(member string) {
-	raw := d.raw()
+	raw := d.tcp()
 	switch {
 	case raw == nil:
 		d.engine.cfg.Recheck(d.endpoint().Cluster, member)
@@ -70,12 +70,12 @@ func (d *dispatcher) recheck(member string) {
 	}
 }
 
-// turnAway closes a client that no server took. There are no words that every protocol has, so the log has them, at most
+// reject closes a client that no server took. There are no words that every protocol has, so the log has them, at most
 // once a second.
-func (d *dispatcher) turnAway(c *client, no *refusal) {
+func (d *dispatcher) reject(c *client, no *refusal) {
 	c.close()
 	d.mu.Lock()
-	say, missed := d.turnings.ready(time.Now())
+	say, missed := d.rejections.ready(time.Now())
 	d.mu.Unlock()
 	if say {
 		d.engine.log.Warn("closed a client that no server takes", "service", d.name, "client", c.from.String(), "reason", no.message,
@@ -91,15 +91,15 @@ func (d *dispatcher) watchIdle() {
 	for {
 		task := d.assigned.Load()
 		var look <-chan time.Time
-		if task.raw.Idle > 0 {
-			look = time.After(max(task.raw.Idle/8, shortestIdleLook))
+		if task.tcp.Idle > 0 {
+			look = time.After(max(task.tcp.Idle/8, shortestIdleLook))
 		}
 		select {
 		case <-d.here.Done():
 			return
 		case <-task.replaced:
 		case now := <-look:
-			d.endIdle(task.raw.Idle, now)
+			d.endIdle(task.tcp.Idle, now)
 		}
 	}
 }
@@ -122,5 +122,5 @@ func (d *dispatcher) endIdle(idle time.Duration, now time.Time) {
 		return fmt.Sprintf("neither side has sent anything for %s", idle)
 	})
 	d.mu.Unlock()
-	d.tell(ended)
+	d.logEnded(ended)
 }

@@ -9,46 +9,46 @@ import (
 // the sessions that it has would end for clients that it can't serve anyway. So the engine accepts no more clients than it has
 // descriptors for, two each, and leaves some for everything else; who comes beyond waits in the kernel's backlog.
 const (
-	// setAside descriptors are not for clients, and one more for each setAsidePart that the limit allows.
-	setAside     = 64
-	setAsidePart = 32
+	// reservedFiles descriptors are not for clients, and one more for each setAsidePart that the limit allows.
+	reservedFiles = 64
+	reservedPart  = 32
 )
 
-// Berths gives for how many clients this process has descriptors. The limit of open files is the one that holds now: Go has
+// Slots gives for how many clients this process has descriptors. The limit of open files is the one that holds now: Go has
 // raised it as far as it may be at the process's start (os, since Go 1.19).
-func Berths() int { return berthsOf(openFilesLimit()) }
+func Slots() int { return slotsOf(openFilesLimit()) }
 
-func berthsOf(files uint64) int {
+func slotsOf(files uint64) int {
 	files = min(files, math.MaxInt32)
-	if files <= setAside {
+	if files <= reservedFiles {
 		return 1
 	}
-	return max(1, int(files-setAside-files/setAsidePart)/2)
+	return max(1, int(files-reservedFiles-files/reservedPart)/2)
 }
 
 // FilesFor gives the limit of open files with which Berths is at least clients.
 func FilesFor(clients int) uint64 {
-	files := uint64(2*clients+setAside) * setAsidePart / (setAsidePart - 1)
-	for berthsOf(files) < clients {
+	files := uint64(2*clients+reservedFiles) * reservedPart / (reservedPart - 1)
+	for slotsOf(files) < clients {
 		files++
 	}
 	return files
 }
 
-// berths counts the clients of all services.
-type berths struct {
+// slots counts the clients of all services.
+type slots struct {
 	mu    sync.Mutex
-	most  int
+	limit int
 	taken int
 	// freed is closed, if somebody waits for it, when there is room again.
 	freed chan struct{}
 }
 
 // room tells whether there may be another client, and if not, gives a channel that is closed when to ask again.
-func (b *berths) room() (bool, <-chan struct{}) {
+func (b *slots) room() (bool, <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.taken < b.most {
+	if b.taken < b.limit {
 		return true, nil
 	}
 	if b.freed == nil {
@@ -57,7 +57,7 @@ func (b *berths) room() (bool, <-chan struct{}) {
 	return false, b.freed
 }
 
-func (b *berths) add(n int) {
+func (b *slots) add(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.taken += n
@@ -67,30 +67,30 @@ func (b *berths) add(n int) {
 	}
 }
 
-// reserve takes a berth if there is one.
-func (b *berths) reserve() bool {
+// reserve takes a slot if there is one.
+func (b *slots) reserve() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.taken >= b.most {
+	if b.taken >= b.limit {
 		return false
 	}
 	b.taken++
 	return true
 }
 
-// census is how many clients a service has, as a part of all that the engine has. Its owner's lock guards n.
-type census struct {
+// count is how many clients a service has, as a part of all that the engine has. Its owner's lock guards n.
+type count struct {
 	n  int
-	of *berths
+	of *slots
 }
 
-func (c *census) add(n int) {
+func (c *count) add(n int) {
 	c.n += n
 	c.of.add(n)
 }
 
-// reserve is add(1) if the engine has a berth.
-func (c *census) reserve() bool {
+// reserve is add(1) if the engine has a slot.
+func (c *count) reserve() bool {
 	if !c.of.reserve() {
 		return false
 	}

@@ -53,9 +53,9 @@ func play(t *testing.T, conn net.Conn, steps []step, echo bool) {
 	}
 }
 
-// TestIntroduction plays what clients and servers say to each other before a session. The server's first connections are
+// TestStartup plays what clients and servers say to each other before a session. The server's first connections are
 // refused in one way or another, the last one is taken up: the client must not see more than that one, every byte exact.
-func TestIntroduction(t *testing.T) {
+func TestStartup(t *testing.T) {
 	long := packet(3<<16, "user\x00u\x00application_name\x00"+strings.Repeat("x", 8000)+"\x00\x00")
 	oversized, undersized := []byte("\x00\x7f\xff\xff\x00\x03\x00\x00"), []byte("\x00\x00\x00\x07\x00\x03\x00\x00")
 	longKey, oldest := packet(cancelRequestCode, "\x00\x00\x00\x07"+strings.Repeat("k", maxCancelKey+1)), packet(2<<16, "user\x00u\x00\x00")
@@ -229,7 +229,7 @@ func TestThinkingClientHoldsUpNobody(t *testing.T) {
 	echoes(t, thinking)
 }
 
-func TestFirstWord(t *testing.T) {
+func TestFirstResponse(t *testing.T) {
 	endless := []byte("E\x00\x00\x20\x00SFATAL\x00C57P03\x00")
 	for _, test := range []struct {
 		name    string
@@ -252,7 +252,7 @@ func TestFirstWord(t *testing.T) {
 		{"shorter than any", []byte("E\x00\x00\x00\x03"), "", true},
 		{"no fields", []byte("E\x00\x00\x00\x05\x00"), "", true},
 	} {
-		no, decided := firstWord(test.said)
+		no, decided := firstResponse(test.said)
 		message := ""
 		if no != nil {
 			message = no.message
@@ -268,16 +268,16 @@ func FuzzFirstWord(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, said []byte) {
-		no, decided := firstWord(said)
+		no, decided := firstResponse(said)
 		if no != nil && (!decided || no.code != codeCannotConnectNow) {
 			t.Errorf("refused with %q, decided %v", no.code, decided)
 		}
 		// More bytes never change what has been decided, and enough of them always decide.
 		more := append(bytes.Clone(said), 'x')
-		if again, still := firstWord(more); decided && (!still || (again == nil) != (no == nil)) {
+		if again, still := firstResponse(more); decided && (!still || (again == nil) != (no == nil)) {
 			t.Errorf("decided %v %v, then with one byte more %v %v", decided, no, still, again)
 		}
-		if len(said) > 0 && said[0] == 'E' && len(said) >= 5+longestAnswer && !decided {
+		if len(said) > 0 && said[0] == 'E' && len(said) >= 5+maxResponse && !decided {
 			t.Errorf("%d bytes with a length of %d decide nothing", len(said), binary.BigEndian.Uint32(said[1:5]))
 		}
 	})

@@ -21,17 +21,17 @@ func greeter(t testing.TB, name, ip string) *backend {
 	})
 }
 
-// commitRaw makes raw services those that are offered.
-func (r *rig) commitRaw(t testing.TB, raws ...RawEndpoint) {
+// commitTCP makes raw services those that are offered.
+func (r *rig) commitTCP(t testing.TB, tcpEndpoints ...TCPEndpoint) {
 	t.Helper()
-	change, err := r.Prepare(nil, raws...)
+	change, err := r.Prepare(nil, tcpEndpoints...)
 	must(t, err)
 	change.Commit()
 	change.Publish()
 }
 
-func rawEndpoint(d model.Definition, board *view.Board, raw Raw) RawEndpoint {
-	return RawEndpoint{Endpoint{Definition: d, Board: board, Expectancy: time.Minute}, raw}
+func rawEndpoint(d model.Definition, board *view.Board, raw TCPService) TCPEndpoint {
+	return TCPEndpoint{Endpoint{Definition: d, Board: board, Expectancy: time.Minute}, raw}
 }
 
 // greeted connects a client that waits to be spoken to.
@@ -48,7 +48,7 @@ func TestServersMaySpeakFirst(t *testing.T) {
 	def := definition(t, "raw", "127.0.0.1")
 	board := view.NewBoard(viewOf(serviceOf(def, up(a), up(b))))
 	r := run(t, Config{Hold: patience})
-	r.commitRaw(t, rawEndpoint(def, board, Raw{}))
+	r.commitTCP(t, rawEndpoint(def, board, TCPService{}))
 	var came []string
 	var clients []*net.TCPConn
 	for range 4 {
@@ -72,7 +72,7 @@ func TestServersMaySpeakFirst(t *testing.T) {
 	eventually(t, "b's are left", func() bool { s := r.service(t, def.FullName); return s.Sessions == 2 && s.TotalSessions == 4 })
 }
 
-func TestRawClientsAreClosedWithoutAWord(t *testing.T) {
+func TestTCPClientsAreClosedWithoutAWord(t *testing.T) {
 	gone := greeter(t, "gone", "127.0.0.2")
 	_ = gone.Close()
 	def := definition(t, "raw", "127.0.0.1")
@@ -87,17 +87,17 @@ func TestRawClientsAreClosedWithoutAWord(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		cfg  Config
-		raw  Raw
+		raw  TCPService
 		wait time.Duration
 	}{
-		{"nobody is held", Config{}, Raw{Recheck: recheck}, 0},
-		{"one try", Config{Hold: patience}, Raw{Once: true, Recheck: recheck}, 0},
-		{"timeout queue", Config{Hold: patience}, Raw{Queue: 250 * time.Millisecond, Recheck: recheck}, 250 * time.Millisecond},
+		{"nobody is held", Config{}, TCPService{Recheck: recheck}, 0},
+		{"one try", Config{Hold: patience}, TCPService{Once: true, Recheck: recheck}, 0},
+		{"timeout queue", Config{Hold: patience}, TCPService{Queue: 250 * time.Millisecond, Recheck: recheck}, 250 * time.Millisecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			asked = nil
 			r := run(t, test.cfg)
-			r.commitRaw(t, rawEndpoint(def, board, test.raw))
+			r.commitTCP(t, rawEndpoint(def, board, test.raw))
 			began := time.Now()
 			over(t, dialSilent(t, addressOf(def)))
 			if took := time.Since(began); took < test.wait || took > test.wait+10*time.Second {
@@ -114,17 +114,17 @@ func TestRawClientsAreClosedWithoutAWord(t *testing.T) {
 	}
 }
 
-// TestRawClientsAreHeld has one wait for a server that comes.
-func TestRawClientsAreHeld(t *testing.T) {
+// TestTCPClientsAreQueued has one wait for a server that comes.
+func TestTCPClientsAreQueued(t *testing.T) {
 	a := greeter(t, "a", "127.0.0.2")
 	def := definition(t, "raw", "127.0.0.1")
 	board := view.NewBoard(viewOf(serviceOf(def, up(a))))
 	r := run(t, Config{Hold: patience})
-	r.commitRaw(t, rawEndpoint(def, board, Raw{}))
+	r.commitTCP(t, rawEndpoint(def, board, TCPService{}))
 	greeted(t, addressOf(def))
 	board.Publish(viewOf(serviceOf(def, server{backend: a, down: true, weight: 100})))
 	conn := dialSilent(t, addressOf(def))
-	eventually(t, "it waits", func() bool { return r.service(t, def.FullName).Held == 1 })
+	eventually(t, "it waits", func() bool { return r.service(t, def.FullName).Queued == 1 })
 	board.Publish(viewOf(serviceOf(def, up(a))))
 	if name, err := greeting(conn); name != "a" || err != nil {
 		t.Errorf("%q, %v", name, err)
@@ -136,12 +136,12 @@ func TestIdleSessionsEnd(t *testing.T) {
 	def := definition(t, "raw", "127.0.0.1")
 	board := view.NewBoard(viewOf(serviceOf(def, up(a))))
 	r := run(t, Config{})
-	r.commitRaw(t, rawEndpoint(def, board, Raw{}))
+	r.commitTCP(t, rawEndpoint(def, board, TCPService{}))
 	conn, _ := greeted(t, addressOf(def))
 	echoes(t, conn)
 	// A reload that brings a limit reaches sessions that are there, and keeps those that speak.
 	const idle = 3 * time.Second
-	r.commitRaw(t, rawEndpoint(def, board, Raw{Idle: idle}))
+	r.commitTCP(t, rawEndpoint(def, board, TCPService{Idle: idle}))
 	tick := time.NewTicker(idle / 100)
 	defer tick.Stop()
 	for began := time.Now(); time.Since(began) < idle*3/2; <-tick.C {
@@ -165,7 +165,7 @@ func TestServerOptionsOfItsOwn(t *testing.T) {
 	one, two := model.Options{MaxConn: 1, MaxQueue: 1}, model.Options{MaxConn: 2, MaxQueue: 1}
 	svc.Servers[0].Own, svc.Servers[1].Own = &one, &two
 	r := run(t, Config{Hold: patience})
-	r.commitRaw(t, rawEndpoint(def, view.NewBoard(viewOf(svc)), Raw{}))
+	r.commitTCP(t, rawEndpoint(def, view.NewBoard(viewOf(svc)), TCPService{}))
 	var came []string
 	var clients []*net.TCPConn
 	for range 3 {
@@ -177,7 +177,7 @@ func TestServerOptionsOfItsOwn(t *testing.T) {
 	}
 	for waiting := range 2 {
 		clients = append(clients, dialSilent(t, addressOf(def)))
-		eventually(t, "it waits", func() bool { return r.service(t, def.FullName).Held == waiting+1 })
+		eventually(t, "it waits", func() bool { return r.service(t, def.FullName).Queued == waiting+1 })
 	}
 	over(t, dialSilent(t, addressOf(def)))
 	_ = clients[0].Close()

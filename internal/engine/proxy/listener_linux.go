@@ -12,35 +12,35 @@ import (
 	"github.com/pgporter/pgporter/internal/engine/relay"
 )
 
-// door is a listening socket of ours. The runtime doesn't have it: it would wake up a thread of its own for each client,
+// listenSocket is a listening socket of ours. The runtime doesn't have it: it would wake up a thread of its own for each client,
 // which one of the relay's loops takes here.
-type door struct {
+type listenSocket struct {
 	// mu is held for reading by a loop that takes clients.
 	mu sync.RWMutex
 	// fd is -1 once the door is closed.
 	fd int
-	// watches tell of clients that wait, one in each loop; nil while nobody is to be taken.
-	watches []*relay.Flow
+	// flows tell of clients that wait, one in each loop; nil while nobody is to be taken.
+	flows []*relay.Flow
 	// stopped gets why no more are taken.
 	stopped chan error
 }
 
-// newDoor takes a listening socket out of the runtime's hands. With an error it is closed.
-func newDoor(socket *net.TCPListener) (*door, error) {
+// newListenSocket takes a listening socket out of the runtime's hands. With an error it is closed.
+func newListenSocket(socket *net.TCPListener) (*listenSocket, error) {
 	defer socket.Close()
 	fd, err := handover.Duplicate(socket)
 	if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	relay.PrepareListener(fd)
-	return &door{fd: fd, stopped: make(chan error, 1)}, nil
+	return &listenSocket{fd: fd, stopped: make(chan error, 1)}, nil
 }
 
 // SyscallConn gives access to the descriptor.
-func (o *door) SyscallConn() (syscall.RawConn, error) { return o, nil }
+func (o *listenSocket) SyscallConn() (syscall.RawConn, error) { return o, nil }
 
 // Control runs a function on the descriptor, which stays open meanwhile.
-func (o *door) Control(f func(fd uintptr)) error {
+func (o *listenSocket) Control(f func(fd uintptr)) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.fd < 0 {
@@ -51,33 +51,33 @@ func (o *door) Control(f func(fd uintptr)) error {
 }
 
 // Read and Write are what a listening socket has not.
-func (o *door) Read(func(uintptr) bool) error { return syscall.EINVAL }
+func (o *listenSocket) Read(func(uintptr) bool) error { return syscall.EINVAL }
 
 // Write is like Read.
-func (o *door) Write(func(uintptr) bool) error { return syscall.EINVAL }
+func (o *listenSocket) Write(func(uintptr) bool) error { return syscall.EINVAL }
 
-func (o *door) close() {
+func (o *listenSocket) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.fd >= 0 {
-		o.shut()
+		o.unwatch()
 		relay.Discard(o.fd)
 		o.fd = -1
 	}
 }
 
-// shut takes no more clients. o.mu is held.
-func (o *door) shut() {
-	for _, w := range o.watches {
+// unwatch takes no more clients. o.mu is held.
+func (o *listenSocket) unwatch() {
+	for _, w := range o.flows {
 		w.Drop()
 	}
-	o.watches = nil
+	o.flows = nil
 }
 
-// take has clients taken and led until there is no room for another one, or halt is closed, which are no errors.
-func (l *listener) take(halt <-chan struct{}) error {
-	o := l.door
-	if err := o.open(&l.engine.relay, l.admitAll); err != nil {
+// acceptClients has clients taken and led until there is no room for another one, or halt is closed, which are no errors.
+func (l *listener) acceptClients(halt <-chan struct{}) error {
+	o := l.socket
+	if err := o.open(&l.engine.relay, l.admitBatch); err != nil {
 		return err
 	}
 	select {
@@ -88,7 +88,7 @@ func (l *listener) take(halt <-chan struct{}) error {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.shut()
+	o.unwatch()
 	select {
 	case <-o.stopped: // at the same time
 	default:
@@ -97,17 +97,17 @@ func (l *listener) take(halt <-chan struct{}) error {
 }
 
 // open has clients that wait taken by arrived, which says whether that is over, and why.
-func (o *door) open(r *relay.Relay, arrived func(near *relay.Flow) (over bool, err error)) (err error) {
+func (o *listenSocket) open(r *relay.Relay, arrived func(affinity *relay.Flow) (over bool, err error)) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.fd < 0 {
 		return net.ErrClosed
 	}
-	o.watches, err = r.WatchListener(o.fd, func(near *relay.Flow) {
+	o.flows, err = r.WatchListener(o.fd, func(affinity *relay.Flow) {
 		o.mu.RLock()
 		over, err := false, error(nil)
-		if o.watches != nil {
-			over, err = arrived(near)
+		if o.flows != nil {
+			over, err = arrived(affinity)
 		}
 		o.mu.RUnlock()
 		if !over {
@@ -115,26 +115,26 @@ func (o *door) open(r *relay.Relay, arrived func(near *relay.Flow) (over bool, e
 		}
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		if o.watches != nil {
-			o.shut()
+		if o.flows != nil {
+			o.unwatch()
 			o.stopped <- err
 		}
 	})
 	return err
 }
 
-// mostAtOnce is how many clients are taken before sessions have their turn again.
-const mostAtOnce = 32
+// acceptBatch is how many clients are taken before sessions have their turn again.
+const acceptBatch = 32
 
-// admitAll takes clients that wait, until there is no room for one or none can be taken. The door's lock is held for reading.
-func (l *listener) admitAll(near *relay.Flow) (over bool, err error) {
-	for range mostAtOnce {
+// admitBatch takes clients that wait, until there is no room for one or none can be taken. The door's lock is held for reading.
+func (l *listener) admitBatch(affinity *relay.Flow) (over bool, err error) {
+	for range acceptBatch {
 		d := l.serves.Load()
 		ticket, room := d.reserve()
 		if !room {
 			return true, nil
 		}
-		fd, from, err := acceptFrom(l.door.fd)
+		fd, from, err := acceptFrom(l.socket.fd)
 		if err != nil {
 			d.mu.Lock()
 			d.leave()
@@ -144,17 +144,17 @@ func (l *listener) admitAll(near *relay.Flow) (over bool, err error) {
 			}
 			return true, err
 		}
-		d.usher(fd, from, ticket, near)
+		d.startFast(fd, from, ticket, affinity)
 	}
 	return false, nil
 }
 
 // drain takes the clients that wait now, and nobody afterwards.
 func (l *listener) drain(to func(conn *net.TCPConn)) {
-	o := l.door
+	o := l.socket
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.shut()
+	o.unwatch()
 	for o.fd >= 0 {
 		fd, _, err := acceptFrom(o.fd)
 		if err != nil {

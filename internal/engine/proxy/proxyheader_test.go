@@ -18,26 +18,26 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
-// prefaced is a connection whose PROXY header has been read.
-type prefaced struct {
+// proxied is a connection whose PROXY header has been read.
+type proxied struct {
 	net.Conn
 	rest *bufio.Reader
 }
 
-func (p prefaced) Read(b []byte) (int, error) { return p.rest.Read(b) }
+func (p proxied) Read(b []byte) (int, error) { return p.rest.Read(b) }
 
 // readPreface reads the header that a connection begins with, and spells it.
-func readPreface(conn net.Conn) (string, prefaced, error) {
+func readPreface(conn net.Conn) (string, proxied, error) {
 	rest := bufio.NewReader(conn)
 	h, err := proxyproto.Read(rest)
 	if err != nil {
-		return "", prefaced{}, err
+		return "", proxied{}, err
 	}
 	local := ""
 	if h.Command.IsLocal() {
 		local = " local"
 	}
-	return fmt.Sprintf("v%d%s %s > %s", h.Version, local, h.SourceAddr, h.DestinationAddr), prefaced{conn, rest}, nil
+	return fmt.Sprintf("v%d%s %s > %s", h.Version, local, h.SourceAddr, h.DestinationAddr), proxied{conn, rest}, nil
 }
 
 // The header comes before everything else on each connection to a server, once, and says who the client is; the client sees
