@@ -15,7 +15,7 @@ import (
 // variable is set, in the environment of a process that is to take over, to the descriptor of its end.
 const variable = "PGPORTER_HANDOVER"
 
-// Successor is a process that was started to take over from this one, and this one's end of what leads there.
+// Successor is a process that was started to take over from this one, and this one's end of the connection between them.
 type Successor struct {
 	*Conn
 	command *exec.Cmd
@@ -83,7 +83,7 @@ func (s *Successor) SendLast(item Item) (taken bool, err error) {
 // grace is how long a process that isn't wanted has to end by itself.
 const grace = 500 * time.Millisecond
 
-// Predecessor gives the end of what leads to the process that this one was started to take over from; nil if there is none.
+// Predecessor gives this end of the connection to the process that this one was started to take over from; nil if there is none.
 func Predecessor() (*Conn, error) {
 	text, set := os.LookupEnv(variable)
 	if !set {

@@ -22,11 +22,11 @@ func (d *dispatcher) cancel(c *client) {
 	if err := c.take(); err != nil {
 		return
 	}
-	ctx, stop := context.WithTimeout(d.engine.over, d.engine.cfg.ConnectTimeout)
+	ctx, stop := context.WithTimeout(d.engine.over, d.protocol().connectTimeout)
 	defer stop()
 	early := time.AfterFunc(cancelTimeout, c.close)
 	defer early.Stop()
-	svc := d.service()
+	svc := d.view()
 	if svc == nil {
 		return
 	}

@@ -59,7 +59,7 @@ func TestCancelGoesToEveryServer(t *testing.T) {
 	}
 }
 
-// A CancelRequest isn't held when no server is up, whatever its key's size, and also after encryption was declined.
+// A CancelRequest isn't queued when no server is up, whatever its key's size, and also after encryption was declined.
 func TestCancelIsNeverQueued(t *testing.T) {
 	longest := packet(cancelRequestCode, "\x00\x00\x00\x07"+strings.Repeat("k", maxCancelKey))
 	for _, test := range []struct {
@@ -92,9 +92,7 @@ func TestCancelIsNeverQueued(t *testing.T) {
 			r := run(t, longHold, Endpoint{"pg-test", def, board, lately})
 			eventually(t, "the server is seen", func() bool {
 				d := r.dispatchers[def.FullName]
-				d.mu.Lock()
-				defer d.mu.Unlock()
-				return d.usable
+				return d.sessions.isUsable()
 			})
 			board.Publish(viewOf(serviceOf(def, gone)))
 			conn := dialSilent(t, addressOf(def))

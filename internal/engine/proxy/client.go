@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -16,7 +15,7 @@ import (
 
 // client is somebody who was accepted and has no session yet. What it says stays in its socket, where it is only looked
 // at, until a server has taken it: whoever gets the client then, a session or a refusal, finds it as if it had just come.
-// Only its own goroutine uses it, but for the waking of one that is held (see hold.go).
+// Only its own goroutine uses it, but for the waking of one that waits in the queue.
 type client struct {
 	conn *net.TCPConn
 	raw  syscall.RawConn
@@ -208,56 +207,4 @@ func (c *client) awaitTurn() error {
 		return errLeft
 	}
 	return nil
-}
-
-// serverRefusal is a server's own refusal of a client.
-type serverRefusal struct{ code, message string }
-
-func (r *serverRefusal) Error() string {
-	return fmt.Sprintf("refuses: %s (SQLSTATE %s)", r.message, r.code)
-}
-
-// firstResponse says what a server's first bytes mean. It is decided once they show that the server has taken the client up
-// (asks for its password, declines it for a reason that another try wouldn't mend) or refuses all clients for now.
-func firstResponse(p []byte) (no *serverRefusal, decided bool) {
-	for {
-		if len(p) == 0 {
-			return nil, false
-		}
-		// What follows NegotiateProtocolVersion is the answer.
-		if p[0] != 'v' && p[0] != 'E' {
-			return nil, true
-		}
-		if len(p) < 5 {
-			return nil, false
-		}
-		length := binary.BigEndian.Uint32(p[1:5])
-		switch {
-		case length < 4 || length > maxResponse:
-			return nil, true
-		case int(length) >= len(p):
-			return nil, false
-		case p[0] == 'E':
-			said := errorFields(p[5 : 1+length])
-			if said['C'] != codeCannotConnectNow {
-				return nil, true
-			}
-			return &serverRefusal{said['C'], said['M']}, true
-		}
-		p = p[1+length:]
-	}
-}
-
-// maxResponse bounds what is looked at of a server's answer.
-const maxResponse = 4 << 10
-
-// errorFields reads the body of an ErrorResponse (PostgreSQL documentation, "Error and Notice Message Fields").
-func errorFields(body []byte) map[byte]string {
-	fields := map[byte]string{}
-	for _, field := range bytes.Split(body, []byte{0}) {
-		if len(field) > 1 {
-			fields[field[0]] = string(field[1:])
-		}
-	}
-	return fields
 }

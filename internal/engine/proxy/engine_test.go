@@ -236,15 +236,13 @@ func TestNewestViewDecidesBeforeAByteIsMoved(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			board := view.NewBoard(viewOf(serviceOf(def, up(a))))
-			d := newDispatcher(New(Config{}), Endpoint{"pg-test", def, board, 0}, listenAddr{})
+			d := lone(New(Config{}), Endpoint{"pg-test", def, board, 0})
 			t.Cleanup(func() {
 				d.retire(errStopping)
 				d.engine.serving.Wait()
 			})
 			c, server := newClient(dial(t, a.Addr().String()), 1), dial(t, a.Addr().String())
-			d.mu.Lock()
-			s, _ := d.register(c)
-			d.mu.Unlock()
+			s, _ := d.sessions.register(c, nil)
 			if s == nil {
 				t.Fatal("no session")
 			}
@@ -254,10 +252,10 @@ func TestNewestViewDecidesBeforeAByteIsMoved(t *testing.T) {
 				t.Errorf("started: %v", err)
 			}
 			if err != nil {
-				d.unregister(s)
+				d.sessions.release(s, false)
 			}
-			if n := d.picker.Sessions("a"); (n == 1) != test.starts || len(d.sessions) != n {
-				t.Errorf("%d sessions are counted, %d are noted", n, len(d.sessions))
+			if n := d.sessions.picker.Sessions("a"); (n == 1) != test.starts || len(d.sessions.open) != n {
+				t.Errorf("%d sessions are counted, %d are noted", n, len(d.sessions.open))
 			}
 		})
 	}

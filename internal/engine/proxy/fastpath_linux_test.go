@@ -12,14 +12,14 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
-// fastClients counts the clients that are led without a goroutine, and all.
+// fastClients counts the clients on the fast path, and all.
 func fastClients(e *Engine, service string) (fast, clients int) {
 	e.mu.Lock()
 	d := e.dispatchers[service]
 	e.mu.Unlock()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.connectors), d.clients.n
+	d.fast.mu.Lock()
+	defer d.fast.mu.Unlock()
+	return len(d.fast.connectors), d.slots.count()
 }
 
 // TestFastPathLeavesWhatIsNotPlain has clients speak in ways that a fast-path connector doesn't wait for. They reach a server all the same, and
@@ -69,7 +69,7 @@ func TestFastPathLeavesWhatIsNotPlain(t *testing.T) {
 	}
 }
 
-// A client whose encryption request was declined by a server that is lost while the client thinks is led to another one, which
+// A client whose encryption request was declined by a server that is lost while the client thinks is connected with another one, which
 // hears of neither.
 func TestServerLostWhileItsClientThinks(t *testing.T) {
 	gone := make(chan struct{})
@@ -123,9 +123,11 @@ func TestServiceThatGoesEndsItsFastPath(t *testing.T) {
 	}
 	must(t, waiting.Close())
 	eventually(t, "nobody is left", func() bool {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		return d.clients.n == 0 && len(d.connectors) == 0 && len(d.sessions) == 0 && a.open() == 0
+		d.fast.mu.Lock()
+		defer d.fast.mu.Unlock()
+		d.sessions.mu.Lock()
+		defer d.sessions.mu.Unlock()
+		return d.slots.count() == 0 && len(d.fast.connectors) == 0 && len(d.sessions.open) == 0 && a.open() == 0
 	})
 }
 

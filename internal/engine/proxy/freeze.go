@@ -2,17 +2,19 @@ package proxy
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/engine/handover"
 	"github.com/pgporter/pgporter/internal/engine/relay"
 )
 
-// errHandingOver is why clients are led no further while an Engine is Frozen.
+// errHandingOver is why clients are connected no further while an Engine is Frozen.
 var errHandingOver = errors.New("pgporter hands over to another process")
 
 // freezeTimeout bounds the wait for clients to stop where they can be handed over; nothing that they wait for takes time. A
@@ -59,10 +61,7 @@ func (e *Engine) Freeze() (*Frozen, error) {
 	e.accepting.Wait()
 	for _, d := range e.dispatchers {
 		d.gone(errHandingOver)
-		d.mu.Lock()
-		d.wakeAll()
-		d.interruptAll()
-		d.mu.Unlock()
+		d.interrupt()
 	}
 	select {
 	case <-e.dispatching.over():
@@ -78,7 +77,7 @@ func (e *Engine) Freeze() (*Frozen, error) {
 	return f, nil
 }
 
-// goOn leads clients again where not all of them have stopped. e.mu is held.
+// goOn connects clients again where not all of them have stopped. e.mu is held.
 func (e *Engine) goOn() {
 	for _, old := range e.dispatchers {
 		d := e.replace(old)
@@ -96,9 +95,7 @@ func (e *Engine) goOn() {
 // replace puts a new dispatcher in the place of one that was stopped, which doesn't come back to life. It isn't watching yet.
 // e.mu is held.
 func (e *Engine) replace(old *dispatcher) *dispatcher {
-	task := old.assigned.Load()
-	d := newDispatcher(e, task.Endpoint, task.addr)
-	d.assigned.Load().tcp = task.tcp
+	d := newDispatcher(e, *old.assigned.Load())
 	e.dispatchers[d.name] = d
 	for _, l := range e.listeners {
 		if l.serves.Load() == old {
@@ -108,39 +105,71 @@ func (e *Engine) replace(old *dispatcher) *dispatcher {
 	return d
 }
 
-// passOn leaves to an successor what a dispatcher knows and its sessions, which go on meanwhile, and gives the clients that have
+// parked are clients of a dispatcher that were stopped on their way because the engine is being Frozen.
+type parked struct {
+	mu      sync.Mutex
+	clients []*client
+	// successor gets those that stop only now; nil for as long as they are kept here.
+	successor *dispatcher
+}
+
+// park keeps a client that couldn't be connected with a server because everything is to stand still. If it was too late for that,
+// the client goes on with the successor.
+func (d *dispatcher) park(c *client) bool {
+	if !errors.Is(context.Cause(d.here), errHandingOver) {
+		return false
+	}
+	p := &d.parked
+	p.mu.Lock()
+	successor := p.successor
+	if successor == nil {
+		p.clients = append(p.clients, c)
+	}
+	d.slots.free()
+	p.mu.Unlock()
+	if successor != nil {
+		successor.readmit(c)
+	}
+	return true
+}
+
+// collect gives the clients that were stopped, in the order in which they came. Those that stop later are the successor's, if there
+// is one.
+func (p *parked) collect(successor *dispatcher) []*client {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clients := p.clients
+	p.clients, p.successor = nil, successor
+	slices.SortFunc(clients, func(a, b *client) int { return cmp.Compare(a.ticket, b.ticket) })
+	return clients
+}
+
+// passOn gives a successor what a dispatcher knows and its sessions, which go on meanwhile, and gives the clients that have
 // stopped. Those that haven't are the successor's once they do. What is on its way to a server still ends here.
 func (d *dispatcher) passOn(successor *dispatcher) (stopped []*client) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.sessions.mu.Lock()
+	defer d.sessions.mu.Unlock()
 	successor.restore(d.handed())
-	successor.mu.Lock()
-	defer successor.mu.Unlock()
-	for s := range d.sessions {
+	successor.sessions.mu.Lock()
+	defer successor.sessions.mu.Unlock()
+	for s := range d.sessions.open {
 		if s.flow == nil {
 			continue
 		}
-		delete(d.sessions, s)
-		d.clients.add(-1)
-		successor.addSession(s)
+		delete(d.sessions.open, s)
+		d.slots.free()
+		successor.sessions.add(s)
 	}
-	d.successor = successor
-	return d.collect()
+	d.sessions.successor = successor
+	return d.parked.collect(successor)
 }
 
-// collect gives the clients that were stopped, in the order in which they came. d.mu is held.
-func (d *dispatcher) collect() []*client {
-	stopped := d.parked
-	d.parked = nil
-	slices.SortFunc(stopped, func(a, b *client) int { return cmp.Compare(a.ticket, b.ticket) })
-	return stopped
-}
-
-// handed is what is known of the service, without its open sessions. d.mu is held.
+// handed is what is known of the service, without its open sessions. The sessions' lock is held.
 func (d *dispatcher) handed() handedService {
-	h := handedService{Service: d.name, Tickets: d.tickets, Usable: d.usable, Lost: d.lost, Refused: d.tally.refused, Left: d.tally.left.handed(),
-		Counts: make(map[string]handedCounts, len(d.tally.servers))}
-	for member, counted := range d.tally.servers {
+	tally := &d.sessions.tally
+	h := handedService{Service: d.name, Tickets: d.tickets.Load(), Usable: d.sessions.usable, Lost: d.sessions.lost, Refused: tally.refused, Left: tally.left.handed(),
+		Counts: make(map[string]handedCounts, len(tally.servers))}
+	for member, counted := range tally.servers {
 		h.Counts[member] = counted.handed()
 	}
 	return h
@@ -148,17 +177,17 @@ func (d *dispatcher) handed() handedService {
 
 // freeze takes a dispatcher's sessions and clients, with all that they are counted in.
 func (d *dispatcher) freeze() frozenService {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	f := frozenService{dispatcher: d, clients: d.collect(), handed: d.handed()}
-	for s := range d.sessions {
+	d.sessions.mu.Lock()
+	defer d.sessions.mu.Unlock()
+	f := frozenService{dispatcher: d, clients: d.parked.collect(nil), handed: d.handed()}
+	for s := range d.sessions.open {
 		if s.flow == nil {
 			continue
 		}
 		if pair, still := s.flow.Detach(); still {
 			f.sessions = append(f.sessions, frozenSession{s, pair})
-			delete(d.sessions, s)
-			d.clients.add(-1)
+			delete(d.sessions.open, s)
+			d.slots.free()
 			d.engine.serving.Done()
 			continue
 		}

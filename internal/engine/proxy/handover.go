@@ -66,21 +66,21 @@ type handedClient struct {
 	HoldUntil time.Time `json:"hold_until,omitzero"`
 }
 
-// HealthStatus says of each service's servers, by the service's full name and the member's, how they stand. A service that is
+// HealthStatus is the status of each service's servers, by the service's full name and the member's. A service that is
 // nil isn't known yet, one that is missing isn't offered.
 type HealthStatus map[string]map[string]ServerHealth
 
-// ServerHealth is how one server stands in one service.
+// ServerHealth is the status of one server in one service.
 type ServerHealth struct {
 	Up    bool   `json:"up"`
 	Epoch uint64 `json:"epoch"`
 }
 
-// HealthStatus is how the servers stand by the newest Views.
+// HealthStatus is the status of the servers by the newest Views.
 func (e *Engine) HealthStatus() HealthStatus {
 	all := HealthStatus{}
 	for _, d := range e.offered() {
-		svc := d.service()
+		svc := d.view()
 		if svc == nil {
 			all[d.name] = nil
 			continue
@@ -100,11 +100,11 @@ func (e *Engine) HealthStatus() HealthStatus {
 func (e *Engine) Unsettled(theirs HealthStatus) string {
 	for _, d := range e.offered() {
 		on := map[string]int{}
-		d.mu.Lock()
-		for s := range d.sessions {
+		d.sessions.mu.Lock()
+		for s := range d.sessions.open {
 			on[s.member]++
 		}
-		d.mu.Unlock()
+		d.sessions.mu.Unlock()
 		if why := d.unsettled(on, theirs); why != "" {
 			return why
 		}
@@ -121,7 +121,7 @@ func (d *dispatcher) unsettled(sessions map[string]int, theirs HealthStatus) str
 	if stands == nil {
 		return fmt.Sprintf("service %s isn't known yet", d.name)
 	}
-	svc := d.service()
+	svc := d.view()
 	if svc == nil {
 		return ""
 	}

@@ -96,7 +96,7 @@ func passed(t testing.TB, items []handover.Item) []handover.Item {
 	return got
 }
 
-// TestSuccessorTakesEverything hands over idle sessions, held clients and one whose encryption request was declined, and looks
+// TestSuccessorTakesEverything hands over idle sessions, queued clients and one whose encryption request was declined, and looks
 // at the counters before and after.
 func TestSuccessorTakesEverything(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
@@ -266,7 +266,7 @@ func comeAndGo(t testing.TB, address string) (count func() int, stop func()) {
 }
 
 // TestClientsComeThroughSuccessors has clients come without a pause while engines take over from each other: none is refused,
-// reset or led astray.
+// reset or connected with a wrong server.
 func TestClientsComeThroughSuccessors(t *testing.T) {
 	a, b := startBackend(t, "a", "127.0.42.1"), startBackend(t, "b", "127.0.42.2")
 	def := definition(t, "primary", "127.0.43.52")
@@ -417,7 +417,7 @@ func TestFreezeThatFails(t *testing.T) {
 	}
 }
 
-// TestClientsComeThroughFreezesThatFail has clients come without a pause meanwhile: none is refused, reset or led astray.
+// TestClientsComeThroughFreezesThatFail has clients come without a pause meanwhile: none is refused, reset or connected with a wrong server.
 func TestClientsComeThroughFreezesThatFail(t *testing.T) {
 	impatient(t)
 	a, b := startBackend(t, "a", "127.0.42.1"), startBackend(t, "b", "127.0.42.2")

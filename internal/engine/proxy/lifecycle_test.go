@@ -84,7 +84,7 @@ func TestStop(t *testing.T) {
 		if took := time.Since(began); took > 2*time.Second {
 			t.Errorf("stopping took %v", took)
 		}
-		// Who was being led is told, if there is still time for it.
+		// Who was being connected is told, if there is still time for it.
 		if _, err := io.Copy(io.Discard, led); err != nil && !isReset(err) {
 			t.Errorf("the client that was being led: %v", err)
 		}
@@ -189,7 +189,7 @@ func TestAcceptSurvivesALackOfDescriptors(t *testing.T) {
 }
 
 // TestNothingEndsBeforePublish: a Change that is committed and not yet published ends no session, turns nobody away and has nobody
-// led to a service that the Board doesn't show yet.
+// connected with a service that the Board doesn't show yet.
 func TestNothingEndsBeforePublish(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	stays, goes, comes := definition(t, "primary", "127.0.43.11"), definition(t, "replica", "127.0.43.11"), definition(t, "default", "127.0.43.11")
@@ -250,7 +250,7 @@ func TestBeats(t *testing.T) {
 	r.mu.Lock()
 	d := r.dispatchers[def.FullName]
 	r.mu.Unlock()
-	d.mu.Lock()
+	d.sessions.mu.Lock()
 	// It may be on its way to the lock.
 	time.Sleep(BeatGap + BeatGap/2)
 	before = r.Beats()
@@ -258,7 +258,7 @@ func TestBeats(t *testing.T) {
 	if now := r.Beats(); now[name] != before[name] {
 		t.Error("it beats while it stands still")
 	}
-	d.mu.Unlock()
+	d.sessions.mu.Unlock()
 	goes("it goes round again", map[string]uint64{name: before[name]})
 	echoes(t, conn)
 }

@@ -28,7 +28,7 @@ func listenAddrOf(definition model.Definition, bind string) (listenAddr, error) 
 	return model.ListenAddrOf("*", definition.Port)
 }
 
-// covering finds the listener, of those given, that covers a place.
+// covering finds the listener, of those given, that covers an address.
 func covering(at listenAddr, listeners map[listenAddr]*listener) *listener {
 	var found *listener
 	for other, l := range listeners {
@@ -39,7 +39,7 @@ func covering(at listenAddr, listeners map[listenAddr]*listener) *listener {
 	return found
 }
 
-// BindError says why a place can't be listened on.
+// BindError says why an address can't be listened on.
 type BindError struct {
 	// Address is ip:port, with * for every address.
 	Address string
@@ -69,7 +69,7 @@ func plain(err error) error {
 	return err
 }
 
-// open listens on a place. It sets SO_REUSEADDR (Go's default) but not SO_REUSEPORT: the kernel would then split clients
+// open listens on an address, with SO_REUSEADDR (Go's default) but without SO_REUSEPORT: with that the kernel would split clients
 // between us and another holder that sets it too. An address that overlaps some of our own that are about to go (`*` to an
 // address of the node or back) is taken over; see takeOver.
 func (c *Change) open(at listenAddr, kept map[listenAddr]bool) (*listener, error) {
@@ -184,7 +184,7 @@ func newListener(e *Engine, at listenAddr, socket *net.TCPListener) (*listener, 
 // assignTo makes d the dispatcher of the clients that are accepted from now on.
 func (l *listener) assignTo(d *dispatcher) {
 	if old := l.serves.Swap(d); old != nil && old != d {
-		old.wake()
+		old.slots.wake()
 	}
 }
 
@@ -235,18 +235,10 @@ func (l *listener) accept(halt <-chan struct{}) {
 	}
 }
 
-// room tells whether there may be another client, and if not, gives a channel that is closed when to ask again.
-func (l *listener) room() (bool, <-chan struct{}) {
-	if room, changed := l.serves.Load().room(); !room {
-		return false, changed
-	}
-	return l.engine.slots.room()
-}
-
 // waitForRoom returns once the service has room for a client; false when the listener was closed, or halt.
 func (l *listener) waitForRoom(halt <-chan struct{}) bool {
 	for {
-		room, changed := l.room()
+		room, changed := l.serves.Load().slots.room()
 		select {
 		case <-l.closed:
 			return false
@@ -269,7 +261,7 @@ func (l *listener) waitForRoom(halt <-chan struct{}) bool {
 
 // passBacklog empties the backlog of a listener for every address before it is closed: each client goes to who serves its
 // address in listeners, and is closed if nobody does. New clients of those addresses don't come here any more, since the
-// kernel prefers the listener that is nearer.
+// kernel prefers the listener whose address says more.
 func (l *listener) passBacklog(listeners map[listenAddr]*listener) {
 	l.drain(func(conn *net.TCPConn) {
 		local := conn.LocalAddr().(*net.TCPAddr).AddrPort()
@@ -286,14 +278,17 @@ func (l *listener) passBacklog(listeners map[listenAddr]*listener) {
 	})
 }
 
-// throttle lets one message a second through.
+// throttle lets one message a second through. It may be used by several goroutines.
 type throttle struct {
+	mu     sync.Mutex
 	last   time.Time
 	missed int
 }
 
 // ready tells whether to say something now, and how much wasn't said since the last time.
 func (t *throttle) ready(now time.Time) (say bool, missed int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if !t.last.IsZero() && now.Sub(t.last) < time.Second {
 		t.missed++
 		return false, 0

@@ -12,14 +12,14 @@ import (
 	"github.com/pgporter/pgporter/internal/engine/relay"
 )
 
-// listenSocket is a listening socket of ours. The runtime doesn't have it: it would wake up a thread of its own for each client,
-// which one of the relay's loops takes here.
+// listenSocket is a listening socket of ours. It is in the epolls of the relay's loops (EPOLLEXCLUSIVE), one of which accepts a
+// client, and not in the runtime's, which would wake up a thread of its own for each.
 type listenSocket struct {
-	// mu is held for reading by a loop that takes clients.
+	// mu is held for reading by a loop that accepts clients.
 	mu sync.RWMutex
-	// fd is -1 once the door is closed.
+	// fd is -1 once the socket is closed.
 	fd int
-	// flows tell of clients that wait, one in each loop; nil while nobody is to be taken.
+	// flows announce clients that wait in the backlog, one in each loop; nil while nobody is to be accepted.
 	flows []*relay.Flow
 	// stopped gets why no more are taken.
 	stopped chan error
@@ -66,7 +66,7 @@ func (o *listenSocket) close() {
 	}
 }
 
-// unwatch takes no more clients. o.mu is held.
+// unwatch takes the socket out of the epolls (EPOLL_CTL_DEL): no more clients are accepted. o.mu is held.
 func (o *listenSocket) unwatch() {
 	for _, w := range o.flows {
 		w.Drop()
@@ -74,7 +74,7 @@ func (o *listenSocket) unwatch() {
 	o.flows = nil
 }
 
-// acceptClients has clients taken and led until there is no room for another one, or halt is closed, which are no errors.
+// acceptClients has clients accepted and connected until there is no room for another one, or halt is closed, which are no errors.
 func (l *listener) acceptClients(halt <-chan struct{}) error {
 	o := l.socket
 	if err := o.open(&l.engine.relay, l.admitBatch); err != nil {
@@ -96,7 +96,7 @@ func (l *listener) acceptClients(halt <-chan struct{}) error {
 	return nil
 }
 
-// open has clients that wait taken by arrived, which says whether that is over, and why.
+// open has clients that wait accepted by arrived, which says whether that is over, and why.
 func (o *listenSocket) open(r *relay.Relay, arrived func(affinity *relay.Flow) (over bool, err error)) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -123,28 +123,25 @@ func (o *listenSocket) open(r *relay.Relay, arrived func(affinity *relay.Flow) (
 	return err
 }
 
-// acceptBatch is how many clients are taken before sessions have their turn again.
+// acceptBatch is how many clients are accepted before sessions have their turn again.
 const acceptBatch = 32
 
-// admitBatch takes clients that wait, until there is no room for one or none can be taken. The door's lock is held for reading.
+// admitBatch accepts clients that wait, until there is no room for one or none can be accepted. The socket's lock is held for reading.
 func (l *listener) admitBatch(affinity *relay.Flow) (over bool, err error) {
 	for range acceptBatch {
 		d := l.serves.Load()
-		ticket, room := d.reserve()
-		if !room {
+		if !d.slots.reserve() {
 			return true, nil
 		}
 		fd, from, err := acceptFrom(l.socket.fd)
 		if err != nil {
-			d.mu.Lock()
-			d.leave()
-			d.mu.Unlock()
+			d.slots.free()
 			if err == errNothingYet {
 				return false, nil
 			}
 			return true, err
 		}
-		d.startFast(fd, from, ticket, affinity)
+		d.fast.begin(d, fd, from, affinity)
 	}
 	return false, nil
 }

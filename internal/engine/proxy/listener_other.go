@@ -16,7 +16,7 @@ func newListenSocket(socket *net.TCPListener) (*listenSocket, error) {
 
 func (o *listenSocket) close() { _ = o.Close() }
 
-// acceptClients waits for a client and has it led. Nothing halts a listener here: see relay.Detaches.
+// acceptClients waits for a client and has it served. Nothing halts a listener here: see relay.Detaches.
 func (l *listener) acceptClients(<-chan struct{}) error {
 	conn, err := l.socket.AcceptTCP()
 	if err == nil {

@@ -11,7 +11,7 @@ import (
 // it by up to the TTL, and those who are left need some of another to elect and promote one of them.
 func expectancy(c model.Cluster) time.Duration { return 2 * time.Duration(c.TTL) * time.Second }
 
-// tcpExpectancy is how long after its last server was lost a generic service has clients wait for the next: what Pigsty's
+// tcpExpectancy is how long after its last server was lost a service that isn't PostgreSQL's has clients wait for the next: what Pigsty's
 // usual TTL is for a cluster.
 const tcpExpectancy = 30 * time.Second
 

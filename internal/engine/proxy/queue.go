@@ -2,27 +2,44 @@ package proxy
 
 import (
 	"cmp"
-	"fmt"
+	"context"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/engine/balance"
-	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
 const (
 	// maxQueued limits the clients of one service that wait. It leaves room below the usual maxconn of 5000, so that
 	// CancelRequests still come in.
 	maxQueued = 4096
-	// retryPause is how long a server that failed is left alone.
-	retryPause = 100 * time.Millisecond
 	// recheckInterval is how often servers are to be checked out of turn while clients wait for one to be up.
 	recheckInterval = 200 * time.Millisecond
-	// queueInterval is how often held clients are looked after while nothing is heard that would let one in.
+	// queueInterval is how often clients that wait are looked after while nothing is heard that would let one in.
 	queueInterval = retryPause / 2
 )
 
-// waiter is a client that waits for a server. The dispatcher's lock guards it.
+// queue is the clients of a service that wait because no server takes them, in the order of their tickets. Each of them waits on
+// its own socket (client.awaitTurn) until its read deadline, which is set to the past when its turn has come.
+//
+// Whatever makes room calls letIn: a View, the end of a session, a server whose back-off is over. Nobody who comes later is given a
+// server while somebody waits who could have it.
+type queue struct {
+	service  *service
+	sessions *sessions
+	// waiting is len(clients) and one for each client that is about to be among them. Whoever finds it 0 has no use for the lock. A
+	// client is counted before it is found that no server takes it; so whoever makes room after that finds it counted.
+	waiting atomic.Int32
+	// joined tells the watcher that somebody came to wait.
+	joined chan struct{}
+
+	mu      sync.Mutex
+	clients []*waiter
+}
+
+// waiter is a client that waits for a server. The queue's lock guards it.
 type waiter struct {
 	*client
 	// home is the member that it waits for; empty if any will do.
@@ -31,262 +48,138 @@ type waiter struct {
 	session *session
 }
 
-// failing is of a server that failed its latest client. While it lasts one client at a time tries the server, and none
-// before until: many clients that wait must not be a storm on a server that starts.
-type failing struct {
-	until time.Time
-	try   *session
+// pass gives a client a server after those who wait, if there is one for it then. It is sessions.register otherwise.
+func (q *queue) pass(c *client, stop context.CancelCauseFunc) (*session, shortage) {
+	if q.waiting.Load() == 0 {
+		return q.sessions.register(c, stop)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.letInLocked()
+	return q.sessions.register(c, stop)
 }
 
-// assign finds a server for a client: at once if there is one, and otherwise by waiting for its turn within the hold. It
-// ends with a *refusal, or errLeft.
-func (d *dispatcher) assign(c *client) (*session, error) {
-	d.mu.Lock()
-	d.letIn()
-	s, short := d.register(c)
-	if s != nil {
-		d.mu.Unlock()
-		return s, nil
+// enter is pass for a client that can wait: without a session it has joined the queue as the waiter, if there is one, and else may
+// not wait.
+func (q *queue) enter(c *client) (*session, *waiter, shortage) {
+	q.waiting.Add(1)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.letInLocked()
+	s, short := q.sessions.register(c, nil)
+	if s != nil || !q.mayWait(c, short) {
+		q.waiting.Add(-1)
+		return s, nil, short
 	}
-	if !d.mayWait(c, short) {
-		d.mu.Unlock()
-		return nil, d.refusal(c, short)
+	w := &waiter{client: c, home: short.home}
+	_ = c.conn.SetReadDeadline(c.holdUntil)
+	at, _ := slices.BinarySearchFunc(q.clients, c.ticket, func(o *waiter, ticket uint64) int { return cmp.Compare(o.ticket, ticket) })
+	q.clients = slices.Insert(q.clients, at, w)
+	select {
+	case q.joined <- struct{}{}:
+	default:
 	}
-	h := d.enqueue(c, short)
-	d.mu.Unlock()
-
-	left := c.awaitTurn()
-
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	_ = c.conn.SetReadDeadline(time.Time{})
-	d.queue = slices.DeleteFunc(d.queue, func(o *waiter) bool { return o == h })
-	if left == nil && h.session == nil {
-		if h.session, short = d.register(c); h.session == nil {
-			return nil, d.refusal(c, short)
-		}
-	}
-	if left != nil && h.session != nil {
-		d.unregister(h.session)
-		d.letIn()
-	}
-	if left != nil {
-		return nil, left
-	}
-	return h.session, nil
+	return nil, w, short
 }
 
-// refusal is what a client is told of a shortage, with how long it has waited if that was all it could.
-func (d *dispatcher) refusal(c *client, short shortage) *refusal {
-	no := short.refusal(d.name, c.failures)
-	if short.gone == nil && !c.holdUntil.IsZero() && !time.Now().Before(c.holdUntil) {
-		no.message += fmt.Sprintf(" (waited %s)", d.hold())
+// leave ends a client's wait, and gives the session if its turn had come.
+func (q *queue) leave(w *waiter) *session {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if at := slices.Index(q.clients, w); at >= 0 {
+		q.clients = slices.Delete(q.clients, at, at+1)
+		q.waiting.Add(-1)
 	}
-	return no
+	// Nobody ends its wait from now on.
+	_ = w.conn.SetReadDeadline(time.Time{})
+	return w.session
 }
 
 // mayWait tells whether a client that no server takes now may wait for one: if the service has a server that may have
-// room soon, or that failed a moment ago, or is expected to get one again. d.mu is held.
-func (d *dispatcher) mayWait(c *client, short shortage) bool {
-	hold, now, usable := d.hold(), time.Now(), short.usable()
-	if hold <= 0 || short.gone != nil || len(d.queue) >= maxQueued {
+// room soon, or that failed a moment ago, or is expected to get one again. q.mu is held.
+func (q *queue) mayWait(c *client, short shortage) bool {
+	hold, now := q.service.protocol().hold, time.Now()
+	if hold <= 0 || short.gone != nil || len(q.clients) >= maxQueued {
 		return false
 	}
 	if c.holdUntil.IsZero() {
-		if usable == 0 && now.Sub(d.lost) >= d.endpoint().Expectancy {
+		if short.usable() == 0 && now.Sub(short.lost) >= q.service.endpoint().Expectancy {
 			return false
 		}
 		c.holdUntil = now.Add(hold)
 	}
-	if short.outcome == balance.Full && d.queueFull(short) {
+	if short.outcome == balance.Full && q.full(short) {
 		return false
 	}
 	return now.Before(c.holdUntil)
 }
 
-// queueFull tells whether as many clients wait as maxqueue allows: for each usable server, or, of a client that may be led to
-// one server only, for that one. d.mu is held.
-func (d *dispatcher) queueFull(short shortage) bool {
+// full tells whether as many clients wait as maxqueue allows: for each usable server, or, of a client that may be connected with
+// one server only, for that one. q.mu is held.
+func (q *queue) full(short shortage) bool {
 	limit := short.maxQueue()
 	if limit == 0 {
 		return false
 	}
 	if short.home == "" {
-		return len(d.queue) >= limit
+		return len(q.clients) >= limit
 	}
 	waiting := 0
-	for _, h := range d.queue {
-		if h.home == short.home {
+	for _, w := range q.clients {
+		if w.home == short.home {
 			waiting++
 		}
 	}
 	return waiting >= limit
 }
 
-// enqueue has a client wait at its place among those that do. d.mu is held.
-func (d *dispatcher) enqueue(c *client, short shortage) *waiter {
-	h := &waiter{client: c, home: short.home}
-	_ = c.conn.SetReadDeadline(c.holdUntil)
-	at, _ := slices.BinarySearchFunc(d.queue, c.ticket, func(o *waiter, ticket uint64) int { return cmp.Compare(o.ticket, ticket) })
-	d.queue = slices.Insert(d.queue, at, h)
-	select {
-	case d.joined <- struct{}{}:
-	default:
+// letIn gives servers to clients that wait, in the order in which they came, for as long as there is one to give.
+func (q *queue) letIn() {
+	if q.waiting.Load() > 0 {
+		q.look()
 	}
-	return h
 }
 
-// letIn gives servers to clients that wait, in the order in which they came, for as long as there is one to give. d.mu is
-// held. Whatever may have made room calls it: a View, the end of a session, a server that is trusted again.
-func (d *dispatcher) letIn() {
-	if len(d.queue) == 0 {
+// look is letIn with the lock taken in any case, and gives how many wait on.
+func (q *queue) look() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.letInLocked()
+	return len(q.clients)
+}
+
+func (q *queue) letInLocked() {
+	if len(q.clients) == 0 {
 		return
 	}
-	svc := d.service()
+	svc := q.service.view()
 	alike := svc == nil || balance.Alike(svc)
-	waiting := d.queue[:0]
-	for i, h := range d.queue {
-		s, short := d.register(h.client)
+	waiting := q.clients[:0]
+	for i, w := range q.clients {
+		s, short := q.sessions.register(w.client, nil)
 		if s != nil {
-			h.session = s
-			_ = h.conn.SetReadDeadline(past)
+			w.session = s
+			q.waiting.Add(-1)
+			_ = w.conn.SetReadDeadline(past)
 			continue
 		}
-		h.home = short.home
+		w.home = short.home
 		if alike {
 			// What no server takes of one it takes of nobody who comes after.
-			waiting = append(waiting, d.queue[i:]...)
+			waiting = append(waiting, q.clients[i:]...)
 			break
 		}
-		waiting = append(waiting, h)
+		waiting = append(waiting, w)
 	}
-	clear(d.queue[len(waiting):])
-	d.queue = waiting
+	clear(q.clients[len(waiting):])
+	q.clients = waiting
 }
 
-// wakeAll wakes everybody who waits; they find out why by themselves. d.mu is held.
-func (d *dispatcher) wakeAll() {
-	for _, h := range d.queue {
-		_ = h.conn.SetReadDeadline(past)
-	}
-}
-
-// noteUsable keeps in mind whether the service has a server for new clients, and since when it hasn't. d.mu is held.
-func (d *dispatcher) noteUsable(svc *view.Service) {
-	usable := svc != nil && len(svc.Usable()) > 0
-	if d.usable && !usable {
-		d.lost = time.Now()
-	}
-	d.usable = usable
-}
-
-// retryNow lets servers that failed be tried at once, because something has changed. d.mu is held.
-func (d *dispatcher) retryNow(svc *view.Service) {
-	d.noteUsable(svc)
-	for member, s := range d.failing {
-		s.until = time.Time{}
-		if !slices.Contains(members(svc), member) {
-			delete(d.failing, member)
-		}
-	}
-}
-
-// wait waits until the View or the task is another one. Meanwhile it lets clients in that only time keeps out, and has
-// servers checked while clients wait for one to be up: at the pace of the schedule each of them would wait for longer than
-// it has to. It returns false if the service is gone.
-func (d *dispatcher) wait(changed, replaced <-chan struct{}, beat <-chan time.Time) bool {
-	for {
-		d.beats.Add(1)
-		d.mu.Lock()
-		d.letIn()
-		waiting := len(d.queue) > 0
-		var ask []string
-		if now := time.Now(); waiting && !d.usable && now.Sub(d.asked) >= recheckInterval {
-			d.asked = now
-			ask = members(d.service())
-		}
-		d.mu.Unlock()
-		for _, member := range ask {
-			d.recheck(member)
-		}
-		var again <-chan time.Time
-		if waiting {
-			again = time.After(queueInterval)
-		}
-		select {
-		case <-changed:
-			return true
-		case <-replaced:
-			return true
-		case <-d.here.Done():
-			return false
-		case <-d.joined:
-		case <-again:
-		case <-beat:
-		}
-	}
-}
-
-// members are the names of a service's servers.
-func members(svc *view.Service) []string {
-	if svc == nil {
-		return nil
-	}
-	names := make([]string, len(svc.Servers))
-	for i, server := range svc.Servers {
-		names[i] = server.Member
-	}
-	return names
-}
-
-// avoid gives the members that a client isn't to be led to now. Without a hold each server is tried once; with one, who
-// finds nobody else waits until it may be tried again. d.mu is held.
-func (d *dispatcher) avoid(c *client, now time.Time) map[string]bool {
-	var members map[string]bool
-	add := func(member string) {
-		if members == nil {
-			members = map[string]bool{}
-		}
-		members[member] = true
-	}
-	if d.hold() <= 0 {
-		for member := range c.failures {
-			add(member)
-		}
-		return members
-	}
-	for member, s := range d.failing {
-		if s.try != nil || now.Before(s.until) {
-			add(member)
-		}
-	}
-	return members
-}
-
-// backOff notes that a server failed a client. d.mu is held.
-func (d *dispatcher) backOff(member string) {
-	if d.hold() <= 0 {
-		return
-	}
-	s := d.failing[member]
-	if s == nil {
-		s = &failing{}
-		d.failing[member] = s
-	}
-	s.until = time.Now().Add(retryPause)
-}
-
-// yield lets another client try a suspected server, because it isn't the server that this session waits for. d.mu is held.
-func (d *dispatcher) yield(s *session) {
-	if suspected := d.failing[s.member]; suspected != nil && suspected.try == s {
-		suspected.try = nil
-	}
-}
-
-// reset notes that a server has taken a client, or at least hasn't failed it at once. d.mu is held.
-func (d *dispatcher) reset(member string) {
-	if d.failing[member] != nil {
-		delete(d.failing, member)
-		d.letIn()
+// wakeAll ends everybody's wait; they find out why by themselves.
+func (q *queue) wakeAll() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, w := range q.clients {
+		_ = w.conn.SetReadDeadline(past)
 	}
 }

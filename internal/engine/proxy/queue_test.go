@@ -177,7 +177,7 @@ func TestHoldExpires(t *testing.T) {
 			t.Errorf("refused after %v", took)
 		}
 	}
-	// Once its request was declined the client is never led on, even if a server is up by then.
+	// Once its request was declined the client is never connected, even if a server is up by then.
 	conn := dialSilent(t, addressOf(def))
 	_, err := conn.Write(sslAsked)
 	must(t, err)
@@ -322,7 +322,7 @@ func TestWhoWaitsForItsOwnServerHoldsUpNobody(t *testing.T) {
 		t.Errorf("reached %s and %s, %v", on, other, err)
 	}
 	quiet(t, waits)
-	// maxqueue is of each server: one more of a's clients is turned away at once, one of b's may wait.
+	// maxqueue is of each server: one more of a's clients is refused at once, one of b's may wait.
 	refused, err := io.ReadAll(from(homes["a"]))
 	if err != nil || !strings.Contains(string(refused), "53300") || !strings.Contains(string(refused), "service pg-test-replica is full: a, to which clients from this address belong, has no room (maxconn 1)\x00") {
 		t.Errorf("told %q, %v", refused, err)
@@ -407,19 +407,19 @@ func TestQueueIsLimited(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	def := definition(t, "primary", "127.0.46.11")
 	svc := serviceOf(def, up(a))
-	d := newDispatcher(New(longHold), Endpoint{"pg-test", def, view.NewBoard(viewOf(svc)), lately}, listenAddr{})
+	d := lone(New(longHold), Endpoint{"pg-test", def, view.NewBoard(viewOf(svc)), lately})
 	none := shortage{svc: &svc}
-	d.queue = make([]*waiter, maxQueued-1)
-	if !d.mayWait(&client{}, none) {
+	d.queue.clients = make([]*waiter, maxQueued-1)
+	if !d.queue.mayWait(&client{}, none) {
 		t.Error("the last one may not wait")
 	}
-	d.queue = make([]*waiter, maxQueued)
-	if d.mayWait(&client{}, none) {
+	d.queue.clients = make([]*waiter, maxQueued)
+	if d.queue.mayWait(&client{}, none) {
 		t.Error("one more may wait")
 	}
 }
 
-// TestHoldUnderFlips has clients that come, wait, leave and are led while the only server goes up and down: nobody may be
+// TestHoldUnderFlips has clients that come, wait, leave and are connected while the only server goes up and down: nobody may be
 // refused, and nothing may be left behind.
 func TestHoldUnderFlips(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
@@ -477,9 +477,10 @@ func TestHoldUnderFlips(t *testing.T) {
 	if s := r.service(t, def.FullName); s.Refused != 0 {
 		t.Errorf("%d reached it, %d left; status %+v", reached.Load(), left.Load(), s)
 	}
-	r.dispatchers[def.FullName].mu.Lock()
-	defer r.dispatchers[def.FullName].mu.Unlock()
-	if n := r.dispatchers[def.FullName].picker.Sessions("a"); n != 0 {
+	d := r.dispatchers[def.FullName]
+	d.sessions.mu.Lock()
+	defer d.sessions.mu.Unlock()
+	if n := d.sessions.picker.Sessions("a"); n != 0 {
 		t.Errorf("%d sessions are counted for ever", n)
 	}
 }

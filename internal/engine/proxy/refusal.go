@@ -46,7 +46,9 @@ type shortage struct {
 	// svc is nil if the cluster doesn't have the service, or nobody knows yet.
 	svc     *view.Service
 	outcome balance.Outcome
-	// home is the only member that the client may be led to (balance source); empty if it may be any.
+	// lost is when the service's last usable server was lost; zero if it never had one.
+	lost time.Time
+	// home is the only member that the client may be connected with (balance source); empty if it may be any.
 	home string
 }
 
@@ -131,6 +133,12 @@ const (
 	// could lose the answer.
 	lingerTime = time.Second
 )
+
+// refuse is how a client of PostgreSQL's is rejected.
+func (s *service) refuse(c *client, no *refusal) {
+	refuse(s.engine.over, c.conn, no, c.declined)
+	s.engine.log.Debug("refused a client", "service", s.name, "client", c.from.String(), "reason", no.message, "detail", no.detail)
+}
 
 // refuse tells a client that it can't be served, once it has said that it speaks PostgreSQL's protocol, and closes it.
 // Encryption requests are answered with `N`. Cancel requests, TLS without a request and anything else are just closed:

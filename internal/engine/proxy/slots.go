@@ -26,7 +26,7 @@ func slotsOf(files uint64) int {
 	return max(1, int(files-reservedFiles-files/reservedPart)/2)
 }
 
-// FilesFor gives the limit of open files with which Berths is at least clients.
+// FilesFor gives the limit of open files with which Slots is at least clients.
 func FilesFor(clients int) uint64 {
 	files := uint64(2*clients+reservedFiles) * reservedPart / (reservedPart - 1)
 	for slotsOf(files) < clients {
@@ -35,65 +35,95 @@ func FilesFor(clients int) uint64 {
 	return files
 }
 
-// slots counts the clients of all services.
+// slots count clients against a limit: those of a service, and, through of, those of all services together.
 type slots struct {
-	mu    sync.Mutex
+	// of are the engine's, of which each of a service's slots takes one; nil for the engine's own.
+	of *slots
+
+	mu sync.Mutex
+	// limit is how many there may be; 0 is any number.
 	limit int
 	taken int
-	// freed is closed, if somebody waits for it, when there is room again.
+	// freed is closed, if somebody waits for it, when there may be room again.
 	freed chan struct{}
 }
 
-// room tells whether there may be another client, and if not, gives a channel that is closed when to ask again.
-func (b *slots) room() (bool, <-chan struct{}) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.taken < b.limit {
-		return true, nil
-	}
-	if b.freed == nil {
-		b.freed = make(chan struct{})
-	}
-	return false, b.freed
+// setLimit changes how many there may be. Clients that are there stay.
+func (s *slots) setLimit(limit int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit = limit
+	s.wakeLocked()
 }
 
-func (b *slots) add(n int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.taken += n
-	if n < 0 && b.freed != nil {
-		close(b.freed)
-		b.freed = nil
+// full tells whether the limit, not that of s.of, is reached. s.mu is held.
+func (s *slots) full() bool { return s.limit > 0 && s.taken >= s.limit }
+
+// room tells whether there may be another client, and if not, gives a channel that is closed when to ask again.
+func (s *slots) room() (bool, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.full():
+		if s.freed == nil {
+			s.freed = make(chan struct{})
+		}
+		return false, s.freed
+	case s.of != nil:
+		return s.of.room()
 	}
+	return true, nil
 }
 
 // reserve takes a slot if there is one.
-func (b *slots) reserve() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.taken >= b.limit {
+func (s *slots) reserve() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.full() || s.of != nil && !s.of.reserve() {
 		return false
 	}
-	b.taken++
+	s.taken++
 	return true
 }
 
-// count is how many clients a service has, as a part of all that the engine has. Its owner's lock guards n.
-type count struct {
-	n  int
-	of *slots
-}
-
-func (c *count) add(n int) {
-	c.n += n
-	c.of.add(n)
-}
-
-// reserve is add(1) if the engine has a slot.
-func (c *count) reserve() bool {
-	if !c.of.reserve() {
-		return false
+// take takes a slot whether there is one or not, for a client that is here already.
+func (s *slots) take() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken++
+	if s.of != nil {
+		s.of.take()
 	}
-	c.n++
-	return true
+}
+
+// free gives a slot back.
+func (s *slots) free() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken--
+	if s.of != nil {
+		s.of.free()
+	}
+	s.wakeLocked()
+}
+
+// wake has those who wait for room ask again.
+func (s *slots) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wakeLocked()
+}
+
+func (s *slots) wakeLocked() {
+	if s.freed != nil {
+		close(s.freed)
+		s.freed = nil
+	}
+}
+
+// count gives how many are taken.
+func (s *slots) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.taken
 }

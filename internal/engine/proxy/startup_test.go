@@ -165,7 +165,7 @@ func TestStartup(t *testing.T) {
 	}
 }
 
-// A server that refuses for as long as the client is held is named in the client's own refusal.
+// A server that refuses for as long as the client waits is named in the client's own refusal.
 func TestRefusalOfAServerIsNamed(t *testing.T) {
 	a := startScript(t, "a", "127.0.42.1", func(conn net.Conn) { play(t, conn, []step{{startup, starting}}, false) })
 	b := startScript(t, "b", "127.0.42.2", func(conn net.Conn) { play(t, conn, []step{{startup, nil}}, false) })

@@ -42,14 +42,14 @@ type ServerStatus struct {
 	Member        string `json:"member"`
 	Sessions      int    `json:"sessions"`
 	TotalSessions uint64 `json:"total_sessions"`
-	// ConnectFailures count attempts to connect that the server refused or let time out, and clients that it turned away with
-	// all others, or without a word.
+	// ConnectFailures count attempts to connect that the server refused or let time out, and clients that it refused with
+	// all others, or closed without a word.
 	ConnectFailures uint64 `json:"connect_failures"`
 	ToServer        int64  `json:"bytes_to_server"`
 	ToClient        int64  `json:"bytes_to_client"`
 }
 
-// tally counts what happened in a service. The dispatcher's lock guards it.
+// tally counts what happened in a service. The sessions' lock guards it.
 type tally struct {
 	servers map[string]*serverTally
 	refused uint64
@@ -135,23 +135,26 @@ func (e *Engine) Status() Status {
 }
 
 func (d *dispatcher) status() ServiceStatus {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	// With both locks nobody is counted as queued and connected at once, and nobody as connected who isn't there.
+	d.queue.mu.Lock()
+	defer d.queue.mu.Unlock()
+	d.sessions.mu.Lock()
+	defer d.sessions.mu.Unlock()
 	task := d.assigned.Load()
 	now := map[string]serverTally{}
 	var order []string
-	if svc := d.service(); svc != nil {
+	if svc := d.view(); svc != nil {
 		for _, server := range svc.Servers {
 			order = append(order, server.Member)
 			now[server.Member] = serverTally{}
 		}
 	}
 	var leaving []string
-	for member, counted := range d.tally.servers {
+	for member, counted := range d.sessions.tally.servers {
 		if _, here := now[member]; !here && counted.sessions == 0 {
 			// Members that come and go under ever new names must not pile up.
-			d.tally.left.add(*counted)
-			delete(d.tally.servers, member)
+			d.sessions.tally.left.add(*counted)
+			delete(d.sessions.tally.servers, member)
 			continue
 		} else if !here {
 			leaving = append(leaving, member)
@@ -159,7 +162,7 @@ func (d *dispatcher) status() ServiceStatus {
 		now[member] = *counted
 	}
 	slices.Sort(leaving)
-	for s := range d.sessions {
+	for s := range d.sessions.open {
 		if s.flow != nil {
 			toServer, toClient := s.flow.Bytes()
 			counted := now[s.member]
@@ -168,9 +171,9 @@ func (d *dispatcher) status() ServiceStatus {
 			now[s.member] = counted
 		}
 	}
-	status := ServiceStatus{Cluster: task.Cluster, Service: d.name, Address: task.addr.String(), Clients: d.clients.n, Queued: len(d.queue),
-		Refused: d.tally.refused, Servers: []ServerStatus{}}
-	sum := d.tally.left
+	status := ServiceStatus{Cluster: task.Cluster, Service: d.name, Address: task.addr.String(), Clients: d.slots.count(), Queued: len(d.queue.clients),
+		Refused: d.sessions.tally.refused, Servers: []ServerStatus{}}
+	sum := d.sessions.tally.left
 	for _, member := range append(order, leaving...) {
 		counted := now[member]
 		sum.add(counted)

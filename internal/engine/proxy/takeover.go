@@ -95,7 +95,7 @@ func (e *Engine) takeOver(item *handover.Item, known HealthStatus) error {
 	return nil
 }
 
-// keepParts has inherited sockets that no service opened lead where a listener that covers them does, and closes the others.
+// keepParts gives inherited sockets that no service opened to the dispatcher of a listener that covers them, and closes the others.
 func (e *Engine) keepParts() {
 	for text, socket := range e.cfg.Inherited {
 		at, err := model.ParseListenAddr(text)
@@ -113,30 +113,24 @@ func (e *Engine) keepParts() {
 
 // restore gives a new dispatcher what was known before it.
 func (d *dispatcher) restore(h handedService) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.tickets, d.usable, d.lost = h.Tickets, h.Usable, h.Lost
-	d.tally.refused, d.tally.left = h.Refused, h.Left.tally()
+	d.tickets.Store(h.Tickets)
+	t := &d.sessions
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.usable, t.lost = h.Usable, h.Lost
+	t.tally.refused, t.tally.left = h.Refused, h.Left.tally()
 	for member, counts := range h.Counts {
 		counted := counts.tally()
-		d.tally.servers[member] = &counted
+		t.tally.servers[member] = &counted
 	}
 }
 
 // adoptSession goes on with a session that was begun under another dispatcher; it is counted there.
 func (d *dispatcher) adoptSession(s *session, pair relay.Pair) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.addSession(s)
-	d.startFlow(s, pair)
-}
-
-// addSession makes a session one of the dispatcher's, without having it be one more that there ever was. d.mu is held.
-func (d *dispatcher) addSession(s *session) {
-	d.clients.add(1)
-	d.sessions[s] = struct{}{}
-	d.picker.Take(s.member)
-	d.tally.of(s.member).sessions++
+	d.sessions.mu.Lock()
+	defer d.sessions.mu.Unlock()
+	d.sessions.add(s)
+	s.flow = d.relay(s, pair)
 }
 
 // adoptClient takes charge of a client that came to another process.
@@ -146,10 +140,7 @@ func (d *dispatcher) adoptClient(h handedClient, conn *net.TCPConn) {
 		_ = conn.Close()
 		return
 	}
-	d.mu.Lock()
-	d.tickets++
-	c := newClient(conn, d.tickets)
-	d.mu.Unlock()
+	c := newClient(conn, d.tickets.Add(1))
 	c.declined = map[packetKind]bool{}
 	for _, name := range h.Declined {
 		c.declined[declinable[name]] = true
@@ -158,12 +149,10 @@ func (d *dispatcher) adoptClient(h handedClient, conn *net.TCPConn) {
 	d.readmit(c)
 }
 
-// readmit leads a client that was led before, as far as nothing of it was taken.
+// readmit has a client served that was stopped on its way, as far as nothing of it was taken.
 func (d *dispatcher) readmit(c *client) {
 	c.kind, c.packet, c.shared = 0, nil, true
 	clear(c.failures)
-	d.mu.Lock()
-	d.clients.add(1)
-	d.mu.Unlock()
+	d.slots.take()
 	d.begin(c)
 }

@@ -21,7 +21,7 @@ func greeter(t testing.TB, name, ip string) *backend {
 	})
 }
 
-// commitTCP makes raw services those that are offered.
+// commitTCP makes services of other protocols those that are offered.
 func (r *rig) commitTCP(t testing.TB, tcpEndpoints ...TCPEndpoint) {
 	t.Helper()
 	change, err := r.Prepare(nil, tcpEndpoints...)
@@ -30,8 +30,8 @@ func (r *rig) commitTCP(t testing.TB, tcpEndpoints ...TCPEndpoint) {
 	change.Publish()
 }
 
-func rawEndpoint(d model.Definition, board *view.Board, raw TCPService) TCPEndpoint {
-	return TCPEndpoint{Endpoint{Definition: d, Board: board, Expectancy: time.Minute}, raw}
+func tcpEndpoint(d model.Definition, board *view.Board, tcp TCPService) TCPEndpoint {
+	return TCPEndpoint{Endpoint{Definition: d, Board: board, Expectancy: time.Minute}, tcp}
 }
 
 // greeted connects a client that waits to be spoken to.
@@ -48,7 +48,7 @@ func TestServersMaySpeakFirst(t *testing.T) {
 	def := definition(t, "raw", "127.0.0.1")
 	board := view.NewBoard(viewOf(serviceOf(def, up(a), up(b))))
 	r := run(t, Config{Hold: patience})
-	r.commitTCP(t, rawEndpoint(def, board, TCPService{}))
+	r.commitTCP(t, tcpEndpoint(def, board, TCPService{}))
 	var came []string
 	var clients []*net.TCPConn
 	for range 4 {
@@ -66,7 +66,7 @@ func TestServersMaySpeakFirst(t *testing.T) {
 	if _, err := io.ReadFull(clients[0], got); err != nil || string(got[8:]) != "12345678" {
 		t.Errorf("%q, %v", got, err)
 	}
-	// A server that loses its clients' trust ends their sessions; the others stay.
+	// A server that is marked down ends its sessions; the others stay.
 	board.Publish(viewOf(serviceOf(def, server{backend: a, down: true, weight: 100, epoch: 1, reason: "timed out (3 in a row)"}, up(b))))
 	eventually(t, "a's sessions are over", func() bool { return a.open() == 0 })
 	eventually(t, "b's are left", func() bool { s := r.service(t, def.FullName); return s.Sessions == 2 && s.TotalSessions == 4 })
@@ -87,7 +87,7 @@ func TestTCPClientsAreClosedWithoutAWord(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		cfg  Config
-		raw  TCPService
+		tcp  TCPService
 		wait time.Duration
 	}{
 		{"nobody is held", Config{}, TCPService{Recheck: recheck}, 0},
@@ -97,7 +97,7 @@ func TestTCPClientsAreClosedWithoutAWord(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			asked = nil
 			r := run(t, test.cfg)
-			r.commitTCP(t, rawEndpoint(def, board, test.raw))
+			r.commitTCP(t, tcpEndpoint(def, board, test.tcp))
 			began := time.Now()
 			over(t, dialSilent(t, addressOf(def)))
 			if took := time.Since(began); took < test.wait || took > test.wait+10*time.Second {
@@ -120,7 +120,7 @@ func TestTCPClientsAreQueued(t *testing.T) {
 	def := definition(t, "raw", "127.0.0.1")
 	board := view.NewBoard(viewOf(serviceOf(def, up(a))))
 	r := run(t, Config{Hold: patience})
-	r.commitTCP(t, rawEndpoint(def, board, TCPService{}))
+	r.commitTCP(t, tcpEndpoint(def, board, TCPService{}))
 	greeted(t, addressOf(def))
 	board.Publish(viewOf(serviceOf(def, server{backend: a, down: true, weight: 100})))
 	conn := dialSilent(t, addressOf(def))
@@ -136,12 +136,12 @@ func TestIdleSessionsEnd(t *testing.T) {
 	def := definition(t, "raw", "127.0.0.1")
 	board := view.NewBoard(viewOf(serviceOf(def, up(a))))
 	r := run(t, Config{})
-	r.commitTCP(t, rawEndpoint(def, board, TCPService{}))
+	r.commitTCP(t, tcpEndpoint(def, board, TCPService{}))
 	conn, _ := greeted(t, addressOf(def))
 	echoes(t, conn)
 	// A reload that brings a limit reaches sessions that are there, and keeps those that speak.
 	const idle = 3 * time.Second
-	r.commitTCP(t, rawEndpoint(def, board, TCPService{Idle: idle}))
+	r.commitTCP(t, tcpEndpoint(def, board, TCPService{Idle: idle}))
 	tick := time.NewTicker(idle / 100)
 	defer tick.Stop()
 	for began := time.Now(); time.Since(began) < idle*3/2; <-tick.C {
@@ -165,7 +165,7 @@ func TestServerOptionsOfItsOwn(t *testing.T) {
 	one, two := model.Options{MaxConn: 1, MaxQueue: 1}, model.Options{MaxConn: 2, MaxQueue: 1}
 	svc.Servers[0].Own, svc.Servers[1].Own = &one, &two
 	r := run(t, Config{Hold: patience})
-	r.commitTCP(t, rawEndpoint(def, view.NewBoard(viewOf(svc)), TCPService{}))
+	r.commitTCP(t, tcpEndpoint(def, view.NewBoard(viewOf(svc)), TCPService{}))
 	var came []string
 	var clients []*net.TCPConn
 	for range 3 {

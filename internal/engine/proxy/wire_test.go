@@ -59,7 +59,7 @@ func FuzzTakeOver(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind, body string) {
 		e := New(Config{})
 		defer e.kill()
-		e.dispatchers["pg-test-primary"] = newDispatcher(e, Endpoint{}, listenAddr{})
+		e.dispatchers["pg-test-primary"] = lone(e, Endpoint{})
 		_, _, err := e.TakeOver([]handover.Item{{Kind: kind, Body: []byte(body)}}, nil)
 		if kind != serviceItem && err == nil {
 			t.Errorf("a %s without a socket is taken: %s", kind, body)

@@ -207,6 +207,11 @@ func made(cfg Config) *rig {
 	return &rig{Engine: New(cfg), log: log}
 }
 
+// lone is the dispatcher of a service of PostgreSQL's that nobody listens for.
+func lone(e *Engine, endpoint Endpoint) *dispatcher {
+	return newDispatcher(e, assignment{Endpoint: endpoint, protocol: e.postgres(endpoint.Cluster)})
+}
+
 // begin runs the engine until the test's end.
 func (r *rig) begin(t testing.TB) {
 	ctx, cancel := context.WithCancel(t.Context())

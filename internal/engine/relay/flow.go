@@ -30,9 +30,9 @@ type Flow struct {
 	shared bool
 	// over is set once nothing moves any more: both streams are done with, or the flow was detached.
 	over bool
-	// stepping says that a loop moves the flow, ripe that this loop is to close it after the step.
+	// stepping says that a loop moves the flow, closePending that this loop is to close it after the step.
 	stepping, closePending bool
-	// steps counts what a loop has done for the flow, up to lasts.
+	// steps counts what loops have done for the flow, up to pinAfter.
 	steps uint8
 	// aborted is set by Abort. The flow closes at drainBy at the latest then, and once the server was silent until quiet.
 	aborted        bool
@@ -51,7 +51,8 @@ type side struct {
 	fd   int
 	// id tells the socket from an earlier one with the same descriptor.
 	id uint32
-	// interest is what the loop waits for; watched is false while it waits for nothing, not even for an error.
+	// interest are the epoll events that the loop waits for; registered is false while the socket isn't in its epoll, which would tell
+	// of errors whatever the interest is.
 	interest   uint32
 	registered bool
 	// readOver says that nothing more is read from the side, writeOver that nothing more is written to it.
@@ -60,7 +61,7 @@ type side struct {
 	broke bool
 	// bulk says that the side's last bytes filled a buffer, so that more are to be expected; copied that its bytes can't be spliced.
 	bulk, copied bool
-	// pending are bytes that the side hasn't taken yet; held is the buffer that they are in, if it is one of ours.
+	// pending are bytes that the side hasn't taken yet; buffer is the pooled one that they are in, nil if they came with the Pair.
 	pending []byte
 	buffer  *buffer
 	// moved counts the bytes that were written to the side.
@@ -206,7 +207,8 @@ func (s *side) ready(id, events uint32, with *tools) {
 	}
 }
 
-// pinAfter is after how many steps a flow is one that lasts.
+// pinAfter is the number of steps after which a flow is moved to the loop with the fewest of its kind, once: one that has come so far
+// goes on for long as a rule. Most others end before.
 const pinAfter = 16
 
 // move takes the flow to the loop that is to carry it on, and tells whether that is another one. What settles the step has that

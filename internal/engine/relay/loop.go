@@ -60,8 +60,8 @@ func (r *Relay) join(affinity *Flow) (*loop, error) {
 	return l, nil
 }
 
-// pin has the loop with the fewest lasting flows carry one that has turned out to last, and gives that loop. Flows that are
-// over soon stay where they began: to lead each of them to another thread would cost more than it brings.
+// pin has the loop with the fewest pinned flows carry one that has come to pinAfter steps, and gives that loop. Flows that are
+// over soon stay where they began: to move each of them to another thread would cost more than it brings.
 func (r *Relay) pin(from *loop) *loop {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -110,7 +110,7 @@ func (r *Relay) Close() {
 // out that there is nothing left, which would cost a system call for each packet.
 type loop struct {
 	epoll int
-	// spin is how long the loop looks out by itself before it parks: see look.
+	// spin is how many milliseconds the loop waits in epoll_wait(2) by itself before it parks: see spinWait.
 	spin int
 	// outer is what the runtime waits for while the loop is parked, file and parked are the same.
 	outer  int
@@ -121,7 +121,7 @@ type loop struct {
 	ended chan struct{}
 	// beats counts the times that the loop has gone round.
 	beats atomic.Uint64
-	// flows are those that haven't left, lasting counts those of them that last.
+	// flows are those that haven't left, pinned counts those of them that have come to pinAfter steps.
 	flows  sync.WaitGroup
 	pinned atomic.Int32
 	relay  *Relay
@@ -211,7 +211,7 @@ func (l *loop) run() {
 	}
 }
 
-// spinMilliseconds is how long a loop that had something to do looks out for more without telling the scheduler, in milliseconds.
+// spinMilliseconds is how long a loop that had something to do waits for more without telling the scheduler.
 const spinMilliseconds = 20
 
 // spinWait waits for events for a moment; 0 if there were none, or the runtime interrupted it, as it does with whoever runs for

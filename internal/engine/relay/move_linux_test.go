@@ -111,7 +111,7 @@ func TestMovedFlowIsStillWatched(t *testing.T) {
 	stall(t, client, &f.server)
 	f.mu.Lock()
 	stalled, from := len(f.server.pending) > 0, f.loop
-	// As if it were the step with which it lasts.
+	// As if it were the step after which it is moved.
 	from.pinned.Add(1)
 	f.move()
 	f.settle()

@@ -4,14 +4,15 @@ package relay
 
 import "golang.org/x/sys/unix"
 
-// Prepare makes a flow whose sockets are still being led to each other. Until Begin, which makes it move bytes, or Drop, it
+// Prepare makes a flow whose sockets are still being connected. Until Begin, which makes it move bytes, or Drop, it
 // calls happened from a loop whenever there may be something new on a socket that it was told to await: server says on
 // which. happened must not block. Nothing but the methods in this file, Begin, Bytes, Abort and Detach may be called until then; the
 // last two have the flow end as soon as it begins.
 //
 // So whoever opens many connections needs no goroutine for each, and nobody is to be woken up when one begins.
 //
-// It begins in the loop of another flow, near, which hasn't begun, if there is one: whoever is called by that one stays on the same thread.
+// It begins in the loop of another flow that hasn't begun, affinity, if one is given: whoever was called by that one stays on the same
+// thread.
 func (r *Relay) Prepare(affinity *Flow, happened func(server bool)) (*Flow, error) {
 	l, err := r.join(affinity)
 	if err != nil {
@@ -35,7 +36,7 @@ func (f *Flow) AwaitServer(fd int) error { return f.expect(&f.server, fd, everyt
 func (f *Flow) Watch(fd int) error { return f.expect(&f.server, fd, unix.EPOLLIN) }
 
 // WatchListener has every loop tell of clients that wait at a listening socket, one of the loops at a time as a rule
-// (EPOLLEXCLUSIVE). waiting gets the flow that is near; dropping all that are given ends it.
+// (EPOLLEXCLUSIVE). waiting gets the flow of the loop that calls it; dropping all that are given ends it.
 func (r *Relay) WatchListener(fd int, waiting func(affinity *Flow)) ([]*Flow, error) {
 	var all []*Flow
 	first, err := r.Prepare(nil, nil)

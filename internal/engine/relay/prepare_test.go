@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestPreparedFlow leads two sockets to each other by what a flow tells of them, and then has it move their bytes.
+// TestPreparedFlow connects two sockets by what a flow tells of them, and then has it move their bytes.
 func TestPreparedFlow(t *testing.T) {
 	client, ours := connected(t)
 	theirs, server := connected(t)

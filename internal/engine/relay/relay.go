@@ -11,7 +11,7 @@
 //     otherwise.
 //
 // On Linux a few loops, each waiting for many sockets at once, carry all flows: a byte's way from socket to socket is in
-// flow.go, with a detour through splice pipe.go where much is on its way; the waiting is in loop.go, and early.go lends it to whoever opens the
+// flow.go, with a detour through splice.go where much is on its way; the waiting is in loop.go, and prepare.go lends it to whoever opens the
 // connections. Elsewhere portable.go does the same with two goroutines a flow, and without Detach.
 package relay
 

@@ -1,0 +1,81 @@
+package proxy
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/monitor/view"
+)
+
+// service is what a dispatcher's parts know of the service that they are for: its name, which stays, and what it goes by, which
+// Changes replace.
+type service struct {
+	engine *Engine
+	// name is the service's full name.
+	name     string
+	assigned atomic.Pointer[assignment]
+	// here ends when the service is no longer offered, or the engine is over; gone ends it.
+	here context.Context
+	gone context.CancelCauseFunc
+	// complaints are for lines of the log about servers that fail, rejections for those about clients that were closed without a word.
+	complaints, rejections throttle
+}
+
+// assignment is what a Change made a service go by.
+type assignment struct {
+	Endpoint
+	protocol protocol
+	addr     listenAddr
+	// replaced is closed when there is another assignment.
+	replaced chan struct{}
+}
+
+func newService(e *Engine, a assignment) *service {
+	s := &service{engine: e, name: a.Definition.FullName}
+	s.here, s.gone = context.WithCancelCause(e.over)
+	a.replaced = make(chan struct{})
+	s.assigned.Store(&a)
+	return s
+}
+
+// endpoint gives the endpoint, and protocol what is particular to the service's protocol, by the newest assignment.
+func (s *service) endpoint() *Endpoint { return &s.assigned.Load().Endpoint }
+
+func (s *service) protocol() *protocol { return &s.assigned.Load().protocol }
+
+// view gives the service as the newest View has it; nil if it hasn't.
+func (s *service) view() *view.Service { return s.endpoint().Board.View().Service(s.name) }
+
+// protocol is all in which services of one protocol differ from those of another: it is chosen when a Change is prepared, and
+// nothing else asks what a service speaks. There are PostgreSQL's (postgres) and everything else's (TCPService.protocol).
+type protocol struct {
+	// name tells protocols apart. A service that changes it is another service.
+	name string
+	// hear waits until the client has said what it wants and leaves that in it. nil is for protocols in which the server may speak
+	// first: nobody is heard there, and who is accepted is connected at once.
+	hear func(ctx context.Context, c *client) error
+	// reject closes a client that no server takes, and tells it or the log why.
+	reject func(s *service, c *client, no *refusal)
+	// recheck has a server's health looked at out of turn. It doesn't block.
+	recheck func(member string)
+	// hold is how long a client may wait for a server; 0 is not at all. connectTimeout limits a connection attempt.
+	hold, connectTimeout time.Duration
+	// once says that a client has only one try.
+	once bool
+	// idle is how long both sides of a session may say nothing; 0 is for ever.
+	idle time.Duration
+}
+
+// postgres is the protocol of PostgreSQL's services. Its clients speak first, and what they say comes with the end of the
+// handshake. So hearing it before a server is connected takes next to no time, and costs no server a process for a client that says
+// nothing, such as a port check.
+func (e *Engine) postgres(cluster string) protocol {
+	return protocol{
+		name:    "postgresql",
+		hear:    func(ctx context.Context, c *client) error { return c.hear(ctx, e.cfg.OpeningTimeout) },
+		reject:  (*service).refuse,
+		recheck: func(member string) { e.cfg.Recheck(cluster, member) },
+		hold:    e.cfg.Hold, connectTimeout: e.cfg.ConnectTimeout,
+	}
+}
