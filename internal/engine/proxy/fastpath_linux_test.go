@@ -22,8 +22,8 @@ func fastClients(e *Engine, service string) (fast, clients int) {
 	return len(d.fast.connectors), d.slots.count()
 }
 
-// TestFastPathLeavesWhatIsNotPlain has clients speak in ways that a fast-path connector doesn't wait for. They reach a server all the same, and
-// nothing is lost of what they said.
+// TestFastPathLeavesWhatIsNotPlain has clients speak in ways that the fast path doesn't wait for. They reach a server all the same, and nothing
+// is lost of what they said.
 func TestFastPathLeavesWhatIsNotPlain(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	long := packet(3<<16, "user\x00u\x00application_name\x00"+strings.Repeat("x", 3000)+"\x00\x00")
@@ -131,7 +131,7 @@ func TestServiceThatGoesEndsItsFastPath(t *testing.T) {
 	})
 }
 
-// An fast-path connector that nothing happens to is looked at again and again, and the client's leaving is noticed.
+// A client of the fast path that nothing happens to is looked at again and again, and the client's leaving is noticed.
 func TestClientThatLeavesASilentServer(t *testing.T) {
 	a := startScript(t, "a", "127.0.42.1", func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 	def := definition(t, "primary", "127.0.48.8")

@@ -174,11 +174,11 @@ type listener struct {
 
 // newListener takes over a listening socket.
 func newListener(e *Engine, at listenAddr, socket *net.TCPListener) (*listener, error) {
-	door, err := newListenSocket(socket)
+	own, err := newListenSocket(socket)
 	if err != nil {
 		return nil, &BindError{at.String(), "", err}
 	}
-	return &listener{engine: e, addr: at, socket: door, closed: make(chan struct{})}, nil
+	return &listener{engine: e, addr: at, socket: own, closed: make(chan struct{})}, nil
 }
 
 // assignTo makes d the dispatcher of the clients that are accepted from now on.

@@ -484,3 +484,62 @@ func TestHoldUnderFlips(t *testing.T) {
 		t.Errorf("%d sessions are counted for ever", n)
 	}
 }
+
+// fullService is a dispatcher without a watcher whose only server has room for one session, and two clients that may wait.
+func fullService(t *testing.T, ip string) (d *dispatcher, first, second *client) {
+	a := startBackend(t, "a", "127.0.42.1")
+	def := definition(t, "primary", ip)
+	def.Options = options(t, "maxconn 1")
+	d = lone(New(longHold), Endpoint{"pg-test", def, view.NewBoard(viewOf(serviceOf(def, up(a)))), lately})
+	conn := func(ticket uint64) *client { return newClient(dial(t, a.Addr().String()), ticket) }
+	return d, conn(1), conn(2)
+}
+
+// A server that becomes free while a client is about to wait for it is that client's: whoever frees it finds the client, or the
+// client finds the server. Nobody but these two looks.
+func TestNobodyIsForgottenOnTheWayIntoTheQueue(t *testing.T) {
+	d, c, _ := fullService(t, "127.0.46.14")
+	s, _ := d.queue.pass(&client{}, nil)
+	for range 5000 {
+		var freeing sync.WaitGroup
+		old := s
+		freeing.Go(func() { d.release(old, errUnwanted) })
+		c.holdUntil = time.Time{}
+		var w *waiter
+		s, w, _ = d.queue.enter(c)
+		freeing.Wait()
+		if w != nil {
+			s = d.queue.leave(w)
+		}
+		if s == nil {
+			t.Fatal("a client waits for a server that is free")
+		}
+		if n := d.queue.waiting.Load(); n != 0 {
+			t.Fatalf("%d clients are counted that nobody knows", n)
+		}
+	}
+}
+
+// Who comes when there is room again gets none of it while somebody waits, whose turn has come with that.
+func TestNobodyOvertakesTheQueue(t *testing.T) {
+	d, first, second := fullService(t, "127.0.46.15")
+	s, _ := d.queue.pass(&client{}, nil)
+	_, w2, _ := d.queue.enter(second)
+	_, w1, _ := d.queue.enter(first)
+	if s == nil || w1 == nil || w2 == nil {
+		t.Fatal("the server isn't full")
+	}
+	d.sessions.release(s, false) // and nobody looks after the queue
+	if s, _ := d.queue.pass(&client{}, nil); s != nil {
+		t.Error("who came last was served first")
+	}
+	if w1.session == nil || w2.session != nil {
+		t.Errorf("the turn of the one who came first, and of nobody else, has come: %v, %v", w1.session, w2.session)
+	}
+	if left := d.queue.leave(w1); left != w1.session {
+		t.Errorf("its session is %v", left)
+	}
+	if n := d.queue.waiting.Load(); n != 1 {
+		t.Errorf("%d wait", n)
+	}
+}
