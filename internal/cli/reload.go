@@ -124,11 +124,11 @@ func reload(c *cobra.Command, f reloadFlags, args []string) error {
 	for _, w := range problems.Warnings() {
 		fmt.Fprintln(c.ErrOrStderr(), w)
 	}
-	answers := map[string]string{}
+	printed := map[string]string{}
 	r.send(ctx, nodes, func(n *reloaded) {
 		report(n)
 		if n.err == nil && f.output == "text" {
-			printReloaded(c.OutOrStdout(), n, answers)
+			printReloaded(c.OutOrStdout(), n, printed)
 		}
 	})
 	var names []string
@@ -306,20 +306,20 @@ func (r *rollout) send(ctx context.Context, nodes []*reloaded, done func(*reload
 }
 
 // printReloaded tells what changed on a node; changes that an earlier node had as well aren't printed again.
-func printReloaded(w io.Writer, n *reloaded, answers map[string]string) {
+func printReloaded(w io.Writer, n *reloaded, printed map[string]string) {
 	changes := changesText(n.Taken.Changes)
 	verb := fmt.Sprintf("runs configuration %d", n.Taken.Generation)
 	if n.Taken.DryRun {
 		verb = fmt.Sprintf("runs configuration %d, and with this one", n.Taken.Generation)
 	}
-	other, again := answers[changes]
+	other, again := printed[changes]
 	switch {
 	case changes == "":
 		fmt.Fprintf(w, "%s: %s, nothing changes\n", n.Node, verb)
 	case again:
 		fmt.Fprintf(w, "%s: %s, the same changes as on %s\n", n.Node, verb, other)
 	default:
-		answers[changes] = n.Node
+		printed[changes] = n.Node
 		fmt.Fprintf(w, "%s: %s:\n%s", n.Node, verb, changes)
 	}
 }

@@ -109,7 +109,7 @@ func (c *carrier) Beats() map[string]beat {
 func TestHealthFollowsTheLoops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log lockedBuffer
-		stalled, asked := make(chan struct{}), 0
+		release, asked := make(chan struct{}), 0
 		declared := func(name string) model.Cluster {
 			return model.Cluster{Name: name, Members: []model.Member{{Name: name + "-1", Host: "10.10.10.11", Role: model.Primary}}}
 		}
@@ -127,7 +127,7 @@ func TestHealthFollowsTheLoops(t *testing.T) {
 					// Its second declaration takes long.
 					if c.Name == "pg-test" {
 						if asked++; asked == 2 {
-							<-stalled
+							<-release
 						}
 					}
 					return nil
@@ -184,7 +184,7 @@ func TestHealthFollowsTheLoops(t *testing.T) {
 		if alive.Load() != last {
 			t.Error("the watchdog hears that all is well")
 		}
-		close(stalled)
+		close(release)
 		time.Sleep(2 * time.Second)
 		healthy("it goes on", "ok")
 		if alive.Load() == last || len(d.Status().Stalled) != 0 {

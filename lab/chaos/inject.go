@@ -303,13 +303,13 @@ func (f *field) reload(ctx context.Context, how kind) error {
 			return err
 		}
 	}
-	var refusal []string
+	var names []string
 	for _, m := range f.members {
 		if err := f.Kill(ctx, syscall.SIGHUP, m.Name+"/pgporter"); err == nil {
-			refusal = append(refusal, m.Name)
+			names = append(names, m.Name)
 		}
 	}
-	f.say("%s: %s", how, strings.Join(refusal, " "))
+	f.say("%s: %s", how, strings.Join(names, " "))
 	if how == reloadBroken {
 		// It stays broken for long enough to be read.
 		select {

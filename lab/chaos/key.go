@@ -117,14 +117,14 @@ func (w *keyWatcher) note(key, value string, revision int64, now time.Time) {
 			w.keys = append(w.keys, tenure{now, value, revision})
 		}
 	case "sync":
-		var refusal struct {
+		var synchronous struct {
 			Standby string `json:"sync_standby"`
 		}
 		// What can't be read names nobody.
-		if json.Unmarshal([]byte(value), &refusal) != nil {
-			refusal.Standby = ""
+		if json.Unmarshal([]byte(value), &synchronous) != nil {
+			synchronous.Standby = ""
 		}
-		w.sync = refusal.Standby
+		w.sync = synchronous.Standby
 	case "history":
 		w.history = value
 	}

@@ -327,8 +327,8 @@ func discovered(t *testing.T, c *cluster) {
 			}
 		}
 	}
-	if refusal := strings.Join(status.Config.Assumed, "\n"); !strings.Contains(refusal, "four default services of cluster pg-test") {
-		t.Errorf("assumed: %s", refusal)
+	if assumed := strings.Join(status.Config.Assumed, "\n"); !strings.Contains(assumed, "four default services of cluster pg-test") {
+		t.Errorf("assumed: %s", assumed)
 	}
 }
 

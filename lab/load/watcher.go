@@ -67,7 +67,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	every := time.NewTicker(w.Every)
 	defer every.Stop()
-	refusal, last := false, false
+	known, last := false, false
 	for {
 		select {
 		case <-ctx.Done():
@@ -75,8 +75,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-every.C:
 		}
 		answer := ask()
-		if ctx.Err() == nil && (!refusal || answer.Writable != last) {
-			refusal, last = true, answer.Writable
+		if ctx.Err() == nil && (!known || answer.Writable != last) {
+			known, last = true, answer.Writable
 			w.Observe(answer)
 		}
 	}

@@ -308,12 +308,12 @@ func (e *Engine) bring(ctx context.Context, next *layout, how manner) error {
 		return err
 	}
 	if e.loaded != nil && !same {
-		commands, parks, enough := commands(e.loaded, next, e.parked)
+		needed, parks, enough := commands(e.loaded, next, e.parked)
 		for at := range parks {
 			enough = enough && (how == briefly || e.parked[at])
 		}
 		if enough {
-			done, err := e.byCommands(ctx, changes, next, commands, parks)
+			done, err := e.byCommands(ctx, changes, next, needed, parks)
 			if done || err != nil {
 				return err
 			}

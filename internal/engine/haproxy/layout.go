@@ -191,7 +191,7 @@ func filterLines(text string, keep func(line string) bool) string {
 // leave, come back and change their weight; flags, order, addresses and everything else of a service are read at a start only.
 //
 // A server that comes back begins as down: the caller says by its health who is up.
-func commands(loaded, wanted *layout, parked map[serverID]bool) (commands []string, parks map[serverID]bool, ok bool) {
+func commands(loaded, wanted *layout, parked map[serverID]bool) (needed []string, parks map[serverID]bool, ok bool) {
 	if len(loaded.proxies) != len(wanted.proxies) {
 		return nil, nil, false
 	}
@@ -208,7 +208,7 @@ func commands(loaded, wanted *layout, parked map[serverID]bool) (commands []stri
 				to := is.servers[next]
 				next++
 				if s.weight != to.weight && was.cluster != "" {
-					commands = append(commands, fmt.Sprintf("set server %s weight %d", at, to.weight))
+					needed = append(needed, fmt.Sprintf("set server %s weight %d", at, to.weight))
 					s.weight = to.weight
 				}
 				if s != to {
@@ -216,7 +216,7 @@ func commands(loaded, wanted *layout, parked map[serverID]bool) (commands []stri
 				}
 				if parked[at] {
 					// Straight to ready it would be up until its first check fails.
-					commands = append(commands, "set server "+at.String()+" state drain", "set server "+at.String()+" health down",
+					needed = append(needed, "set server "+at.String()+" state drain", "set server "+at.String()+" health down",
 						"set server "+at.String()+" state ready")
 				}
 				continue
@@ -226,14 +226,14 @@ func commands(loaded, wanted *layout, parked map[serverID]bool) (commands []stri
 			}
 			parks[at] = true
 			if !parked[at] {
-				commands = append(commands, "set server "+at.String()+" state maint", "shutdown sessions server "+at.String())
+				needed = append(needed, "set server "+at.String()+" state maint", "shutdown sessions server "+at.String())
 			}
 		}
 		if next != len(is.servers) {
 			return nil, nil, false
 		}
 	}
-	return commands, parks, baseOf(loaded) == baseOf(wanted)
+	return needed, parks, baseOf(loaded) == baseOf(wanted)
 }
 
 // baseOf is what a layout's files say besides services.

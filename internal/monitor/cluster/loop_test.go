@@ -367,12 +367,12 @@ func TestPrepareTouchesNothing(t *testing.T) {
 func TestBeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := declared("single")
-		g, stalled := newStage(), make(chan struct{})
+		g, release := newStage(), make(chan struct{})
 		asked := 0
 		g.set(1, "silent timed out")
 		l, err := New(c, Config{Logger: slog.New(&logbook{}), Check: g.check, Probe: g.probe, Keys: func(model.Cluster) Keys {
 			if asked++; asked > 1 {
-				<-stalled
+				<-release
 			}
 			return nil
 		}})
@@ -398,7 +398,7 @@ func TestBeats(t *testing.T) {
 		if l.Beats() != before {
 			t.Error("it beats while it hangs")
 		}
-		close(stalled)
+		close(release)
 		synctest.Wait()
 		if l.Beats() == before {
 			t.Error("it doesn't beat again")

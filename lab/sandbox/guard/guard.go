@@ -230,7 +230,7 @@ const (
 
 // end kills everything with the mark until nothing is left.
 func end(mark string, kept []thing) error {
-	started := map[int]bool{}
+	named := map[int]bool{}
 	for began := time.Now(); ; time.Sleep(often) {
 		left := 0
 		for _, pid := range processes() {
@@ -243,8 +243,8 @@ func end(mark string, kept []thing) error {
 			switch serves := servesBelow(pid, kept); {
 			case serves && time.Since(began) < immediate:
 				left++
-				if !started[pid] {
-					started[pid] = true
+				if !named[pid] {
+					named[pid] = true
 					_, _ = process.Signal(syscall.SIGQUIT), process.Signal(syscall.SIGCONT)
 				}
 			case serves || marked(pid, mark):
