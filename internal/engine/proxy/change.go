@@ -189,7 +189,7 @@ func (c *Change) publish() (lines []func()) {
 	}
 	for at, l := range e.listeners {
 		if whole := covering(at, own); own[at] != l && whole != nil {
-			l.assignTo(whole.serves.Load())
+			l.assignTo(whole.dispatcher.Load())
 		}
 	}
 	for _, l := range c.leaving {

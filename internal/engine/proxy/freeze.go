@@ -77,7 +77,7 @@ func (e *Engine) Freeze() (*Frozen, error) {
 	return f, nil
 }
 
-// goOn connects clients again where not all of them have stopped. e.mu is held.
+// goOn connects clients again after a Freeze for which not all of them have stopped. e.mu is held.
 func (e *Engine) goOn() {
 	for _, old := range e.dispatchers {
 		d := e.replace(old)
@@ -98,7 +98,7 @@ func (e *Engine) replace(old *dispatcher) *dispatcher {
 	d := newDispatcher(e, *old.assigned.Load())
 	e.dispatchers[d.name] = d
 	for _, l := range e.listeners {
-		if l.serves.Load() == old {
+		if l.dispatcher.Load() == old {
 			l.assignTo(d)
 		}
 	}

@@ -93,7 +93,7 @@ func (c *Change) open(at listenAddr, kept map[listenAddr]bool) (*listener, error
 		switch {
 		case !other.Overlaps(at):
 		case kept[other]:
-			return nil, &BindError{at.String(), fmt.Sprintf("service %s, which stays, listens on %s", own.serves.Load().name, other), err}
+			return nil, &BindError{at.String(), fmt.Sprintf("service %s, which stays, listens on %s", own.dispatcher.Load().name, other), err}
 		default:
 			leaving = append(leaving, own)
 		}
@@ -111,7 +111,7 @@ func (c *Change) open(at listenAddr, kept map[listenAddr]bool) (*listener, error
 	}
 	if whole := covering(at, e.listeners); whole != nil {
 		// From now on the kernel brings clients of this address here. Until the Commit they are the old listener's.
-		l.assignTo(whole.serves.Load())
+		l.assignTo(whole.dispatcher.Load())
 		if e.phase == running {
 			e.startAccepting(l)
 		}
@@ -160,10 +160,10 @@ func listenOn(at listenAddr, prepare func(fd uintptr) error) (*net.TCPListener, 
 
 // listener is an open address. It outlives Changes that keep it.
 type listener struct {
-	engine *Engine
-	addr   listenAddr
-	socket *listenSocket
-	serves atomic.Pointer[dispatcher]
+	engine     *Engine
+	addr       listenAddr
+	socket     *listenSocket
+	dispatcher atomic.Pointer[dispatcher]
 
 	// halt ends accept and leaves the socket open; nil while it doesn't run. The engine's lock guards it.
 	halt chan struct{}
@@ -183,7 +183,7 @@ func newListener(e *Engine, at listenAddr, socket *net.TCPListener) (*listener, 
 
 // assignTo makes d the dispatcher of the clients that are accepted from now on.
 func (l *listener) assignTo(d *dispatcher) {
-	if old := l.serves.Swap(d); old != nil && old != d {
+	if old := l.dispatcher.Swap(d); old != nil && old != d {
 		old.slots.wake()
 	}
 }
@@ -238,7 +238,7 @@ func (l *listener) accept(halt <-chan struct{}) {
 // waitForRoom returns once the service has room for a client; false when the listener was closed, or halt.
 func (l *listener) waitForRoom(halt <-chan struct{}) bool {
 	for {
-		room, changed := l.serves.Load().slots.room()
+		room, changed := l.dispatcher.Load().slots.room()
 		select {
 		case <-l.closed:
 			return false
@@ -274,7 +274,7 @@ func (l *listener) passBacklog(listeners map[listenAddr]*listener) {
 			_ = conn.Close()
 			return
 		}
-		to.serves.Load().admit(conn)
+		to.dispatcher.Load().admit(conn)
 	})
 }
 

@@ -129,7 +129,7 @@ const acceptBatch = 32
 // admitBatch accepts clients that wait, until there is no room for one or none can be accepted. The socket's lock is held for reading.
 func (l *listener) admitBatch(affinity *relay.Flow) (over bool, err error) {
 	for range acceptBatch {
-		d := l.serves.Load()
+		d := l.dispatcher.Load()
 		if !d.slots.reserve() {
 			return true, nil
 		}

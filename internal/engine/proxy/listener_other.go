@@ -20,7 +20,7 @@ func (o *listenSocket) close() { _ = o.Close() }
 func (l *listener) acceptClients(<-chan struct{}) error {
 	conn, err := l.socket.AcceptTCP()
 	if err == nil {
-		l.serves.Load().admit(conn)
+		l.dispatcher.Load().admit(conn)
 	}
 	return err
 }

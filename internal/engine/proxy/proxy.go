@@ -193,7 +193,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.startWatching(d)
 	}
 	for _, l := range e.listeners {
-		if l.serves.Load() != nil { // else its Change is still to be published
+		if l.dispatcher.Load() != nil { // else its Change is still to be published
 			e.startAccepting(l)
 		}
 	}

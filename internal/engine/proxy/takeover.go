@@ -102,7 +102,7 @@ func (e *Engine) keepParts() {
 		if whole := covering(at, e.listeners); err == nil && whole != nil {
 			if l, err := newListener(e, at, socket); err == nil {
 				e.listeners[at] = l
-				l.assignTo(whole.serves.Load())
+				l.assignTo(whole.dispatcher.Load())
 			}
 			continue
 		}

@@ -13,8 +13,8 @@ import (
 // wait for it.
 var abandonLimit = 10 * time.Second
 
-// noticeErrors has the loop watch a client from which nothing is read at first, since the pair came with bytes that the
-// server doesn't take.
+// noticeErrors puts a client from which nothing is read at first, since the pair came with bytes that the server doesn't take, into
+// the epoll without any interest: EPOLLERR and EPOLLHUP are told in any case.
 func (f *Flow) noticeErrors() {
 	if c := &f.client; !f.over && !c.registered {
 		// If that fails, so will waiting for its bytes, which ends the flow.

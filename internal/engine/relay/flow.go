@@ -211,8 +211,8 @@ func (s *side) ready(id, events uint32, with *tools) {
 // goes on for long as a rule. Most others end before.
 const pinAfter = 16
 
-// move takes the flow to the loop that is to carry it on, and tells whether that is another one. What settles the step has that
-// one wait for both sides.
+// move takes the flow to the loop that is to carry it on, and tells whether that is another one. Both sockets leave the old loop's epoll
+// (EPOLL_CTL_DEL); settle, which ends the step, puts them into the new one's.
 func (f *Flow) move() bool {
 	to := f.loop.relay.pin(f.loop)
 	if to == f.loop {
@@ -293,7 +293,7 @@ func (f *Flow) flush(to *side) {
 			return
 		}
 	}
-	f.give(to)
+	f.dropPending(to)
 }
 
 // refused ends the stream to a side that takes nothing any more, for an error that isn't EAGAIN.
@@ -305,12 +305,12 @@ func (f *Flow) refused(to *side, err syscall.Errno) {
 		to.broke = true
 	}
 	f.blame(to, "write", err)
-	f.give(to)
+	f.dropPending(to)
 	f.other(to).readOver, to.writeOver = true, true
 }
 
-// give drops what is pending for a side, with its buffer.
-func (f *Flow) give(to *side) {
+// dropPending drops what is pending for a side, and gives its buffer back to the pool.
+func (f *Flow) dropPending(to *side) {
 	to.pending = nil
 	if to.buffer != nil {
 		buffers.Put(to.buffer)
@@ -324,8 +324,8 @@ func (f *Flow) cut(from *side, call string, err syscall.Errno) {
 	to := f.other(from)
 	from.broke = true
 	f.blame(from, call, err)
-	f.give(from)
-	f.give(to)
+	f.dropPending(from)
+	f.dropPending(to)
 	from.readOver, from.writeOver, to.readOver, to.writeOver = true, true, true, true
 }
 
@@ -336,8 +336,8 @@ func (f *Flow) blame(s *side, call string, err syscall.Errno) {
 	}
 }
 
-// settle draws the consequences of a step: ends are passed on, the loop is told what to wait for, and a flow with both
-// streams over is closed.
+// settle ends a step: ends of streams are passed on (shutdown(2)), the epoll is told what to wait for, and a flow with both streams over
+// is closed.
 func (f *Flow) settle() {
 	f.passEnd(&f.client, &f.server)
 	f.passEnd(&f.server, &f.client)
@@ -349,7 +349,7 @@ func (f *Flow) settle() {
 	f.await(&f.server)
 }
 
-// passEnd ends the stream to a side once the other one's has ended and all of it was delivered.
+// passEnd ends the stream to a side (SHUT_WR) once the other one's has ended and all of it was delivered.
 func (f *Flow) passEnd(from, to *side) {
 	if !from.readOver || to.writeOver || len(to.pending) > 0 {
 		return
@@ -366,7 +366,7 @@ func (f *Flow) passEnd(from, to *side) {
 	}
 }
 
-// await has the loop wait for what a side is needed for.
+// await has the epoll wait for what a side is needed for: EPOLLIN while it is read, EPOLLOUT while it has bytes pending.
 func (f *Flow) await(s *side) {
 	var interest uint32
 	if f.reads(s) {
@@ -418,7 +418,7 @@ func (f *Flow) abort(cause error) {
 	if f.cause == nil {
 		f.cause = cause
 	}
-	f.give(&f.server)
+	f.dropPending(&f.server)
 	f.client.readOver, f.server.writeOver = true, true
 	f.drainer = time.AfterFunc(drainQuiet, f.drain)
 	f.settle()
@@ -450,7 +450,7 @@ func (f *Flow) drain() {
 		// What the client hasn't taken yet has until then.
 		f.drainer.Reset(f.drainBy.Sub(now))
 	} else {
-		f.give(&f.client)
+		f.dropPending(&f.client)
 	}
 	f.settle()
 }
@@ -470,20 +470,20 @@ func (f *Flow) Detach() (Pair, bool) {
 		return Pair{}, false
 	}
 	f.over = true
-	f.leave()
+	f.unwatchBoth()
 	p := Pair{
 		Client: f.client.fd, Server: f.server.fd, Shared: true, ClientEnded: f.client.readOver, ServerEnded: f.server.readOver,
 		ToServer: append([]byte(nil), f.server.pending...), ToClient: append([]byte(nil), f.client.pending...),
 		SentToServer: f.server.moved, SentToClient: f.client.moved,
 	}
-	f.give(&f.client)
-	f.give(&f.server)
+	f.dropPending(&f.client)
+	f.dropPending(&f.server)
 	f.finished()
 	return p, true
 }
 
-// leave takes both sockets out of the loop.
-func (f *Flow) leave() {
+// unwatchBoth takes both sockets out of the loop, and with them the flow.
+func (f *Flow) unwatchBoth() {
 	if f.loop != nil {
 		f.client.unwatch()
 		f.server.unwatch()
@@ -501,8 +501,8 @@ func (f *Flow) conclude() {
 	if f.drainer != nil {
 		f.drainer.Stop()
 	}
-	f.give(&f.client)
-	f.give(&f.server)
+	f.dropPending(&f.client)
+	f.dropPending(&f.server)
 	if f.stepping && f.cause == nil && !f.aborted {
 		if f.shared {
 			f.client.unwatch()
@@ -515,7 +515,7 @@ func (f *Flow) conclude() {
 		f.closePending = true
 		return
 	}
-	f.leave()
+	f.unwatchBoth()
 	go f.close()
 }
 

@@ -263,7 +263,7 @@ func (l *loop) at(fd int) *atomic.Pointer[side] {
 	return &p[fd%len(page{})]
 }
 
-// watch has the loop wait for events on a side's socket.
+// watch has the epoll wait for events on a side's socket (EPOLL_CTL_ADD, or EPOLL_CTL_MOD if it is in there).
 func (l *loop) watch(s *side, interest uint32) syscall.Errno {
 	operation := unix.EPOLL_CTL_MOD
 	if !s.registered {
@@ -280,7 +280,7 @@ func (l *loop) watch(s *side, interest uint32) syscall.Errno {
 	return 0
 }
 
-// unwatch has the loop forget a side's socket, and the kernel (EPOLL_CTL_DEL).
+// unwatch takes a side's socket out of the epoll (EPOLL_CTL_DEL) and out of the loop's table.
 func (l *loop) unwatch(s *side) {
 	if s.registered {
 		l.forget(s)
@@ -288,8 +288,9 @@ func (l *loop) unwatch(s *side) {
 	}
 }
 
-// forget has the loop forget a side's socket that is closed at once. The kernel takes that as its cue, unless the socket is shared: it
-// would go on to tell of it without end, and nobody without a descriptor of the socket can have it stop.
+// forget takes a side's socket out of the loop's table only, since it is closed at once: close(2) of a socket's last descriptor takes it
+// out of every epoll (epoll(7)). A shared socket has other descriptors and needs unwatch: its events would come for ever, and without
+// a descriptor of it there is no EPOLL_CTL_DEL.
 func (l *loop) forget(s *side) {
 	if s.registered {
 		l.at(s.fd).Store(nil)

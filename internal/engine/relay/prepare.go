@@ -81,5 +81,5 @@ func (f *Flow) Drop() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.over = true
-	f.leave()
+	f.unwatchBoth()
 }
