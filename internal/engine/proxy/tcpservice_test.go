@@ -185,3 +185,22 @@ func TestServerOptionsOfItsOwn(t *testing.T) {
 		t.Errorf("the first that waits: %q, %v", name, err)
 	}
 }
+
+// A server that resets a session is looked at out of turn by what checks the service, and not by what checks clusters.
+func TestServerThatResetsATCPSession(t *testing.T) {
+	a := startScript(t, "a", "127.0.0.2", func(conn net.Conn) {
+		_, _ = io.WriteString(conn, "a\n")
+		_, _ = conn.Read(make([]byte, 1))
+		_ = conn.(*net.TCPConn).SetLinger(0)
+	})
+	def := definition(t, "tcp", "127.0.0.1")
+	r := run(t, Config{Recheck: func(cluster, member string) { t.Errorf("%s of cluster %q is rechecked", member, cluster) }})
+	rechecked := make(chan string, 1)
+	r.commitTCP(t, tcpEndpoint(def, view.NewBoard(viewOf(serviceOf(def, up(a)))), TCPService{Recheck: func(member string) { rechecked <- member }}))
+	conn, _ := greeted(t, addressOf(def))
+	_, err := conn.Write([]byte("x"))
+	must(t, err)
+	if member := <-rechecked; member != "a" {
+		t.Errorf("%s is rechecked", member)
+	}
+}
