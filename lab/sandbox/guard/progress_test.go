@@ -26,13 +26,17 @@ func TestProgressLeavesNothing(t *testing.T) {
 		end  syscall.Signal
 		// by is who gets the signal.
 		by func(progress, caller int) int
+		// deaf says that the command ignores SIGTERM.
+		deaf bool
 	}{
-		{"it ends by itself", 0, nil},
-		{"Ctrl-C", syscall.SIGINT, func(_, caller int) int { return -caller }},
-		{"SIGTERM", syscall.SIGTERM, func(progress, _ int) int { return progress }},
-		{"SIGKILL", syscall.SIGKILL, func(progress, _ int) int { return progress }},
-		{"SIGKILL to all of the group", syscall.SIGKILL, func(_, caller int) int { return -caller }},
-		{"SIGKILL to make", syscall.SIGKILL, func(_, caller int) int { return caller }},
+		{"it ends by itself", 0, nil, false},
+		{"Ctrl-C", syscall.SIGINT, func(_, caller int) int { return -caller }, false},
+		{"SIGTERM", syscall.SIGTERM, func(progress, _ int) int { return progress }, false},
+		{"SIGKILL", syscall.SIGKILL, func(progress, _ int) int { return progress }, false},
+		{"SIGKILL to all of the group", syscall.SIGKILL, func(_, caller int) int { return -caller }, false},
+		{"SIGKILL to make", syscall.SIGKILL, func(_, caller int) int { return caller }, false},
+		{"SIGTERM, which the command ignores", syscall.SIGTERM, func(progress, _ int) int { return progress }, true},
+		{"SIGKILL, and the command ignores SIGTERM", syscall.SIGKILL, func(progress, _ int) int { return progress }, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -41,6 +45,9 @@ func TestProgressLeavesNothing(t *testing.T) {
 			command := `echo "$PPID $$"; mktemp -p "$TMPDIR" >/dev/null; sleep 600 & echo $!; wait`
 			if test.by == nil {
 				command = `echo "$PPID $$"; mktemp -p "$TMPDIR" >/dev/null; echo $$; exit 7`
+			}
+			if test.deaf {
+				command = `trap "" TERM; ` + command
 			}
 			make := exec.Command("sh", "-c", `"$0" trying sh -c "$1"; exit $?`, script, command)
 			make.Env = append(os.Environ(), "PROGRESS_TMP="+tmp)
