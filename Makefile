@@ -48,7 +48,7 @@ IDLE ?= 9000
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
-	@printf '\nWhat is missing is installed with apt (as root) or named (otherwise); Debian 12 needs Go 1.26 from elsewhere.\n'
+	@printf '\nWhat is missing is installed with apt (as root) or named (otherwise). Any Go from 1.21 on fetches the one that\nthis is built with; where there is none, Debian\047s is installed: on Debian 12 from bookworm-backports, if apt has that source.\n'
 
 demo: prerequisites build ## a real cluster on this machine, under load: switch over, kill, watch; Ctrl-C takes it down
 	bin/pgporter-lab up --members $(MEMBERS) --prefix $(PREFIX) --load
