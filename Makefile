@@ -17,7 +17,8 @@ UNIT = $$($(GO) list ./... | grep -v /lab/e2e)
 PORTABLE = $$(grep -rl --include='*.go' '^//go:build.*portable' internal | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 # Go's benchmarks: all, or those of one package: make bench-go BENCH=./internal/engine/relay
 BENCH ?= ./...
-# Temporary files of tests. Each checkout has one name, which Go's cache of results takes for a part of what they depend on.
+# Temporary files of tests, each target's with a suffix. Each checkout has one name, which Go's cache of results takes for a part of
+# what they depend on.
 TEST_TMP := /tmp/pgporter-$(shell pwd | cksum | cut -d ' ' -f 1)
 # A program with the race detector waits for a second before it exits, and there are many.
 export GORACE ?= atexit_sleep_ms=0
@@ -62,13 +63,13 @@ test: prerequisites ## every test with the race detector, those on a real cluste
 unit: ## go vet, the unit tests, and a build for another system
 	@scripts/progress 'go vet' $(GO) vet ./...
 	@scripts/progress 'go build for macOS' env GOOS=darwin $(GO) build ./...
-	@PROGRESS_TMP=$(TEST_TMP) scripts/progress 'unit tests' $(GO) test -race -vet=off -p 4 -timeout 15m $(UNIT)
-	@PROGRESS_TMP=$(TEST_TMP) scripts/progress 'unit tests of what is portable' $(GO) test -race -vet=off -tags portable -p 4 -timeout 15m $(PORTABLE)
+	@PROGRESS_TMP=$(TEST_TMP)-unit scripts/progress 'unit tests' $(GO) test -race -vet=off -p 4 -timeout 15m $(UNIT)
+	@PROGRESS_TMP=$(TEST_TMP)-portable scripts/progress 'unit tests of what is portable' $(GO) test -race -vet=off -tags portable -p 4 -timeout 15m $(PORTABLE)
 
 # Three clusters at a time: their tests wait for leader keys to expire more than they compute. The pgporters that they start have the
 # race detector, the tests themselves don't: they log in thousands of times, which takes ten times as long with it.
 e2e: ## the end-to-end tests (they start clusters of their own)
-	@PROGRESS_TMP=$(TEST_TMP) scripts/progress 'end-to-end tests' $(GO) test -vet=off -count=1 -parallel 3 -timeout 25m ./lab/e2e/...
+	@PROGRESS_TMP=$(TEST_TMP)-e2e scripts/progress 'end-to-end tests' $(GO) test -vet=off -count=1 -parallel 3 -timeout 25m ./lab/e2e/...
 
 build: ## bin/pgporter, and bin/pgporter-lab that it is tried and tested with
 	@scripts/progress 'building bin/pgporter and bin/pgporter-lab' $(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/pgporter ./cmd/pgporter-lab

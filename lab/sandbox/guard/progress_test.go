@@ -91,3 +91,39 @@ func TestProgressLeavesNothing(t *testing.T) {
 		})
 	}
 }
+
+// TestProgressRefusesWhatOthersWrite: temporary files are below a name in /tmp that anybody can take first, and programs that
+// go test has built are run from there.
+func TestProgressRefusesWhatOthersWrite(t *testing.T) {
+	for name, put := range map[string]func(path string) error{
+		"a file":                      func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"a link to a directory":       func(path string) error { return os.Symlink(t.TempDir(), path) },
+		"a link to nothing":           func(path string) error { return os.Symlink("nothing", path) },
+		"a directory open to a group": func(path string) error { return errors.Join(os.Mkdir(path, 0o700), os.Chmod(path, 0o770)) },
+		"a directory open to all":     func(path string) error { return errors.Join(os.Mkdir(path, 0o700), os.Chmod(path, 0o702)) },
+		"somebody else's directory": func(path string) error {
+			if os.Getuid() != 0 {
+				// The nearest that anybody else can put there.
+				return os.Symlink("/", path)
+			}
+			return errors.Join(os.Mkdir(path, 0o755), os.Chown(path, 65534, 65534))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tmp := filepath.Join(t.TempDir(), "tmp")
+			if err := put(tmp); err != nil {
+				t.Fatal(err)
+			}
+			progress := exec.Command("../../../scripts/progress", "trying", "echo", "it runs")
+			progress.Env = append(os.Environ(), "PROGRESS_TMP="+tmp)
+			output, err := progress.CombinedOutput()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(output), "progress: "+tmp+" is to be a directory of yours") || strings.Contains(string(output), "it runs") {
+				t.Errorf("it ends with %v and says:\n%s", err, output)
+			}
+			if _, err := os.Lstat(tmp); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
