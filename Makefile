@@ -9,7 +9,7 @@ PREFIX ?= 127.0.1
 
 # What on-release says where there is no git.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -X github.com/pgporter/pgporter/internal/cli.Version=$(VERSION)
+LDFLAGS := -X github.com/pgporter/pgporter/internal/cli/command.Version=$(VERSION)
 # Go as go.mod wants it, from wherever it is.
 GO := scripts/with-go go
 UNIT = $$($(GO) list ./... | grep -v /lab/e2e)

@@ -12,9 +12,6 @@ import (
 	"github.com/pgporter/pgporter/internal/cli/command"
 )
 
-// Version is set by the linker (-X).
-var Version = "0.1.0-dev"
-
 // Main runs the command line and gives the exit status.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return command.Main(newRootCommand(), args, stdin, stdout, stderr)
@@ -34,13 +31,11 @@ serve it now, through failover and switchover. It reads Pigsty inventories as th
   pgporter run --patroni 10.10.10.11:8008                      # no inventory: ask Patroni who is there
   pgporter status --watch                                      # who serves what, and why
   pgporter reload --inventory pigsty.yml pg-test --dry-run     # what a changed inventory would change on the nodes`,
-		Version: Version,
-		Args:    command.SubcommandOnly,
-		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
+		Args: command.SubcommandOnly,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 		// Words two letters away are suggested.
 		SuggestionsMinimumDistance: 2,
 	}
-	root.SetVersionTemplate("pgporter {{.Version}}\n")
 	root.AddCommand(newRunCommand(), newCheckCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newReloadCommand(),
 		newUpgradeCommand(), newCredentialsCommand(), exitStatusTopic(), signalsTopic())
 	return root

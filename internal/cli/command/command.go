@@ -1,5 +1,5 @@
 // Package command is what command lines of pgporter have in common, the product's and the lab's: exit statuses, how errors
-// are printed, checks of arguments, and flags that several commands have. It knows no command.
+// are printed, checks of arguments, flags that several commands have, and the version. It knows no command.
 //
 // Exit status: 0 done; 1 it was tried and failed; 2 the input (flags, inventory) can't be used. Results go to standard
 // output, everything else to standard error.
@@ -25,6 +25,9 @@ const (
 	ExitInput  = 2
 )
 
+// Version is that of the programs, set by the linker (-X).
+var Version = "0.1.0-dev"
+
 // Status is an error that ends with a given exit status; whatever there is to say has been printed.
 type Status int
 
@@ -39,6 +42,8 @@ func (e inputError) Unwrap() error { return e.error }
 
 // Main runs a command line and gives its exit status. Errors of flags and arguments are marked as input.
 func Main(root *cobra.Command, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root.Version = Version
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Input(err) })
 	markArgumentErrors(root)
