@@ -110,9 +110,10 @@ func (p *parser) primary() *node {
 	case t.kind == literal:
 		n.value = p.next().value
 		// Texts beside each other are one, as in Python.
-		for text, isText := n.value.(string); isText && p.peek().kind == literal; text = n.value.(string) {
-			more, _ := p.next().value.(string)
-			n.value = text + more
+		_, isText := n.value.(string)
+		for more, joins := p.peek().value.(string); joins && isText; more, joins = p.peek().value.(string) {
+			n.value = n.value.(string) + more
+			p.next()
 		}
 	case t.kind == name:
 		p.next()
@@ -161,13 +162,15 @@ func (p *parser) postfix(e *node) *node {
 		t := p.peek()
 		switch {
 		case p.accept("."):
-			switch word := p.peek(); word.kind {
-			case name:
+			word := p.peek()
+			_, isIndex := word.value.(int64)
+			switch {
+			case word.kind == name:
 				e = &node{op: "attribute", at: t.offset, of: []*node{e}, name: word.text}
-			case literal:
+			case isIndex:
 				e = &node{op: "index", at: t.offset, of: []*node{e, {op: "literal", at: word.offset, value: word.value}}}
 			default:
-				panic(p.unexpected("expected a name"))
+				panic(p.unexpected("expected a name or an index"))
 			}
 			p.next()
 		case p.accept("["):
@@ -232,7 +235,9 @@ func (p *parser) test(of *node, offset int) *node {
 	switch following := p.peek(); {
 	case p.is("("):
 		p.arguments(t)
-	case p.is("else", "or", "and", "is", "if", "in", "not"):
+	case p.is("is"):
+		panic(refusal(following.offset, "chain of tests"))
+	case p.is("else", "or", "and"):
 	case following.kind == name, following.kind == literal, p.is("[", "{"):
 		t.of = append(t.of, p.postfix(p.primary()))
 	}

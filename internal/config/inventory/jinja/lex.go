@@ -117,13 +117,11 @@ func unescape(text string) (string, bool) {
 		switch c := escape[1]; {
 		case c == '\n':
 			return ""
-		case c == '\\' || c == '\'' || c == '"':
-			return escape[1:]
 		case c >= '0' && c <= '7':
 			code, _ := strconv.ParseUint(escape[1:], 8, 32)
 			return string(rune(code))
-		case strings.IndexByte("abfnrtvxuU", c) >= 0:
-			r, _, _, err := strconv.UnquoteChar(escape, 0)
+		case strings.IndexByte(`\'"abfnrtvxuU`, c) >= 0:
+			r, _, _, err := strconv.UnquoteChar(escape, c)
 			ok = ok && err == nil
 			return string(r)
 		}

@@ -19,9 +19,9 @@ func init() {
 	})
 	add("mapping method", map[string]function{
 		"keys":   plain(func(m *machine, of any) any { return slices.Clone(m.items(of)) }),
-		"values": plain(func(m *machine, of any) any { return m.entries(of, func(_, value any) any { return value }) }),
+		"values": plain(func(m *machine, of any) any { return m.each(of, func(key any) any { return m.item(of, key, false) }) }),
 		"items": plain(func(m *machine, of any) any {
-			return m.entries(of, func(key, value any) any { return Tuple{key, value} })
+			return m.each(of, func(key any) any { return Tuple{key, m.item(of, key, false)} })
 		}),
 		"get": func(m *machine, of any, args given) any {
 			values := m.bind(args, "key default", nil)
@@ -33,14 +33,13 @@ func init() {
 	})
 }
 
-// entries makes a list of a mapping.
-func (m *machine) entries(of any, pick func(key, value any) any) any {
-	entries := []any{}
-	for _, key := range m.items(of) {
-		value, _ := m.member(of, key)
-		entries = append(entries, pick(key, value))
+// each makes a list of what f gives for each item.
+func (m *machine) each(of any, f func(item any) any) []any {
+	made := []any{}
+	for _, item := range m.items(of) {
+		made = append(made, f(item))
 	}
-	return entries
+	return made
 }
 
 // end gives the first item, 0, or the last, -1.
@@ -77,7 +76,7 @@ func (m *machine) keyed(v, path, caseSensitive any) []keyed {
 	for _, item := range items {
 		key := m.attribute(item, path)
 		if text, ok := key.(string); ok && !m.truth(caseSensitive) {
-			key = strings.ToLower(text)
+			key = functions["filter lower"](m, text, given{})
 		}
 		all = append(all, keyed{key, item})
 	}
@@ -165,11 +164,7 @@ func mapFilter(m *machine, v any, args given) any {
 			return found
 		}
 	}
-	mapped := []any{}
-	for _, item := range m.items(v) {
-		mapped = append(mapped, each(item))
-	}
-	return mapped
+	return m.each(v, each)
 }
 
 // pickFilter is select and reject, and with byAttribute selectattr and rejectattr.
@@ -190,12 +185,8 @@ func pickFilter(byAttribute, wanted bool) function {
 				return m.call("test "+m.text(args.values[0]), item, given{args.values[1:], args.names}) == true
 			}
 		}
-		kept := []any{}
-		for _, item := range m.items(v) {
-			if passes(m.attribute(item, path)) == wanted {
-				kept = append(kept, item)
-			}
-		}
-		return kept
+		return slices.DeleteFunc(slices.Clone(m.items(v)), func(item any) bool {
+			return passes(m.attribute(item, path)) != wanted
+		})
 	}
 }

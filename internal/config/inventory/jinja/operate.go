@@ -17,15 +17,17 @@ func (m *machine) operate(a any, operator string, b any) any {
 	switch {
 	case operator == "~":
 		return m.joined(m.str(a), m.str(b))
-	case areNumbers && wholeA && wholeB && operator != "/":
+	case areNumbers:
+		f := m.arithmetic(x, operator, y)
 		// Whole numbers are fractions without loss up to here, and so are their results.
 		const exact = 1 << 53
-		if f := m.arithmetic(x, operator, y); max(math.Abs(x), math.Abs(y), math.Abs(f)) < exact {
+		if wholeA && wholeB && max(math.Abs(x), math.Abs(y), math.Abs(f)) >= exact {
+			panic(m.failure("the number is too large"))
+		}
+		if wholeA && wholeB && operator != "/" {
 			return int64(f)
 		}
-		panic(m.failure("the number is too large"))
-	case areNumbers:
-		return m.arithmetic(x, operator, y)
+		return f
 	case operator == "+":
 		return m.joined(a, b)
 	case operator == "*" && wholeA:
@@ -66,13 +68,20 @@ func (m *machine) arithmetic(x float64, operator string, y float64) float64 {
 		panic(m.failure("division by zero"))
 	case operator == "/":
 		f = x / y
-	case operator == "//":
-		f = math.Floor(x / y)
 	default:
-		f = math.Mod(x, y)
-		// Python's remainder has the divisor's sign.
-		if f != 0 && (f < 0) != (y < 0) {
-			f += y
+		// As Python divides: the remainder has the divisor's sign, and // rounds what it leaves.
+		rest := math.Mod(x, y)
+		quotient := (x - rest) / y
+		if rest != 0 && (rest < 0) != (y < 0) {
+			rest, quotient = rest+y, quotient-1
+		}
+		f = math.Copysign(rest, y)
+		if operator == "//" {
+			f = math.Floor(quotient)
+			if quotient-f > 0.5 {
+				f++
+			}
+			f = math.Copysign(f, x/y)
 		}
 	}
 	if math.IsInf(f, 0) || math.IsNaN(f) {

@@ -57,6 +57,7 @@ func init() {
 		}
 	}
 	refusals["chain of comparisons"] = "write a < b and b < c"
+	refusals["chain of tests"] = "put the first test in parentheses"
 	refusals["slice [from:to]"] = "use first, last or indexes, as in x[0] ~ x[1]"
 	refusals["operator % of a text"] = glue
 	refusals["operator * of a text"] = spellOut + "; only numbers have a sign"

@@ -1,6 +1,7 @@
 package jinja
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -10,7 +11,7 @@ type textFunction func(m *machine, text string, args given) any
 
 func init() {
 	all := map[string]textFunction{
-		"lower": changing(strings.ToLower), "upper": changing(strings.ToUpper), "replace": replace, "split": splitText, "join": joinTexts,
+		"lower": changing(strings.ToLower, `[İΣ]`), "upper": changing(strings.ToUpper, `[ßŉǰΐΰևẖ-ẚ\x{1f50}-\x{1fff}ﬀ-ﬗ]`), "replace": replace, "split": splitText, "join": joinTexts,
 		"strip": strip, "startswith": affix(strings.HasPrefix), "endswith": affix(strings.HasSuffix),
 	}
 	for name, f := range all {
@@ -24,11 +25,15 @@ func init() {
 	functions["filter string"] = plain(func(m *machine, v any) any { return m.str(v) })
 }
 
-// changing makes a text function that takes nothing.
-func changing(f func(string) string) textFunction {
+// changing makes a function for the case of letters. Those of which Python makes several, or not the same at a word's end, are refused.
+func changing(f func(string) string, special string) textFunction {
+	refused := regexp.MustCompile(special)
 	return func(m *machine, text string, args given) any {
 		m.bind(args, "")
 		m.made(len(text))
+		if refused.MatchString(text) {
+			panic(m.failure("the text has a letter whose case has rules of its own"))
+		}
 		return f(text)
 	}
 }
@@ -84,9 +89,6 @@ func splitText(m *machine, text string, args given) any {
 }
 
 func joinTexts(m *machine, between string, args given) any {
-	items := m.items(m.bind(args, "iterable")[0])
-	for _, item := range items {
-		m.text(item)
-	}
+	items := m.each(m.bind(args, "iterable")[0], func(item any) any { return m.text(item) })
 	return joinFilter(m, items, given{values: []any{between}})
 }

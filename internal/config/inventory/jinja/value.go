@@ -45,11 +45,8 @@ func (d *Dict) Keys() []any { return d.keys }
 // Get gives the value of a key.
 func (d *Dict) Get(key any) (any, bool) {
 	id, ok := identity(key)
-	if !ok {
-		return nil, false
-	}
 	v, found := d.values[id]
-	return v, found
+	return v, found && ok
 }
 
 // Set sets a key; false if the value can't be one.
@@ -203,10 +200,7 @@ func whole(v any) (int64, bool) {
 	case int64:
 		return v, true
 	case bool:
-		if v {
-			return 1, true
-		}
-		return 0, true
+		return map[bool]int64{true: 1}[v], true
 	}
 	return 0, false
 }
