@@ -383,6 +383,56 @@ func TestNothingEndsBeforeCommit(t *testing.T) {
 	}
 }
 
+// TestTheBoardIsOfTheDeclarationBefore: what a Board says between Load and Commit holds for addresses that haven't changed, and
+// with Commit, when it is of the new declaration, HAProxy is at once where the Board is.
+func TestTheBoardIsOfTheDeclarationBefore(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		alter func(w *world, c *model.Cluster, s *model.Service)
+		// loaded are the members that clients are connected to before Commit, up those that the Board says are up by then, and
+		// committed those that clients are connected to after it.
+		loaded    []int
+		up        string
+		committed []int
+	}{
+		{"a member has moved to where one answers", func(w *world, c *model.Cluster, s *model.Service) {
+			c.Members[2].Host, s.Servers[1].Host = w.host(1), w.host(1)
+		}, []int{2}, "23", []int{1, 2}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t, 84)
+			offer := w.says(1, "23", "2", "3")
+			w.begin(w.config(), offer)
+			w.until("the Board is followed", func() bool {
+				w.engine.mu.Lock()
+				defer w.engine.mu.Unlock()
+				return len(w.engine.watch.published) == 2
+			})
+			next := w.altered(&offer, func(c *model.Cluster, s *model.Service) { test.alter(w, c, s) })
+			change, err := w.engine.Prepare(t.Context(), offer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := change.Load(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if len(test.loaded) == 0 {
+				if _, seq := w.dial(); seq != 0 {
+					t.Errorf("connected to %d", seq)
+				}
+			} else {
+				w.connectsTo(test.loaded...)
+			}
+			for i := range next.Services[0].Health {
+				next.Services[0].Health[i].Up = strings.Contains(test.up, fmt.Sprint(2+i))
+			}
+			w.board.Publish(next)
+			change.Commit(t.Context())
+			w.connectsTo(test.committed...)
+		})
+	}
+}
+
 func TestAServiceThatGoes(t *testing.T) {
 	w := newWorld(t, 84)
 	offer := w.says(1, "2", "2")

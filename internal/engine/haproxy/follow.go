@@ -30,7 +30,7 @@ type watch struct {
 	kick chan struct{}
 	// up are the servers that the Boards said take clients, with the epoch of their sessions then.
 	up map[serverID]uint64
-	// published are servers that HAProxy was set to up since the Board says so: once, its own checks decide after that.
+	// published are servers that HAProxy was set to up since the Board says so: once for a worker, its own checks decide after that.
 	published map[serverID]bool
 	// insisted are servers that are down on a Board and that HAProxy was set so; silenced those whose check brought them up
 	// again all the same, so that it was turned off.
@@ -251,7 +251,7 @@ func (e *Engine) keepState(said map[serverID]opinion, servers map[serverID]serve
 		s.Since = 0
 		lasting[at] = s
 	}
-	text := stateFile(e.wanted.Load(), said, lasting, e.parked)
+	text, _ := stateFile(e.wanted.Load(), said, lasting, e.parked)
 	if text == e.watch.saved {
 		return nil
 	}

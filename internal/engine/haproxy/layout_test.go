@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -161,11 +162,14 @@ func TestStateFile(t *testing.T) {
 		{"another port", unknown, map[serverID]serverState{at("1"): {Address: "10.10.10.11", Port: 6432, Op: opRunning}}, false, "0 0 100 100 0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			text := stateFile(l, map[serverID]opinion{at("1"): test.said}, test.before, map[serverID]bool{at("1"): test.parked})
+			text, stopped := stateFile(l, map[serverID]opinion{at("1"): test.said}, test.before, map[serverID]bool{at("1"): test.parked})
 			lines := strings.Split(text, "\n")
 			want := "2 pg-test-reads 1 pg-test-1 10.10.10.11 " + test.want + " 1 0 0 6 0 0 0 - 5432 -"
 			if lines[0] != "1" || lines[2] != want {
 				t.Errorf("got  %s\nwant %s", lines[2], want)
+			}
+			if slices.Contains(stopped, at("1")) != strings.HasPrefix(test.want, "0") {
+				t.Errorf("stopped: %v", stopped)
 			}
 			if _, err := parseServers(text); err != nil {
 				t.Error(err)

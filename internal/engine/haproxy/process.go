@@ -72,7 +72,7 @@ func (e *Engine) begin(ctx context.Context) error {
 func (e *Engine) start(ctx context.Context, l *layout) error {
 	ctx, cancel := context.WithTimeout(ctx, loadTime)
 	defer cancel()
-	if err := replace(e.state, stateFile(l, e.said(), nil, nil)); err != nil {
+	if err := e.writeState(l, nil); err != nil {
 		return err
 	}
 	path := filepath.Join(e.cfg.Dir, logFile)
@@ -135,7 +135,7 @@ func (e *Engine) reload(ctx context.Context, l *layout) error {
 				return err
 			}
 		}
-		if err := replace(e.state, stateFile(l, e.said(), servers, e.parked)); err != nil {
+		if err := e.writeState(l, servers); err != nil {
 			return err
 		}
 	}
@@ -229,6 +229,20 @@ func (e *Engine) over() <-chan struct{} {
 		return nil
 	}
 	return e.ended
+}
+
+// writeState writes the state file of a worker that is about to begin; before is what the one before has. A server that begins as
+// stopped hasn't been set to up since, even if the Board has said so all the time.
+func (e *Engine) writeState(l *layout, before map[serverID]serverState) error {
+	text, stopped := stateFile(l, e.said(), before, e.parked)
+	if err := replace(e.state, text); err != nil {
+		return err
+	}
+	e.watch.saved = text
+	for _, at := range stopped {
+		delete(e.watch.published, at)
+	}
+	return nil
 }
 
 // views are what the Boards show now.
@@ -354,7 +368,8 @@ func (e *Engine) leave() {
 			}
 		}
 	}
-	if err := replace(e.state, stateFile(e.wanted.Load(), nil, nil, nil)); err != nil {
+	text, _ := stateFile(e.wanted.Load(), nil, nil, nil)
+	if err := replace(e.state, text); err != nil {
 		e.say(slog.LevelWarn, "the state of HAProxy's servers isn't left as unknown", "error", err)
 	}
 }

@@ -53,7 +53,9 @@ func opinions(views []*view.View) map[serverID]opinion {
 //
 // What an operator set by the runtime API (maintenance, drain, a weight) is kept, but for servers that were parked: those
 // were put into maintenance by us. Lines are made anew, not copied: HAProxy would take address and port from them.
-func stateFile(l *layout, said map[serverID]opinion, before map[serverID]serverState, parked map[serverID]bool) string {
+//
+// stopped are the servers that begin as down.
+func stateFile(l *layout, said map[serverID]opinion, before map[serverID]serverState, parked map[serverID]bool) (file string, stopped []serverID) {
 	var text strings.Builder
 	text.WriteString(stateHead)
 	for id, p := range l.proxies {
@@ -69,6 +71,9 @@ func stateFile(l *layout, said map[serverID]opinion, before map[serverID]serverS
 				op = opStopped
 			case said[at] == unknown && known && (was.Op == opStopped || was.Op == opStopping):
 				op = opStopped
+			}
+			if op == opStopped {
+				stopped = append(stopped, at)
 			}
 			admin, weight := 0, s.weight
 			if known && !parked[at] {
@@ -90,7 +95,7 @@ func stateFile(l *layout, said map[serverID]opinion, before map[serverID]serverS
 				id+2, p.name, n+1, s.name, addressOf(s, was), op, admin, weight, s.weight, since, check, s.port)
 		}
 	}
-	return text.String()
+	return text.String(), stopped
 }
 
 // addressOf is what to write as a server's address: for a host name the last that HAProxy knew.

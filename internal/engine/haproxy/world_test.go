@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -174,6 +175,23 @@ func (w *world) says(primary int, up string, servers ...string) engine.Offer {
 	}
 	base := model.Base{Node: "test", ClientTimeout: "1h", ServerTimeout: "1h", StatsIP: "*", StatsPort: 7901, MetricsPath: "/metrics"}
 	return engine.Offer{Base: &base, Clusters: []engine.Cluster{{Cluster: c, Set: model.Set{Cluster: c.Name, Services: services}, Board: w.board}}}
+}
+
+// altered changes the declaration of an offer's cluster and service, and gives the View that goes with it. Nothing is published.
+func (w *world) altered(o *engine.Offer, alter func(*model.Cluster, *model.Service)) *view.View {
+	o.Clusters = slices.Clone(o.Clusters)
+	c := &o.Clusters[0]
+	c.Members = slices.Clone(c.Members)
+	c.Set.Services = slices.Clone(c.Set.Services)
+	c.Set.Services[0].Servers = slices.Clone(c.Set.Services[0].Servers)
+	alter(&c.Cluster, &c.Set.Services[0])
+	v := *w.board.View()
+	v.Members = slices.Clone(v.Members)
+	for i := range v.Members {
+		v.Members[i].Member = c.Members[i]
+	}
+	v.Services = []view.Service{{Service: c.Set.Services[0], Health: slices.Clone(v.Services[0].Health)}}
+	return &v
 }
 
 func (w *world) config() Config {
