@@ -383,8 +383,8 @@ func TestNothingEndsBeforeCommit(t *testing.T) {
 	}
 }
 
-// TestTheBoardIsOfTheDeclarationBefore: what a Board says between Load and Commit holds for addresses that haven't changed, and
-// with Commit, when it is of the new declaration, HAProxy is at once where the Board is.
+// TestTheBoardIsOfTheDeclarationBefore: what a Board says between Load and Commit holds for servers that are where they were and
+// checked as they were, and with Commit, when it is of the new declaration, HAProxy is at once where the Board is.
 func TestTheBoardIsOfTheDeclarationBefore(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -398,6 +398,16 @@ func TestTheBoardIsOfTheDeclarationBefore(t *testing.T) {
 		{"a member has moved to where one answers", func(w *world, c *model.Cluster, s *model.Service) {
 			c.Members[2].Host, s.Servers[1].Host = w.host(1), w.host(1)
 		}, []int{2}, "23", []int{1, 2}},
+		{"another check", func(_ *world, _ *model.Cluster, s *model.Service) { s.Check = "/primary" }, nil, "3", []int{3}},
+		{"another check of TLS", func(_ *world, _ *model.Cluster, s *model.Service) { s.Options.CheckTLS.SNI = "pg" }, nil, "23", []int{2, 3}},
+		{"another destination", func(w *world, _ *model.Cluster, s *model.Service) {
+			s.Servers[0].Port = destination + 1
+			w.serve(2, destination+1)
+		}, []int{3}, "23", []int{2, 3}},
+		{"another port of Patroni's", func(_ *world, c *model.Cluster, _ *model.Service) { c.Members[1].PatroniPort++ }, []int{3}, "23", []int{2, 3}},
+		{"another interval", func(_ *world, _ *model.Cluster, s *model.Service) {
+			s.Options, _ = model.ParseOptions(strings.Replace(steady, "inter 1h", "inter 30m", 1))
+		}, []int{2, 3}, "23", []int{2, 3}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t, 84)

@@ -43,7 +43,7 @@ type server struct {
 	backup     bool
 	// checked says that HAProxy checks it, so that it may begin as down.
 	checked bool
-	// check is what of the member's check is in its line.
+	// check is what a cluster's member is asked, and where and how.
 	check string
 }
 
@@ -133,11 +133,7 @@ func render(node, bind string, m material, extra, own string) (*layout, error) {
 			}
 			p := proxy{name: s.FullName, cluster: c.declared.Name, ip: s.IP, port: s.Port}
 			for _, to := range s.Servers {
-				m := members[to.Member]
-				p.servers = append(p.servers, server{
-					name: to.Member, host: to.Host, port: to.Port, weight: to.Weight, backup: to.Backup, checked: true,
-					check: fmt.Sprint(m.PatroniPort, m.PatroniTLS),
-				})
+				p.servers = append(p.servers, serverOf(s.Definition, members[to.Member], to))
 			}
 			p.head = withoutServers(text)
 			add(p, text)
@@ -162,6 +158,14 @@ func render(node, bind string, m material, extra, own string) (*layout, error) {
 		add(p, text)
 	}
 	return l, nil
+}
+
+// serverOf makes a cluster's server of a service.
+func serverOf(d model.Definition, m model.Member, to model.Server) server {
+	return server{
+		name: to.Member, host: to.Host, port: to.Port, weight: to.Weight, backup: to.Backup, checked: true,
+		check: fmt.Sprint(d.Check, m.PatroniPort, m.PatroniTLS, d.Options.CheckAddr, d.Options.CheckTLS),
+	}
 }
 
 // withoutComments leaves what HAProxy reads of a file, blank lines away.

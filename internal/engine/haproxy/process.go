@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 	"github.com/pgporter/pgporter/internal/render/fileset"
 )
@@ -234,7 +235,7 @@ func (e *Engine) over() <-chan struct{} {
 // writeState writes the state file of a worker that is about to begin; before is what the one before has. A server that begins as
 // stopped hasn't been set to up since, even if the Board has said so all the time.
 func (e *Engine) writeState(l *layout, before map[serverID]serverState) error {
-	text, stopped := stateFile(l, e.said(), before, e.parked)
+	text, stopped := stateFile(l, e.said(l), before, e.parked)
 	if err := replace(e.state, text); err != nil {
 		return err
 	}
@@ -254,23 +255,23 @@ func (e *Engine) views() []*view.View {
 	return views
 }
 
-// said is what the Boards say of the servers that are rendered. Of one that has another address there nothing is said: until a
-// Change is committed a Board may still be of the declaration before.
-func (e *Engine) said() map[serverID]opinion {
-	said := opinions(e.views())
-	hosts := map[serverID]string{}
-	for _, services := range e.services {
-		for _, s := range services {
-			for _, server := range s.Servers {
-				hosts[serverID{s.FullName, server.Member}] = server.Host
-			}
+// said is what the Boards say of the servers of a layout. Until a Change is committed a Board may still be of the declaration
+// before: a server that is at another address there, or checked otherwise, hasn't passed what it has to pass now, and is down.
+func (e *Engine) said(l *layout) map[serverID]opinion {
+	views := e.views()
+	said := opinions(views)
+	for _, v := range views {
+		members := map[string]model.Member{}
+		for _, m := range v.Members {
+			members[m.Name] = m.Member
 		}
-	}
-	for _, v := range e.views() {
 		for _, s := range v.Services {
-			for _, server := range s.Servers {
-				if at := (serverID{s.FullName, server.Member}); hosts[at] != server.Host {
-					delete(said, at)
+			p, _ := l.find(s.FullName)
+			for _, to := range s.Servers {
+				was := serverOf(s.Definition, members[to.Member], to)
+				is, there := p.find(to.Member)
+				if there && (was.host != is.host || was.port != is.port || was.check != is.check) {
+					said[serverID{s.FullName, to.Member}] = down
 				}
 			}
 		}

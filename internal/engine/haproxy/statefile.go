@@ -47,8 +47,8 @@ func opinions(views []*view.View) map[serverID]opinion {
 	return said
 }
 
-// stateFile is the state with which a new worker begins. A server that the Board speaks of is what the Board says: it has
-// been asked a moment ago, more than a status code was looked at, and what has changed since the worker before heard of it is
+// stateFile is the state with which a new worker begins. A server of which something is said is that: its member has been
+// asked a moment ago, more than a status code was looked at, and what has changed since the worker before heard of it is
 // in it. Others keep the state that the worker before had; those that it didn't know begin as down if anything checks them.
 //
 // What an operator set by the runtime API (maintenance, drain, a weight) is kept, but for servers that were parked: those

@@ -85,7 +85,6 @@ func newWorld(t *testing.T, octet int) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(w.dir) })
-	var serving sync.WaitGroup
 	for seq := 1; seq <= 3; seq++ {
 		w.checks[seq] = 200
 		api := httptest.NewUnstartedServer(http.HandlerFunc(func(answer http.ResponseWriter, _ *http.Request) {
@@ -97,21 +96,7 @@ func newWorld(t *testing.T, octet int) *world {
 		api.Listener = w.listen(seq, patroniPort)
 		api.Start()
 		t.Cleanup(api.Close)
-		l := w.listen(seq, destination)
-		serving.Go(func() {
-			for {
-				conn, err := l.Accept()
-				if err != nil {
-					return
-				}
-				serving.Go(func() {
-					defer conn.Close()
-					fmt.Fprintf(conn, "%d", seq)
-					io.Copy(conn, conn)
-				})
-			}
-		})
-		t.Cleanup(func() { l.Close() })
+		w.serve(seq, destination)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -120,6 +105,26 @@ func newWorld(t *testing.T, octet int) *world {
 		}
 	})
 	return w
+}
+
+// serve has a member answer clients on a port.
+func (w *world) serve(seq, port int) {
+	l := w.listen(seq, port)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer conn.Close()
+				fmt.Fprintf(conn, "%d", seq)
+				io.Copy(conn, conn)
+			})
+		}
+	})
+	w.t.Cleanup(func() { l.Close() })
 }
 
 // answer sets what the checks of members answer from now on.
