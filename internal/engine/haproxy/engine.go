@@ -112,7 +112,7 @@ type Change struct {
 	engine   *Engine
 	offer    engine.Offer
 	prepared *layout
-	// was is what HAProxy carried before Load; nil unless that was called.
+	// was is what HAProxy carried before Load; nil before that is called.
 	was *carried
 }
 
@@ -212,10 +212,10 @@ func (c *Change) Load(ctx context.Context) (err error) {
 	if e.pending != c || c.was != nil {
 		return errors.New("this change isn't the one that is under way")
 	}
-	was := &carried{e.offer, e.services, e.wanted.Load()}
+	c.was = &carried{e.offer, e.services, e.wanted.Load()}
 	defer func() {
 		if err != nil {
-			e.pending, e.offer, e.services = nil, was.offer, was.services
+			e.pending, e.offer, e.services = nil, c.was.offer, c.was.services
 		}
 	}()
 	services := map[string][]model.Service{}
@@ -235,11 +235,7 @@ func (c *Change) Load(ctx context.Context) (err error) {
 		}
 	}
 	e.offer, e.services = c.offer, services
-	if err := e.bring(ctx, next, asked); err != nil {
-		return err
-	}
-	c.was = was
-	return nil
+	return e.bring(ctx, next, asked)
 }
 
 // Commit makes a Change that was loaded what is followed from now on: sessions of what is gone end, and the current worker is

@@ -443,6 +443,49 @@ func TestTheBoardIsOfTheDeclarationBefore(t *testing.T) {
 	}
 }
 
+// TestSessionsOfAClusterThatStays: it was to go, and its servers' sessions have had to end before. What is given up ends none,
+// whether HAProxy couldn't load it or something else failed after that.
+func TestSessionsOfAClusterThatStays(t *testing.T) {
+	w := newWorld(t, 84)
+	w.says(1, "23", "2", "3")
+	w.says(1, "1", "2", "3")
+	offer := w.says(1, "23", "2", "3")
+	w.begin(w.config(), offer)
+	session, _ := w.dial()
+	without := offer
+	without.Clusters = nil
+	// An address that this machine hasn't: haproxy -c doesn't see that.
+	worse := without
+	worse.TCPServices = []model.TCPService{{Name: "web", IP: "192.0.2.1", Port: 7435, Protocol: "tcp", MaxConn: 9, Balance: "roundrobin",
+		Default: "inter 1s", Servers: []model.TCPServer{{Name: "a", Host: w.host(1), Port: destination}}}}
+	if err := w.take(worse); err == nil || !strings.Contains(err.Error(), "192.0.2.1") {
+		t.Errorf("got %v", err)
+	}
+	goesOn := func(after string) {
+		t.Helper()
+		rounds := w.engine.Beats()
+		w.until("Run has looked twice", func() bool { return w.engine.Beats() >= rounds+3 })
+		if !answers(session) {
+			t.Errorf("after %s the session has ended", after)
+		}
+	}
+	goesOn("a reload that HAProxy refuses")
+	change, err := w.engine.Prepare(t.Context(), without)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := change.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	change.Abort()
+	goesOn("a change that was given up")
+	w.connectsTo(2, 3)
+	if err := w.take(without); err != nil {
+		t.Fatal(err)
+	}
+	ends(t, session)
+}
+
 func TestAServiceThatGoes(t *testing.T) {
 	w := newWorld(t, 84)
 	offer := w.says(1, "2", "2")

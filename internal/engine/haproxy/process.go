@@ -246,10 +246,15 @@ func (e *Engine) writeState(l *layout, before map[serverID]serverState) error {
 	return nil
 }
 
-// views are what the Boards show now.
+// views are what the Boards show now: while a Change is loaded also those of clusters that are to go with it. Their sessions end
+// if it is committed, and go on if it is given up.
 func (e *Engine) views() []*view.View {
-	views := make([]*view.View, 0, len(e.offer.Clusters))
-	for _, c := range e.offer.Clusters {
+	clusters := e.offer.Clusters
+	if e.pending != nil && e.pending.was != nil {
+		clusters = slices.Concat(clusters, e.pending.was.offer.Clusters)
+	}
+	views := make([]*view.View, 0, len(clusters))
+	for _, c := range clusters {
 		views = append(views, c.Board.View())
 	}
 	return views
