@@ -44,7 +44,7 @@ func New(c model.Cluster) (*Resolver, error) {
 //
 // The servers of a service are the members that its selector picks, in the selector's order, then those that only its
 // backup expression picks, in that one's order. A server is a backup if the backup expression picks it, whether the
-// selector does or not. The error lists every expression that can't be evaluated on these members.
+// selector does or not, or if the service's options make all of them backups. The error lists every expression that can't be evaluated on these members.
 func (r *Resolver) Set(live map[string]model.Role) (model.Set, error) {
 	members := make([]map[string]any, len(r.cluster.Members))
 	for i, m := range r.cluster.Members {
@@ -112,7 +112,7 @@ func (r *Resolver) servers(s model.Definition, members []map[string]any) ([]mode
 			taken[i] = true
 			m := r.cluster.Members[i]
 			servers = append(servers, model.Server{
-				Member: m.Name, Host: m.Host, Port: s.Dest.Of(m), Weight: m.Weight, Backup: isBackup[i],
+				Member: m.Name, Host: m.Host, Port: s.Dest.Of(m), Weight: m.Weight, Backup: isBackup[i] || s.Options.Backup,
 			})
 		}
 	}

@@ -144,6 +144,24 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// TestOptionBackup: with that word among its options all servers of a service are backups.
+func TestOptionBackup(t *testing.T) {
+	members := []model.Member{instance(1, model.Primary, nil), instance(2, model.Replica, offlineQuery), instance(3, model.Replica, nil)}
+	definitions := slices.Clone(defaults)
+	for i := range definitions {
+		definitions[i].Options.Backup = i != 0
+	}
+	set, err := Set(model.Cluster{Name: "pg-test", Members: members, Definitions: definitions}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"1 2 3", "1b 2b 3b", "1b 2b 3b", "2b 3b"} {
+		if got := shown(set.Services[i]); got != want {
+			t.Errorf("%s: servers %q, want %q", set.Services[i].FullName, got, want)
+		}
+	}
+}
+
 // TestUntouched: resolving changes neither the members' variables nor the live roles.
 func TestUntouched(t *testing.T) {
 	m := instance(1, model.Primary, nil)

@@ -2,27 +2,9 @@ package cluster
 
 import (
 	"fmt"
-	"slices"
 
-	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
-
-// makeBackups makes every server a backup where the service's options say so.
-func makeBackups(set model.Set) model.Set {
-	set.Services = slices.Clone(set.Services)
-	for i, svc := range set.Services {
-		if !svc.Options.Backup {
-			continue
-		}
-		servers := slices.Clone(svc.Servers)
-		for j := range servers {
-			servers[j].Backup = true
-		}
-		set.Services[i].Servers = servers
-	}
-	return set
-}
 
 // takeBack ends the sessions on a service's backups when a regular server has come up, if the options want that
 // (on-marked-up shutdown-backup-sessions). One without weight takes nobody, so nothing is taken back for it. A backup that

@@ -360,7 +360,6 @@ func (s *State) adopt(set model.Set, a *Actions, now time.Time) {
 	for _, old := range s.set.Services {
 		lasting[old.FullName] = slices.ContainsFunc(set.Services, func(svc model.Service) bool { return svc.FullName == old.FullName })
 	}
-	set = makeBackups(set)
 	s.set = set
 	s.generation++
 	ttl := s.ttl()

@@ -132,6 +132,27 @@ func TestGoldens(t *testing.T) {
 	accepted(t, text, one)
 }
 
+// TestOptionBackup: the default-server line makes all servers backups, no other says so again.
+func TestOptionBackup(t *testing.T) {
+	s := replica(t)
+	s.Options, _ = model.ParseOptions("inter 2s backup")
+	for i := range s.Servers {
+		s.Servers[i].Backup = true
+	}
+	text, err := Service("10.10.10.11", trio(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(text, " backup\n") != 1 || !strings.Contains(text, "default-server inter 2s backup\n") {
+		t.Errorf("rendered\n%s", text)
+	}
+	below, err := Base(base())
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted(t, below, text)
+}
+
 // A service that nobody serves, and members whose hosts are names or IPv6 addresses.
 func TestHosts(t *testing.T) {
 	c, s := trio(), replica(t)

@@ -47,7 +47,7 @@ func Service(node string, c model.Cluster, s model.Service) (string, error) {
 			tls = " check-ssl ca-file " + caFile
 		}
 		backup := ""
-		if server.Backup {
+		if server.Backup && !s.Options.Backup { // the default-server line says it of all
 			backup = " backup"
 		}
 		b.line("server %s %s:%d%s check port %d weight %d%s%s", b.server(server.Member), b.host("host", server.Host),
