@@ -69,7 +69,7 @@ type Engine struct {
 	seen  traffic
 	// lines are for the log: see unlock.
 	lines []slog.Record
-	// beats counts the times that Run has gone round.
+	// beats are what Beats counts.
 	beats atomic.Uint64
 }
 

@@ -546,6 +546,11 @@ func TestStopInOrder(t *testing.T) {
 	if !answers(short) {
 		t.Error("a session ended before its time")
 	}
+	beats := w.engine.Beats()
+	w.until("it goes round while it stops", func() bool { return w.engine.Beats() >= beats+3 })
+	if !answers(short) || !answers(long) {
+		t.Error("a session ended before its time")
+	}
 	if got := w.engine.Traffic(t.Context()); len(got) != 1 || got[0].Sessions != 2 {
 		t.Errorf("the traffic while it stops: %+v", got)
 	}

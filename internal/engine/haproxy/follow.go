@@ -98,7 +98,7 @@ func (e *Engine) Run(ctx context.Context) error {
 // for HAProxy's sockets.
 const LongestRound = 2*loadTime + time.Minute
 
-// Beats counts the times that Run has gone round.
+// Beats counts the times that Run has gone round, or has looked after the last sessions at a stop.
 func (e *Engine) Beats() uint64 { return e.beats.Load() }
 
 // boards are the notices of all Boards.

@@ -304,6 +304,7 @@ func (e *Engine) stop() {
 		// It is now an old worker like others.
 		e.watch.retired(running, e.epochs())
 		for e.alive() && ctx.Err() == nil {
+			e.beats.Add(1)
 			e.sweep(ctx, processes{Old: append(slices.Clone(running.Old), running.Current)})
 			select {
 			case <-ctx.Done():
