@@ -27,9 +27,6 @@ var accounts = []Account{
 	{User: "test", Password: "test", Role: "dbrole_admin"},
 }
 
-// Accounts are the documents' users.
-func Accounts() []Account { return slices.Clone(accounts) }
-
 var (
 	superuser   = Account{User: "postgres", Password: "DBUser.Postgres", Superuser: true}
 	replication = Account{User: "replicator", Password: "DBUser.Replicator"}
