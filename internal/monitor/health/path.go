@@ -1,10 +1,6 @@
 package health
 
-import (
-	"strings"
-
-	"github.com/pgporter/pgporter/internal/monitor/patroni"
-)
+import "github.com/pgporter/pgporter/internal/monitor/patroni"
 
 // Kind is what a check path asks a member, which decides how its answers are judged.
 type Kind int
@@ -29,40 +25,19 @@ func (k Kind) String() string {
 	return [...]string{"status", "primary", "leader", "standby leader", "replica", "read-only"}[k]
 }
 
-// ownHandlers are the first segments that Patroni routes to handlers of their own, before it looks for roles in a path.
-var ownHandlers = map[string]bool{
-	"liveness": true, "readiness": true, "patroni": true, "cluster": true, "history": true, "config": true,
-	"metrics": true, "failsafe": true,
-}
-
-// KindOf classifies a check path (its query doesn't count). Patroni looks for the role as a part of the path, in the order
-// below and sensitive to case (do_GET in api.py), so that /primary/ and /db-primary ask for the leader too; taking them
-// for anything else would make their check laxer than its writer means.
+// KindOf classifies a check path (its query doesn't count).
 func KindOf(path string) Kind {
-	path, _, _ = strings.Cut(path, "?")
-	has := func(part string) bool { return strings.Contains(path, part) }
-	first, _, _ := strings.Cut(strings.TrimLeft(path, "/"), "/")
-	switch {
-	case path == "" || path == "/":
+	switch patroni.EndpointOf(path) {
+	case patroni.EndpointPrimary:
 		return Primary
-	case ownHandlers[first]:
-		return Status
-	case has("standby_leader") || has("standby-leader"):
-		return StandbyLeader
-	case has("leader"):
+	case patroni.EndpointLeader:
 		return Leader
-	case has("master") || has("primary") || has("read-write"):
-		return Primary
-	case has("replica"):
+	case patroni.EndpointStandbyLeader:
+		return StandbyLeader
+	case patroni.EndpointReplica, patroni.EndpointSync, patroni.EndpointQuorum, patroni.EndpointAsync:
 		return Replica
-	case has("read-only"):
+	case patroni.EndpointReadOnly, patroni.EndpointReadOnlySync, patroni.EndpointReadOnlyQuorum:
 		return ReadOnly
-	case has("health"):
-		return Status
-	}
-	switch path {
-	case "/sync", "/synchronous", "/async", "/asynchronous", "/quorum":
-		return Replica
 	}
 	return Status
 }
@@ -72,9 +47,8 @@ func (k Kind) OfLeader() bool { return k == Primary || k == Leader || k == Stand
 
 // CarriesRole says that a GET of the path brings a body with the member's role and state.
 func CarriesRole(path string) bool {
-	path, _, _ = strings.Cut(path, "?")
-	first, _, _ := strings.Cut(strings.TrimLeft(path, "/"), "/")
-	return first == "patroni" || !ownHandlers[first]
+	e := patroni.EndpointOf(path)
+	return e != patroni.EndpointReadiness && e != patroni.EndpointOther
 }
 
 // judgement is what one result means for a server.

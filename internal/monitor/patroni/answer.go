@@ -41,6 +41,9 @@ type Answer struct {
 	Role     string
 	State    string
 	Timeline int
+	// TimelineNull says that the body's timeline is null: PostgreSQL answers Patroni, but the replication connection that
+	// a replica's timeline is learnt by failed. Each further question tries it again.
+	TimelineNull bool
 	// Name is the member's (since 3.1), Scope its cluster's, Version Patroni's.
 	Name    string
 	Scope   string
@@ -54,14 +57,14 @@ type Answer struct {
 	// Failsafe says that the member is primary by failsafe mode: the DCS is away, and all others agreed.
 	Failsafe bool
 	Pause    bool
-	// SyncStandby says that a replica is a synchronous standby.
-	SyncStandby    bool
-	PendingRestart bool
+	// SyncStandby says that a replica is a synchronous standby, QuorumStandby (from 4.0 on) that it is one of a quorum.
+	SyncStandby, QuorumStandby bool
+	PendingRestart             bool
 	// Location is a primary's WAL position; Received and Replayed are a replica's. In bytes.
 	Location, Received, Replayed int64
 	// ReplayPaused says that a replica's replay is paused by hand.
 	ReplayPaused bool
-	// Tags as Patroni gives them; values as text.
+	// Tags as Patroni gives them; values as text. Patroni leaves out noloadbalance and the like where they are off.
 	Tags map[string]string
 }
 
@@ -86,12 +89,14 @@ func ParseAnswer(status int, body []byte) Answer {
 	a.Role = roleName(o.text("role"))
 	a.State = printable(o.text("state"))
 	a.Timeline = int(o.number("timeline"))
+	a.TimelineNull = string(o["timeline"]) == "null"
 	a.ServerVersion = int(o.number("server_version"))
 	a.SystemID = printable(o.text("database_system_identifier"))
 	a.ClusterUnlocked = o.truth("cluster_unlocked")
 	a.Failsafe = o.truth("failsafe_mode_is_active")
 	a.Pause = o.truth("pause")
 	a.SyncStandby = o.truth("sync_standby")
+	a.QuorumStandby = o.truth("quorum_standby")
 	a.PendingRestart = o.truth("pending_restart")
 	about := o.object("patroni")
 	a.Name = printable(about.text("name"))

@@ -39,12 +39,17 @@ func TestParseAnswer(t *testing.T) {
 		{
 			name: "standby of a quorum", file: "replica-4.0.7.json", code: 200, words: "200 replica running",
 			want: Answer{Status: 200, Role: RoleReplica, State: StateRunning, Timeline: 1, Name: "pg-test-2", Scope: "pg-test", Version: "4.0.7",
-				ServerVersion: 170012, SystemID: "7713544548659962333", Received: 83888696, Replayed: 83888696},
+				ServerVersion: 170012, SystemID: "7713544548659962333", Received: 83888696, Replayed: 83888696, QuorumStandby: true},
 		},
 		{
 			name: "unlocked", code: 200, words: "200 primary stopping",
 			body: `{"state": "stopping", "role": "master", "cluster_unlocked": true, "failsafe_mode_is_active": true, "dcs_last_seen": 1732233600}`,
 			want: Answer{Status: 200, Role: RolePrimary, State: "stopping", ClusterUnlocked: true, Failsafe: true},
+		},
+		{
+			name: "no replication connection", code: 503, words: "503 replica running",
+			body: `{"role": "replica", "state": "running", "timeline": null}`,
+			want: Answer{Status: 503, Role: RoleReplica, State: StateRunning, TimelineNull: true},
 		},
 		{name: "no body", code: 200, words: "200", want: Answer{Status: 200}},
 		{name: "no JSON", body: "<html>", code: 502, words: "502", want: Answer{Status: 502}},
