@@ -78,7 +78,7 @@ func (a Answer) To(path string, f Facts) (Answer, Derivation) {
 	// The leader of a standby cluster was asked for the primary, which says nothing of the lock.
 	misled := !f.StandbyCluster && !leads && a.Role == RoleStandbyLeader
 	// /standby-leader refuses a primary even if it holds the lock.
-	hidden := misled || f.StandbyCluster && !leads && a.Role == RolePrimary
+	hidden := misled || f.StandbyCluster && !leads && (a.Role == RolePrimary || a.Role == RolePromoted)
 
 	var pass, unsure bool
 	switch endpoint {

@@ -89,6 +89,7 @@ func TestTo(t *testing.T) {
 		{name: "standby cluster, replica", standby: true, answer: answer(503, "replica", "running"), pass: replicas + ready},
 		{name: "standby cluster, primary", standby: true, answer: answer(503, "primary", "running"), pass: ready, unsettled: " /leader "},
 		{name: "standby cluster, stopping primary", standby: true, answer: answer(503, "primary", "stopping"), unsettled: " /leader /readiness "},
+		{name: "standby cluster, being promoted", standby: true, answer: answer(503, "promoted", "running"), pass: ready, unsettled: " /leader "},
 		{name: "standby cluster, former leader", standby: true, answer: answer(503, "standby_leader", "running"), pass: ready},
 		{
 			name: "standby cluster that isn't known for one", answer: answer(503, "standby_leader", "running"), pass: ready,
