@@ -99,8 +99,10 @@ func TestBetween(t *testing.T) {
 		}, "changed pg-test member pg-test-3: role replica → offline\n"},
 		{"a variable that selects nobody yet", func(p *model.Plan) { member(p, 2).Vars["pg_offline_query"] = true },
 			"changed pg-test member pg-test-3: pg_offline_query false → true\n"},
-		{"the cluster as such", func(p *model.Plan) { p.Clusters[0].TTL, p.Clusters[0].StaticRoles = 20, false },
-			"changed pg-test static_roles true → false; ttl 30 → 20\n"},
+		{"the cluster as such", func(p *model.Plan) {
+			p.Clusters[0].TTL, p.Clusters[0].StaticRoles, p.Clusters[0].TrustCheck = 20, false, true
+		},
+			"changed pg-test static_roles true → false; trust_check false → true; ttl 30 → 20\n"},
 		{"the order of servers", func(p *model.Plan) {
 			p.Clusters[0].Definitions = definitions(p)[:1]
 			p.Clusters[0].Definitions[0].Selector = jmespath.Read("reverse(@)")

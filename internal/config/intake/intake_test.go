@@ -289,7 +289,7 @@ func FuzzDecode(f *testing.F) {
 	for _, edit := range []func(){
 		func() {},
 		func() { o.Plan.TCPServices = nil },
-		func() { o.Plan.Clusters[0].StaticRoles = true },
+		func() { o.Plan.Clusters[0].StaticRoles, o.Plan.Clusters[0].TrustCheck = true, true },
 		func() { o.Plan.Clusters[0].Definitions = nil },
 		func() { o.Plan.Clusters = nil },
 	} {

@@ -79,6 +79,8 @@ type Cluster struct {
 	Definitions []Definition `json:"services"`
 	// StaticRoles keeps the declared roles in selectors, as Pigsty's rendered files do, whatever the members are now.
 	StaticRoles bool `json:"static_roles,omitempty"`
+	// TrustCheck has a member's silence count to fall as an answer would, whatever the leader key says.
+	TrustCheck bool `json:"trust_check,omitempty"`
 	// KeyPath is where Patroni keeps the cluster's keys in etcd: <namespace>/<scope>, or <namespace>/<scope>/<group> for a group
 	// of a Citus cluster. Empty is Name in the namespace that pgporter was given, /pg as a rule.
 	KeyPath string `json:"key_path,omitempty"`

@@ -3,9 +3,9 @@
 //
 // A cluster is all hosts with the same pg_cluster, in the inventory's order. What a service is comes from the variables of
 // the host that looks at it (pg_default_services, pg_services, pg_default_service_dest, pg_rto, pg_rto_plan,
-// pg_service_provider, pgporter_roles), so two nodes may see one cluster's services differently, as in Pigsty; the virtual
-// address (pg_vip_enabled, pg_vip_address, pg_vip_interface, pgporter_vip_on_dcs_loss) is the host's own; what a member
-// is (ports, weight, TLS) comes from each member. Parameters and their defaults are Pigsty's.
+// pg_service_provider, pgporter_roles, pgporter_trust), so two nodes may see one cluster's services differently, as in
+// Pigsty; the virtual address (pg_vip_enabled, pg_vip_address, pg_vip_interface, pgporter_vip_on_dcs_loss) is the host's own;
+// what a member is (ports, weight, TLS) comes from each member. Parameters and their defaults are Pigsty's.
 //
 // Every function returns all problems that it finds at once, each with its position. With an error among them the Plan still
 // holds what is sound, but is not to be run. Services that Pigsty would render in spite of a mistake, by falling back to

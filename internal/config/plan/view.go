@@ -16,6 +16,7 @@ import (
 // viewVariables are those of the host that looks which decide what it sees.
 var viewVariables = []string{
 	"pg_default_services", "pg_services", "pg_default_service_dest", "pg_rto", "pg_rto_plan", "pg_service_provider", "pgporter_roles",
+	"pgporter_trust",
 }
 
 // view is a cluster as a host sees it.
@@ -52,7 +53,7 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 	t := p.timing(h)
 	timed := p.problems[before:].Err() == nil
 	seen := model.Cluster{
-		Name: c.name, TTL: t.ttl, StaticRoles: p.staticRoles(h), KeyPath: p.keyPath(c),
+		Name: c.name, TTL: t.ttl, StaticRoles: p.staticRoles(h), TrustCheck: p.trustCheck(h), KeyPath: p.keyPath(c),
 		Members: make([]model.Member, 0, len(members)), Definitions: []model.Definition{},
 	}
 	var definitions []definition
@@ -93,15 +94,26 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 // staticRoles reads pgporter_roles, this program's own variable: whether selectors see what members are now, or what they
 // were declared to be.
 func (p *planner) staticRoles(h *inventory.Host) bool {
-	v, set := p.variable(h, "pgporter_roles")
+	return p.second(h, "pgporter_roles", "live", "static")
+}
+
+// trustCheck reads pgporter_trust, this program's own variable: whether the leader key outranks a member's silence, or that
+// counts like an answer.
+func (p *planner) trustCheck(h *inventory.Host) bool {
+	return p.second(h, "pgporter_trust", "key", "check")
+}
+
+// second says whether a variable has the second of the two words that it may have; unset it has the first.
+func (p *planner) second(h *inventory.Host, variable, first, second string) bool {
+	v, set := p.variable(h, variable)
 	if !set {
 		return false
 	}
 	text, _ := v.Text()
-	if text != "live" && text != "static" {
-		p.problems.Errorf(v.Pos(), "live or static", "pgporter_roles is %s", v.Describe())
+	if text != first && text != second {
+		p.problems.Errorf(v.Pos(), first+" or "+second, "%s is %s", variable, v.Describe())
 	}
-	return text == "static"
+	return text == second
 }
 
 // defaultDest is what `dest: default` means on a host.
