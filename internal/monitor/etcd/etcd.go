@@ -1,5 +1,5 @@
-// Package etcd follows the keys that Patroni keeps of a cluster in etcd: who holds the leader key, and whether a switchover
-// has been asked for. It tells them a second or more before the next check would.
+// Package etcd follows the keys that Patroni keeps of a cluster in etcd: who holds the leader key, what role and state the
+// members have, whether a switchover has been asked for. It tells them a second or more before the next check would.
 //
 // It owns connections to etcd and nothing else: what a key means for a service is decided in cluster. It reads only, never
 // writes, and keeps no lease. etcd's v3 API is spoken (etcd 3.4 and later).
@@ -7,9 +7,9 @@
 // # What is read
 //
 // Below a cluster's path (/pg/pg-test; a group of a Citus cluster has <namespace>/<shard>/<group>) Patroni has the keys
-// config, failover, failsafe, history, initialize, leader, members/…, status and sync (dcs/__init__.py). The keys from
-// failover to leader are one range in etcd's order and hold all that is wanted here, without those that change all the
-// time. One read gives a consistent picture of it, and one watch from the revision after the read gives every change.
+// config, failover, failsafe, history, initialize, leader, members/…, status and sync (dcs/__init__.py). One read of them all
+// gives a consistent picture, and one watch from the revision after it gives every change. Of members, status and config only
+// what Reading has is kept: what they write with each loop while clients write (WAL positions, slots) is no news by itself.
 //
 // # When etcd is slow, away or wrong
 //
@@ -18,9 +18,16 @@
 // counts. Attempts go on for ever, with pauses of up to 5 s after each round through the addresses, and read the files of
 // TLS and the password afresh.
 //
-// A watch can be open and dead (a stopped server, a cut network, a member without quorum), so the range is read again
-// every 5 s, through the quorum, and has to come within 2 s. Confirm does the same at once. A watch whose revision has been
-// compacted is begun anew after another read. Nothing of this blocks or is known to anybody but by Readings.
+// A watch can be open and dead (a stopped server, a cut network, a member without quorum), so the leader key is read again
+// every second, through the quorum, and has to come within 2 s; one read is under way at a time, and a slow one delays the
+// next. Confirm does the same at once. Every 30 s all keys are read that way, for a watch that is dead by itself. A watch
+// whose revision has been compacted is begun anew after another read. Nothing of this blocks or is known to anybody but by
+// Readings.
+//
+// # Whether the leader lives
+//
+// Patroni renews its lease in each loop, which changes no key. Where that is wanted (AskLease), each beat also asks how much
+// time the lease has left, which tells when it was renewed. That this isn't answered is no loss of etcd.
 package etcd
 
 import (
@@ -30,6 +37,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -173,7 +181,8 @@ func (e *Etcd) Watch(path string) *Watcher {
 	return &Watcher{etcd: e, path: strings.TrimRight(path, "/"), confirm: make(chan struct{}, 1), pace: pace}
 }
 
-// Reading is what the keys say at one moment. The zero Reading is etcd's answer for a cluster that it doesn't know.
+// Reading is what the keys say at one moment. The zero Reading is etcd's answer for a cluster that it doesn't know. A Reading
+// that was delivered is never changed, its slices included.
 type Reading struct {
 	// Lost says in words why nothing is known; everything else is zero then. Empty while etcd is heard.
 	Lost string
@@ -189,10 +198,45 @@ type Reading struct {
 	FailoverRevision int64
 	// System is the database system identifier that the cluster was initialised with; empty before that.
 	System string
-	// Read is when the last read through the quorum was asked for that this is true of: at some moment since then the keys
-	// said it. Each such read is delivered, every 5 s as a rule and after each change of the leader key, also if nothing else
-	// has changed.
+	// Standby says that the cluster is a standby cluster by its configuration in etcd.
+	Standby bool
+	// Members are those that have a member key, sorted by name. A key is there until its member's lease has run out.
+	Members []MemberKey
+	// Optime is the leader's WAL position in bytes, which the leader writes once per loop and `lag=` is reckoned from; 0 if
+	// it isn't known. By itself it is no reason to deliver: it comes with the next read of the leader key, a second later at
+	// most while etcd answers at once.
+	Optime int64
+	// Renewed is the earliest moment at which the leader's lease can have been renewed last, by the whole seconds that
+	// etcd says it has left: up to a second too early, and as late as the last question. Zero while that isn't asked
+	// (AskLease), not answered yet, or there is no key. An etcd that has elected a leader of its own gives every lease its
+	// whole time anew: that looks like a renewal.
+	Renewed time.Time
+	// Read is when the last read through the quorum was asked for that this is true of: at some moment since then the leader
+	// key said it, and everything else at that moment or one that a watch is behind. Each such read is delivered, every
+	// second as a rule and after each change of the leader key, also if nothing else has changed.
+	//
+	// While etcd isn't lost it is never older than a read may take (2 s) and the time before it was asked for (a second, or
+	// what the read before took): 3 s where reads take up to a second, 4 s at the very most.
 	Read time.Time
+}
+
+// MemberKey is what a member's Patroni has written of it last: at once when its role or state changes, a loop later at most
+// after a crash.
+type MemberKey struct {
+	Name string
+	// Role and State are Patroni's words (`master` is `primary`), as in the answers of its REST API; empty where the value
+	// has none.
+	Role, State string
+	// Revision is etcd's revision of the last change of Role or State; after a connection was begun that of the key's last
+	// write.
+	Revision int64
+}
+
+// Equal tells whether two Readings say the same, of the same moments.
+func (r Reading) Equal(o Reading) bool {
+	return r.Lost == o.Lost && r.Leader == o.Leader && r.LeaderRevision == o.LeaderRevision &&
+		r.Failover == o.Failover && r.FailoverRevision == o.FailoverRevision && r.System == o.System && r.Standby == o.Standby &&
+		slices.Equal(r.Members, o.Members) && r.Optime == o.Optime && r.Renewed.Equal(o.Renewed) && r.Read.Equal(o.Read)
 }
 
 // Deliver takes a Reading. It may block until its ctx ends; the Watcher gives the newest Reading after that and may leave

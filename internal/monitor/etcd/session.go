@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,9 +26,13 @@ import (
 type session struct {
 	*Watcher
 	client *clientv3.Client
-	// now is what the keys say at revision.
-	now      Reading
-	revision int64
+	// now is what the keys say at revision; the leader key may have been read later, at leaderAt.
+	now                Reading
+	revision, leaderAt int64
+	// optime is what now gets with the next read.
+	optime int64
+	// lease is the leader key's; 0 if there is none.
+	lease clientv3.LeaseID
 }
 
 var errBroken = errors.New("the connection broke")
@@ -52,12 +58,11 @@ func (w *Watcher) session(ctx context.Context, hostPort string, deliver Deliver)
 	s := &session{Watcher: w, client: client}
 	defer client.Close()
 	for {
-		asked := time.Now()
-		answer, err := s.readAll(ctx)
-		if err != nil {
-			return read, words(err)
+		answer := s.read(ctx, true)
+		if answer.err != nil {
+			return read, words(answer.err)
 		}
-		s.take(answer, asked)
+		s.take(answer)
 		read = true
 		late.Stop()
 		w.tell(ctx, s.now, deliver)
@@ -113,71 +118,151 @@ func (w *Watcher) connect(ctx context.Context, hostPort string, fail context.Can
 	return clientv3.New(config)
 }
 
-// The range of keys that is followed: see the package's documentation.
-func (w *Watcher) from() string     { return w.path + "/failover" }
-func (w *Watcher) upTo() string     { return w.path + "/leader\x00" }
-func (w *Watcher) leader() string   { return w.path + "/leader" }
-func (w *Watcher) failover() string { return w.path + "/failover" }
-func (w *Watcher) system() string   { return w.path + "/initialize" }
+// key is the path of one of the cluster's keys.
+func (w *Watcher) key(name string) string { return w.path + "/" + name }
 
-// readAll reads the keys through the quorum, in the time that a read may take.
-func (s *session) readAll(ctx context.Context) (*clientv3.GetResponse, error) {
+// answered is what came of a read.
+type answered struct {
+	*clientv3.GetResponse
+	// whole says that all keys were read, not the leader key alone.
+	whole bool
+	asked time.Time
+	err   error
+}
+
+// read reads the leader key, or all keys, through the quorum, in the time that a read may take.
+func (s *session) read(ctx context.Context, whole bool) answered {
+	a := answered{whole: whole, asked: time.Now()}
 	ctx, cancel := context.WithTimeoutCause(ctx, s.pace.read, fmt.Errorf("timed out after %s", s.pace.read))
 	defer cancel()
-	answer, err := s.client.Get(ctx, s.from(), clientv3.WithRange(s.upTo()))
-	if err != nil && context.Cause(ctx) != nil {
-		err = context.Cause(ctx)
+	if whole {
+		a.GetResponse, a.err = s.client.Get(ctx, s.key(""), clientv3.WithPrefix())
+	} else {
+		a.GetResponse, a.err = s.client.Get(ctx, s.key("leader"))
 	}
-	return answer, err
+	if a.err != nil && context.Cause(ctx) != nil {
+		a.err = context.Cause(ctx)
+	}
+	return a
 }
 
 // take makes an answer the picture, unless the watch has delivered more already; what that delivered happened after the answer.
-func (s *session) take(answer *clientv3.GetResponse, asked time.Time) {
-	if s.now.Read = asked; answer.Header.Revision < s.revision {
-		return
+func (s *session) take(a answered) {
+	if at := a.Header.Revision; at >= max(s.revision, s.leaderAt) {
+		was := s.now
+		switch {
+		case a.whole:
+			s.now, s.optime, s.lease, s.revision = Reading{}, 0, 0, at
+		case len(a.Kvs) == 0:
+			s.gone(s.key("leader"))
+		}
+		s.leaderAt = at
+		for _, kv := range a.Kvs {
+			s.put(kv)
+		}
+		if a.whole {
+			s.remember(was)
+		}
 	}
-	s.now, s.revision = Reading{Read: asked}, answer.Header.Revision
-	for _, kv := range answer.Kvs {
-		s.put(kv)
+	s.now.Read, s.now.Optime = a.asked, s.optime
+	if !s.leased.Load() {
+		s.now.Renewed = time.Time{}
+	}
+}
+
+// remember adds to a picture that was read anew what such a read can't tell.
+func (s *session) remember(was Reading) {
+	for i, m := range s.now.Members {
+		for _, before := range was.Members {
+			if m.Name == before.Name && m.Role == before.Role && m.State == before.State {
+				s.now.Members[i].Revision = before.Revision
+			}
+		}
+	}
+	if s.now.LeaderRevision == was.LeaderRevision {
+		s.now.Renewed = was.Renewed
 	}
 }
 
 // put takes a key's value in.
 func (s *session) put(kv *mvccpb.KeyValue) {
-	switch value := printable(kv.Value); string(kv.Key) {
-	case s.leader():
-		s.now.Leader, s.now.LeaderRevision = value, kv.ModRevision
-	case s.failover():
+	name, _ := strings.CutPrefix(string(kv.Key), s.path+"/")
+	switch name {
+	case "leader":
+		if kv.ModRevision != s.now.LeaderRevision {
+			s.now.Renewed = time.Time{}
+		}
+		s.now.Leader, s.now.LeaderRevision, s.lease = printable(kv.Value), kv.ModRevision, clientv3.LeaseID(kv.Lease)
+	case "failover":
+		value := printable(kv.Value)
 		// Patroni empties the key when it has done what was asked for.
 		if strings.TrimSpace(value) == "{}" {
 			value = ""
 		}
 		s.now.Failover, s.now.FailoverRevision = value, kv.ModRevision
-	case s.system():
-		s.now.System = value
+	case "initialize":
+		s.now.System = printable(kv.Value)
+	case "config":
+		s.now.Standby = standbyOf(kv.Value)
+	case "status":
+		s.optime = optimeOf(kv.Value)
+	default:
+		if member, is := memberName(name); is {
+			role, state := memberOf(kv.Value)
+			s.putMember(MemberKey{member, role, state, kv.ModRevision})
+		}
 	}
 }
 
 // gone takes a key's end in.
 func (s *session) gone(key string) {
-	switch key {
-	case s.leader():
-		s.now.Leader, s.now.LeaderRevision = "", 0
-	case s.failover():
+	name, _ := strings.CutPrefix(key, s.path+"/")
+	switch name {
+	case "leader":
+		s.now.Leader, s.now.LeaderRevision, s.now.Renewed, s.lease = "", 0, time.Time{}, 0
+	case "failover":
 		s.now.Failover, s.now.FailoverRevision = "", 0
-	case s.system():
+	case "initialize":
 		s.now.System = ""
+	case "config":
+		s.now.Standby = false
+	case "status":
+		s.optime = 0
+	default:
+		if member, is := memberName(name); is {
+			s.now.Members = slices.DeleteFunc(slices.Clone(s.now.Members), func(m MemberKey) bool { return m.Name == member })
+		}
+	}
+}
+
+// memberName is whose key this is; false for a key of another kind.
+func memberName(key string) (string, bool) {
+	name, is := strings.CutPrefix(key, "members/")
+	return printable([]byte(name)), is && name != "" && !strings.Contains(name, "/")
+}
+
+// putMember takes a member in; the slice that was delivered stays as it is.
+func (s *session) putMember(m MemberKey) {
+	i, there := slices.BinarySearchFunc(s.now.Members, m.Name, func(have MemberKey, name string) int { return strings.Compare(have.Name, name) })
+	switch {
+	case !there:
+		s.now.Members = slices.Insert(slices.Clone(s.now.Members), i, m)
+	case s.now.Members[i].Role != m.Role || s.now.Members[i].State != m.State:
+		s.now.Members = slices.Clone(s.now.Members)
+		s.now.Members[i] = m
 	}
 }
 
 // changed takes the events of a watch in; those that a read has delivered already are left out.
 func (s *session) changed(events []*clientv3.Event) {
+	leader := s.key("leader")
 	for _, event := range events {
-		if event.Kv.ModRevision <= s.revision {
+		key, at := string(event.Kv.Key), event.Kv.ModRevision
+		if at <= s.revision || key == leader && at <= s.leaderAt {
 			continue
 		}
 		if event.Type == mvccpb.Event_DELETE {
-			s.gone(string(event.Kv.Key))
+			s.gone(key)
 		} else {
 			s.put(event.Kv)
 		}
@@ -188,8 +273,29 @@ func (s *session) changed(events []*clientv3.Event) {
 	}
 }
 
-// follow watches the keys from the revision after the picture's, and reads them again every beat and when asked. It gives
-// the error that ended it, ErrCompacted if only the watch's revision has gone.
+// lived is what etcd said of a lease: renewed is the earliest moment at which it can have been renewed last, zero if it said
+// nothing.
+type lived struct {
+	lease   clientv3.LeaseID
+	renewed time.Time
+}
+
+// life asks how much time a lease has left.
+func (s *session) life(ctx context.Context, lease clientv3.LeaseID) lived {
+	ctx, cancel := context.WithTimeout(ctx, s.pace.read)
+	defer cancel()
+	asked := time.Now()
+	answer, err := s.client.TimeToLive(ctx, lease)
+	if err != nil || answer.TTL < 0 {
+		return lived{lease: lease}
+	}
+	// Both are whole seconds, what is left is rounded down. It is more than was granted after an election of etcd's.
+	gone := time.Duration(answer.GrantedTTL-answer.TTL) * time.Second
+	return lived{lease, asked.Add(-max(gone, 0))}
+}
+
+// follow watches the keys from the revision after the picture's, reads the leader key again every beat and when asked, and
+// sometimes all. It gives the error that ended it, ErrCompacted if only the watch's revision has gone.
 func (s *session) follow(ctx context.Context, deliver Deliver) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var joined sync.WaitGroup
@@ -200,7 +306,7 @@ func (s *session) follow(ctx context.Context, deliver Deliver) error {
 	joined.Go(func() {
 		defer close(watch)
 		// Watch itself blocks until the server has answered, so it must not be called where the beat is taken.
-		responses := s.client.Watch(clientv3.WithRequireLeader(ctx), s.from(), clientv3.WithRange(s.upTo()), clientv3.WithRev(since))
+		responses := s.client.Watch(clientv3.WithRequireLeader(ctx), s.key(""), clientv3.WithPrefix(), clientv3.WithRev(since))
 		for response := range responses {
 			select {
 			case watch <- response:
@@ -209,25 +315,32 @@ func (s *session) follow(ctx context.Context, deliver Deliver) error {
 			}
 		}
 	})
-	beat := time.NewTicker(s.pace.beat)
+	// Watchers that begin together don't read together for ever.
+	beat := time.NewTimer(rand.N(s.pace.beat))
 	defer beat.Stop()
-	type result struct {
-		answer *clientv3.GetResponse
-		asked  time.Time
-		err    error
+	all := time.Now().Add(s.pace.all)
+	results, lives := make(chan answered, 1), make(chan lived, 1)
+	busy, again, asking := false, false, false
+	askLife := func() {
+		if lease := s.lease; !asking && lease != 0 && s.leased.Load() {
+			asking = true
+			joined.Go(func() { lives <- s.life(ctx, lease) })
+		}
 	}
-	results := make(chan result, 1)
-	busy, again := false, false
+	askLife()
 	read := func() {
+		askLife()
 		if again = busy; busy {
 			return
 		}
 		busy = true
-		joined.Go(func() {
-			asked := time.Now()
-			answer, err := s.readAll(ctx)
-			results <- result{answer, asked, err}
-		})
+		now := time.Now()
+		whole := now.After(all)
+		if whole {
+			all = now.Add(s.pace.all)
+		}
+		beat.Reset(s.pace.beat)
+		joined.Go(func() { results <- s.read(ctx, whole) })
 	}
 	for {
 		select {
@@ -251,14 +364,19 @@ func (s *session) follow(ctx context.Context, deliver Deliver) error {
 			read()
 		case <-s.confirm:
 			read()
-		case r := <-results:
-			if r.err != nil {
-				return r.err
+		case a := <-results:
+			if a.err != nil {
+				return a.err
 			}
-			s.take(r.answer, r.asked)
+			s.take(a)
 			s.tell(ctx, s.now, deliver)
 			if busy = false; again {
 				read()
+			}
+		case l := <-lives:
+			if asking = false; l.lease == s.lease && s.leased.Load() && l.renewed.After(s.now.Renewed) {
+				s.now.Renewed = l.renewed
+				s.tell(ctx, s.now, deliver)
 			}
 		}
 	}

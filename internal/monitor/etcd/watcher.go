@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 )
 
@@ -11,13 +12,13 @@ import (
 type paces struct {
 	// attempt bounds the time to a first reading on one connection, read each reading.
 	attempt, read time.Duration
-	// beat is from one confirming read to the next.
-	beat time.Duration
+	// beat is from one reading of the leader key to the next, all from one of all keys to the next.
+	beat, all time.Duration
 	// first and most are the shortest and the longest pause between attempts.
 	first, most time.Duration
 }
 
-var pace = paces{attempt: 4 * time.Second, read: 2 * time.Second, beat: 5 * time.Second, first: 200 * time.Millisecond, most: 5 * time.Second}
+var pace = paces{attempt: 4 * time.Second, read: 2 * time.Second, beat: time.Second, all: 30 * time.Second, first: 200 * time.Millisecond, most: 5 * time.Second}
 
 // Watcher follows the keys of one cluster.
 type Watcher struct {
@@ -25,7 +26,9 @@ type Watcher struct {
 	path string
 	// confirm asks for a read at once.
 	confirm chan struct{}
-	pace    paces
+	// leased says that the time that the leader's lease has left is asked for.
+	leased atomic.Bool
+	pace   paces
 	// hook is called between a read and the watch that begins after it; tests use it.
 	hook func(revision int64)
 
@@ -40,6 +43,14 @@ func (w *Watcher) Confirm() {
 	select {
 	case w.confirm <- struct{}{}:
 	default:
+	}
+}
+
+// AskLease has each read of the leader key ask too how much time its lease has left (Reading.Renewed), beginning at once; false
+// ends that. It never blocks, and may be called at any time.
+func (w *Watcher) AskLease(on bool) {
+	if !w.leased.Swap(on) && on {
+		w.Confirm()
 	}
 }
 
@@ -97,7 +108,7 @@ func (w *Watcher) lose(ctx context.Context, why error, deliver Deliver) {
 
 // tell delivers a Reading that isn't what was delivered last.
 func (w *Watcher) tell(ctx context.Context, r Reading, deliver Deliver) {
-	if w.published != nil && *w.published == r {
+	if w.published != nil && w.published.Equal(r) {
 		return
 	}
 	if r.Lost == "" {

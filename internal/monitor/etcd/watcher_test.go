@@ -22,7 +22,7 @@ func TestFollow(t *testing.T) {
 	f.says("leader , system 7710787112816185761")
 	e.put("/pg/pg-test/config", "{}")
 	e.put("/pg/pg-test/status", `{"optime":1}`)
-	e.put("/pg/pg-test/members/pg-test-1", "{}")
+	e.put("/pg/pg-test/sync", "{}")
 	e.put("/pg/pg-test/history", "[]")
 	e.put("/pg/pg-test-other/leader", "pg-test-other-1")
 	e.put("/pg/pg-test/leader", "pg-test-1")
@@ -83,7 +83,7 @@ func TestCitusPath(t *testing.T) {
 
 // brisk shortens a Watcher's times: what is well answers within them even on a machine that has little time for it.
 func brisk(w *Watcher) {
-	w.pace = paces{attempt: 6 * time.Second, read: 6 * time.Second, beat: 100 * time.Millisecond, first: 20 * time.Millisecond, most: 200 * time.Millisecond}
+	w.pace = paces{attempt: 6 * time.Second, read: 6 * time.Second, beat: 100 * time.Millisecond, all: time.Second, first: 20 * time.Millisecond, most: 200 * time.Millisecond}
 }
 
 // unhurried lengthens them, where the reason for a loss is to be something else than slowness.
