@@ -35,6 +35,11 @@ type session struct {
 	lease clientv3.LeaseID
 }
 
+// Sizes in bytes. There is a connection for each cluster, and answers are short, so its buffers are too; a window that doesn't
+// adapt saves a ping with each answer. mostRead is how long an answer may be, which no cluster's keys come near to: a longer
+// one is a loss of etcd.
+const buffer, window, mostRead = 4 << 10, 64 << 10, 16 << 20
+
 var errBroken = errors.New("the connection broke")
 
 // session connects to an address, reads the keys and follows them until something fails. read says whether the keys were
@@ -98,7 +103,12 @@ func (w *Watcher) connect(ctx context.Context, hostPort string, fail context.Can
 	}
 	config := clientv3.Config{
 		Endpoints: []string{hostPort}, Context: ctx, DialTimeout: w.pace.attempt, Logger: zap.NewNop(),
-		DialOptions: []grpc.DialOption{grpc.WithContextDialer(dial)},
+		MaxCallRecvMsgSize: mostRead,
+		DialOptions: []grpc.DialOption{
+			grpc.WithContextDialer(dial),
+			grpc.WithReadBufferSize(buffer), grpc.WithWriteBufferSize(buffer), grpc.WithSharedWriteBuffer(true),
+			grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
+		},
 	}
 	if w.etcd.tls {
 		secure, err := w.etcd.tlsConfig(hostPort)
