@@ -47,7 +47,8 @@ var rooms = map[string]room{
 	"internal/monitor/health":   {may: "model patroni", because: "health judges one server of one service; membership and publishing are the cluster's"},
 	"internal/monitor/view":     {may: "model", pure: true, because: "readers of a View must not pull in what makes it"},
 	"internal/monitor/discover": {may: "model patroni", because: "discovery finds members; nothing of an inventory may be needed for it"},
-	"internal/monitor/cluster":  {may: "etcd health model patroni resolve view", because: "the loop must not know who reads its Board"},
+	"internal/monitor/inquiry":  {may: "health", because: "when a respondent is asked hangs on times and costs alone: not on clusters, roles or services"},
+	"internal/monitor/cluster":  {may: "etcd health inquiry model patroni resolve view", because: "the loop must not know who reads its Board"},
 	"internal/monitor/tcpcheck": {may: "health model patroni tcpservice view", because: "servers that are declared and checked need neither a cluster nor its roles; of patroni only how TLS is spoken"},
 
 	// internal/engine: what carries the bytes?

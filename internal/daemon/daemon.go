@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"slices"
@@ -94,6 +95,10 @@ type Loaded struct {
 	Sent *Sent
 }
 
+// mostQuestions bounds the questions under way at members' APIs and ports, of all clusters together: of the descriptors that are set
+// aside (proxy: 64 and a 32nd of the limit) with a limit of 20,000 they leave some for what else is open.
+const mostQuestions = 512
+
 // Daemon is a running pgporter.
 type Daemon struct {
 	cfg    Config
@@ -104,6 +109,10 @@ type Daemon struct {
 	started time.Time
 	// tcpcheck watches the servers of TCP services; nil where HAProxy does.
 	tcpcheck *tcpcheck.Watcher
+
+	// slots bound the questions that all clusters have under way, seed makes this node's times to ask its own.
+	slots *cluster.Slots
+	seed  uint64
 
 	// liveness is what is known of whether all loops go round.
 	liveness *liveness
@@ -146,14 +155,15 @@ type runningCluster struct {
 // Run serves until ctx ends and then stops in order. It returns nil after an orderly stop; an error means that it could not
 // start (nothing is left open) or that a part of it died. It also returns nil once another process has taken over.
 func Run(ctx context.Context, cfg Config) error {
-	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), liveness: newLiveness(), running: map[string]*runningCluster{}}
+	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), liveness: newLiveness(),
+		slots: cluster.NewSlots(mostQuestions), seed: rand.Uint64(), running: map[string]*runningCluster{}}
 	if cfg.HAProxy == nil {
 		sockets, err := cfg.Inherited.services()
 		if err != nil {
 			return err
 		}
 		d.tcpcheck = tcpcheck.New(cfg.Logger)
-		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck,
+		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck, Await: d.await,
 			Inherited: sockets})}
 	} else {
 		h := *cfg.HAProxy
@@ -310,5 +320,15 @@ func (d *Daemon) recheck(clusterName, member string) {
 	d.mu.Unlock()
 	if r != nil {
 		r.loop.Recheck(member)
+	}
+}
+
+// await tells a cluster that clients wait for a service.
+func (d *Daemon) await(clusterName, service string) {
+	d.mu.Lock()
+	r := d.running[clusterName]
+	d.mu.Unlock()
+	if r != nil {
+		r.loop.Await(service)
 	}
 }

@@ -102,14 +102,14 @@ func (d *dispatcher) logEnded(ended endings) {
 type watcher struct {
 	*dispatcher
 	beat <-chan time.Time
-	// rechecked is when servers were last asked to be checked because clients wait, idleChecked when sessions were last looked at
+	// awaited is when it was last said that clients wait for a server to be up, idleChecked when sessions were last looked at
 	// for idleness.
-	rechecked, idleChecked time.Time
+	awaited, idleChecked time.Time
 }
 
 // wait waits until the View or the assignment is another one. Meanwhile it lets clients in that only time keeps out, ends idle
-// sessions, and has servers checked while clients wait for one to be up: at the pace of the schedule each of them would wait for
-// longer than it has to. It returns false if the service is gone.
+// sessions, and says while clients wait for a server to be up: at the pace of the schedule each of them would wait for longer than it
+// has to. It returns false if the service is gone.
 //
 // Each round takes the locks of the queue and of the sessions, so that the beats stop if one of them is never given back.
 func (w *watcher) wait(changed <-chan struct{}, task *assignment) bool {
@@ -118,10 +118,10 @@ func (w *watcher) wait(changed <-chan struct{}, task *assignment) bool {
 		waiting := w.queue.look() > 0
 		usable := w.sessions.isUsable()
 		now := time.Now()
-		if waiting && !usable && now.Sub(w.rechecked) >= recheckInterval {
-			w.rechecked = now
-			for _, member := range members(w.view()) {
-				task.protocol.recheck(member)
+		if waiting && !usable && now.Sub(w.awaited) >= awaitInterval {
+			w.awaited = now
+			if v := w.view(); v != nil {
+				task.protocol.await(v)
 			}
 		}
 		var again <-chan time.Time

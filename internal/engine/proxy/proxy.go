@@ -84,10 +84,11 @@ type Config struct {
 	Bind string
 	// Logger gets what an operator should know; nil drops it.
 	Logger *slog.Logger
-	// Recheck is called when a server refused a client or let it time out, or reset a session, and for every server of a service while clients
-	// wait for one to be up, so that its health is looked at out of turn. It must not block, and has to bear a call for every
-	// client. May be nil.
+	// Recheck is called when a server refused a client or let it time out, or reset a session, so that its health is looked at out of turn.
+	// It must not block, and has to bear a call for every client. May be nil.
 	Recheck func(cluster, member string)
+	// Await is called again and again while clients wait for a server of a service to be up. It must not block. May be nil.
+	Await func(cluster, service string)
 	// ConnectTimeout limits a connection attempt to one server; 0 is 3 s, as `timeout connect` in Pigsty.
 	ConnectTimeout time.Duration
 	// Hold is how long, at most, a client waits for a server while none takes it; 0 refuses it at once, and has nobody look at
@@ -165,6 +166,9 @@ func New(cfg Config) *Engine {
 	}
 	if cfg.Recheck == nil {
 		cfg.Recheck = func(string, string) {}
+	}
+	if cfg.Await == nil {
+		cfg.Await = func(string, string) {}
 	}
 	e := &Engine{cfg: cfg, log: cfg.Logger, listeners: map[listenAddr]*listener{}, dispatchers: map[string]*dispatcher{}}
 	e.slots.limit = Slots()

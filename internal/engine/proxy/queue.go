@@ -15,8 +15,8 @@ const (
 	// maxQueued limits the clients of one service that wait. It leaves room below the usual maxconn of 5000, so that
 	// CancelRequests still come in.
 	maxQueued = 4096
-	// recheckInterval is how often servers are to be checked out of turn while clients wait for one to be up.
-	recheckInterval = 200 * time.Millisecond
+	// awaitInterval is how often it is said that clients wait for a server to be up.
+	awaitInterval = 200 * time.Millisecond
 	// queueInterval is how often clients that wait are looked after while nothing is heard that would let one in.
 	queueInterval = retryPause / 2
 )

@@ -90,15 +90,15 @@ func TestQueuedUntilAServerIsUp(t *testing.T) {
 	}
 }
 
-// While clients wait for a server to be up, servers are checked out of turn; for a full one that would do nothing.
-func TestServersAreCheckedWhileClientsWait(t *testing.T) {
+// While clients wait for a server to be up, that is said; for a full one it would do nothing.
+func TestServersAreAwaitedWhileClientsWait(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	def := definition(t, "primary", "127.0.46.13")
 	def.Options = options(t, "maxconn 1")
 	var asked atomic.Int64
-	cfg := Config{Hold: patience, Recheck: func(cluster, member string) {
-		if cluster != "pg-test" || member != "a" {
-			t.Errorf("recheck of %s %s", cluster, member)
+	cfg := Config{Hold: patience, Await: func(cluster, service string) {
+		if cluster != "pg-test" || service != def.FullName {
+			t.Errorf("%s of %s is awaited", service, cluster)
 		}
 		asked.Add(1)
 	}}
@@ -106,7 +106,7 @@ func TestServersAreCheckedWhileClientsWait(t *testing.T) {
 	first, second := dial(t, addressOf(def)), dial(t, addressOf(def))
 	began := time.Now()
 	eventually(t, "the server is asked after", func() bool { return asked.Load() >= 3 })
-	if most := int64(time.Since(began)/recheckInterval) + 2; asked.Load() > most {
+	if most := int64(time.Since(began)/awaitInterval) + 2; asked.Load() > most {
 		t.Errorf("asked %d times in %v", asked.Load(), time.Since(began))
 	}
 	board.Publish(with)

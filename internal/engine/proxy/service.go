@@ -57,8 +57,10 @@ type protocol struct {
 	hear func(ctx context.Context, c *client) error
 	// reject closes a client that no server takes, and tells it or the log why.
 	reject func(s *service, c *client, no *refusal)
-	// recheck has a server's health looked at out of turn. It doesn't block.
+	// recheck has a server's health looked at out of turn, because it failed a client; await that of those whose answers matter to
+	// clients that wait for one to be up. They don't block.
 	recheck func(member string)
+	await   func(v *view.Service)
 	// hold is how long a client may wait for a server; 0 is not at all. connectTimeout limits a connection attempt.
 	hold, connectTimeout time.Duration
 	// once says that a client has only one try.
@@ -76,6 +78,7 @@ func (e *Engine) postgres(cluster string) protocol {
 		hear:    func(ctx context.Context, c *client) error { return c.hear(ctx, e.cfg.OpeningTimeout) },
 		reject:  (*service).refuse,
 		recheck: func(member string) { e.cfg.Recheck(cluster, member) },
+		await:   func(v *view.Service) { e.cfg.Await(cluster, v.FullName) },
 		hold:    e.cfg.Hold, connectTimeout: e.cfg.ConnectTimeout,
 	}
 }

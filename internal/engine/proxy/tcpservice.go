@@ -1,6 +1,10 @@
 package proxy
 
-import "time"
+import (
+	"time"
+
+	"github.com/pgporter/pgporter/internal/monitor/view"
+)
 
 // TCPService is what a service for something else than PostgreSQL goes by. Its clients are connected as soon as they are accepted,
 // since in many protocols the server speaks first; nothing that either side says is looked at.
@@ -34,6 +38,11 @@ func (t TCPService) protocol(e *Engine) protocol {
 	}
 	if p.recheck == nil {
 		p.recheck = func(string) {}
+	}
+	p.await = func(v *view.Service) {
+		for _, member := range members(v) {
+			p.recheck(member)
+		}
 	}
 	if t.Queue > 0 && p.hold > 0 {
 		p.hold = t.Queue

@@ -29,7 +29,7 @@ func begun(t *testing.T, options string, tls bool) (State, time.Time) {
 		t.Fatal(err)
 	}
 	start := time.Unix(0, 0)
-	s, a := Begin(Planned{Cluster: c, Resolver: resolver}, start)
+	s, a := Begin(Planned{Cluster: c, Resolver: resolver}, 1, start)
 	if a.Refused != nil {
 		t.Fatal(a.Refused)
 	}
@@ -61,11 +61,15 @@ func TestTargetsFollowOptions(t *testing.T) {
 		if test.tls {
 			other = secure
 		}
-		want := []health.Target{{Member: "pg-test-1", Base: other, Path: "/primary"}, {Member: "pg-test-1", Base: test.base, Path: "/read-only", TLS: test.words}}
-		var got []health.Target
-		for _, c := range s.checks() {
-			got = append(got, c.Target)
+		want := []health.Target{{Member: "pg-test-1", Base: other, Path: primaryQuestion}}
+		// The member's API is asked its one question, in whatever words; somebody else is asked for the path.
+		switch own := test.base == plain || test.base == secure; {
+		case !own:
+			want = append(want, health.Target{Member: "pg-test-1", Base: test.base, Path: "/read-only", TLS: test.words})
+		case test.base != other || test.words != patroni.TLS{}:
+			want = append(want, health.Target{Member: "pg-test-1", Base: test.base, Path: primaryQuestion, TLS: test.words})
 		}
+		got := s.asked()
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: checks %+v, want %+v", test.options, got, want)
 		}
@@ -81,21 +85,21 @@ func TestAnswersFromElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _ = Begin(Planned{Cluster: c, Resolver: resolver}, now)
+	s, _ = Begin(Planned{Cluster: c, Resolver: resolver}, 1, now)
 	own, elsewhere := health.Target{}, health.Target{}
-	for _, check := range s.checks() {
-		if check.Path == rolePath {
-			own = check.Target
+	for _, target := range s.asked() {
+		if target.Path == primaryQuestion {
+			own = target
 		} else {
-			elsewhere = check.Target
+			elsewhere = target
 		}
 	}
 	if own.Base != "http://10.10.10.11:8008" || elsewhere.Base != "http://10.9.9.9:8008" {
-		t.Fatalf("checks %+v", s.checks())
+		t.Fatalf("checks %+v", s.asked())
 	}
 	answer := func(target health.Target, words string) {
 		now = now.Add(time.Second)
-		s, _ = Step(s, Checked{health.Result{Target: target, Outcome: script(strings.Fields(words)).on(target.Path), Ended: now}}, now)
+		s, _ = stepped(s, Checked{health.Result{Target: target, Outcome: script(strings.Fields(words)).on(target.Path), Ended: now}}, now)
 	}
 	answer(own, "lock primary running")
 	answer(elsewhere, "replica running")
@@ -113,18 +117,18 @@ func TestAnswersFromElsewhere(t *testing.T) {
 func TestSilenceOfOneTLSOnly(t *testing.T) {
 	s, now := begun(t, "check-ssl", false)
 	var plain, secure health.Target
-	for _, c := range s.checks() {
-		if strings.HasPrefix(c.Base, "https:") {
-			secure = c.Target
+	for _, target := range s.asked() {
+		if strings.HasPrefix(target.Base, "https:") {
+			secure = target
 		} else {
-			plain = c.Target
+			plain = target
 		}
 	}
 	var lines []string
 	hear := func(target health.Target, words string) {
 		now = now.Add(time.Second)
 		var a Actions
-		s, a = Step(s, Checked{health.Result{Target: target, Outcome: script(strings.Fields(words)).on(target.Path), Ended: now}}, now)
+		s, a = stepped(s, Checked{health.Result{Target: target, Outcome: script(strings.Fields(words)).on(target.Path), Ended: now}}, now)
 		for _, m := range a.Log {
 			if strings.Contains(m.Text, "Patroni of") {
 				lines = append(lines, m.Text)

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/monitor/health"
@@ -31,7 +32,7 @@ const (
 // claim wins. Of several proven ones on one database a claim that sees the leader key in the DCS (or is kept by failsafe
 // mode) goes before one that doesn't; then, and among weaker claims, the current leader stays; else there is none, since choosing
 // wrongly is worse than choosing nobody. Timelines don't count.
-func (s *State) elect(a *Actions) {
+func (s *State) elect(a *Actions, now time.Time) {
 	best, candidates := noClaim, []string(nil)
 	var locked, running []string
 	systems := map[string]bool{}
@@ -75,11 +76,11 @@ func (s *State) elect(a *Actions) {
 		elected = candidates[0]
 	}
 	s.primary, s.confirmed, s.keyed = elected, elected != "" && best > byDeclaration, elected != "" && best >= byKey
-	s.reportClaims(a, running, holder)
+	s.reportClaims(a, running, holder, now)
 }
 
 // reportClaims tells, once, that several members run as the leader, or one that isn't the leader; and that this is over.
-func (s *State) reportClaims(a *Actions, running []string, holder string) {
+func (s *State) reportClaims(a *Actions, running []string, holder string, now time.Time) {
 	if len(running) == 1 && s.primary == running[0] || len(running) == 1 && holder == "" && s.members[running[0]].successor == "" {
 		running = nil
 	}
@@ -92,7 +93,7 @@ func (s *State) reportClaims(a *Actions, running []string, holder string) {
 		return
 	}
 	// One of them may have been a leader only until a moment ago: asked again it says so.
-	a.recheck(running...)
+	s.notice(now, running...)
 	outcome := "none of them gets writes until one gives up"
 	switch {
 	case holder != "":
@@ -129,7 +130,7 @@ func (s *State) claimOf(m model.Member) (c claim, seesKey bool) {
 		return c, false
 	}
 	for t, o := range s.known {
-		if t.Member != m.Name || t.Base != base(m) || o.Silence != "" || o.Answer.Status != 200 || !health.KindOf(t.Path).OfLeader() {
+		if t.Member != m.Name || o.Silence != "" || o.Answer.Status != 200 || !health.KindOf(t.Path).OfLeader() || !s.asksItself(t) {
 			continue
 		}
 		if o.Answer.Role != "" {

@@ -47,7 +47,7 @@ func declared(name string) (model.Cluster, bool) {
 		c.Members = []model.Member{instance(1, model.Primary, false)}
 	case "pair": // one primary, one replica with pg_offline_query
 		c.Members = []model.Member{instance(1, model.Primary, false), instance(2, model.Replica, true)}
-	case "trio", "trio-static", "trio-options", "trio-moved", "trio-paths", "trio-few", "trio-back", "trio-backups", "trio-pooled": // 3 has pg_offline_query
+	case "trio", "trio-static", "trio-check", "trio-options", "trio-moved", "trio-paths", "trio-few", "trio-back", "trio-backups", "trio-pooled": // 3 has pg_offline_query
 		c.Members = []model.Member{instance(1, model.Primary, false), instance(2, model.Replica, false), instance(3, model.Replica, true)}
 	case "dedicated": // 3 is pg_role: offline
 		c.Members = []model.Member{instance(1, model.Primary, false), instance(2, model.Replica, false), instance(3, model.Offline, false)}
@@ -63,6 +63,8 @@ func declared(name string) (model.Cluster, bool) {
 	switch name {
 	case "trio-static":
 		c.StaticRoles = true
+	case "trio-check": // silence counts, whatever the leader key says
+		c.TrustCheck = true
 	case "trio-options": // other options, the same servers
 		for i := range c.Definitions {
 			c.Definitions[i].Options, _ = model.ParseOptions("inter 5s fall 5 on-marked-down shutdown-sessions")
@@ -95,14 +97,25 @@ type scripted struct {
 	role, state, system                                                      string
 	timeline                                                                 int
 	silence                                                                  string
+	// nonsense is a status that comes without a body; notAsked has the silence be this node's own.
+	nonsense int
+	notAsked bool
 }
 
 // script reads `[lock] [unlocked] [failsafe] [standby-cluster] [lagging] [noloadbalance] [paused] [system=ID] [timeline=N] ROLE STATE…` or
-// `silent REASON…`.
+// `silent REASON…`, `nonsense STATUS`, `not asked REASON…`.
 func script(words []string) scripted {
 	s := scripted{timeline: 1}
 	if words[0] == "silent" {
 		s.silence = strings.Join(words[1:], " ")
+		return s
+	}
+	switch words[0] {
+	case "nonsense":
+		s.nonsense, _ = strconv.Atoi(words[1])
+		return s
+	case "not":
+		s.silence, s.notAsked = strings.Join(words[2:], " "), true
 		return s
 	}
 	flags := map[string]*bool{"lock": &s.lock, "unlocked": &s.unlocked, "failsafe": &s.failsafe, "standby-cluster": &s.standbyCluster,
@@ -128,7 +141,10 @@ func script(words []string) scripted {
 // on is the outcome on a path, by the rules that Patroni's REST API documentation gives.
 func (s scripted) on(path string) health.Outcome {
 	if s.silence != "" {
-		return health.Outcome{Silence: s.silence}
+		return health.Outcome{Silence: s.silence, Dead: strings.Contains(s.silence, "refused"), NotAsked: s.notAsked}
+	}
+	if s.nonsense != 0 {
+		return health.Outcome{Answer: patroni.Answer{Status: s.nonsense}}
 	}
 	replica := s.role == "replica" && s.state == "running" && !s.lagging && !s.noLoadBalance && !(s.lock && s.standbyCluster)
 	primary := s.lock && !s.standbyCluster
@@ -143,6 +159,14 @@ func (s scripted) on(path string) health.Outcome {
 	}
 	if health.CarriesRole(path) {
 		o.Answer.Role, o.Answer.State, o.Answer.Timeline, o.Answer.SystemID = s.role, s.state, s.timeline, s.system
+		o.Answer.TimelineNull = s.timeline < 0
+		if s.noLoadBalance {
+			o.Answer.Tags = map[string]string{"noloadbalance": "true"}
+		}
+		if s.role == "replica" && s.lagging {
+			// 100 MB behind what fixtures' leaders say.
+			o.Answer.Replayed = 1
+		}
 		o.Answer.ClusterUnlocked, o.Answer.Failsafe, o.Answer.Pause = s.unlocked, s.failsafe, s.paused
 	}
 	return o

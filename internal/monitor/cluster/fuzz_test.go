@@ -1,7 +1,10 @@
 package cluster
 
 import (
+	"cmp"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,17 +71,17 @@ func variants(t testing.TB) []Planned {
 
 func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 	now := time.Unix(0, 0)
-	s, a := Begin(plans[0], now)
+	s, a := Begin(plans[0], 1, now)
 	version := a.View.Version
 	epochs := map[serverKey]uint64{}
 	type heard struct {
-		outcome health.Outcome
-		passed  time.Time
+		says   scripted
+		passed time.Time
 	}
-	last := map[health.Target]heard{}
+	last := map[string]heard{}
 	var etcd picture
 	apply := func(e Event) {
-		s, a = Step(s, e, now)
+		s, a = stepped(s, e, now)
 		if a.Refused != nil {
 			t.Fatalf("refused: %v", a.Refused)
 		}
@@ -113,24 +116,25 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 				if why := s.ports[destination(carrier, svc.Options)].Closed(); why != "" {
 					t.Fatalf("%v is up, and its port lets nobody in: %s", key, why)
 				}
-				said := last[s.target(carrier.Member, svc.Check)]
-				answer := said.outcome.Answer
+				said := last[carrier.Member]
+				outcome := said.says.on(svc.Check)
+				answer := outcome.Answer
 				if !strings.HasPrefix(svc.Check, "/primary") {
-					if svc.Name == "offline" && said.outcome.Silence == "" && answer.Role != "replica" {
-						t.Fatalf("offline connects to %s, which says %s", carrier.Member, said.outcome.Words())
+					if svc.Name == "offline" && outcome.Silence == "" && answer.Role != "replica" {
+						t.Fatalf("offline connects to %s, which says %s", carrier.Member, outcome.Words())
 					}
 					if svc.Name == "offline" && s.keyed && carrier.Member == s.primary {
 						t.Fatalf("offline connects to %s, which holds the leader key", carrier.Member)
 					}
 					continue
 				}
-				passes := said.outcome.Silence == "" && answer.Status == 200 && answer.Role == "primary" && answer.State == "running"
-				inTime := said.outcome.Silence != "" && !said.passed.IsZero() && now.Sub(said.passed) < 20*time.Second
-				if holder := etcd.reading().Leader; holder != "" && holder != carrier.Member && s.isMember(holder) {
+				passes := outcome.Silence == "" && answer.Status == 200 && answer.Role == "primary" && answer.State == "running"
+				inTime := outcome.Silence != "" && !said.passed.IsZero() && now.Sub(said.passed) < 20*time.Second
+				if holder := etcd.reading(now).Leader; holder != "" && holder != carrier.Member && s.isMember(holder) {
 					t.Fatalf("%s connects to %s, while %s holds the leader key", svc.FullName, carrier.Member, holder)
 				}
 				if !passes && !inTime {
-					t.Fatalf("%s connects to %s, which says %s and passed at %v (now %v)", svc.FullName, carrier.Member, said.outcome.Words(), said.passed, now)
+					t.Fatalf("%s connects to %s, which says %s and passed at %v (now %v)", svc.FullName, carrier.Member, outcome.Words(), said.passed, now)
 				}
 			}
 			if strings.HasPrefix(svc.Check, "/primary") && ups > 1 {
@@ -148,22 +152,24 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 		case 4:
 			apply(plans[int(what)%len(plans)])
 			// Results of a former address are not this member's.
-			for target := range last {
-				if _, wanted := s.wanted[target]; !wanted {
-					delete(last, target)
+			for name := range last {
+				if m := s.members[name]; !m.checked {
+					delete(last, name)
 				}
 			}
 		case 5:
 			words := []string{"leader 1", "leader 2", "leader 3", "leader nobody", "lost timed out", "back", "switchover 1 2", "leader stranger"}
-			if !etcd.says(strings.Fields(words[int(what)%len(words)])) {
+			if !etcd.says(strings.Fields(words[int(what)%len(words)]), now) {
 				t.Fatal("etcd doesn't say this")
 			}
-			apply(Keyed{etcd.reading()})
+			apply(Keyed{etcd.reading(now)})
 		case 6:
-			all := probes(s.ports)
+			all := slices.SortedFunc(maps.Keys(s.ports), func(a, b health.Target) int {
+				return cmp.Or(strings.Compare(a.Member, b.Member), strings.Compare(a.Base, b.Base))
+			})
 			outcome := []string{"answers", "hangs", "refuses"}[int(what)%3]
 			before := s
-			apply(Probed{health.Result{Target: all[int(what)/3%len(all)].Target, Outcome: *outcomesOfProbes[outcome], Ended: now}})
+			apply(Probed{health.Result{Target: all[int(what)/3%len(all)], Outcome: *outcomesOfProbes[outcome], Ended: now}})
 			for key, v := range s.servers {
 				if v.epoch != before.servers[key].epoch && !due(before, now) {
 					t.Fatalf("%v: sessions ended by a probe", key)
@@ -171,17 +177,17 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 			}
 		default:
 			says := script(strings.Fields(sayings[int(what)%len(sayings)]))
-			for _, c := range s.checks() {
+			for _, c := range s.asked() {
 				if c.Member != "pg-test-"+string('1'+rune(who)) {
 					continue
 				}
 				o := says.on(c.Path)
-				note := heard{o, last[c.Target].passed}
+				note := heard{says, last[c.Member].passed}
 				if o.Silence == "" && o.Answer.Status == 200 || o.Silence != "" && s.maintained(c.Member) {
 					note.passed = now
 				}
-				last[c.Target] = note
-				apply(Checked{health.Result{Target: c.Target, Outcome: o, Ended: now}})
+				last[c.Member] = note
+				apply(Checked{health.Result{Target: c, Outcome: o, Ended: now}})
 			}
 		}
 	}
@@ -201,9 +207,9 @@ func BenchmarkStep(b *testing.B) {
 		b.Fatal(err)
 	}
 	start := time.Unix(0, 0)
-	s, _ := Begin(Planned{Cluster: c, Resolver: r}, start)
+	s, _ := Begin(Planned{Cluster: c, Resolver: r}, 1, start)
 	says := script([]string{"replica", "running"})
-	e := Checked{health.Result{Target: s.target("pg-test-2", "/read-only"), Outcome: says.on("/read-only"), Ended: start}}
+	e := Checked{health.Result{Target: s.asked()[1], Outcome: says.on(primaryQuestion), Ended: start}}
 	for b.Loop() {
 		s, _ = Step(s, e, start)
 	}

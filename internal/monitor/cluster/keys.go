@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/monitor/etcd"
 	"github.com/pgporter/pgporter/internal/monitor/health"
-	"github.com/pgporter/pgporter/internal/monitor/patroni"
 )
 
 // Keyed is what etcd says of the cluster's keys now.
@@ -48,9 +48,6 @@ const (
 	leavingGrace = 150 * time.Millisecond
 	// searchSlack is how much longer than the leader key lives a new primary is looked for closely.
 	searchSlack = 10 * time.Second
-	// closeHolder is how often a member is checked that holds the leader key and isn't up yet, closeAny how often all
-	// members are while nobody is known to hold it.
-	closeHolder, closeAny = 100 * time.Millisecond, 250 * time.Millisecond
 )
 
 // hear takes a reading in. By itself it ends nothing and moves nobody: elections and checks do.
@@ -61,7 +58,7 @@ func (s *State) hear(r etcd.Reading, a *Actions, now time.Time) {
 	case r.Lost != "" && was.known():
 		a.logf(slog.LevelWarn, "%s: etcd is lost, the checks decide alone: %s", s.cluster.Name, r.Lost)
 		// Who was kept down by the key alone comes up with the next check.
-		a.recheck(s.claimants...)
+		s.notice(now, s.claimants...)
 		return
 	case r.Lost != "" && !was.asked:
 		a.logf(slog.LevelWarn, "%s: etcd doesn't answer, the checks decide alone: %s", s.cluster.Name, r.Lost)
@@ -81,8 +78,17 @@ func (s *State) hear(r etcd.Reading, a *Actions, now time.Time) {
 	}
 	s.key.heard = r
 	if r.Leader != was.heard.Leader || r.LeaderRevision != was.heard.LeaderRevision {
-		a.recheck(s.names()...)
+		// The one that it names is looked at closely from now on (closely): it takes a while to be promoted. The others have nothing
+		// to say that the key doesn't, and a question is dear to them now.
 		s.search(now)
+	}
+	// What a member's Patroni has written is true now: its answer will say so too.
+	for _, m := range r.Members {
+		if before := memberKey(was.heard, m.Name); before.Role != m.Role || before.State != m.State {
+			if seen := s.members[m.Name]; seen.checked && (seen.state != m.State || leads(m.Role) != leads(seen.role)) {
+				s.notice(now, m.Name)
+			}
+		}
 	}
 	if r.Leader != "" && r.Leader != s.key.last {
 		s.succeed(s.key.last, r.Leader)
@@ -96,7 +102,6 @@ func (s *State) hear(r etcd.Reading, a *Actions, now time.Time) {
 	}
 	if r.FailoverRevision != was.heard.FailoverRevision && r.Failover != "" {
 		a.logf(slog.LevelInfo, "%s: a switchover is asked for: %s", s.cluster.Name, r.Failover)
-		a.recheck(s.names()...)
 		s.switchover = now.Add(switchoverSoon)
 		if s.key.known() && s.holder() != "" && leavesNow(r.Failover, s.holder()) {
 			s.leavingFrom, s.leaving = now.Add(leavingGrace), now.Add(leavingSoon)
@@ -176,22 +181,24 @@ func (s *State) fenced(name string) string {
 	return s.stranger(name)
 }
 
-// feed gives a server's machine a result. One that is fenced can't rise by it, not even for a moment.
-func (s *State) feed(member string, port health.Target, m health.Machine, o health.Outcome, at time.Time) (next health.Machine, ended bool) {
-	before := m.Verdict().Phase
-	take := m.Feed
-	if o.Silence != "" && s.maintained(member) && s.ports[port].Closed() == "" {
-		take = m.Excuse
+// keyFresh says that the leader key was read through the quorum so lately that it vouches for its holder.
+func (s *State) keyFresh(now time.Time) bool {
+	return s.key.known() && s.key.ours && !s.key.alien && now.Sub(s.key.now.Read) < health.KeyFresh
+}
+
+// memberKey is a member's own key in etcd; zero if it has none.
+func memberKey(r etcd.Reading, name string) etcd.MemberKey {
+	i, found := slices.BinarySearchFunc(r.Members, name, func(m etcd.MemberKey, name string) int { return strings.Compare(m.Name, name) })
+	if !found {
+		return etcd.MemberKey{}
 	}
-	next, verdict := take(o, at)
-	if !next.Kind().OfLeader() {
-		return next, verdict.EndSessions
-	}
-	if why := s.fenced(member); why != "" {
-		fenced, also := next.Fence(why)
-		return fenced, before != health.Down && (verdict.EndSessions || also.EndSessions)
-	}
-	return next, verdict.EndSessions
+	return r.Members[i]
+}
+
+// doubtsLease says that it matters whether the leader key's lease is renewed: nobody listens at its holder's API.
+func (s *State) doubtsLease() bool {
+	holder := s.holder()
+	return holder != "" && s.members[holder].last.Dead
 }
 
 // maintained says that a member that is silent now was in maintenance (Patroni's `pause`) when it was heard last, and that
@@ -281,24 +288,6 @@ func (s *State) expireTimers(now time.Time) {
 			*until = time.Time{}
 		}
 	}
-}
-
-// closely is how often a member is to be checked by a path of this kind because a primary is about to change; 0 if there is no
-// such reason. leaderless says that the service has nobody up.
-//
-// The pace is within what triggered rounds are limited to, and lasts for seconds: options say how often one looks in peace.
-func (s *State) closely(kind health.Kind, member string, leaderless bool) time.Duration {
-	holder := s.holder()
-	switch {
-	case !kind.OfLeader(), kind == health.Primary && s.members[member].role == patroni.RoleStandbyLeader:
-		// A standby cluster has no primary to wait for.
-		return 0
-	case !s.switchover.IsZero() && member == s.primary, leaderless && !s.searching.IsZero() && member == holder:
-		return closeHolder
-	case leaderless && !s.searching.IsZero() && (holder == "" || !s.isMember(holder)):
-		return closeAny
-	}
-	return 0
 }
 
 func (s *State) isMember(name string) bool {

@@ -1,9 +1,10 @@
 // Package cluster runs one loop per PostgreSQL cluster: it has its members checked, knows who is what, and publishes which
 // server of which service may take clients.
 //
-// A loop is the only writer of its view.Board. What it decides is in Step, which is pure: a State, an event (a check's
-// result, a new declaration, the time) and the time in, the next State and what to do out. The loop around it does that:
-// runs the checks (health.Checker), publishes Views with membership and health together, and logs each change of state once.
+// A loop is the only writer of its view.Board. What it decides is in Step, which is pure: a State, an event (an answer, a new
+// declaration, the time) and the time in, the next State and what to do out, the questions that are due among it
+// (inquiry has when). The loop around it does that: puts the questions, publishes Views with membership and health together, and logs
+// each change of state once.
 //
 // Roles are live: the services are resolved anew whenever a member's role changes, and their servers keep their health and
 // sessions through it. A server that leaves a service and comes back has a higher epoch, so sessions of its former time end.
@@ -30,6 +31,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,10 +50,14 @@ type Config struct {
 	Logger *slog.Logger
 	// CAFile is for members whose API speaks TLS: see patroni.Options.
 	CAFile string
-	// Check runs the checks; nil asks Patroni.
+	// Check puts a question to a member; nil asks Patroni.
 	Check health.CheckFunc
 	// Probe asks the ports that services have; nil is health.Probe.
 	Probe health.CheckFunc
+	// Slots bound the questions that are under way, those of other loops among them; nil doesn't.
+	Slots *Slots
+	// Seed makes the times at which this node asks its own; nodes with the same one ask at the same times.
+	Seed uint64
 	// Keys gives what follows a cluster's keys in etcd; nil, or a nil result, leaves etcd out. It is called again with each new
 	// declaration: Keys that are the same as before go on.
 	Keys func(c model.Cluster) Keys
@@ -61,35 +67,49 @@ type Config struct {
 type Keys interface {
 	// Run delivers what they say until ctx ends.
 	Run(ctx context.Context, deliver etcd.Deliver)
+	// AskLease says whether a Reading is to say when the leader key was renewed. It doesn't block.
+	AskLease(on bool)
 	// Confirm has them read at once, and doesn't block.
 	Confirm()
 }
 
 // Loop watches one cluster.
 type Loop struct {
-	name    string
-	log     *slog.Logger
-	board   *view.Board
-	checker *health.Checker
-	prober  *health.Checker
-	state   State
-	watch   func(c model.Cluster) Keys
+	name  string
+	log   *slog.Logger
+	board *view.Board
+	check health.CheckFunc
+	probe health.CheckFunc
+	slots *Slots
+	state State
+	// asking are the questions under way.
+	asking sync.WaitGroup
+	watch  func(c model.Cluster) Keys
 	// keys is what runs now; nil without etcd. stopKeys ends it and waits for that.
 	keys     Keys
 	stopKeys func()
+	// asksLease is what the keys were told last.
+	asksLease bool
 
-	results  chan health.Result
-	probes   chan health.Result
+	answers  chan Event
 	readings chan etcd.Reading
 	plans    chan planned
 	// beats counts the times that the loop has gone round.
 	beats atomic.Uint64
 	// ended is closed when Run returns.
 	ended chan struct{}
+
+	// woken gets a word when there is a wish: members that clients have failed at, and services that they wait for.
+	woken              chan struct{}
+	wishes             sync.Mutex
+	suspected, awaited []string
 }
 
 // BeatGap is how long a loop that nothing happens to takes for a round.
 const BeatGap = time.Second
+
+// stillGap is how late a round may be before that is this node's own standstill.
+const stillGap = 2 * BeatGap
 
 // planned is a declaration that waits for the loop, and where the verdict on it goes.
 type planned struct {
@@ -115,7 +135,7 @@ func New(c model.Cluster, cfg Config) (*Loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
 	}
-	first, a := Begin(Planned{Cluster: c, Resolver: resolver}, time.Now())
+	first, a := Begin(Planned{Cluster: c, Resolver: resolver}, cfg.Seed, time.Now())
 	if a.Refused != nil {
 		return nil, fmt.Errorf("cluster %s: %w", c.Name, a.Refused)
 	}
@@ -125,28 +145,14 @@ func New(c model.Cluster, cfg Config) (*Loop, error) {
 	if cfg.Check == nil {
 		cfg.Check = health.AskPatroni(patroni.NewClient(patroni.Options{CAFile: cfg.CAFile}))
 	}
-	l := &Loop{
-		name: c.Name, log: cfg.Logger, board: view.NewBoard(a.View), state: first, watch: cfg.Keys, stopKeys: func() {},
-		results: make(chan health.Result), probes: make(chan health.Result), readings: make(chan etcd.Reading), plans: make(chan planned), ended: make(chan struct{}),
-	}
 	if cfg.Probe == nil {
 		cfg.Probe = health.Probe
 	}
-	l.checker = health.NewChecker(cfg.Check, into(l.results))
-	l.checker.Set(a.Checks)
-	l.prober = health.NewChecker(cfg.Probe, into(l.probes))
-	l.prober.Set(a.Probes)
-	return l, nil
-}
-
-// into brings results to the loop.
-func into(results chan<- health.Result) func(context.Context, health.Result) {
-	return func(ctx context.Context, r health.Result) {
-		select {
-		case results <- r:
-		case <-ctx.Done():
-		}
-	}
+	return &Loop{
+		name: c.Name, log: cfg.Logger, board: view.NewBoard(a.View), check: cfg.Check, probe: cfg.Probe, slots: cfg.Slots, state: first,
+		watch: cfg.Keys, stopKeys: func() {}, answers: make(chan Event), readings: make(chan etcd.Reading), plans: make(chan planned),
+		ended: make(chan struct{}), woken: make(chan struct{}, 1),
+	}, nil
 }
 
 // Board is where the loop publishes.
@@ -155,16 +161,16 @@ func (l *Loop) Board() *view.Board { return l.board }
 // Run checks and publishes until ctx ends, and returns nil when all that it started has ended. It may be called once.
 func (l *Loop) Run(ctx context.Context) error {
 	defer close(l.ended)
-	var checking sync.WaitGroup
-	checking.Go(func() { l.checker.Run(ctx) })
-	checking.Go(func() { l.prober.Run(ctx) })
-	defer checking.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer l.asking.Wait()
+	defer cancel()
 	l.startKeys(ctx, l.keysOf(l.state.cluster))
 	defer func() { l.stopKeys() }()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	beat := time.NewTicker(BeatGap)
 	defer beat.Stop()
+	step := func(e Event) { l.step(ctx, e) }
 	for {
 		l.beats.Add(1)
 		var due <-chan time.Time
@@ -172,15 +178,25 @@ func (l *Loop) Run(ctx context.Context) error {
 			timer.Reset(time.Until(at))
 			due = timer.C
 		}
+		began := time.Now()
+		// forgive is called before anything is made of the time.
+		forgive := func() {
+			if stood := time.Since(began); stood > stillGap {
+				l.log.Warn("this node stood still; what wasn't heard meanwhile is held against nobody", "cluster", l.name, "for", stood.Round(time.Millisecond))
+				step(Stood{stood - BeatGap})
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case r := <-l.results:
-			l.step(Checked{r})
-		case r := <-l.probes:
-			l.step(Probed{r})
+		case e := <-l.answers:
+			forgive()
+			step(e)
 		case r := <-l.readings:
-			l.step(Keyed{r})
+			forgive()
+			step(Keyed{r})
+		case <-l.woken:
+			l.grant(step)
 		case p := <-l.plans:
 			if p.trial {
 				next, a := Step(l.state, p.Planned, time.Now())
@@ -189,15 +205,17 @@ func (l *Loop) Run(ctx context.Context) error {
 			}
 			keys := l.keysOf(p.Cluster)
 			p.Rewatched = keys != l.keys
-			l.step(p.Planned)
+			step(p.Planned)
 			if p.Rewatched {
 				l.stopKeys()
 				l.startKeys(ctx, keys)
 			}
 			p.verdict <- verdict{set: l.state.set}
 		case <-due:
-			l.step(Ticked{})
+			forgive()
+			step(Ticked{})
 		case <-beat.C:
+			forgive()
 		}
 	}
 }
@@ -216,7 +234,7 @@ func (l *Loop) keysOf(c model.Cluster) Keys {
 
 // startKeys follows the cluster's keys in etcd.
 func (l *Loop) startKeys(ctx context.Context, keys Keys) {
-	l.keys, l.stopKeys = nil, func() {}
+	l.keys, l.stopKeys, l.asksLease = nil, func() {}, false
 	if keys == nil {
 		return
 	}
@@ -239,33 +257,71 @@ func (l *Loop) startKeys(ctx context.Context, keys Keys) {
 }
 
 // step takes an event into account and does what follows from it.
-func (l *Loop) step(e Event) {
+func (l *Loop) step(ctx context.Context, e Event) {
 	next, a := Step(l.state, e, time.Now())
 	l.state = next
 	if a.View != nil {
 		l.board.Publish(a.View)
 	}
-	if a.Checks != nil {
-		l.checker.Set(a.Checks)
+	for _, q := range a.Ask {
+		l.ask(ctx, q)
 	}
-	for target, interval := range a.Intervals {
-		l.checker.SetInterval(target, interval)
-	}
-	if a.Probes != nil {
-		l.prober.Set(a.Probes)
-	}
-	for target, interval := range a.ProbeIntervals {
-		l.prober.SetInterval(target, interval)
-	}
-	for _, member := range a.Recheck {
-		l.Recheck(member)
-	}
-	if a.Confirm && l.keys != nil {
-		l.keys.Confirm()
+	if l.keys != nil {
+		if on := l.state.doubtsLease(); on != l.asksLease {
+			l.asksLease = on
+			l.keys.AskLease(on)
+		}
+		if a.Confirm {
+			l.keys.Confirm()
+		}
 	}
 	for _, m := range a.Log {
 		l.log.Log(context.Background(), m.Level, m.Text, "cluster", l.name)
 	}
+}
+
+// ask puts a question. Its answer comes back as an event, at the latest when it is given up.
+func (l *Loop) ask(ctx context.Context, q Question) {
+	l.asking.Go(func() {
+		r := health.Result{Target: q.Target, Outcome: l.slots.put(ctx, q, l.check, l.probe), Ended: time.Now()}
+		var e Event = Checked{r}
+		if q.Port {
+			e = Probed{r}
+		}
+		select {
+		case l.answers <- e:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// Slots bound how many questions are under way at once, of all loops that share them.
+type Slots struct {
+	under atomic.Int64
+	most  int64
+}
+
+// NewSlots makes so many.
+func NewSlots(most int) *Slots { return &Slots{most: int64(most)} }
+
+// put puts a question, if there is a slot for it.
+func (s *Slots) put(ctx context.Context, q Question, check, probe health.CheckFunc) health.Outcome {
+	if s != nil {
+		defer s.under.Add(-1)
+		if s.under.Add(1) > s.most {
+			return health.Outcome{Silence: "this node has too many questions under way", NotAsked: true}
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, q.Within)
+	defer cancel()
+	if q.Port {
+		check = probe
+	}
+	o := check(ctx, q.Target)
+	if ctx.Err() != nil {
+		o.Silence = "no answer for " + q.Within.String()
+	}
+	return o
 }
 
 // Change is a declaration that a Loop is ready to take. Whoever doesn't commit it just forgets it.
@@ -318,9 +374,36 @@ func (c *Change) Publish() {
 	}
 }
 
-// Recheck has a member checked by all its paths at once, and its ports: something was seen that its last results don't
-// explain. Calls within 100 ms are one. It never blocks.
-func (l *Loop) Recheck(member string) {
-	l.checker.Trigger(member)
-	l.prober.Trigger(member)
+// Recheck has a member asked out of turn, and its ports: something was seen that its last results don't explain. How often that is
+// done is bounded. It never blocks.
+func (l *Loop) Recheck(member string) { l.wish(&l.suspected, member) }
+
+// Await has those asked out of turn whose answers the clients need that wait for a service. How often that is done is bounded. It never
+// blocks.
+func (l *Loop) Await(service string) { l.wish(&l.awaited, service) }
+
+func (l *Loop) wish(list *[]string, name string) {
+	l.wishes.Lock()
+	if !slices.Contains(*list, name) {
+		*list = append(*list, name)
+	}
+	l.wishes.Unlock()
+	select {
+	case l.woken <- struct{}{}:
+	default:
+	}
+}
+
+// grant takes the wishes up.
+func (l *Loop) grant(step func(Event)) {
+	l.wishes.Lock()
+	suspected, awaited := l.suspected, l.awaited
+	l.suspected, l.awaited = nil, nil
+	l.wishes.Unlock()
+	if len(suspected) > 0 {
+		step(Suspected{suspected})
+	}
+	if len(awaited) > 0 {
+		step(Awaited{awaited})
+	}
 }

@@ -29,13 +29,15 @@ type stage struct {
 	mu    sync.Mutex
 	says  map[string]scripted
 	asked map[string]int
+	// gaveUp is how often an answer wasn't waited for any longer.
+	gaveUp map[string]int
 	// ports are what keeps ports from answering, and probed how often each was asked, by host:port.
 	ports  map[string]health.Outcome
 	probed map[string]int
 }
 
 func newStage() *stage {
-	return &stage{says: map[string]scripted{}, asked: map[string]int{}, ports: map[string]health.Outcome{}, probed: map[string]int{}}
+	return &stage{says: map[string]scripted{}, asked: map[string]int{}, gaveUp: map[string]int{}, ports: map[string]health.Outcome{}, probed: map[string]int{}}
 }
 
 func (g *stage) set(member int, words string) {
@@ -52,6 +54,9 @@ func (g *stage) check(ctx context.Context, t health.Target) health.Outcome {
 	g.mu.Unlock()
 	if says.silence == "timed out" {
 		<-ctx.Done()
+		g.mu.Lock()
+		g.gaveUp[t.Member]++
+		g.mu.Unlock()
 	}
 	return says.on(t.Path)
 }
@@ -420,18 +425,20 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// TestRecheck: a storm of them becomes ten rounds a second, and a change is seen at once.
+// TestRecheck: however hard clients ask for it, over five seconds a member is asked twice as often as in peace at most; and a change is
+// seen at once.
 func TestRecheck(t *testing.T) {
 	inBubble(t, "trio", func(t *testing.T, l *Loop, g *stage, _ *logbook) {
 		time.Sleep(10 * time.Second)
 		before := g.askedOf("pg-test-2")
-		for range 1000 {
+		for range 10_000 {
 			l.Recheck("pg-test-2")
+			l.Await("pg-test-primary")
 			time.Sleep(time.Millisecond)
 		}
-		// Three paths, eleven rounds, and what the schedule adds.
-		if n := g.askedOf("pg-test-2") - before; n < 30 || n > 40 {
-			t.Errorf("%d checks in a second", n)
+		// inter 2s: in ten seconds of peace it is five.
+		if n := g.askedOf("pg-test-2") - before; n < 6 || n > 11 {
+			t.Errorf("%d questions in ten seconds", n)
 		}
 		time.Sleep(10 * time.Second)
 		g.set(1, "503 stopped")
@@ -439,86 +446,104 @@ func TestRecheck(t *testing.T) {
 		l.Recheck("nobody")
 		synctest.Wait()
 		if health1(t, l.Board().View(), "pg-test-primary", "pg-test-1").Up {
-			t.Error("the member was not checked at once")
+			t.Error("the member was not asked at once")
 		}
 	})
 }
 
-// TestIntervals: how often a check runs, by what its servers ask.
-func TestIntervals(t *testing.T) {
-	s, _ := Begin(planning(t, "trio"), time.Unix(0, 0))
+// TestLateAnswer: a question isn't put again while it is under way, and its answer counts whenever it comes.
+func TestLateAnswer(t *testing.T) {
+	inBubble(t, "trio", func(t *testing.T, l *Loop, g *stage, _ *logbook) {
+		time.Sleep(10 * time.Second)
+		before := g.askedOf("pg-test-2")
+		g.set(2, "silent timed out")
+		time.Sleep(15 * time.Second)
+		if n := g.askedOf("pg-test-2") - before; n > 1 {
+			t.Errorf("asked %d times more, while the first answer was awaited", n)
+		}
+		if n := g.gaveUp["pg-test-2"]; n != 0 {
+			t.Errorf("%d answers weren't waited for", n)
+		}
+		for range 1000 {
+			l.Recheck("pg-test-2")
+		}
+		synctest.Wait()
+		if n := g.askedOf("pg-test-2") - before; n > 1 {
+			t.Errorf("asked %d times more because of clients", n)
+		}
+		// It is given up when the leader key would have run out.
+		g.set(2, "replica running")
+		time.Sleep(15 * time.Second)
+		if got, want := serving(l.Board().View()), "serve primary 1, replica 2 3, default 1, offline 3"; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	})
+}
+
+// TestPaces: how often members are asked, by what their servers ask.
+func TestPaces(t *testing.T) {
+	s, _ := Begin(planning(t, "trio"), 1, time.Unix(0, 0))
 	feed := func(at time.Duration, member, words string) {
-		for _, c := range s.checks() {
-			if c.Member == member {
+		for _, target := range s.asked() {
+			if target.Member == member {
 				now := time.Unix(0, 0).Add(at)
-				s, _ = Step(s, Checked{health.Result{Target: c.Target, Outcome: script(strings.Fields(words)).on(c.Path), Ended: now}}, now)
+				s, _ = stepped(s, Checked{health.Result{Target: target, Outcome: script(strings.Fields(words)).on(target.Path), Ended: now}}, now)
 			}
 		}
 	}
-	want := func(step string, wants map[string]time.Duration) {
+	want := func(step string, wants ...time.Duration) {
 		t.Helper()
-		intervals := s.intervals()
-		if len(intervals) != len(s.wanted) {
-			t.Errorf("%s: %d intervals for %d checks", step, len(intervals), len(s.wanted))
-		}
-		for target, interval := range intervals {
-			name := short(target.Member) + target.Path
-			if w, there := wants[name]; there && w != interval {
-				t.Errorf("%s: %s every %v, want %v", step, name, interval, w)
+		for i, target := range s.asked() {
+			m := s.members[target.Member]
+			if pace, there := m.api.Pace(target); !there || pace != wants[i] {
+				t.Errorf("%s: %s every %v, want %v", step, short(target.Member), pace, wants[i])
 			}
 		}
 	}
-	const inter, fast, down = 2 * time.Second, time.Second, 2 * time.Second
-	want("never checked", map[string]time.Duration{"1/primary": fast, "2/read-only": fast, "3/replica": fast})
+	const inter, fast = 2 * time.Second, time.Second
+	want("never checked", fast, fast, fast)
 	feed(0, "pg-test-2", "replica running")
-	want("no leader yet", map[string]time.Duration{"1/primary": fast, "2/primary": fast, "2/read-only": inter})
+	want("no leader yet", fast, fast, fast)
 	feed(0, "pg-test-1", "lock primary running")
 	feed(0, "pg-test-3", "replica running")
-	want("all well", map[string]time.Duration{"1/primary": inter, "2/primary": down, "3/primary": down, "3/replica": inter})
+	want("all well", inter, inter, inter)
 	feed(time.Second, "pg-test-1", "demoted stopped")
-	want("no leader any more", map[string]time.Duration{"1/primary": closeAny, "2/primary": closeAny, "3/primary": closeAny, "3/replica": inter})
-	now := time.Unix(31, 0)
-	s, _ = Step(s, Ticked{}, now)
-	want("no leader for long", map[string]time.Duration{"1/primary": fast, "2/primary": fast, "3/primary": fast, "3/replica": inter})
+	want("no leader any more", fast, fast, fast)
 
-	// Two services of one path with different options: the more curious one decides.
+	// Two services with different options: the more curious one decides.
 	c, _ := declared("trio-few")
 	c.Definitions[3].Options, _ = model.ParseOptions("inter 500ms downinter 10s")
 	r, err := resolve.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, a := Begin(Planned{Cluster: c, Resolver: r}, time.Unix(0, 0))
-	for _, check := range a.Checks {
-		w := map[string]time.Duration{"/primary": time.Second, "/read-only": 2 * time.Second}[check.Path]
-		if check.Timeout != w {
-			t.Errorf("%s has a timeout of %v, want %v", check.Path, check.Timeout, w)
-		}
-	}
+	s, _ = Begin(Planned{Cluster: c, Resolver: r}, 1, time.Unix(0, 0))
 	feed(0, "pg-test-1", "lock primary running")
 	feed(0, "pg-test-2", "replica running")
-	want("two options", map[string]time.Duration{"1/primary": 500 * time.Millisecond, "1/read-only": inter, "2/primary": down})
+	feed(0, "pg-test-3", "replica running")
+	want("two options", 500*time.Millisecond, inter, inter)
 }
 
 // TestStepIsPure: a step leaves the state that it began from as it was.
 func TestStepIsPure(t *testing.T) {
 	start := time.Unix(0, 0)
-	s, _ := Begin(planning(t, "trio"), start)
+	s, _ := Begin(planning(t, "trio"), 1, start)
 	event := func(member, path, words string) Event {
-		return Checked{health.Result{Target: s.target("pg-test-"+member, path), Outcome: script(strings.Fields(words)).on(path), Ended: start}}
+		target := targetOf(s.member("pg-test-"+member), model.Definition{Check: path})
+		return Checked{health.Result{Target: target, Outcome: script(strings.Fields(words)).on(path), Ended: start}}
 	}
 	up, first := Step(s, event("1", "/primary", "lock primary running"), start)
 	_, second := Step(s, event("1", "/primary", "lock primary running"), start)
 	if first.View == nil || second.View == nil || serving(first.View) != serving(second.View) || first.View.Version != second.View.Version {
 		t.Errorf("the same step twice: %+v, %+v", first.View, second.View)
 	}
-	if len(first.Log) != len(second.Log) || len(first.Log) != 2 {
+	if len(first.Log) != len(second.Log) || len(first.Log) != 3 {
 		t.Errorf("log %v, %v", first.Log, second.Log)
 	}
 	if _, a := Step(up, event("1", "/primary", "demoted stopped"), start.Add(time.Second)); serving(a.View) != "serve primary –, replica –, default –, offline –" {
 		t.Errorf("after the demotion: %s", serving(a.View))
 	}
-	if got := serving(up.view); got != "serve primary 1, replica –, default 1, offline –" {
+	if got := serving(up.view); got != "serve primary 1, replica 1, default 1, offline –" {
 		t.Errorf("the state before was changed: %s", got)
 	}
 	// A check that nobody asks for changes nothing.

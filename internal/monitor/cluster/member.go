@@ -5,11 +5,19 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/monitor/health"
+	"github.com/pgporter/pgporter/internal/monitor/inquiry"
 	"github.com/pgporter/pgporter/internal/monitor/patroni"
 )
 
-// member is what is known of a member whatever path it was asked by.
+// member is what is known of a member.
 type member struct {
+	// api is when its API is asked.
+	api inquiry.Schedule
+	// mark is when the silence of the question under way is noticed next, zero if it isn't; silences is how often it was.
+	mark     time.Time
+	silences int
+	// silentSince is when it fell silent; zero while it answers.
+	silentSince time.Time
 	// role is the last one that says something; empty before the first.
 	role     string
 	state    string
@@ -36,10 +44,10 @@ type member struct {
 // answering says that its last check brought an answer.
 func (m member) answering() bool { return m.checked && m.last.Silence == "" }
 
-// observe notes what a result says of its member, and asks for more where it says something new.
-func (s *State) observe(e Checked, a *Actions) {
+// observe notes what a result of its one question says of a member, and asks for more where it says something new.
+func (s *State) observe(e Checked, a *Actions, now time.Time) {
 	name := e.Target.Member
-	if !s.asksItself(e.Target) || e.Outcome.Silence != "" && s.answersOtherwise(e.Target) {
+	if !s.asksRole(e.Target) || e.Outcome.Silence != "" && s.answersOtherwise(e.Target) {
 		return
 	}
 	m := s.members[name]
@@ -51,13 +59,21 @@ func (s *State) observe(e Checked, a *Actions) {
 		}
 	}
 	m.last, m.checked = e.Outcome, true
+	// An answer that isn't Patroni's tells no more than silence.
+	if e.Outcome.Silence != "" || e.Outcome.Answer.Role == "" {
+		if m.silentSince.IsZero() {
+			m.silentSince = e.Ended
+		}
+	} else {
+		m.silentSince = time.Time{}
+	}
+	news := false
+	var others []string
 	if e.Outcome.Silence == "" {
 		m.answered = e.Ended
 		answer := e.Outcome.Answer
 		if answer.State != "" {
-			if m.state != "" && m.state != answer.State {
-				a.recheck(name)
-			}
+			news = news || m.state != "" && m.state != answer.State
 			m.state = answer.State
 		}
 		if answer.Role != "" {
@@ -67,15 +83,12 @@ func (s *State) observe(e Checked, a *Actions) {
 			m.timeline = answer.Timeline
 		}
 		if answer.SystemID != "" {
-			if m.system != "" && m.system != answer.SystemID {
-				// What is known of its other paths is of another database.
-				a.recheck(name)
-			}
 			m.system = answer.SystemID
 		}
 		if tellsRole(answer.Role) {
 			if m.role != "" && m.role != answer.Role {
-				a.recheck(s.names()...)
+				news = true
+				others = s.concerned(name)
 			}
 			m.role = answer.Role
 		}
@@ -92,23 +105,34 @@ func (s *State) observe(e Checked, a *Actions) {
 		}
 	}
 	s.members[name] = m
+	s.notePosition(name, e.Outcome.Answer)
+	if news {
+		s.notice(now, name)
+	}
+	s.notice(now, others...)
 }
 
-// noteLeader takes in what an answer says of its member as the running leader. Where members are asked by a path of leaders, the
-// answers to that tell, since they know whether it holds the leader key; others know the role alone.
-func (s *State) noteLeader(m *member, e Checked) {
-	ofLeader := health.KindOf(e.Target.Path).OfLeader()
-	if !ofLeader {
-		for t := range s.wanted {
-			if t.Member == e.Target.Member && health.KindOf(t.Path).OfLeader() {
-				return
-			}
+// concerned are the members that have something to say when another one's role has changed: where etcd tells who leads, nobody;
+// else whoever was the leader, or wasn't heard yet. Replicas have not, and are asked in turn.
+func (s *State) concerned(name string) []string {
+	if s.key.known() && s.key.ours && !s.key.alien {
+		return nil
+	}
+	var names []string
+	for _, other := range s.names() {
+		if m := s.members[other]; other != name && (m.role == "" || leads(m.role) || m.role == patroni.RolePromoted) {
+			names = append(names, other)
 		}
 	}
+	return names
+}
+
+// noteLeader takes in what an answer says of its member as the running leader: it knows whether it holds the leader key.
+func (s *State) noteLeader(m *member, e Checked) {
 	answer := e.Outcome.Answer
 	m.led, m.unlocked, m.failsafe = time.Time{}, answer.ClusterUnlocked, answer.Failsafe
 	// The leader of a standby cluster says so in its role, and 503 to /primary.
-	if answer.State == patroni.StateRunning && leads(answer.Role) && (answer.Status == 200 || !ofLeader || answer.Role == patroni.RoleStandbyLeader) {
+	if answer.State == patroni.StateRunning && leads(answer.Role) && (answer.Status == 200 || answer.Role == patroni.RoleStandbyLeader) {
 		m.led = e.Ended
 	}
 }

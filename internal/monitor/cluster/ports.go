@@ -1,36 +1,49 @@
 package cluster
 
 import (
-	"cmp"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/monitor/health"
+	"github.com/pgporter/pgporter/internal/monitor/inquiry"
+	"github.com/pgporter/pgporter/internal/monitor/patroni"
 )
 
-// port is a destination port of services on a member. It is asked by itself, for all of them together.
+// port is a port on a member that is probed: a destination of services, for all of them together, or its PostgreSQL's own.
 type port struct {
 	health.Port
+	ask inquiry.Schedule
 	// options are the strictest of its services': the shortest times, the least `fall`.
 	options model.Options
-	// lenient says that nobody knows what is spoken there.
-	lenient bool
+	// lenient says that nobody knows what is spoken there. serves says that services lead there, postgres that PostgreSQL itself is
+	// there: a probe costs it a process.
+	lenient, serves, postgres bool
+	// heard is when the last result was there, answered when the last answer was.
+	heard, answered time.Time
 }
+
+// probeSeldom is how often PostgreSQL itself is probed while its Patroni says that it runs: what a probe can find then is a
+// postmaster that is stopped, and that shows as soon as a client comes.
+const probeSeldom = 15 * time.Second
 
 // Probed is the result of a probe of a port. One that isn't asked for any more is ignored.
 type Probed struct{ health.Result }
 
 func (Probed) event() {}
 
-func (s *State) probed(e Probed) bool {
+func (s *State) probed(e Probed, now time.Time) bool {
 	p, asked := s.ports[e.Target]
 	if !asked {
 		return false
 	}
-	p.Port = p.Feed(e.Outcome, p.lenient, p.options, e.Ended)
+	p.ask = p.ask.End(inquiry.Ended{Target: e.Target, NotAsked: e.Outcome.NotAsked, Cheap: true}, now)
+	if !e.Outcome.NotAsked {
+		p.Port = p.Feed(e.Outcome, p.lenient, p.options, e.Ended)
+		p.heard = e.Ended
+		if e.Outcome.Silence == "" {
+			p.answered = e.Ended
+		}
+	}
 	s.ports[e.Target] = p
 	return true
 }
@@ -40,50 +53,103 @@ func destination(carrier model.Server, o model.Options) health.Target {
 	return health.DestinationOf(carrier.Member, carrier.Host, carrier.Port, o.ProxyVersion())
 }
 
+// postgresOf is the port of a member's PostgreSQL.
+func postgresOf(m model.Member) health.Target {
+	return health.DestinationOf(m.Name, m.Host, m.PostgresPort, 0)
+}
+
 // adoptPorts fits the ports to the set: those that are in it already keep what is known of them.
-func (s *State) adoptPorts(a *Actions) {
+func (s *State) adoptPorts(now time.Time) {
 	ports := make(map[health.Target]port, len(s.ports))
+	strictest := map[string]model.Options{}
+	add := func(at health.Target, o model.Options) port {
+		p, shared := ports[at]
+		if !shared {
+			p = s.ports[at]
+			p.options, p.lenient, p.serves, p.postgres = o, true, false, false
+			if p.ask.IsZero() {
+				p.ask = inquiry.New(s.seedOf(at.Member + " " + at.Base))
+			}
+		}
+		p.options = stricter(p.options, o)
+		return p
+	}
 	for _, svc := range s.set.Services {
 		for _, carrier := range svc.Servers {
 			at := destination(carrier, svc.Options)
-			p, shared := ports[at]
-			if !shared {
-				p = port{Port: s.ports[at].Port, options: svc.Options, lenient: true}
-			}
-			p.options.Inter = min(p.options.Inter, svc.Options.Inter)
-			p.options.FastInter = min(p.options.FastInter, svc.Options.FastInter)
-			p.options.Fall = min(p.options.Fall, svc.Options.Fall)
+			p := add(at, svc.Options)
+			p.serves = true
 			p.lenient = p.lenient && svc.Dest.Kind == model.ToPort
 			ports[at] = p
+			if had, there := strictest[carrier.Member]; there {
+				strictest[carrier.Member] = stricter(had, svc.Options)
+			} else {
+				strictest[carrier.Member] = svc.Options
+			}
 		}
 	}
-	same := func(a, b port) bool {
-		return a.options.Inter == b.options.Inter && a.options.FastInter == b.options.FastInter
-	}
-	if !maps.EqualFunc(s.ports, ports, same) {
-		a.Probes = probes(ports)
+	for _, m := range s.cluster.Members {
+		o, serves := strictest[m.Name]
+		if !serves {
+			continue
+		}
+		at := postgresOf(m)
+		p := add(at, o)
+		if !p.serves && p.heard.IsZero() {
+			p.Port = health.Assumed()
+		}
+		p.postgres, p.lenient = true, false
+		ports[at] = p
 	}
 	s.ports = ports
+	s.pacePorts(now)
 }
 
-// probes are the ports with their schedules, in order. A probe has fastinter, within a second and three, to be answered: that
+// stricter has the shorter times and the lower `fall` of two.
+func stricter(a, b model.Options) model.Options {
+	a.Inter, a.FastInter, a.Fall = min(a.Inter, b.Inter), min(a.FastInter, b.FastInter), min(a.Fall, b.Fall)
+	return a
+}
+
+// pacePorts settles which ports are probed, and how often. A probe has fastinter, within a second and three, to be answered: that
 // doesn't wait for queries as Patroni's answers do.
-func probes(ports map[health.Target]port) []health.Check {
-	all := make([]health.Check, 0, len(ports))
-	for at, p := range ports {
-		all = append(all, health.Check{Target: at, Interval: p.Next(p.options), Timeout: health.Timeout(p.options.FastInter)})
+func (s *State) pacePorts(now time.Time) {
+	for at, p := range s.ports {
+		was := p.ask
+		switch doubt := s.doubtful(at.Member, p); {
+		case !p.serves && !doubt:
+			p.ask = p.ask.Set(nil, now)
+		case p.postgres && !doubt:
+			p.ask = p.ask.Keep(inquiry.Ask{Target: at, Quiet: p.options.Inter, Pace: max(probeSeldom, p.options.Inter)}, now)
+		default:
+			p.ask = p.ask.Keep(inquiry.Ask{Target: at, Quiet: p.options.Inter, Pace: p.Next(p.options)}, now)
+		}
+		if !p.ask.Same(&was) {
+			s.ports[at] = p
+		}
 	}
-	slices.SortFunc(all, func(a, b health.Check) int {
-		return cmp.Or(strings.Compare(a.Member, b.Member), strings.Compare(a.Base, b.Base))
-	})
-	return all
 }
 
-// probeIntervals are how often each port is to be asked now.
-func (s *State) probeIntervals() map[health.Target]time.Duration {
-	intervals := make(map[health.Target]time.Duration, len(s.ports))
-	for at, p := range s.ports {
-		intervals[at] = p.Next(p.options)
-	}
-	return intervals
+// doubtful says that nothing fresher tells whether PostgreSQL runs on a member than its port.
+func (s *State) doubtful(name string, p port) bool {
+	m := s.members[name]
+	return !m.silentSince.IsZero() || !m.checked || m.state != patroni.StateRunning || !p.Sound()
 }
+
+// portOf is what the port of a member's PostgreSQL says since its API fell silent.
+func (s *State) portOf(m model.Member) health.PortSays {
+	since := s.members[m.Name].silentSince
+	p, asked := s.ports[postgresOf(m)]
+	switch {
+	case !asked || since.IsZero():
+		return health.PortUnknown
+	case p.Closed() != "" || p.Refused() && !p.heard.Before(since):
+		return health.PortFails
+	case !p.answered.Before(since):
+		return health.PortAnswers
+	}
+	return health.PortUnknown
+}
+
+// probeWithin is how long a probe may take.
+func (p port) probeWithin() time.Duration { return health.Timeout(p.options.FastInter) }

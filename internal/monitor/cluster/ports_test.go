@@ -62,7 +62,7 @@ func TestLoopProbes(t *testing.T) {
 			t.Errorf("%s, want %s", got, want)
 		}
 		h := health1(t, l.Board().View(), "pg-test-primary", "pg-test-1")
-		if want := "200 primary running; port 6432: takes connections and doesn't answer: timed out after 1s (3 in a row)"; h.Reason != want || h.Epoch != epoch {
+		if want := "200 primary running; port 6432: takes connections and doesn't answer: no answer for 1s (3 in a row)"; h.Reason != want || h.Epoch != epoch {
 			t.Errorf("%+v, want %s and epoch %d", h, want, epoch)
 		}
 		time.Sleep(20 * time.Second)

@@ -1,15 +1,21 @@
 package cluster
 
 import (
+	"cmp"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/resolve"
 	"github.com/pgporter/pgporter/internal/monitor/health"
+	"github.com/pgporter/pgporter/internal/monitor/inquiry"
+	"github.com/pgporter/pgporter/internal/monitor/patroni"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
@@ -18,8 +24,16 @@ type State struct {
 	cluster  model.Cluster
 	resolver *resolve.Resolver
 	set      model.Set
-	// wanted are the set's checks, each with the smallest inter of its services.
+	// wanted are the questions, each with the smallest inter of its services.
 	wanted map[health.Target]time.Duration
+	// standby says that the cluster follows another one, positioned that the leader's position is known: what is asked depends on them.
+	// underivable are the paths that turned out not to follow from the one question; rewiring says that there is a new one.
+	standby, positioned, rewiring bool
+	underivable                   map[string]bool
+	// leaderPosition is the leader's own word on where it is in the WAL, in bytes; 0 while unknown.
+	leaderPosition int64
+	// seed makes this node's times to ask its own.
+	seed uint64
 	// generation rises with each new set.
 	generation uint64
 	// live are the roles that the set was resolved with.
@@ -45,7 +59,7 @@ type State struct {
 	// claimants are the members that were last reported to claim the leader key together, or against it.
 	claimants []string
 	members   map[string]member
-	// known holds the last outcome of every check that is running now.
+	// known holds the last outcome of every question that is asked now.
 	known   map[health.Target]outcome
 	servers map[serverKey]server
 	// ports are the ports of the servers' services.
@@ -70,7 +84,9 @@ type serverKey struct{ service, member string }
 // server is a member's part in one service.
 type server struct {
 	machine health.Machine
-	target  health.Target
+	// path is the service's check, target the question that the verdict comes from.
+	path   string
+	target health.Target
 	// port is the destination.
 	port  health.Target
 	host  string
@@ -98,15 +114,17 @@ const (
 	contested
 	// portClosed: the check passes, the port lets nobody in.
 	portClosed
+	// lastResort: the check is silent, and nobody else serves.
+	lastResort
 	// leaving: it was asked to stop.
 	leaving
 	down
 )
 
-// Event is what a State is stepped with: Checked, Probed, Keyed, Planned or Ticked.
+// Event is what a State is stepped with: Checked, Probed, Keyed, Planned, Suspected, Awaited, Stood or Ticked.
 type Event interface{ event() }
 
-// Checked is a check's result. One that isn't asked for any more is ignored.
+// Checked is a question's result, however late. One that isn't asked for any more only ends the question.
 type Checked struct{ health.Result }
 
 // Planned is a new declaration of the same cluster, with its selectors compiled.
@@ -120,27 +138,43 @@ type Planned struct {
 	Rewatched bool
 }
 
+// Suspected says that clients have seen something of members that their last answers don't explain; Awaited that clients wait for
+// services that have nobody up.
+type (
+	Suspected struct{ Members []string }
+	Awaited   struct{ Services []string }
+)
+
+// Stood says that this node stood still for a time (it was stopped, or had no processor), until now. What wasn't heard meanwhile isn't
+// held against anybody.
+type Stood struct{ For time.Duration }
+
 // Ticked is the passing of time: due at State.Deadline.
 type Ticked struct{}
 
-func (Checked) event() {}
-func (Planned) event() {}
-func (Ticked) event()  {}
+func (Checked) event()   {}
+func (Planned) event()   {}
+func (Suspected) event() {}
+func (Awaited) event()   {}
+func (Stood) event()     {}
+func (Ticked) event()    {}
+
+// Question is one to put now.
+type Question struct {
+	health.Target
+	// Port says that it is a probe of a port.
+	Port bool
+	// Within is how long it is waited for before it is given up.
+	Within time.Duration
+}
 
 // Actions are what a step wants done, in the order of the fields. Whoever does it publishes the View first, since clients go by it,
 // and logs last: when a line of the log is written, all that it tells of is done, however long the line takes.
 type Actions struct {
 	// View is to be published; nil if nothing that readers see has changed.
 	View *view.View
-	// Checks are all that shall run; nil if they stay as they are.
-	Checks []health.Check
-	// Intervals are those of running checks.
-	Intervals map[health.Target]time.Duration
-	// Probes and ProbeIntervals are the same for the ports of the services.
-	Probes         []health.Check
-	ProbeIntervals map[health.Target]time.Duration
-	// Recheck are members to run a round of checks for at once.
-	Recheck []string
+	// Ask are questions to put now.
+	Ask []Question
 	// Confirm asks for etcd's keys to be read at once: a member contradicts them.
 	Confirm bool
 	// Log is to be written, after everything else.
@@ -159,22 +193,14 @@ func (a *Actions) logf(level slog.Level, format string, args ...any) {
 	a.Log = append(a.Log, Message{level, fmt.Sprintf(format, args...)})
 }
 
-func (a *Actions) recheck(members ...string) {
-	for _, m := range members {
-		if !slices.Contains(a.Recheck, m) {
-			a.Recheck = append(a.Recheck, m)
-		}
-	}
-}
-
 // answeredGap is how old a View may grow while nothing in it changes but when members answered last.
 const answeredGap = 5 * time.Second
 
-// Begin makes the State of a cluster of which nothing is known yet, with its first View and checks.
-func Begin(p Planned, now time.Time) (State, Actions) {
+// Begin makes the State of a cluster of which nothing is known yet, with its first View. seed makes this node's times to ask its own.
+func Begin(p Planned, seed uint64, now time.Time) (State, Actions) {
 	s := State{
 		members: map[string]member{}, known: map[health.Target]outcome{}, servers: map[serverKey]server{},
-		ports: map[health.Target]port{}, serving: map[string]bool{},
+		ports: map[health.Target]port{}, serving: map[string]bool{}, seed: seed,
 	}
 	var a Actions
 	s.plan(p, &a, now)
@@ -187,14 +213,17 @@ func Begin(p Planned, now time.Time) (State, Actions) {
 
 // Step takes an event into account. It is pure: the same state, event and time give the same result.
 func Step(s State, e Event, now time.Time) (State, Actions) {
+	if next, a, done := s.quietly(e, now); done {
+		return next, a
+	}
 	next, a := s.clone(), Actions{}
 	switch e := e.(type) {
 	case Checked:
-		if !next.checked(e, &a) {
-			return s, Actions{}
+		if !next.checked(e, &a, now) {
+			return next, Actions{}
 		}
 	case Probed:
-		if !next.probed(e) {
+		if !next.probed(e, now) {
 			return s, Actions{}
 		}
 	case Keyed:
@@ -203,34 +232,167 @@ func Step(s State, e Event, now time.Time) (State, Actions) {
 		if next.plan(e, &a, now); a.Refused != nil {
 			return s, a
 		}
-	}
-	if at, limited := next.Deadline(); limited && !now.Before(at) {
-		next.each(func(_ serverKey, m health.Machine) (health.Machine, bool) {
-			m, verdict := m.Tick(now)
-			return m, verdict.EndSessions
-		})
+	case Suspected:
+		next.suspect(e.Members, now)
+	case Awaited:
+		for _, service := range e.Services {
+			next.await(service, now)
+		}
+	case Stood:
+		next.stood(e.For, now)
 	}
 	next.expireTimers(now)
+	next.noticeSilence(&a, now)
 	next.roles(&a, now)
-	next.fence()
+	next.rewire(now)
+	next.weigh(now)
 	next.conclude(&a, now)
+	next.ask(&a, now)
 	return next, a
 }
 
 // Deadline is when a Ticked is due; false if only events change anything.
 func (s *State) Deadline() (time.Time, bool) {
-	var first time.Time
-	for _, v := range s.servers {
-		if at, limited := v.machine.Deadline(); limited && (first.IsZero() || at.Before(first)) {
-			first = at
-		}
+	first := s.judgeAt()
+	for name := range s.members {
+		first = earlier(first, s.members[name].nextQuestion())
 	}
-	for _, at := range []time.Time{s.switchover, s.searching, s.leavingFrom, s.leaving} {
-		if !at.IsZero() && (first.IsZero() || at.Before(first)) {
-			first = at
+	for at := range s.ports {
+		p := s.ports[at]
+		if due, any := p.ask.Due(); any {
+			first = earlier(first, due)
 		}
 	}
 	return first, !first.IsZero()
+}
+
+// judgeAt is when time alone changes what is known; zero if it doesn't.
+func (s *State) judgeAt() time.Time {
+	var first time.Time
+	backed := false
+	for key := range s.servers {
+		v := s.servers[key]
+		if at, limited := v.machine.Deadline(); limited {
+			first = earlier(first, at)
+		}
+		backed = backed || v.machine.Backed()
+	}
+	if backed {
+		first = earlier(first, s.key.now.Read.Add(health.KeyFresh))
+	}
+	for name := range s.members {
+		first = earlier(first, s.members[name].mark)
+	}
+	for _, at := range []time.Time{s.switchover, s.searching, s.leavingFrom, s.leaving} {
+		first = earlier(first, at)
+	}
+	return first
+}
+
+// nextQuestion is when the member's API is asked next; zero while it can't be.
+func (m member) nextQuestion() time.Time {
+	at, _ := m.api.Due()
+	return at
+}
+
+// earlier is the earlier of two times that aren't zero.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// quietly takes the events that change nothing that anybody sees, which are nearly all of them: that it is time to ask, an answer that says
+// what the last one said, a reading of the key that names who held it. It does what Step does with them for a small part of the
+// cost. done is false where Step has to look at everything.
+func (s State) quietly(e Event, now time.Time) (next State, a Actions, done bool) {
+	if s.view == nil || now.Sub(s.view.At) >= answeredGap {
+		return s, a, false
+	}
+	if at := s.judgeAt(); !at.IsZero() && !now.Before(at) {
+		return s, a, false
+	}
+	switch e := e.(type) {
+	case Ticked:
+		s.members, s.ports = maps.Clone(s.members), maps.Clone(s.ports)
+	case Checked:
+		if !s.sameAnswer(e) {
+			return s, a, false
+		}
+		before := s
+		s.members, s.known, s.servers = maps.Clone(s.members), maps.Clone(s.known), maps.Clone(s.servers)
+		if !s.again(e, now) {
+			return before, a, false
+		}
+		s.ports = maps.Clone(s.ports)
+	case Keyed:
+		was := s.key.now
+		was.Read, was.Renewed, was.Optime = e.Read, e.Renewed, e.Optime
+		if !s.key.known() || !was.Equal(e.Reading) || (e.Optime > 0) != (s.key.now.Optime > 0) {
+			return s, a, false
+		}
+		for key := range s.servers {
+			v := s.servers[key]
+			if v.machine.Backed() {
+				return s, a, false
+			}
+		}
+		s.key.now, s.key.heard = e.Reading, e.Reading
+		return s, a, true
+	default:
+		return s, a, false
+	}
+	s.ask(&a, now)
+	return s, a, true
+}
+
+// sameAnswer says that an answer to a member's one question says what its last one said, but for positions.
+func (s *State) sameAnswer(e Checked) bool {
+	last, there := s.known[e.Target]
+	o := e.Outcome
+	if !there || o.Silence != "" || last.Silence != "" || !s.asksRole(e.Target) || s.rewiring {
+		return false
+	}
+	m := s.members[e.Target.Member]
+	if !m.silentSince.IsZero() || m.silences > 0 {
+		return false
+	}
+	a, b := o.Answer, last.Answer
+	a.Location, a.Received, a.Replayed = b.Location, b.Received, b.Replayed
+	return reflect.DeepEqual(a, b)
+}
+
+// again takes an answer that says the same as before; false if it means something new all the same, as a pass does that was waited
+// for.
+func (s *State) again(e Checked, now time.Time) bool {
+	name := e.Target.Member
+	m := s.members[name]
+	m.last, m.answered, m.mark = e.Outcome, e.Ended, time.Time{}
+	if !m.led.IsZero() {
+		m.led = e.Ended
+	}
+	m.api = m.api.End(inquiry.Ended{Target: e.Target, Dear: s.dear(name, e.Outcome)}, now)
+	s.known[e.Target] = outcome{e.Outcome, e.Ended}
+	s.members[name] = m
+	s.notePosition(name, e.Outcome.Answer)
+	for key := range s.servers {
+		v := s.servers[key]
+		if v.target != e.Target {
+			continue
+		}
+		as, known := s.heardAs(v.path, v.machine, e.Target, e.Outcome)
+		if !known {
+			continue
+		}
+		next, _ := v.machine.FeedQuietly(as, v.machine.Backing(), e.Ended)
+		if !next.SameAs(v.machine) {
+			return false
+		}
+		v.machine = next
+		s.servers[key] = v
+	}
+	return !s.rewiring
 }
 
 func (s State) clone() State {
@@ -243,56 +405,210 @@ func (s State) clone() State {
 	return s
 }
 
-// checked takes a result in; false if nobody asked for it.
-func (s *State) checked(e Checked, a *Actions) bool {
+// checked takes a result in; false if nobody wants to know any more.
+func (s *State) checked(e Checked, a *Actions, now time.Time) bool {
+	name := e.Target.Member
+	m, there := s.members[name]
+	if !there {
+		return false
+	}
+	ended := inquiry.Ended{Target: e.Target, NotAsked: e.Outcome.NotAsked, Dear: s.dear(name, e.Outcome), Late: m.silences > 0 && e.Outcome.Silence == ""}
+	if t, _, busy := m.api.UnderWay(); busy && t == e.Target {
+		m.mark, m.silences = time.Time{}, 0
+	}
+	m.api = m.api.End(ended, now)
+	s.members[name] = m
 	if _, asked := s.wanted[e.Target]; !asked {
 		return false
 	}
-	s.known[e.Target] = outcome{e.Outcome, e.Ended}
-	s.observe(e, a)
-	s.each(func(key serverKey, m health.Machine) (health.Machine, bool) {
-		if s.servers[key].target != e.Target {
-			return m, false
-		}
-		return s.feed(key.member, s.servers[key].port, m, e.Outcome, e.Ended)
-	})
+	// What wasn't asked says nothing.
+	if !e.Outcome.NotAsked {
+		s.take(e, a, now)
+	}
 	return true
 }
 
-// each steps the machines of all servers, in the order of the set. step says whether sessions end.
-func (s *State) each(step func(serverKey, health.Machine) (m health.Machine, ended bool)) {
+// take takes what a question brought, or silence, in.
+func (s *State) take(e Checked, a *Actions, now time.Time) {
+	s.known[e.Target] = outcome{e.Outcome, e.Ended}
+	s.observe(e, a, now)
+	b := s.backing(e.Target.Member, now)
+	b.Fenced = s.fenced(e.Target.Member)
+	s.each(func(key serverKey, svc *model.Service, v server) (health.Machine, bool) {
+		if v.target != e.Target {
+			return v.machine, false
+		}
+		as, known := s.heardAs(svc.Check, v.machine, e.Target, e.Outcome)
+		if !known {
+			return v.machine, false
+		}
+		m, verdict := v.machine.Feed(as, b, e.Ended)
+		return m, verdict.EndSessions
+	})
+}
+
+// noticeSilence notes that questions under way haven't been answered in time: once after a check's time, and once per fastinter
+// then, for as long as that changes anything. They stay under way.
+func (s *State) noticeSilence(a *Actions, now time.Time) {
+	for _, name := range s.names() {
+		m := s.members[name]
+		if m.mark.IsZero() || now.Before(m.mark) {
+			continue
+		}
+		t, since, busy := m.api.UnderWay()
+		if !busy {
+			m.mark = time.Time{}
+			s.members[name] = m
+			continue
+		}
+		at := m.mark
+		m.silences++
+		m.mark = time.Time{}
+		s.members[name] = m
+		silence := health.Outcome{Silence: "no answer for " + at.Sub(since).Round(100*time.Millisecond).String()}
+		s.take(Checked{health.Result{Target: t, Outcome: silence, Ended: at}}, a, now)
+		m = s.members[name]
+		if gap, undecided := s.undecided(t); undecided {
+			m.mark = at.Add(gap)
+		}
+		s.members[name] = m
+	}
+}
+
+// undecided says that more of a question's silence means something to a server, and the shortest fastinter of those.
+func (s *State) undecided(t health.Target) (gap time.Duration, any bool) {
 	for _, svc := range s.set.Services {
+		for _, carrier := range svc.Servers {
+			v := s.servers[serverKey{svc.FullName, carrier.Member}]
+			if v.target == t && v.machine.Undecided() && (!any || svc.Options.FastInter < gap) {
+				gap, any = svc.Options.FastInter, true
+			}
+		}
+	}
+	return gap, any
+}
+
+// suspect has what clients have failed at looked at: the members' APIs and their ports.
+func (s *State) suspect(names []string, now time.Time) {
+	s.notice(now, names...)
+	for at, p := range s.ports {
+		if slices.Contains(names, at.Member) && p.serves {
+			p.ask = p.ask.Noticed(now)
+			s.ports[at] = p
+		}
+	}
+}
+
+// reviewTime is how long what was known before this node stood still is good for after that.
+const reviewTime = time.Second
+
+// stood forgives everybody the time in which this node stood still.
+func (s *State) stood(d time.Duration, now time.Time) {
+	for name, m := range s.members {
+		m.api = m.api.Stood(d)
+		if !m.mark.IsZero() {
+			m.mark = m.mark.Add(d)
+		}
+		s.members[name] = m
+	}
+	for at, p := range s.ports {
+		p.ask = p.ask.Stood(d)
+		s.ports[at] = p
+	}
+	for key, v := range s.servers {
+		v.machine = v.machine.Review(now.Add(reviewTime))
+		s.servers[key] = v
+	}
+	s.notice(now, s.names()...)
+}
+
+// each steps the machines of all servers, in the order of the set. step says whether sessions end.
+func (s *State) each(step func(serverKey, *model.Service, server) (m health.Machine, ended bool)) {
+	for i := range s.set.Services {
+		svc := &s.set.Services[i]
 		for _, carrier := range svc.Servers {
 			key := serverKey{svc.FullName, carrier.Member}
 			v, ended := s.servers[key], false
-			v.machine, ended = step(key, v.machine)
+			v.machine, ended = step(key, svc, v)
 			s.servers[key] = s.settle(v, ended)
 		}
 	}
 }
 
-// fence puts down, on the paths of leaders, every server that is certainly no leader: all but the holder of the leader key,
-// when that is known from etcd; when the members alone tell, those that are silent, or run as a primary without the key,
-// while another one holds it.
-func (s *State) fence() {
-	claims := make(map[string]claim, len(s.cluster.Members))
+// weigh looks at all servers again with what is known beside their last results.
+func (s *State) weigh(now time.Time) {
+	backings := make(map[string]health.Backing, len(s.cluster.Members))
 	for _, m := range s.cluster.Members {
-		claims[m.Name], _ = s.claimOf(m)
+		backings[m.Name] = s.backing(m.Name, now)
 	}
-	s.each(func(key serverKey, m health.Machine) (health.Machine, bool) {
-		if !m.Kind().OfLeader() {
-			return m, false
-		}
-		why := s.fenced(key.member)
-		if why == "" && s.keyed && key.member != s.primary && claims[key.member] < byKey {
-			why = s.primary + " holds the leader key"
-		}
-		if why == "" {
-			return m, false
-		}
-		m, verdict := m.Fence(why)
-		return m, verdict.EndSessions
+	s.each(func(key serverKey, _ *model.Service, v server) (health.Machine, bool) {
+		return v.machine.Weigh(backings[key.member], now)
 	})
+}
+
+// backing is what is known of a member beside what its API says. On the paths of leaders all are fenced but the holder of the leader key,
+// when that is known from etcd; when the members alone tell, those that are silent, or run as a primary without the key, while
+// another one holds it.
+func (s *State) backing(name string, now time.Time) health.Backing {
+	m := s.member(name)
+	seen := s.members[name]
+	b := health.Backing{Fenced: s.fenced(name), Maintained: s.maintained(name), TrustCheck: s.cluster.TrustCheck, Standby: s.standby, Port: s.portOf(m)}
+	if b.Fenced == "" && s.keyed && name != s.primary {
+		if c, _ := s.claimOf(m); c < byKey {
+			b.Fenced = s.primary + " holds the leader key"
+		}
+	}
+	if !s.keyFresh(now) {
+		return b
+	}
+	holder := s.holder()
+	b.Named, b.Free = holder == name, holder == ""
+	b.Read = s.key.now.Read
+	if b.Named {
+		own := memberKey(s.key.now, name)
+		b.Leads, b.Stops = leads(own.Role) && own.State == patroni.StateRunning, own.State != "" && own.State != patroni.StateRunning
+		b.Renewed = !seen.silentSince.IsZero() && s.key.now.Renewed.After(seen.silentSince)
+	}
+	return b
+}
+
+// ask puts the questions that are due.
+func (s *State) ask(a *Actions, now time.Time) {
+	for _, m := range s.cluster.Members {
+		seen := s.members[m.Name]
+		api, t, due := seen.api.Start(now)
+		if !due {
+			continue
+		}
+		seen.api = api
+		q := Question{Target: t, Within: ownPathWithin}
+		if s.asksRole(t) {
+			// A late answer is an answer: whoever holds the leader key has lost it after its time to live at the latest.
+			if q.Within = s.ttl(); q.Within <= 0 {
+				q.Within = withoutTTL
+			}
+		}
+		seen.silences, seen.mark = 0, now.Add(health.Timeout(s.wanted[t]))
+		s.members[m.Name] = seen
+		a.Ask = append(a.Ask, q)
+	}
+	for at, p := range s.ports {
+		if ask, t, due := p.ask.Start(now); due {
+			p.ask = ask
+			s.ports[at] = p
+			a.Ask = append(a.Ask, Question{Target: t, Port: true, Within: p.probeWithin()})
+		}
+	}
+	slices.SortStableFunc(a.Ask, func(x, y Question) int {
+		return cmp.Or(strings.Compare(x.Member, y.Member), strings.Compare(x.Base, y.Base), strings.Compare(x.Path, y.Path))
+	})
+}
+
+// seedOf makes the seed of one respondent.
+func (s *State) seedOf(respondent string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(respondent))
+	return s.seed ^ h.Sum64()
 }
 
 // plan takes a declaration: resolves it and fits the servers to it.
@@ -306,13 +622,14 @@ func (s *State) plan(p Planned, a *Actions, now time.Time) {
 			delete(s.members, m.Name)
 		}
 	}
+	s.underivable = nil
 	maps.DeleteFunc(s.members, func(name string, _ member) bool { return !present[name] })
 	if p.Rewatched {
 		s.key = keys{}
 	}
 	s.believeKey()
 	s.settleSystem(a, now)
-	s.elect(a)
+	s.elect(a, now)
 	live := s.liveRoles()
 	set, err := p.Resolver.Set(live)
 	if err != nil && p.Prepared == nil {
@@ -324,6 +641,7 @@ func (s *State) plan(p Planned, a *Actions, now time.Time) {
 		set = *p.Prepared
 	}
 	s.live = live
+	s.standby, s.positioned, s.rewiring = s.isStandbyCluster(), s.position() > 0, false
 	s.adopt(set, a, now)
 }
 
@@ -331,7 +649,7 @@ func (s *State) plan(p Planned, a *Actions, now time.Time) {
 func (s *State) roles(a *Actions, now time.Time) {
 	s.believeKey()
 	s.settleSystem(a, now)
-	s.elect(a)
+	s.elect(a, now)
 	live := s.liveRoles()
 	if maps.Equal(live, s.live) {
 		return
@@ -355,7 +673,6 @@ func (s *State) roles(a *Actions, now time.Time) {
 
 // adopt fits the servers to a set: those that are in it already keep their health.
 func (s *State) adopt(set model.Set, a *Actions, now time.Time) {
-	before := s.wanted
 	lasting := make(map[string]bool, len(set.Services))
 	for _, old := range s.set.Services {
 		lasting[old.FullName] = slices.ContainsFunc(set.Services, func(svc model.Service) bool { return svc.FullName == old.FullName })
@@ -364,32 +681,38 @@ func (s *State) adopt(set model.Set, a *Actions, now time.Time) {
 	s.generation++
 	ttl := s.ttl()
 	servers := make(map[serverKey]server, len(s.servers))
-	for _, svc := range set.Services {
+	for i := range set.Services {
+		svc := &set.Services[i]
 		for _, carrier := range svc.Servers {
 			key := serverKey{svc.FullName, carrier.Member}
-			target := targetOf(s.member(carrier.Member), svc.Definition)
+			path := svc.Check
+			target := s.questionOf(s.member(carrier.Member), svc.Definition)
+			options := &svc.Options
 			old, there := s.servers[key]
 			switch {
-			case there && old.host == carrier.Host && old.target == target:
-				old.machine = old.machine.Reconfigure(svc.Options, ttl)
-				old.port = destination(carrier, svc.Options)
+			case there && old.host == carrier.Host && old.path == path && sameWords(old.target, target):
+				old.machine = old.machine.Reconfigure(options, ttl)
+				old.target, old.port = target, destination(carrier, svc.Options)
 				servers[key] = old
 				continue
 			case there && old.host == carrier.Host:
-				old.machine = health.NewMachine(svc.Check, svc.Options, ttl).Adopt(old.machine, now)
-				old.target = target
+				old.machine = health.NewMachine(path, options, ttl).Adopt(old.machine, now)
 			default:
 				why := "it was no server of the service for a time"
 				if there {
 					why = "its address is " + carrier.Host + " now"
 				}
-				old = s.expire(server{machine: health.NewMachine(svc.Check, svc.Options, ttl), target: target, host: carrier.Host, since: now}, why)
+				old = s.expire(server{machine: health.NewMachine(path, options, ttl), host: carrier.Host, since: now}, why)
 			}
-			old.port = destination(carrier, svc.Options)
+			old.path, old.target, old.port = path, target, destination(carrier, svc.Options)
 			if last, known := s.known[target]; known {
-				var ended bool
-				old.machine, ended = s.feed(carrier.Member, old.port, old.machine, last.Outcome, last.at)
-				old = s.settle(old, ended)
+				if as, known := s.heardAs(path, old.machine, target, last.Outcome); known {
+					b := s.backing(carrier.Member, now)
+					b.Fenced = s.fenced(carrier.Member)
+					machine, verdict := old.machine.Feed(as, b, last.at)
+					old.machine = machine
+					old = s.settle(old, verdict.EndSessions)
+				}
 			}
 			servers[key] = old
 			if !there && lasting[svc.FullName] {
@@ -403,12 +726,14 @@ func (s *State) adopt(set model.Set, a *Actions, now time.Time) {
 		}
 	}
 	s.servers = servers
-	s.wanted = s.targets()
-	maps.DeleteFunc(s.known, func(t health.Target, _ outcome) bool { _, wanted := s.wanted[t]; return !wanted })
-	if !maps.Equal(before, s.wanted) {
-		a.Checks = s.checks()
-	}
-	s.adoptPorts(a)
+	s.wire(now)
+	s.adoptPorts(now)
+}
+
+// sameWords says that two questions are put in the same words to the same API: which of the member's they are may differ.
+func sameWords(a, b health.Target) bool {
+	a.Path, b.Path = "", ""
+	return a == b
 }
 
 func asBackup(s model.Server) string {

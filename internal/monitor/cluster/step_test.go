@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"maps"
@@ -24,20 +25,31 @@ var update = flag.Bool("update", false, "rewrite what follows from each line of 
 //
 //	cluster NAME                    begins with a new cluster (see declared)
 //	TIME replace NAME               a reload
-//	TIME N [/PATH] FLAGS ROLE STATE what Patroni of the N-th member says to all its checks, or to one
-//	TIME N [/PATH] silent REASON    what keeps it from answering
+//	TIME N [/PATH] FLAGS ROLE STATE what Patroni of the N-th member says to all that it is asked, or to one path
+//	TIME N [/PATH] silent REASON    what keeps it from answering; one that is refused is dead
+//	TIME N [/PATH] nonsense STATUS  an answer that Patroni never gives
+//	TIME N not asked REASON         this node couldn't ask
+//	TIME N hangs                    what it is asked from now on stays unanswered, until it says something
 //	TIME round                      all members say again what they said last
 //	TIME rounds                     they do so every two seconds until then
 //	TIME port N PORT answers        what comes of probing a port of the N-th member: also hangs, or refuses
 //	TIME etcd leader N              the leader key names the N-th member (or whoever), or nobody
 //	TIME etcd switchover N M        the failover key asks for a switchover, with `later` for a scheduled one; or that is done
 //	TIME etcd system ID             the initialize key has a system identifier
-//	TIME etcd lost REASON           and back
+//	TIME etcd member N ROLE STATE   the member's own key
+//	TIME etcd renewed               the leader key's lease is renewed now
+//	TIME etcd lost REASON           and back; or it is stale: not read any more
+//	TIME suspect N                  clients have failed at the N-th member
+//	TIME await SERVICE              clients wait for one
+//	TIME stood D                    this node stood still for D
 //	TIME tick
+//	TIME ticks                      all that time brings until then
+//
+// Questions are put by the schedule too, and but for those that hang come back as not asked: what is said stands in the lines. Unless etcd is lost or stale it has been read before each line.
 //
 // What follows: the log, `sessions end` (servers with a higher epoch), `start slowly` (servers that were down, where options
-// say slowstart), `recheck`, `read etcd again`, the checks if they
-// changed, those that run more often than fastinter if that changed, and who serves if that changed: the members that take
+// say slowstart), `read etcd again`, the questions if they changed (asks), who is to be asked out of turn (soon), those who are asked
+// at growing intervals if that changed (closely), and who serves if that changed: the members that take
 // new clients of each service, as primary 1, replica 2 3, …; – is nobody.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -72,7 +84,7 @@ func play(t *testing.T, file, text string) string {
 	var s State
 	start := time.Unix(0, 0)
 	now := start
-	said := map[string]scripted{}
+	said, hanging := map[string]scripted{}, map[string]bool{}
 	var etcd picture
 	for i, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
 		if strings.HasPrefix(line, " ") {
@@ -86,9 +98,10 @@ func play(t *testing.T, file, text string) string {
 		fail := func(format string, args ...any) { t.Fatalf("%s:%d: %s", file, i+1, fmt.Sprintf(format, args...)) }
 		if words[0] == "cluster" {
 			var a Actions
-			s, a = Begin(planning(t, words[1]), start)
+			s, a = Begin(planning(t, words[1]), 1, start)
 			now = start
 			clear(said)
+			clear(hanging)
 			etcd = picture{}
 			out = append(out, follows(nil, &s, []Actions{a})...)
 			continue
@@ -101,27 +114,63 @@ func play(t *testing.T, file, text string) string {
 		now = start.Add(at)
 		var events []Event
 		round := func(when time.Time) {
-			for _, c := range s.checks() {
-				if says, any := said[c.Member]; any {
-					events = append(events, Checked{health.Result{Target: c.Target, Outcome: says.on(c.Path), Ended: when}})
+			if etcd.heard() {
+				events = append(events, Keyed{etcd.reading(when)})
+			}
+			for _, target := range s.asked() {
+				if says, any := said[target.Member]; any {
+					events = append(events, Checked{health.Result{Target: target, Outcome: says.on(target.Path), Ended: when}})
 				}
 			}
 		}
+		before := s
+		var all []Actions
+		unanswered := func(a Actions, when time.Time) { s = unput(s, a, hanging, when) }
+		if etcd.heard() {
+			events = append(events, Keyed{etcd.reading(now)})
+		}
 		switch words[1] {
 		case "tick":
-			events = []Event{Ticked{}}
+			events = append(events, Ticked{})
+		case "ticks":
+			for at, any := s.Deadline(); any && at.Before(now); at, any = s.Deadline() {
+				if at.Before(since) {
+					at = since
+				}
+				if etcd.heard() && at.Sub(s.key.now.Read) > time.Second {
+					s, _ = Step(s, Keyed{etcd.reading(at)}, at)
+				}
+				var a Actions
+				s, a = Step(s, Ticked{}, at)
+				all = append(all, a)
+				unanswered(a, at)
+				since = at.Add(time.Millisecond)
+			}
+			events = append(events, Ticked{})
+		case "suspect":
+			events = append(events, Suspected{[]string{"pg-test-" + words[2]}})
+		case "await":
+			events = append(events, Awaited{[]string{"pg-test-" + words[2]}})
+		case "stood":
+			d, err := time.ParseDuration(words[2])
+			if err != nil {
+				fail("%v", err)
+			}
+			events = []Event{Stood{d}}
 		case "etcd":
-			if !etcd.says(words[2:]) {
-				fail("etcd says leader, switchover, system, lost or back")
+			events = nil
+			if !etcd.says(words[2:], now) {
+				fail("etcd says leader, switchover, system, member, renewed, lost, stale or back")
 			}
 			// What happens in etcd while it is lost is seen when it is back.
-			if etcd.lost == "" || words[2] == "lost" {
-				events = []Event{Keyed{etcd.reading()}}
+			if etcd.heard() || words[2] == "lost" {
+				events = []Event{Keyed{etcd.reading(now)}}
 			}
 		case "port":
 			if len(words) != 5 || outcomesOfProbes[words[4]] == nil {
 				fail("want port N PORT answers, hangs or refuses")
 			}
+			events = nil
 			for at := range s.ports {
 				if at.Member == "pg-test-"+words[2] && strings.HasSuffix(at.Base, ":"+words[3]) {
 					events = append(events, Probed{health.Result{Target: at, Outcome: *outcomesOfProbes[words[4]], Ended: now}})
@@ -133,8 +182,10 @@ func play(t *testing.T, file, text string) string {
 		case "replace":
 			events = []Event{planning(t, words[2])}
 		case "round":
+			events = nil
 			round(now)
 		case "rounds":
+			events = nil
 			for when := since.Add(2 * time.Second); when.Before(now); when = when.Add(2 * time.Second) {
 				round(when)
 			}
@@ -144,27 +195,35 @@ func play(t *testing.T, file, text string) string {
 			if strings.HasPrefix(rest[0], "/") {
 				path, rest = rest[0], rest[1:]
 			}
+			if hanging[member] = rest[0] == "hangs"; hanging[member] {
+				break
+			}
 			says := script(rest)
 			said[member] = says
-			for _, c := range s.checks() {
-				if c.Member == member && (path == "" || path == c.Path) {
-					events = append(events, Checked{health.Result{Target: c.Target, Outcome: says.on(c.Path), Ended: now}})
+			any := false
+			for _, target := range s.asked() {
+				if target.Member == member && (path == "" || path == target.Path) {
+					events, any = append(events, Checked{health.Result{Target: target, Outcome: says.on(target.Path), Ended: now}}), true
 				}
 			}
-			if len(events) == 0 {
-				fail("%s isn't checked by %q", member, path)
+			if !any {
+				fail("%s isn't asked for %q", member, path)
 			}
 		}
-		before := s
-		var all []Actions
 		for _, e := range events {
 			var a Actions
 			when := now
-			if c, is := e.(Checked); is {
-				when = c.Ended
+			switch e := e.(type) {
+			case Checked:
+				when = e.Ended
+			case Keyed:
+				if e.Read.After(start) {
+					when = e.Read
+				}
 			}
 			s, a = Step(s, e, when)
 			all = append(all, a)
+			unanswered(a, when)
 		}
 		out = append(out, follows(&before, &s, all)...)
 	}
@@ -173,7 +232,7 @@ func play(t *testing.T, file, text string) string {
 
 // outcomesOfProbes are what may come of one.
 var outcomesOfProbes = map[string]*health.Outcome{
-	"answers": {}, "hangs": {Silence: "timed out after 1s", Accepted: true}, "refuses": {Silence: "connection refused"},
+	"answers": {}, "hangs": {Silence: "timed out after 1s", Accepted: true}, "refuses": {Silence: "connection refused", Dead: true},
 }
 
 func planning(t *testing.T, name string) Planned {
@@ -192,8 +251,7 @@ func planning(t *testing.T, name string) Planned {
 func follows(before, after *State, all []Actions) []string {
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, "    "+fmt.Sprintf(format, args...)) }
-	var recheck []string
-	checks, confirm := false, false
+	confirm := false
 	for _, a := range all {
 		if a.Refused != nil {
 			add("refused: %v", a.Refused)
@@ -201,8 +259,6 @@ func follows(before, after *State, all []Actions) []string {
 		for _, m := range a.Log {
 			add("%-5s %s", m.Level, m.Text)
 		}
-		recheck = append(recheck, a.Recheck...)
-		checks = checks || a.Checks != nil
 		confirm = confirm || a.Confirm
 	}
 	var ended, slow []string
@@ -234,26 +290,19 @@ func follows(before, after *State, all []Actions) []string {
 	if len(slow) > 0 {
 		add("start slowly: %s", strings.Join(slow, ", "))
 	}
-	if len(recheck) > 0 {
-		slices.Sort(recheck)
-		names := slices.Compact(recheck)
-		for i, name := range names {
-			names[i] = short(name)
-		}
-		add("recheck %s", strings.Join(names, " "))
-	}
 	if confirm {
 		add("read etcd again")
 	}
-	if checks {
-		var words []string
-		for _, c := range after.checks() {
-			words = append(words, short(c.Member)+c.Path)
+	for _, says := range []func(*State) string{asking, soon, closely} {
+		was := ""
+		if before != nil {
+			was = says(before)
 		}
-		add("checks %s", strings.Join(words, " "))
-	}
-	if now := closely(after); before != nil && now != closely(before) {
-		add("%s", now)
+		if now := says(after); now != was && now != "" {
+			add("%s", now)
+		} else if now != was {
+			add("not %s any more", was)
+		}
 	}
 	if now := serving(after.view); before == nil || now != serving(before.view) {
 		add("%s", now)
@@ -261,22 +310,77 @@ func follows(before, after *State, all []Actions) []string {
 	return lines
 }
 
-// closely are the checks that run more often than any option asks for.
-func closely(s *State) string {
-	paces := map[time.Duration][]string{}
-	for _, c := range s.checks() {
-		if c.Interval < time.Second {
-			paces[c.Interval] = append(paces[c.Interval], short(c.Member)+c.Path)
+// stepped is Step where nobody puts the questions that follow.
+func stepped(s State, e Event, now time.Time) (State, Actions) {
+	s, a := Step(s, e, now)
+	return unput(s, a, nil, now), a
+}
+
+// unput has the questions of a step come back as not asked, but those of members that hang.
+func unput(s State, a Actions, hanging map[string]bool, now time.Time) State {
+	for _, q := range a.Ask {
+		switch r := (health.Result{Target: q.Target, Outcome: health.Outcome{Silence: "not now", NotAsked: true}, Ended: now}); {
+		case q.Port:
+			s, a = Step(s, Probed{r}, now)
+			s = unput(s, a, hanging, now)
+		case !hanging[q.Member]:
+			s, a = Step(s, Checked{r}, now)
+			s = unput(s, a, hanging, now)
 		}
 	}
-	if len(paces) == 0 {
-		return "check at the ordinary pace"
+	return s
+}
+
+// asked are all questions, in order.
+func (s *State) asked() []health.Target {
+	all := slices.Collect(maps.Keys(s.wanted))
+	slices.SortFunc(all, func(a, b health.Target) int {
+		return cmp.Or(strings.Compare(a.Member, b.Member), strings.Compare(a.Path, b.Path), strings.Compare(a.Base, b.Base), strings.Compare(fmt.Sprint(a.TLS), fmt.Sprint(b.TLS)))
+	})
+	return all
+}
+
+func asking(s *State) string {
+	words := []string{"asks"}
+	for _, t := range s.asked() {
+		words = append(words, short(t.Member)+t.Path)
 	}
-	var parts []string
-	for _, pace := range slices.Sorted(maps.Keys(paces)) {
-		parts = append(parts, fmt.Sprintf("check every %v: %s", pace, strings.Join(paces[pace], " ")))
+	return strings.Join(words, " ")
+}
+
+// soon are the members that are to be asked out of turn, and whose answers are dear.
+func soon(s *State) string {
+	words, dear := []string{"soon"}, []string{"; dear"}
+	for _, name := range s.names() {
+		m := s.members[name]
+		if m.api.Urgent() {
+			words = append(words, short(name))
+		}
+		if m.api.Dear() {
+			dear = append(dear, short(name))
+		}
 	}
-	return strings.Join(parts, ", ")
+	if len(dear) > 1 {
+		return strings.Join(words, " ") + strings.Join(dear, " ")
+	}
+	if len(words) == 1 {
+		return ""
+	}
+	return strings.Join(words, " ")
+}
+
+// closely are the members that are asked at growing intervals.
+func closely(s *State) string {
+	words := []string{"closely"}
+	for _, name := range s.names() {
+		if s.closely(name) {
+			words = append(words, short(name))
+		}
+	}
+	if len(words) == 1 {
+		return ""
+	}
+	return strings.Join(words, " ")
 }
 
 // picture is what etcd says in a transcript.
@@ -284,11 +388,14 @@ type picture struct {
 	now      etcd.Reading
 	revision int64
 	lost     string
+	// said says that it was heard at all, stale that it isn't read any more.
+	said, stale bool
 }
 
 // says changes the picture by the words of a line; false if they aren't understood.
-func (p *picture) says(words []string) bool {
+func (p *picture) says(words []string, now time.Time) bool {
 	p.revision++
+	p.said = true
 	member := func(word string) string {
 		if strings.Trim(word, "0123456789") == "" {
 			return "pg-test-" + word
@@ -311,18 +418,34 @@ func (p *picture) says(words []string) bool {
 	case words[0] == "lost" && len(rest) > 0:
 		p.lost = strings.Join(rest, " ")
 	case words[0] == "back" && len(rest) == 0:
-		p.lost = ""
+		p.lost, p.stale = "", false
+	case words[0] == "stale" && len(rest) == 0:
+		p.stale = true
+	case words[0] == "renewed" && len(rest) == 0:
+		p.now.Renewed = now
+	case words[0] == "standby-cluster" && len(rest) == 0:
+		p.now.Standby = true
+	case words[0] == "member" && len(rest) > 1:
+		name := member(rest[0])
+		p.now.Members = slices.DeleteFunc(slices.Clone(p.now.Members), func(m etcd.MemberKey) bool { return m.Name == name })
+		p.now.Members = append(p.now.Members, etcd.MemberKey{Name: name, Role: rest[1], State: strings.Join(rest[2:], " "), Revision: p.revision})
+		slices.SortFunc(p.now.Members, func(a, b etcd.MemberKey) int { return strings.Compare(a.Name, b.Name) })
 	default:
 		return false
 	}
 	return true
 }
 
-func (p *picture) reading() etcd.Reading {
+// heard says that it is read all the time.
+func (p *picture) heard() bool { return p.said && p.lost == "" && !p.stale }
+
+func (p *picture) reading(now time.Time) etcd.Reading {
 	if p.lost != "" {
 		return etcd.Reading{Lost: p.lost}
 	}
-	return p.now
+	r := p.now
+	r.Read = now
+	return r
 }
 
 func short(member string) string { return strings.TrimPrefix(member, "pg-test-") }

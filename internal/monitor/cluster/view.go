@@ -20,11 +20,15 @@ func (s *State) conclude(a *Actions, now time.Time) {
 	for _, svc := range s.set.Services {
 		out := view.Service{Service: svc, Health: make([]view.Health, 0, len(svc.Servers))}
 		accepting := s.accepting(svc)
+		resort := len(accepting) == 0
 		for _, carrier := range svc.Servers {
 			key := serverKey{svc.FullName, carrier.Member}
 			v := s.servers[key]
 			verdict := v.machine.Verdict()
 			next, reason := statusOf(verdict.Phase), verdict.Reason
+			if next != up && resort && v.machine.LastResort() && s.stranger(carrier.Member) == "" && s.ports[v.port].Closed() == "" {
+				next, reason = lastResort, reason+"; nobody else serves, and its last answer was good"
+			}
 			if next == up {
 				if why := s.contest(v.machine.Kind(), carrier.Member, accepting); why != "" {
 					next, reason = contested, verdict.Reason+"; "+why
@@ -34,7 +38,7 @@ func (s *State) conclude(a *Actions, now time.Time) {
 					next, reason = portClosed, fmt.Sprintf("%s; port %d: %s", verdict.Reason, carrier.Port, why)
 				}
 			}
-			if isUp := next == up; isUp != v.up {
+			if isUp := next == up || next == lastResort; isUp != v.up {
 				v.up, v.since = isUp, now
 			}
 			v = v.recover(next, now)
@@ -42,7 +46,7 @@ func (s *State) conclude(a *Actions, now time.Time) {
 				s.tell(a, key, v.status, next, reason)
 				if next == portClosed {
 					// It may have been opened since it was probed last.
-					a.recheck(carrier.Member)
+					s.suspect([]string{carrier.Member}, now)
 				}
 				v.status = next
 			}
@@ -60,7 +64,8 @@ func (s *State) conclude(a *Actions, now time.Time) {
 		}
 	}
 	s.serving = serving
-	a.Intervals, a.ProbeIntervals = s.intervals(), s.probeIntervals()
+	s.paces(now)
+	s.pacePorts(now)
 	s.post(a, services, now)
 }
 
@@ -73,6 +78,13 @@ func (s *State) accepting(svc model.Service) []string {
 		}
 	}
 	return members
+}
+
+// anyAccepts says that there is one.
+func (s *State) anyAccepts(svc model.Service) bool {
+	return slices.ContainsFunc(svc.Servers, func(carrier model.Server) bool {
+		return s.servers[serverKey{svc.FullName, carrier.Member}].machine.Accepts()
+	})
 }
 
 func statusOf(p health.Phase) status {
@@ -114,6 +126,8 @@ func (s *State) tell(a *Actions, key serverKey, was, is status, reason string) {
 		a.logf(slog.LevelInfo, "%s: server %s is up: %s", key.service, key.member, reason)
 	case paused:
 		a.logf(slog.LevelWarn, "%s: server %s takes no new clients, sessions stay: %s", key.service, key.member, reason)
+	case lastResort:
+		a.logf(slog.LevelWarn, "%s: server %s serves as the last resort: %s", key.service, key.member, reason)
 	case leaving:
 		a.logf(slog.LevelInfo, "%s: server %s gets no new clients, sessions stay: %s", key.service, key.member, reason)
 	case portClosed:
@@ -169,9 +183,11 @@ func (s *State) post(a *Actions, services []view.Service, now time.Time) {
 	a.View = v
 }
 
-// alike says that two Views of the same set say the same but for when members answered.
+// alike says that two Views of the same set say the same but for when members answered and etcd was read.
 func alike(a, b *view.View) bool {
-	if a.Key != b.Key {
+	key := b.Key
+	key.Confirmed = a.Key.Confirmed
+	if a.Key != key || a.Key.Confirmed.IsZero() != b.Key.Confirmed.IsZero() {
 		return false
 	}
 	for i, m := range a.Members {

@@ -1,10 +1,9 @@
 // Package health judges servers: what the results of a check mean for a service's new clients and sessions (machine.go,
-// pure: results and time in, verdicts out), whether the port behind the service lets anybody in (port.go, pure, and probe.go,
-// the question), and when both are asked (checker.go, the only part with a clock and goroutines).
+// pure: results and time in, verdicts out), what beside them counts and in which order (evidence.go, pure), whether the port
+// behind the service lets anybody in (port.go, pure, and probe.go, the question), and how a check is put (patroni.go).
 //
-// It knows neither clusters nor roles as selectors see them, and publishes nothing. There is a Machine per service and
-// server, since options differ between services, and one running check per member and path, which all machines of that
-// path share.
+// It knows neither clusters nor roles as selectors see them, decides nothing about when anybody is asked, and publishes nothing. There
+// is a Machine per service and server, since options differ between services.
 //
 // # What a server goes through
 //
@@ -12,31 +11,36 @@
 // also a body that says the role asked for and `running`. Up takes new clients. Three things end that:
 //
 //   - An answer that isn't a pass: Paused. No new client at once, sessions stay; the next pass makes it Up at once.
-//   - Certainty that sessions are wrong: Down at once. On a leader's path the body shows another role; on a replica's path
-//     it shows a leader.
-//   - `fall` results in a row that aren't passes: Down. They count at most once per fastinter, the pace of the schedule, so
-//     that extra rounds of checks don't shorten what the options say. While there is only silence (no whole answer in time),
-//     new clients still come: PostgreSQL is as likely well, and Patroni is being restarted.
+//   - Certainty that sessions are wrong: Down at once. On a leader's path the leader key names another member, or the body shows
+//     another role while the key doesn't name this one; on a replica's path the body shows a leader.
+//   - `fall` answers in a row that aren't passes: Down. They count at most once per fastinter, the pace of the schedule, so
+//     that extra checks don't shorten what the options say.
 //
 // Two kinds of answers on a leader's path don't fit `fall`. One is a 200 whose body isn't a running primary: the member
 // holds the leader key while its PostgreSQL stops, restarts after a crash (Patroni starts it in recovery first, so the body
 // says `replica` for a moment), or finishes its promotion. Nobody else may take writes meanwhile, so sessions (those that
 // wait in a PgBouncer, say) stay for as long as it lasts: it pauses the server and doesn't count. A switchover ends such a
-// phase itself: the next role is `demoted` (certain, even with the 200 that Patroni gives until PostgreSQL has stopped) or
+// phase itself: the next role is `demoted` (contrary, even with the 200 that Patroni gives until PostgreSQL has stopped) or
 // `replica` without the 200. The other is `503 primary running`, which a Patroni that can't reach the DCS says (also to
 // /read-only): one that was started over a running primary until it has read the leader key, and one in maintenance as long as
 // etcd hangs. PostgreSQL itself was asked and is a running primary, so nobody's session is wrong by that: it pauses the server,
-// and doesn't count. If another member was promoted meanwhile, its answer or the leader key says so (Fence); what neither
+// and doesn't count. If another member was promoted meanwhile, its answer or the leader key says so (Backing.Fenced); what neither
 // shows is bounded by the TTL. In maintenance (`pause`) nobody is promoted but by hand, and the answer is a confirmation. On
 // /read-only, which has no TTL, it counts if it isn't maintenance, and begins anew after silence.
-//
-// In maintenance Patroni may be stopped, too: see Excuse.
 //
 // On /read-only Patroni vouches for the leader without a look at its PostgreSQL, so there a 200 with another state than
 // `running` pauses the server too.
 //
-// On a leader's path the last confirmation (a pass, or that 200) is void after the cluster's TTL: another member may have
-// taken the key by then, whatever `fall` says.
+// # Silence
+//
+// No answer in time, half of one, or one that Patroni never gives (500, HTML) says nothing of PostgreSQL, so it is the
+// weakest evidence: the leader key that names the member, or its PostgreSQL's port that answers, goes before it (see ranks). With the key
+// everything stays as it was, also for new clients. Without it new clients stay away after `fall` of it, and sessions stay: on a
+// leader's path until the key's time to live could have run out. A Patroni whose port refuses is dead, and not merely silent: nobody is
+// led to a member without a Patroni, so `fall` of that put it down.
+//
+// On a leader's path the last confirmation (a pass, a 200 of the key's holder, or the key itself) is void after the cluster's TTL:
+// another member may have taken the key by then, whatever `fall` says.
 //
 // From Down a leader's path is Up on the first pass, because the leader key is authoritative; other paths need `rise`
 // passes in a row, except for the first pass ever.
@@ -55,8 +59,14 @@ type Outcome struct {
 	Answer patroni.Answer
 	// Silence says in words why there is no answer; empty if there is one.
 	Silence string
+	// Elsewhere says of an answer that it may be anybody's: the check goes to an address of its own.
+	Elsewhere bool
+	// Dead says of a silent one that nobody listens at its port.
+	Dead bool
 	// Accepted says of a silent destination (see Probe) that it has taken the connection.
 	Accepted bool
+	// NotAsked says that the check couldn't be put for a reason of this node's, which Silence has: it says nothing of anybody.
+	NotAsked bool
 }
 
 // Words are the outcome in short: `200 primary running`, `silent: connection refused`.
@@ -97,20 +107,22 @@ type Verdict struct {
 	Next time.Duration
 }
 
-// Machine is the health of one server in one service. It is a value: Feed and Tick give the next one. The zero Machine
+// Machine is the health of one server in one service. It is a value: Feed, Weigh and Tick give the next one. The zero Machine
 // isn't usable.
 type Machine struct {
 	kind    Kind
-	options model.Options
+	options *model.Options
 	ttl     time.Duration
 
 	phase Phase
-	// passed says that there was a pass since the server joined.
-	passed bool
+	// passed says that there was a pass since the server joined, passing that the last answer was one.
+	passed, passing bool
 	// streak counts passes while Down, and failures otherwise.
 	streak Streak
-	// silent and keyHeld say that the last result was of that kind.
-	silent, keyHeld bool
+	// heard is what the last result was, backing what it was weighed with, and decided the rank that did.
+	heard   judgement
+	backing Backing
+	decided string
 	// confirmed is when a leader's path was confirmed last; it limits Up and Paused.
 	confirmed time.Time
 	// last are the words of the last result.
@@ -120,9 +132,9 @@ type Machine struct {
 }
 
 // NewMachine makes the machine of a server that has just joined a service: Waiting. ttl is how long a leader's
-// confirmation holds; 0 is for ever.
-func NewMachine(path string, o model.Options, ttl time.Duration) Machine {
-	return Machine{kind: KindOf(path), options: o, ttl: ttl}
+// confirmation holds; 0 is for ever. The options aren't changed by anybody after this.
+func NewMachine(path string, o *model.Options, ttl time.Duration) Machine {
+	return Machine{kind: KindOf(path), options: o, ttl: ttl, heard: unheard}
 }
 
 // Adopt makes a new machine out of one that judged the same server by another path: what was known is void, but there may
@@ -136,7 +148,7 @@ func (m Machine) Adopt(old Machine, now time.Time) Machine {
 }
 
 // Reconfigure gives the machine with other options and TTL and the same state. What had been counted stays counted.
-func (m Machine) Reconfigure(o model.Options, ttl time.Duration) Machine {
+func (m Machine) Reconfigure(o *model.Options, ttl time.Duration) Machine {
 	m.options, m.ttl = o, ttl
 	return m
 }
@@ -146,14 +158,54 @@ func (m Machine) Kind() Kind { return m.kind }
 
 // Verdict is what holds now, without a step: EndSessions is false.
 func (m Machine) Verdict() Verdict {
-	return Verdict{Accept: m.phase == Up, Phase: m.phase, Reason: m.reason(), Next: m.next()}
+	return Verdict{Accept: m.phase == Up, Phase: m.phase, Reason: m.reason(), Next: m.Next()}
 }
 
-// Accepts is Verdict().Accept, and Next is Verdict().Next, without the words.
+// Accepts is Verdict().Accept without the words.
 func (m Machine) Accepts() bool { return m.phase == Up }
 
-// Next is the interval from the last check to the next.
-func (m Machine) Next() time.Duration { return m.next() }
+// Phase is Verdict().Phase without the words.
+func (m Machine) Phase() Phase { return m.phase }
+
+// Backing is what the last result was weighed with.
+func (m Machine) Backing() Backing { return m.backing }
+
+// SameAs says that a machine that was made of another one by a further result says the same of its server.
+func (m Machine) SameAs(o Machine) bool {
+	m.confirmed, m.backing.Read = o.confirmed, o.backing.Read
+	return m == o
+}
+
+// Silent says that the last result was no answer; Undecided that such a result would change something if it came again.
+func (m Machine) Silent() bool { return m.heard == silence || m.heard == dead }
+
+// Undecided says that silence, if it goes on, has more to say: it hasn't been counted `fall` times.
+func (m Machine) Undecided() bool {
+	return m.phase != Down && (!m.Silent() || m.streak.Count() < m.options.Fall)
+}
+
+// Backed says that the leader key keeps the server as it is, so that the age of the key matters.
+func (m Machine) Backed() bool {
+	return m.backing.Named && (m.phase == Up || m.phase == Paused) && m.heard != pass && m.heard != unheard
+}
+
+// LastResort says that a read service may be led here where it has nobody else: the API is silent (and not dead), the last answer was
+// a pass, and PostgreSQL's port answers.
+func (m Machine) LastResort() bool {
+	return !m.kind.OfLeader() && m.heard == silence && m.passing && m.backing.Port == PortAnswers
+}
+
+// Next is the interval from the last check to the next. It is HAProxy's table: inter when settled, downinter when down, fastinter
+// in between.
+func (m Machine) Next() time.Duration {
+	switch {
+	case m.phase == Up && (m.streak.Count() == 0 || m.Silent() && m.streak.Count() >= m.options.Fall):
+		return m.options.Inter
+	case m.phase == Down && m.streak.Count() == 0 && m.heard != keyHeld:
+		return m.options.DownInter
+	}
+	return m.options.FastInter
+}
 
 // Deadline is when Tick will have an effect; false while it has none.
 func (m Machine) Deadline() (time.Time, bool) {
@@ -165,88 +217,172 @@ func (m Machine) Deadline() (time.Time, bool) {
 
 // Tick takes notice of the time.
 func (m Machine) Tick(now time.Time) (Machine, Verdict) {
-	ended := false
-	if at, limited := m.Deadline(); limited && !now.Before(at) {
-		m, ended = m.fall(fmt.Sprintf("%s; the leader key has not been confirmed for %s", m.last, m.ttl))
-	}
-	v := m.Verdict()
-	v.EndSessions = ended
-	return m, v
+	m, ended := m.tick(now)
+	return m, m.verdict(ended)
 }
 
-// Feed takes the result of a check that ended now.
-func (m Machine) Feed(o Outcome, now time.Time) (Machine, Verdict) {
-	m, expired := m.Tick(now)
-	wasSilent := m.silent
-	j := m.kind.judge(o)
-	m.silent = j == silence
-	m.keyHeld = j == keyHeld
+func (m Machine) verdict(ended bool) Verdict {
+	v := m.Verdict()
+	v.EndSessions = ended
+	return v
+}
+
+func (m Machine) tick(now time.Time) (Machine, bool) {
+	if at, limited := m.Deadline(); limited && !now.Before(at) {
+		return m.fall(fmt.Sprintf("%s; the leader key has not been confirmed for %s", m.last, m.ttl))
+	}
+	return m, false
+}
+
+// Feed takes the result of a check that ended now, and what else is known.
+func (m Machine) Feed(o Outcome, b Backing, now time.Time) (Machine, Verdict) {
+	m, expired := m.confirmBy(b).tick(now)
+	m, ended := m.feed(o, b, now)
+	return m, m.verdict(ended || expired)
+}
+
+// FeedQuietly is Feed without the words.
+func (m Machine) FeedQuietly(o Outcome, b Backing, now time.Time) (next Machine, ended bool) {
+	m, expired := m.confirmBy(b).tick(now)
+	m, ended = m.feed(o, b, now)
+	return m, ended || expired
+}
+
+func (m Machine) feed(o Outcome, b Backing, now time.Time) (Machine, bool) {
+	wasSilent := m.Silent()
+	m.heard = m.kind.judge(o)
 	m.last = o.Words()
-	if m.kind.OfLeader() && o.Silence == "" && o.Answer.Status == 200 && o.Answer.Role == "" {
+	if o.Silence == "" && o.Answer.Role == "" && (m.kind.OfLeader() || m.kind.nonsense(o)) {
 		m.last += " without a role"
 	}
+	if !m.Silent() {
+		m.passing = m.heard == pass
+	}
+	var does effect
+	does, m.decided = weigh(m.kind, m.heard, b)
+	m.backing = b
 	ended := false
-	switch j {
+	if does == end {
+		return m.wrong()
+	}
+	switch m.heard {
 	case pass:
-		m = m.pass(now)
+		return m.pass(now), false
 	case keyHeld:
 		m.streak, m.confirmed = Streak{}, now
-		m = m.pause()
-	case wrong:
-		m, ended = m.fall(m.last)
 	case unready:
 		if m.phase != Down && (wasSilent || m.kind.OfLeader() || o.Answer.Pause) {
 			m.streak = Streak{}
 		}
-		m = m.pause()
 		switch {
 		case o.Answer.Pause:
 			m.confirmed = now
 		case !m.kind.OfLeader():
-			m, ended = m.fail(now)
+			does = count
 		}
-	case failed:
+	}
+	switch does {
+	case admit:
+		// Silent, and backed by all that can be.
+		m = m.tally(now)
+		m.phase, m.passed = Up, true
+		m.confirmed = later(m.confirmed, b.Read)
+	case keep:
+		m = m.tally(now)
+		if b.Maintained && (m.phase == Up || m.phase == Paused) {
+			m.confirmed, m.streak = now, Streak{}
+		}
+		if m.phase == Waiting {
+			m, _ = m.fall(m.last)
+		}
+		if m.phase == Paused && m.passing {
+			m.phase = Up
+		}
+	case pause:
+		m = m.pause()
+	case count:
 		m, ended = m.pause().fail(now)
-	case silence:
+	case spare:
+		if m.phase == Waiting || m.phase == Down {
+			return m.fall(m.last)
+		}
+		m = m.tally(now).doubted()
+	case doubt:
 		m, ended = m.fail(now)
 	}
-	v := m.Verdict()
-	v.EndSessions = ended || expired.EndSessions
-	return m, v
+	return m, ended
 }
 
-// Excuse takes notice of silence that says nothing: the cluster is in maintenance, for which Patroni is stopped as often as not,
-// and PostgreSQL is seen to be there. What was true stays true.
-func (m Machine) Excuse(o Outcome, now time.Time) (Machine, Verdict) {
-	m, v := m.Tick(now)
-	if m.phase == Up || m.phase == Paused {
-		m.confirmed = now
-		m.last = o.Words() + ", in maintenance"
-		ended := v.EndSessions
-		v = m.Verdict()
-		v.EndSessions = ended
-		return m, v
+// Weigh takes notice of what is known beside the last result, which is weighed again. It counts nothing.
+func (m Machine) Weigh(b Backing, now time.Time) (next Machine, ended bool) {
+	m, ended = m.confirmBy(b).tick(now)
+	m.backing = b
+	if m.heard == unheard && b.Fenced == "" || m.heard == pass && b.Fenced == "" {
+		return m, ended
 	}
-	return m.Feed(o, now)
+	var does effect
+	does, m.decided = weigh(m.kind, m.heard, b)
+	open := m.phase == Up || m.phase == Paused
+	also := false
+	switch does {
+	case end:
+		if open {
+			m, also = m.wrong()
+		}
+	case admit:
+		if m.Silent() {
+			m.phase, m.passed = Up, true
+		}
+	case keep:
+		if m.phase == Paused && m.passing && m.Silent() {
+			m.phase = Up
+		}
+	case pause:
+		if m.phase == Up {
+			m.phase = Paused
+		}
+	case spare:
+		m = m.doubted()
+	case doubt:
+		if open && m.streak.Count() >= m.options.Fall {
+			m, also = m.fall(m.inARow())
+		}
+	}
+	return m, ended || also
 }
 
-// Fence puts a server of a leader's path down at once, because it is certain from elsewhere that it is no leader; why says
-// so in words. One that is Down or Waiting stays as it is.
-func (m Machine) Fence(why string) (Machine, Verdict) {
-	ended := false
-	if m.phase == Up || m.phase == Paused {
-		m, ended = m.fall(m.last + "; " + why)
+// Review gives what is known a while to be looked at anew, because this node stood still until now: a time to live that has run out
+// meanwhile ends nothing before then.
+func (m Machine) Review(until time.Time) Machine {
+	if at, limited := m.Deadline(); limited && at.Before(until) {
+		m.confirmed = until.Add(-m.ttl)
 	}
-	v := m.Verdict()
-	v.EndSessions = ended
-	return m, v
+	return m
+}
+
+// confirmBy takes the leader key's word.
+func (m Machine) confirmBy(b Backing) Machine {
+	if b.Named && b.Fenced == "" {
+		m.confirmed = later(m.confirmed, b.Read)
+	}
+	return m
+}
+
+// wrong puts down a server that is certainly wrong. One that its own answer excludes anyway needs no other reason.
+func (m Machine) wrong() (Machine, bool) {
+	open := m.phase == Up || m.phase == Paused
+	cause := m.last
+	if m.kind.OfLeader() && m.backing.Fenced != "" && (open || m.heard == pass) {
+		cause += "; " + m.backing.Fenced
+	}
+	return m.fall(cause)
 }
 
 func (m Machine) pass(now time.Time) Machine {
 	m.confirmed = now
 	if m.phase == Down && m.passed && !m.kind.OfLeader() {
 		var enough bool
-		if m.streak, enough = m.streak.Pass(&m.options); !enough {
+		if m.streak, enough = m.streak.Pass(m.options); !enough {
 			return m
 		}
 	}
@@ -267,17 +403,35 @@ func (m Machine) pause() Machine {
 	return m
 }
 
+// tally counts a silent result without a consequence. While Down nothing is counted: there are no sessions.
+func (m Machine) tally(now time.Time) Machine {
+	if m.phase == Up || m.phase == Paused {
+		m.streak, _ = m.streak.Fail(m.options, now)
+	}
+	return m
+}
+
+// doubted stops new clients where silence has been counted often enough.
+func (m Machine) doubted() Machine {
+	if m.phase == Up && m.streak.Count() >= m.options.Fall {
+		m.phase = Paused
+	}
+	return m
+}
+
 // fail counts a result towards fall.
 func (m Machine) fail(now time.Time) (Machine, bool) {
 	if m.phase == Waiting || m.phase == Down {
 		return m.fall(m.last)
 	}
 	var enough bool
-	if m.streak, enough = m.streak.Fail(&m.options, now); enough {
-		return m.fall(fmt.Sprintf("%s (%d in a row)", m.last, m.streak.Count()))
+	if m.streak, enough = m.streak.Fail(m.options, now); enough {
+		return m.fall(m.inARow())
 	}
 	return m, false
 }
+
+func (m Machine) inARow() string { return fmt.Sprintf("%s (%d in a row)", m.last, m.streak.Count()) }
 
 // fall puts the server down and says whether that ends sessions.
 func (m Machine) fall(cause string) (Machine, bool) {
@@ -287,6 +441,7 @@ func (m Machine) fall(cause string) (Machine, bool) {
 }
 
 func (m Machine) reason() string {
+	text := m.last
 	switch {
 	case m.phase == Waiting:
 		return "not checked yet"
@@ -294,19 +449,37 @@ func (m Machine) reason() string {
 		return fmt.Sprintf("%s (pass %d of %d)", m.last, m.streak.Count(), m.options.Rise)
 	case m.phase == Down:
 		return m.cause
+	case m.streak.Count() >= m.options.Fall:
 	case m.streak.Count() > 0:
-		return fmt.Sprintf("%s (%d of %d)", m.last, m.streak.Count(), m.options.Fall)
+		text = fmt.Sprintf("%s (%d of %d)", m.last, m.streak.Count(), m.options.Fall)
 	}
-	return m.last
+	return text + m.support()
 }
 
-// next is HAProxy's table: inter when settled, downinter when down, fastinter in between.
-func (m Machine) next() time.Duration {
+// support says what keeps a server whose last result doesn't.
+func (m Machine) support() string {
+	b := m.backing
 	switch {
-	case m.phase == Up && m.streak.Count() == 0:
-		return m.options.Inter
-	case m.phase == Down && m.streak.Count() == 0 && !m.keyHeld:
-		return m.options.DownInter
+	case m.heard == pass || m.heard == unheard || m.heard == keyHeld:
+		return ""
+	case b.Maintained && m.decided == "port":
+		return ", in maintenance"
+	case m.decided == "leader key" && b.Stops:
+		return "; the leader key names it, and by its own key its PostgreSQL isn't running"
+	case m.decided == "leader key" && m.Silent():
+		return "; the leader key names it, and its PostgreSQL's port answers"
+	case m.decided == "leader key":
+		return "; the leader key names it"
+	case m.decided == "port" && b.Port == PortAnswers:
+		return "; its PostgreSQL's port answers"
 	}
-	return m.options.FastInter
+	return ""
+}
+
+// later is the later of two times.
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

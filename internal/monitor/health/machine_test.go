@@ -95,14 +95,14 @@ func play(text string) (string, error) {
 			if options, problems = model.ParseOptions(optionText); len(problems) > 0 {
 				return fail("options: %v", problems)
 			}
-			m, now = NewMachine(words[1], options, ttl), start
+			m, now = NewMachine(words[1], &options, ttl), start
 			continue
 		case "adopt":
-			m = NewMachine(words[1], options, ttl).Adopt(m, now)
+			m = NewMachine(words[1], &options, ttl).Adopt(m, now)
 			continue
 		case "options":
 			options, _ = model.ParseOptions(strings.Join(words[1:], " "))
-			m = m.Reconfigure(options, ttl)
+			m = m.Reconfigure(&options, ttl)
 			continue
 		}
 		at, err := time.ParseDuration(words[0])
@@ -118,9 +118,12 @@ func play(text string) (string, error) {
 		case "tick":
 			m, v = m.Tick(now)
 		case "leader":
-			m, v = m.Fence(words[2] + " holds the leader key")
+			var ended bool
+			m, ended = m.Weigh(Backing{Fenced: words[2] + " holds the leader key"}, now)
+			v = m.verdict(ended)
 		case "silent":
-			m, v = m.Feed(Outcome{Silence: strings.Join(words[2:], " ")}, now)
+			reason := strings.Join(words[2:], " ")
+			m, v = m.Feed(Outcome{Silence: reason, Dead: strings.Contains(reason, "refused")}, Backing{}, now)
 		default:
 			status, err := strconv.Atoi(words[1])
 			if err != nil {
@@ -130,7 +133,7 @@ func play(text string) (string, error) {
 			if len(words) > 2 {
 				a.Role, a.State = words[2], strings.Join(words[3:], " ")
 			}
-			m, v = m.Feed(Outcome{Answer: a}, now)
+			m, v = m.Feed(Outcome{Answer: a}, Backing{}, now)
 		}
 		clients := "no clients"
 		if v.Accept {
@@ -167,9 +170,9 @@ func TestDeadline(t *testing.T) {
 		{"replica", "/replica", 20 * time.Second, []Outcome{pass}, time.Time{}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			m := NewMachine(test.path, options, test.ttl)
+			m := NewMachine(test.path, &options, test.ttl)
 			for i, o := range test.outcomes {
-				m, _ = m.Feed(o, start.Add(time.Duration(i)*time.Second))
+				m, _ = m.Feed(o, Backing{}, start.Add(time.Duration(i)*time.Second))
 			}
 			at, limited := m.Deadline()
 			if limited == test.want.IsZero() || !at.Equal(test.want) {
@@ -219,7 +222,7 @@ func TestCarriesRole(t *testing.T) {
 
 // TestJudge is the whole table of what an answer means, by kind of path.
 func TestJudge(t *testing.T) {
-	names := map[judgement]string{pass: "pass", keyHeld: "held", failed: "failed", unready: "unready", wrong: "wrong", silence: "silence"}
+	names := map[judgement]string{pass: "pass", keyHeld: "held", failed: "failed", unready: "unready", wrong: "wrong", silence: "silence", dead: "dead"}
 	for _, test := range []struct {
 		answer string
 		// Primary, Leader, StandbyLeader, Replica, ReadOnly, Status
@@ -236,7 +239,7 @@ func TestJudge(t *testing.T) {
 		{"200 demoted stopping", "wrong wrong wrong pass held pass"},
 		{"200 standby_leader running", "held pass pass wrong pass pass"},
 		{"200 uninitialized stopped", "held held held pass held pass"},
-		{"200", "failed failed failed pass pass pass"},
+		{"200", "silence silence silence silence silence pass"},
 		{"503 primary running", "unready unready wrong wrong unready failed"},
 		{"503 primary stopping", "failed failed wrong wrong failed failed"},
 		{"503 promoted running", "failed failed wrong wrong unready failed"},
@@ -245,9 +248,9 @@ func TestJudge(t *testing.T) {
 		{"503 demoted stopped", "wrong wrong wrong failed failed failed"},
 		{"503 standby_leader running", "wrong unready unready wrong unready failed"},
 		{"503 uninitialized stopped", "failed failed failed failed failed failed"},
-		{"503", "failed failed failed failed failed failed"},
-		{"302", "failed failed failed failed failed failed"},
-		{"401", "failed failed failed failed failed failed"},
+		{"503", "silence silence silence silence silence failed"},
+		{"302", "silence silence silence silence silence failed"},
+		{"401", "silence silence silence silence silence failed"},
 	} {
 		words := append(strings.Fields(test.answer), "", "")
 		status, _ := strconv.Atoi(words[0])
@@ -262,6 +265,18 @@ func TestJudge(t *testing.T) {
 	for k := Status; k <= ReadOnly; k++ {
 		if got := k.judge(Outcome{Silence: "timed out", Answer: patroni.Answer{Status: 200}}); got != silence {
 			t.Errorf("silence on a %s path: %s", k, names[got])
+		}
+		if got := k.judge(Outcome{Silence: "connection refused", Dead: true}); got != dead {
+			t.Errorf("nobody listens, on a %s path: %s", k, names[got])
+		}
+		// Somebody else than a Patroni may answer without a role.
+		for status, want := range map[int]judgement{200: pass, 503: failed} {
+			if k.OfLeader() && status == 200 {
+				want = failed
+			}
+			if got := k.judge(Outcome{Answer: patroni.Answer{Status: status}, Elsewhere: true}); got != want {
+				t.Errorf("%d from elsewhere on a %s path: %s, want %s", status, k, names[got], names[want])
+			}
 		}
 	}
 }

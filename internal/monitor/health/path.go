@@ -66,8 +66,12 @@ const (
 	unready
 	// wrong: the member is certainly not what the path asks for, so sessions that want it are at the wrong server.
 	wrong
-	// silence: no answer.
+	// silence: no answer, or one that Patroni never gives.
 	silence
+	// dead: nobody listens at the API's port.
+	dead
+	// unheard: there was no result yet.
+	unheard
 )
 
 // judge says what a result means on a path of kind k.
@@ -76,7 +80,9 @@ func (k Kind) judge(o Outcome) judgement {
 	ok := a.Status == 200
 	running := a.State == patroni.StateRunning
 	switch {
-	case o.Silence != "":
+	case o.Dead:
+		return dead
+	case o.Silence != "", k.nonsense(o):
 		return silence
 	case k.OfLeader():
 		switch {
@@ -107,6 +113,10 @@ func (k Kind) judge(o Outcome) judgement {
 	}
 	return pass
 }
+
+// nonsense says that an answer to a path of this kind isn't Patroni's, from which it is expected: its bodies on the paths of roles
+// have one.
+func (k Kind) nonsense(o Outcome) bool { return k != Status && o.Answer.Role == "" && !o.Elsewhere }
 
 // leads says that a role is the one that a leader path of kind k asks for.
 func (k Kind) leads(role string) bool {

@@ -2,6 +2,8 @@ package health
 
 import (
 	"context"
+	"errors"
+	"syscall"
 
 	"github.com/pgporter/pgporter/internal/monitor/patroni"
 )
@@ -11,8 +13,18 @@ func AskPatroni(c *patroni.Client) CheckFunc {
 	return func(ctx context.Context, t Target) Outcome {
 		answer, err := c.With(t.TLS).Get(ctx, t.Base, t.Path)
 		if err != nil {
-			return Outcome{Silence: err.Error()}
+			return Outcome{Silence: err.Error(), Dead: errors.Is(err, syscall.ECONNREFUSED), NotAsked: ours(err)}
 		}
 		return Outcome{Answer: answer}
 	}
+}
+
+// ours says that a check failed for a want of this node's own: descriptors, memory, local ports.
+func ours(err error) bool {
+	for _, want := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
+		if errors.Is(err, want) {
+			return true
+		}
+	}
+	return false
 }

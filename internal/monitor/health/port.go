@@ -18,8 +18,9 @@ type Port struct {
 	closed          bool
 	// failures are those before it was closed.
 	failures Streak
-	// last is why the last probe failed; empty if it didn't.
-	last string
+	// last is why the last probe failed; empty if it didn't. refused says that it was for want of a listener.
+	last    string
+	refused bool
 }
 
 // Feed takes the result of a probe that ended now (see Probe). `fall` failures in a row close the port, and count at most once
@@ -31,7 +32,7 @@ func (p Port) Feed(o Outcome, lenient bool, options model.Options, now time.Time
 	if o.Silence == "" || o.Accepted && lenient && !p.answered {
 		return Port{heard: true, answered: p.answered || o.Silence == ""}
 	}
-	p.last = o.Silence
+	p.last, p.refused = o.Silence, o.Dead
 	if o.Accepted {
 		p.last = "takes connections and doesn't answer: " + o.Silence
 	}
@@ -43,6 +44,15 @@ func (p Port) Feed(o Outcome, lenient bool, options model.Options, now time.Time
 	p.closed = first || enough
 	return p
 }
+
+// Assumed is a Port that is taken for open until `fall` failures in a row, the first result being none of a kind.
+func Assumed() Port { return Port{heard: true} }
+
+// Sound says that the last probe, if there was one, was answered.
+func (p Port) Sound() bool { return p.heard && p.last == "" }
+
+// Refused says that the last probe found nobody listening.
+func (p Port) Refused() bool { return p.refused && p.last != "" }
 
 // Closed says why no new clients may come; empty if they may.
 func (p Port) Closed() string {
@@ -58,7 +68,7 @@ func (p Port) Closed() string {
 // Next is the interval from the last probe to the next: inter while it is answered, and fastinter otherwise. A probe costs a
 // closed port nothing, so downinter doesn't apply.
 func (p Port) Next(options model.Options) time.Duration {
-	if p.heard && p.last == "" {
+	if p.Sound() {
 		return options.Inter
 	}
 	return options.FastInter

@@ -29,7 +29,7 @@ func DestinationOf(member, host string, port int, proxy byte) Target {
 func Probe(ctx context.Context, t Target) Outcome {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", t.Base)
 	if err != nil {
-		return Outcome{Silence: plainly(err)}
+		return Outcome{Silence: plainly(err), Dead: errors.Is(err, syscall.ECONNREFUSED), NotAsked: ours(err)}
 	}
 	defer conn.Close()
 	if deadline, limited := ctx.Deadline(); limited {

@@ -6,7 +6,7 @@
 // `fall` failures in a row and `rise` passes in a row, a server without a check is always up. There is one difference: one
 // with a check is down until it has passed for the first time, so that nobody is connected to a server that hasn't been checked.
 //
-// When checks run is health's business (health.Checker), what they ask is tcpservice's (tcpservice.Check); asking is done here
+// When checks run is health's business (checker.go), what they ask is tcpservice's (tcpservice.Check); asking is done here
 // (check.go).
 package tcpcheck
 
@@ -63,7 +63,7 @@ func Prepare(services []tcpservice.Service) (*Prepared, error) {
 type Watcher struct {
 	log     *slog.Logger
 	board   *view.Board
-	checker *health.Checker
+	checker *checker
 	// beats counts the times that Run has gone round.
 	beats atomic.Uint64
 
@@ -121,7 +121,7 @@ type server struct {
 func New(log *slog.Logger) *Watcher {
 	w := &Watcher{log: log, board: view.NewBoard(&view.View{At: time.Now()}), servers: map[serverKey]*server{},
 		byTarget: map[health.Target]*server{}, serving: map[string]bool{}}
-	w.checker = health.NewChecker(w.check, w.take)
+	w.checker = newChecker(w.check, w.take)
 	return w
 }
 
@@ -167,7 +167,7 @@ func (w *Watcher) Replace(p *Prepared) {
 	now := time.Now()
 	servers := map[serverKey]*server{}
 	w.byTarget = map[health.Target]*server{}
-	var checks []health.Check
+	var checks []scheduled
 	for i, svc := range p.services {
 		for j, declared := range svc.Servers {
 			key := serverKey{svc.FullName, declared.Member}
@@ -186,7 +186,7 @@ func (w *Watcher) Replace(p *Prepared) {
 			}
 			s.target = target(key, probe)
 			w.byTarget[s.target] = s
-			checks = append(checks, health.Check{Target: s.target, Interval: s.machine.next(), Timeout: probe.Timeout})
+			checks = append(checks, scheduled{Target: s.target, Interval: s.machine.next(), Timeout: probe.Timeout})
 		}
 	}
 	w.servers, w.services = servers, p.services

@@ -1,4 +1,4 @@
-package health
+package tcpcheck
 
 import (
 	"context"
@@ -6,47 +6,17 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/monitor/patroni"
+	"github.com/pgporter/pgporter/internal/monitor/health"
 )
 
-// Target is what a check asks: a member's API at a base address, and a path; or a port that services have (see
-// DestinationOf). Two checks with equal targets are one.
-type Target struct {
-	Member string
-	// Base is scheme, host and port: http://10.10.10.11:8008; for a destination host and port.
-	Base string
-	Path string
-	// TLS says how it is spoken if Base is https.
-	TLS patroni.TLS
-	// Proxy is the version of the PROXY protocol that a destination wants to be spoken to in; 0 is none.
-	Proxy byte
-}
-
-// Check is a target with its schedule.
-type Check struct {
-	Target
+// scheduled is a target with its schedule.
+type scheduled struct {
+	health.Target
 	// Interval is from the start of a check to the start of the next, until SetInterval says otherwise; an unchanged check
 	// keeps what it was set to last.
 	Interval time.Duration
 	// Timeout is how long a whole check may take.
 	Timeout time.Duration
-}
-
-// Timeout is how long a check may take whose smallest `inter` is given: HAProxy's `timeout check` of 3 s, less where checks
-// follow each other faster, but at least a second, because an answer includes a query that a busy PostgreSQL runs late.
-func Timeout(inter time.Duration) time.Duration {
-	return min(3*time.Second, max(inter, time.Second))
-}
-
-// CheckFunc runs one check. ctx ends at its timeout; a result after that is silence.
-type CheckFunc func(ctx context.Context, t Target) Outcome
-
-// Result is an Outcome with what it is of.
-type Result struct {
-	Target  Target
-	Outcome Outcome
-	// Ended is when it was there.
-	Ended time.Time
 }
 
 const (
@@ -59,43 +29,43 @@ const (
 	breather = 250 * time.Millisecond
 )
 
-// Checker runs checks on their schedules and hands each result to a sink. Each check has a goroutine, so that a member that
+// checker runs checks on their schedules and hands each result to a sink. Each check has a goroutine, so that a member that
 // doesn't answer delays no other one. All methods may be called at any time, also before Run, and never block.
-type Checker struct {
-	check CheckFunc
-	sink  func(ctx context.Context, r Result)
+type checker struct {
+	check health.CheckFunc
+	sink  func(ctx context.Context, r health.Result)
 
-	mu     sync.Mutex
-	probes map[Target]*probe
+	mu        sync.Mutex
+	schedules map[health.Target]*schedule
 	// rounds holds when each member's last triggered round was (or will be) run.
 	rounds map[string]time.Time
-	// start runs a probe's goroutine; nil unless running.
-	start func(*probe)
+	// start runs a check's goroutine; nil unless running.
+	start func(*schedule)
 }
 
-// NewChecker makes a Checker without checks. sink is called by the goroutines of checks, at most once at a time for each,
+// newChecker makes a checker without checks. sink is called by the goroutines of checks, at most once at a time for each,
 // and has to return when its ctx ends; a check goes on only after its sink has returned.
-func NewChecker(check CheckFunc, sink func(ctx context.Context, r Result)) *Checker {
-	return &Checker{check: check, sink: sink, probes: map[Target]*probe{}, rounds: map[string]time.Time{}}
+func newChecker(check health.CheckFunc, sink func(ctx context.Context, r health.Result)) *checker {
+	return &checker{check: check, sink: sink, schedules: map[health.Target]*schedule{}, rounds: map[string]time.Time{}}
 }
 
 // Run runs the checks until ctx ends, and returns when all their goroutines have. It may be called once.
-func (c *Checker) Run(ctx context.Context) {
+func (c *checker) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	c.mu.Lock()
-	c.start = func(p *probe) {
+	c.start = func(p *schedule) {
 		var own context.Context
 		own, p.cancel = context.WithCancel(ctx)
 		running.Go(func() { c.run(own, p) })
 	}
-	for _, p := range c.probes {
+	for _, p := range c.schedules {
 		c.start(p)
 	}
 	c.mu.Unlock()
 	<-ctx.Done()
 	c.mu.Lock()
 	c.start = nil
-	for _, p := range c.probes {
+	for _, p := range c.schedules {
 		p.cancel()
 	}
 	c.mu.Unlock()
@@ -104,26 +74,26 @@ func (c *Checker) Run(ctx context.Context) {
 
 // Set replaces the checks. Those whose target was there before go on undisturbed; the others start, spread over 100 ms, or
 // stop. A check that is stopped while it runs delivers no result.
-func (c *Checker) Set(checks []Check) {
+func (c *checker) Set(checks []scheduled) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	wanted := make(map[Target]bool, len(checks))
+	wanted := make(map[health.Target]bool, len(checks))
 	members := make(map[string]bool, len(checks))
 	for _, check := range checks {
 		wanted[check.Target], members[check.Target.Member] = true, true
-		if p, there := c.probes[check.Target]; there {
+		if p, there := c.schedules[check.Target]; there {
 			p.setTimeout(check.Timeout)
 			continue
 		}
-		p := newProbe(check)
-		c.probes[check.Target] = p
+		p := newSchedule(check)
+		c.schedules[check.Target] = p
 		if c.start != nil {
 			c.start(p)
 		}
 	}
-	for t, p := range c.probes {
+	for t, p := range c.schedules {
 		if !wanted[t] {
-			delete(c.probes, t)
+			delete(c.schedules, t)
 			if p.cancel != nil {
 				p.cancel()
 			}
@@ -137,10 +107,10 @@ func (c *Checker) Set(checks []Check) {
 }
 
 // SetInterval changes a check's interval, counted from the start of its last run. A target that isn't checked is ignored.
-func (c *Checker) SetInterval(t Target, interval time.Duration) {
+func (c *checker) SetInterval(t health.Target, interval time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p, there := c.probes[t]; there {
+	if p, there := c.schedules[t]; there {
 		p.setInterval(interval)
 	}
 }
@@ -148,7 +118,7 @@ func (c *Checker) SetInterval(t Target, interval time.Duration) {
 // Trigger runs a round of a member's checks at once, or, if there was one less than 100 ms ago, 100 ms after it; further
 // calls until then are one with it. A check that is running is run again after it ended: it may have begun before what the
 // caller has noticed.
-func (c *Checker) Trigger(member string) {
+func (c *checker) Trigger(member string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
@@ -161,7 +131,7 @@ func (c *Checker) Trigger(member string) {
 		at = last.Add(roundGap)
 	}
 	found := false
-	for t, p := range c.probes {
+	for t, p := range c.schedules {
 		if t.Member == member {
 			p.kick(at)
 			found = true
@@ -172,8 +142,8 @@ func (c *Checker) Trigger(member string) {
 	}
 }
 
-// run is the goroutine of a probe.
-func (c *Checker) run(ctx context.Context, p *probe) {
+// run is the goroutine of a check.
+func (c *checker) run(ctx context.Context, p *schedule) {
 	timer := time.NewTimer(p.begin(time.Now()))
 	defer timer.Stop()
 	for {
@@ -191,29 +161,29 @@ func (c *Checker) run(ctx context.Context, p *probe) {
 		if ctx.Err() != nil {
 			return
 		}
-		c.sink(ctx, Result{Target: p.target, Outcome: outcome, Ended: time.Now()})
+		c.sink(ctx, health.Result{Target: p.target, Outcome: outcome, Ended: time.Now()})
 		timer.Reset(max(p.wait(time.Now()), 0))
 	}
 }
 
-func (c *Checker) once(ctx context.Context, p *probe) Outcome {
+func (c *checker) once(ctx context.Context, p *schedule) health.Outcome {
 	timeout := p.started(time.Now())
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	outcome := c.check(ctx, p.target)
 	if ctx.Err() != nil {
 		p.rest(time.Now().Add(breather))
-		return Outcome{Silence: "timed out after " + timeout.String(), Accepted: outcome.Accepted}
+		return health.Outcome{Silence: "timed out after " + timeout.String(), Accepted: outcome.Accepted}
 	}
 	return outcome
 }
 
-// probe is a check's schedule.
-type probe struct {
-	target Target
+// schedule is a check's schedule.
+type schedule struct {
+	target health.Target
 	// woken gets a word when the schedule has changed.
 	woken chan struct{}
-	// cancel ends its goroutine; nil before that was started. The Checker's mutex guards it.
+	// cancel ends its goroutine; nil before that was started. The checker's mutex guards it.
 	cancel context.CancelFunc
 
 	mu                sync.Mutex
@@ -231,12 +201,12 @@ type probe struct {
 	kicked, again time.Time
 }
 
-func newProbe(c Check) *probe {
-	return &probe{target: c.Target, interval: c.Interval, timeout: c.Timeout, woken: make(chan struct{}, 1)}
+func newSchedule(c scheduled) *schedule {
+	return &schedule{target: c.Target, interval: c.Interval, timeout: c.Timeout, woken: make(chan struct{}, 1)}
 }
 
 // begin says when the first run is due: soon, so that a start is quick.
-func (p *probe) begin(now time.Time) time.Duration {
+func (p *schedule) begin(now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.due = now.Add(p.fractionOf(startSpread))
@@ -245,7 +215,7 @@ func (p *probe) begin(now time.Time) time.Duration {
 
 // started notes a run that starts now and gives its timeout. After the first run and after triggered ones the next comes
 // after a part of the interval, so that checks that were started together drift apart and stay so.
-func (p *probe) started(now time.Time) time.Duration {
+func (p *schedule) started(now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.drift = p.last.IsZero() || !p.kicked.IsZero() && p.kicked.Before(p.due)
@@ -258,20 +228,20 @@ func (p *probe) started(now time.Time) time.Duration {
 	return p.timeout
 }
 
-func (p *probe) pause() time.Duration {
+func (p *schedule) pause() time.Duration {
 	if p.drift {
 		return p.interval/4 + p.fractionOf(p.interval-p.interval/4)
 	}
 	return p.interval
 }
 
-func (p *probe) wait(now time.Time) time.Duration {
+func (p *schedule) wait(now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.untilDue(now)
 }
 
-func (p *probe) untilDue(now time.Time) time.Duration {
+func (p *schedule) untilDue(now time.Time) time.Duration {
 	at := p.due
 	if !p.kicked.IsZero() && p.kicked.Before(at) {
 		at = p.kicked
@@ -283,19 +253,19 @@ func (p *probe) untilDue(now time.Time) time.Duration {
 }
 
 // rest has the next run start no sooner than at.
-func (p *probe) rest(at time.Time) {
+func (p *schedule) rest(at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rested = at
 }
 
-func (p *probe) setTimeout(d time.Duration) {
+func (p *schedule) setTimeout(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.timeout = d
 }
 
-func (p *probe) setInterval(d time.Duration) {
+func (p *schedule) setInterval(d time.Duration) {
 	p.mu.Lock()
 	changed := d != p.interval
 	p.interval = d
@@ -308,7 +278,7 @@ func (p *probe) setInterval(d time.Duration) {
 	}
 }
 
-func (p *probe) kick(at time.Time) {
+func (p *schedule) kick(at time.Time) {
 	p.mu.Lock()
 	if p.kicked.IsZero() {
 		p.kicked = at
@@ -319,7 +289,7 @@ func (p *probe) kick(at time.Time) {
 	p.wake()
 }
 
-func (p *probe) wake() {
+func (p *schedule) wake() {
 	select {
 	case p.woken <- struct{}{}:
 	default:
@@ -327,7 +297,7 @@ func (p *probe) wake() {
 }
 
 // fractionOf gives a part of d that depends on the target alone: the same after each start, another for each check.
-func (p *probe) fractionOf(d time.Duration) time.Duration {
+func (p *schedule) fractionOf(d time.Duration) time.Duration {
 	h := fnv.New64a()
 	h.Write([]byte(p.target.Member + "\x00" + p.target.Path))
 	const steps = 1 << 16

@@ -1,4 +1,4 @@
-package health
+package tcpcheck
 
 import (
 	"context"
@@ -8,9 +8,11 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/pgporter/pgporter/internal/monitor/health"
 )
 
-// recorder is a CheckFunc and a sink that notes when checks start and what comes of them.
+// recorder is a health.CheckFunc and a sink that notes when checks start and what comes of them.
 type recorder struct {
 	begin time.Time
 	// takes is how long a check takes; a target that isn't there answers at once.
@@ -18,16 +20,16 @@ type recorder struct {
 
 	mu      sync.Mutex
 	started map[string][]time.Duration
-	results []Result
-	running map[Target]int
+	results []health.Result
+	running map[health.Target]int
 	overlap bool
 }
 
 func newRecorder() *recorder {
-	return &recorder{begin: time.Now(), takes: map[string]time.Duration{}, started: map[string][]time.Duration{}, running: map[Target]int{}}
+	return &recorder{begin: time.Now(), takes: map[string]time.Duration{}, started: map[string][]time.Duration{}, running: map[health.Target]int{}}
 }
 
-func (r *recorder) check(ctx context.Context, t Target) Outcome {
+func (r *recorder) check(ctx context.Context, t health.Target) health.Outcome {
 	r.mu.Lock()
 	r.started[t.Member+t.Path] = append(r.started[t.Member+t.Path], time.Since(r.begin))
 	r.running[t]++
@@ -41,13 +43,13 @@ func (r *recorder) check(ctx context.Context, t Target) Outcome {
 	}()
 	select {
 	case <-ctx.Done():
-		return Outcome{Silence: "given up"}
+		return health.Outcome{Silence: "given up"}
 	case <-time.After(takes):
-		return Outcome{}
+		return health.Outcome{}
 	}
 }
 
-func (r *recorder) sink(_ context.Context, result Result) {
+func (r *recorder) sink(_ context.Context, result health.Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.results = append(r.results, result)
@@ -63,21 +65,21 @@ func (r *recorder) starts(check string) []time.Duration {
 }
 
 // delivered gives the results so far.
-func (r *recorder) delivered() []Result {
+func (r *recorder) delivered() []health.Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.results)
 }
 
-func check(member, path string, interval time.Duration) Check {
-	return Check{Target: Target{Member: member, Base: "http://" + member + ":8008", Path: path}, Interval: interval, Timeout: Timeout(interval)}
+func check(member, path string, interval time.Duration) scheduled {
+	return scheduled{Target: health.Target{Member: member, Base: "http://" + member + ":8008", Path: path}, Interval: interval, Timeout: health.Timeout(interval)}
 }
 
-// inBubble runs a Checker in a synctest bubble and joins it.
-func inBubble(t *testing.T, test func(t *testing.T, c *Checker, r *recorder)) {
+// inBubble runs a checker in a synctest bubble and joins it.
+func inBubble(t *testing.T, test func(t *testing.T, c *checker, r *recorder)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder()
-		c := NewChecker(r.check, r.sink)
+		c := newChecker(r.check, r.sink)
 		ctx, cancel := context.WithCancel(t.Context())
 		var joined sync.WaitGroup
 		joined.Go(func() { c.Run(ctx) })
@@ -92,9 +94,9 @@ func inBubble(t *testing.T, test func(t *testing.T, c *Checker, r *recorder)) {
 }
 
 func TestCheckerKeepsItsInterval(t *testing.T) {
-	inBubble(t, func(t *testing.T, c *Checker, r *recorder) {
+	inBubble(t, func(t *testing.T, c *checker, r *recorder) {
 		r.takes["a"] = 300 * time.Millisecond
-		c.Set([]Check{check("a", "/primary", 2*time.Second)})
+		c.Set([]scheduled{check("a", "/primary", 2*time.Second)})
 		time.Sleep(20 * time.Second)
 		starts := r.starts("a/primary")
 		if len(starts) < 9 || starts[0] > startSpread || starts[1]-starts[0] > 2*time.Second || starts[1]-starts[0] < 500*time.Millisecond {
@@ -109,8 +111,8 @@ func TestCheckerKeepsItsInterval(t *testing.T) {
 }
 
 func TestCheckerSpreadsStarts(t *testing.T) {
-	inBubble(t, func(t *testing.T, c *Checker, r *recorder) {
-		var checks []Check
+	inBubble(t, func(t *testing.T, c *checker, r *recorder) {
+		var checks []scheduled
 		for i := range 100 {
 			checks = append(checks, check(fmt.Sprintf("pg-test-%d", i), "/primary", 2*time.Second))
 		}
@@ -137,13 +139,13 @@ func TestCheckerTimeout(t *testing.T) {
 		10 * time.Millisecond: time.Second, time.Second: time.Second, 2 * time.Second: 2 * time.Second,
 		3 * time.Second: 3 * time.Second, time.Minute: 3 * time.Second,
 	} {
-		if got := Timeout(inter); got != want {
-			t.Errorf("Timeout(%v) = %v, want %v", inter, got, want)
+		if got := health.Timeout(inter); got != want {
+			t.Errorf("health.Timeout(%v) = %v, want %v", inter, got, want)
 		}
 	}
-	inBubble(t, func(t *testing.T, c *Checker, r *recorder) {
+	inBubble(t, func(t *testing.T, c *checker, r *recorder) {
 		r.takes["hung"] = time.Hour
-		c.Set([]Check{check("hung", "/primary", 2*time.Second), check("well", "/primary", 2*time.Second)})
+		c.Set([]scheduled{check("hung", "/primary", 2*time.Second), check("well", "/primary", 2*time.Second)})
 		time.Sleep(10 * time.Second)
 		silences := 0
 		for _, result := range r.delivered() {
@@ -164,9 +166,9 @@ func TestCheckerTimeout(t *testing.T) {
 }
 
 func TestCheckerSetInterval(t *testing.T) {
-	inBubble(t, func(t *testing.T, c *Checker, r *recorder) {
+	inBubble(t, func(t *testing.T, c *checker, r *recorder) {
 		a := check("a", "/primary", 10*time.Second)
-		c.Set([]Check{a})
+		c.Set([]scheduled{a})
 		time.Sleep(11 * time.Second)
 		last := r.starts("a/primary")[1]
 		// Shorter: the next run is that long after the last one's start, or now.
@@ -188,8 +190,8 @@ func TestCheckerSetInterval(t *testing.T) {
 }
 
 func TestCheckerTriggerCoalesces(t *testing.T) {
-	inBubble(t, func(t *testing.T, c *Checker, r *recorder) {
-		c.Set([]Check{check("a", "/primary", time.Hour), check("a", "/replica", time.Hour), check("b", "/primary", time.Hour)})
+	inBubble(t, func(t *testing.T, c *checker, r *recorder) {
+		c.Set([]scheduled{check("a", "/primary", time.Hour), check("a", "/replica", time.Hour), check("b", "/primary", time.Hour)})
 		time.Sleep(time.Second)
 		for _, name := range []string{"a/primary", "a/replica", "b/primary"} {
 			r.starts(name)
@@ -223,9 +225,9 @@ func TestCheckerTriggerCoalesces(t *testing.T) {
 
 // TestCheckerTriggerDuringRun: what was noticed after a check began is looked at by another one.
 func TestCheckerTriggerDuringRun(t *testing.T) {
-	inBubble(t, func(t *testing.T, c *Checker, r *recorder) {
+	inBubble(t, func(t *testing.T, c *checker, r *recorder) {
 		r.takes["a"] = 800 * time.Millisecond
-		c.Set([]Check{check("a", "/primary", time.Hour)})
+		c.Set([]scheduled{check("a", "/primary", time.Hour)})
 		time.Sleep(400 * time.Millisecond)
 		first := r.starts("a/primary")
 		if len(first) != 1 {
@@ -243,15 +245,15 @@ func TestCheckerTriggerDuringRun(t *testing.T) {
 }
 
 func TestCheckerSetReplaces(t *testing.T) {
-	inBubble(t, func(t *testing.T, c *Checker, r *recorder) {
+	inBubble(t, func(t *testing.T, c *checker, r *recorder) {
 		r.takes["gone"] = 500 * time.Millisecond
 		stays := check("stays", "/primary", 2*time.Second)
-		c.Set([]Check{stays, check("gone", "/primary", 2*time.Second)})
+		c.Set([]scheduled{stays, check("gone", "/primary", 2*time.Second)})
 		time.Sleep(7 * time.Second)
 		before := r.starts("stays/primary")
 		last := before[len(before)-1]
 		stays.Timeout = 3 * time.Second
-		c.Set([]Check{stays, check("new", "/primary", 2*time.Second)})
+		c.Set([]scheduled{stays, check("new", "/primary", 2*time.Second)})
 		synctest.Wait()
 		r.starts("gone/primary")
 		delivered := len(r.delivered())
@@ -281,11 +283,11 @@ func TestCheckerBeforeRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder()
 		r.takes["a"] = time.Hour
-		c := NewChecker(r.check, r.sink)
-		c.Set([]Check{check("a", "/primary", time.Second), check("b", "/primary", time.Second)})
+		c := newChecker(r.check, r.sink)
+		c.Set([]scheduled{check("a", "/primary", time.Second), check("b", "/primary", time.Second)})
 		c.Trigger("a")
 		c.SetInterval(check("a", "/primary", 0).Target, time.Second)
-		c.Set([]Check{check("a", "/primary", time.Second)})
+		c.Set([]scheduled{check("a", "/primary", time.Second)})
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
 		c.Run(ctx)
@@ -306,8 +308,8 @@ func TestCheckerLeavesASlowMemberABreather(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder()
 		r.takes["a"] = time.Hour
-		c := NewChecker(r.check, r.sink)
-		c.Set([]Check{{Target: Target{Member: "a", Path: "/"}, Interval: 100 * time.Millisecond, Timeout: time.Second}})
+		c := newChecker(r.check, r.sink)
+		c.Set([]scheduled{{Target: health.Target{Member: "a", Path: "/"}, Interval: 100 * time.Millisecond, Timeout: time.Second}})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
