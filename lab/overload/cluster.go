@@ -43,7 +43,10 @@ type Cluster struct {
 	// leader holds the leader key; nil while nobody does. primary led last.
 	leader, primary *Member
 	timeline        int
-	closed          bool
+	// blind says that the members don't see etcd, since lost.
+	blind  bool
+	lost   time.Time
+	closed bool
 }
 
 // Start has a member at each address. The first one leads.
@@ -83,6 +86,12 @@ func (c *Cluster) Lead(m *Member) {
 
 // Unlock takes the leader key away from whoever has it.
 func (c *Cluster) Unlock() { c.change(func() { c.leader = nil }) }
+
+// Blind has the members lose etcd, or find it again. The leader stays one, by failsafe mode.
+func (c *Cluster) Blind(blind bool) { c.change(func() { c.blind, c.lost = blind, time.Now() }) }
+
+// unlocked is what members say of themselves: they see no holder of the leader key.
+func (c *Cluster) unlocked() bool { return c.leader == nil || c.blind }
 
 // Leader holds the leader key; nil if nobody does.
 func (c *Cluster) Leader() *Member {

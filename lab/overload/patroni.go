@@ -59,7 +59,7 @@ func (m *Member) query() bool {
 	m.came++
 	ours := c.await(func() bool { return m.done == turn && m.trouble != Hangs && m.trouble != Halted })
 	cost := costKnown
-	if m != c.primary && (c.leader == nil || m.refused) {
+	if m != c.primary && (c.unlocked() || m.refused) {
 		cost = costDear
 	}
 	c.mu.Unlock()
@@ -98,6 +98,7 @@ type status struct {
 	Timeline         *int              `json:"timeline"`
 	ReplicationState string            `json:"replication_state,omitempty"`
 	Unlocked         bool              `json:"cluster_unlocked,omitempty"`
+	Failsafe         bool              `json:"failsafe_mode_is_active,omitempty"`
 	LastSeen         int64             `json:"dcs_last_seen"`
 	SystemID         string            `json:"database_system_identifier"`
 	Patroni          map[string]string `json:"patroni"`
@@ -105,6 +106,7 @@ type status struct {
 
 const (
 	position = 83888696
+	systemID = "7713544548659962333"
 	started  = "2026-11-29 10:52:30.410252+00:00"
 )
 
@@ -127,14 +129,16 @@ func (m *Member) answer(path string) (int, []byte) {
 	case path == "/liveness", path == "/patroni":
 		pass = true
 	case path == "/readiness":
-		pass = leads || replica
+		pass = leads || replica && !c.blind
 	case has("standby_leader", "standby-leader"):
 	case path == "/", has("leader", "master", "primary", "read-write"):
 		pass = leads
-	case has("replica"), path == "/async", path == "/asynchronous":
+	case has("replica"):
 		pass = replica
+	case path == "/async", path == "/asynchronous":
+		pass = replica && !c.blind
 	case has("read-only-sync"), has("read-only-quorum"):
-		pass = leads
+		pass = leads && !c.blind
 	case has("read-only"):
 		pass = leads || replica
 	case has("health"):
@@ -148,8 +152,11 @@ func (m *Member) answer(path string) (int, []byte) {
 		return code, nil
 	}
 	s := status{State: "running", Started: started, Role: "primary", ServerVersion: 170012, XLog: map[string]any{"location": position}, Timeline: &c.timeline,
-		Unlocked: c.leader == nil, LastSeen: time.Now().Unix(), SystemID: "7713544548659962333",
+		Unlocked: c.unlocked(), Failsafe: c.blind, LastSeen: time.Now().Unix(), SystemID: systemID,
 		Patroni: map[string]string{"version": "4.0.7", "scope": Name, "name": m.Name}}
+	if c.blind {
+		s.LastSeen = c.lost.Unix()
+	}
 	if replica {
 		s.Role, s.ReplicationState = "replica", "streaming"
 		s.XLog = map[string]any{"received_location": position, "replayed_location": position, "replayed_timestamp": nil, "paused": false}
