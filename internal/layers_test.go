@@ -100,6 +100,7 @@ var rooms = map[string]room{
 	"lab/bench/throughput": {may: "fakepatroni report sandbox subject", because: "what is compared must be used as its users use it: nothing of pgporter's own code may take part but the program"},
 	"lab/bench/failover":   {may: "load report sandbox subject", because: "what is compared must be used as its users use it: programs that are started, files that they render"},
 	"lab/fakepatroni":      {because: "a fake must not share what it is to be judged by with pgporter"},
+	"lab/overload":         {because: "a stand-in must not share what it is to be judged by with pgporter"},
 	"lab/e2e":              {may: "api load sandbox", because: "end-to-end tests see what users see: programs, ports and the admin address"},
 	"lab/soak":             {may: "api fakepatroni", because: "what is loaded is a program like any other: it is judged by its sockets, its status and /proc"},
 }

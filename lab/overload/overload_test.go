@@ -106,7 +106,7 @@ func (s *scene) play() {
 	if s.etcd != nil {
 		s.cluster.Blind(true)
 		s.etcd.signal(syscall.SIGSTOP)
-		s.last(8 * time.Second)
+		s.serveThroughout("8 s without etcd", 8*time.Second)
 		s.etcd.signal(syscall.SIGCONT)
 		s.cluster.Blind(false)
 		s.serveAgain("8 s without etcd")
@@ -240,10 +240,23 @@ func (s *scene) be(trouble Trouble, members ...*Member) {
 }
 
 // last lets a fault last.
-func (s *scene) last(d time.Duration) {
-	select {
-	case <-s.Context().Done():
-	case <-time.After(d):
+func (s *scene) last(d time.Duration) { <-time.After(d) }
+
+// serveThroughout lets a fault last that nobody may stop serving for.
+func (s *scene) serveThroughout(fault string, d time.Duration) {
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for end := time.After(d); ; {
+		if missing := s.missing(); missing != nil {
+			s.Errorf("in %s not all go on serving:\n%v", fault, missing)
+			<-end
+			return
+		}
+		select {
+		case <-end:
+			return
+		case <-look.C:
+		}
 	}
 }
 
