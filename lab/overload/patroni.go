@@ -70,18 +70,18 @@ func (m *Member) query() bool {
 	return ours
 }
 
-// gone says that the other end has closed a connection.
+// gone says that the other end, and not this one, has closed a connection.
 func gone(conn net.Conn) bool {
 	raw, err := conn.(*net.TCPConn).SyscallConn()
 	if err != nil {
-		return true
+		return false
 	}
 	var n int
 	var failed error
 	err = raw.Control(func(fd uintptr) {
 		n, _, failed = syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 	})
-	return err != nil || failed == nil && n == 0 || failed != nil && !errors.Is(failed, syscall.EAGAIN)
+	return err == nil && (failed == nil && n == 0 || failed != nil && !errors.Is(failed, syscall.EAGAIN))
 }
 
 // withoutSQL are the paths that are answered without asking PostgreSQL; they have no body, or one that isn't about the member.
