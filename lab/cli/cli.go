@@ -62,12 +62,13 @@ ran.`,
 	root.AddGroup(&cobra.Group{ID: onSandbox, Title: "A sandbox:"}, &cobra.Group{ID: tests, Title: "Tests and benchmarks, on clusters of their own:"})
 	var dir string
 	for _, c := range []*cobra.Command{sandboxUp(&dir), sandboxStatus(&dir), sandboxDown(&dir), sandboxPsql(&dir), sandboxExec(&dir), sandboxLoad(&dir),
-		sandboxSwitchover(&dir), sandboxKill(&dir), sandboxStart(&dir), sandboxCut(&dir), sandboxUnplug(&dir), sandboxLose(&dir), sandboxHeal(&dir)} {
+		sandboxSwitchover(&dir), sandboxKill(&dir), sandboxStart(&dir), sandboxCut(&dir), sandboxUnplug(&dir), sandboxLose(&dir), sandboxHeal(&dir), sandboxAPI(&dir)} {
 		c.GroupID = onSandbox
 		c.Flags().StringVar(&dir, "dir", "", "`DIRECTORY` of the sandbox (default: "+sandbox.DefaultDir()+")")
 		c.MarkFlagDirname("dir")
 		root.AddCommand(c)
 	}
+	root.AddCommand(newRestProxyCommand())
 	for _, c := range []*cobra.Command{newChaosCommand(), newSoakCommand(), newBenchCommand()} {
 		c.GroupID = tests
 		root.AddCommand(c)

@@ -22,7 +22,7 @@ import (
 
 func sandboxUp(dir *string) *cobra.Command {
 	var config sandbox.Config
-	var detach, load bool
+	var detach, load, proxied bool
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Start a sandbox",
@@ -50,6 +50,12 @@ Member 1 is the primary. The last of several members answers offline queries: a 
 			if load && (detach || config.WithoutPgporter) {
 				return command.Input(errors.New("--load goes through a pgporter and stays in the foreground: leave --no-pgporter and --detach out"))
 			}
+			if proxied {
+				var err error
+				if config.RestProxy, err = os.Executable(); err != nil {
+					return err
+				}
+			}
 			if !config.WithoutPgporter {
 				var err error
 				if config.Binary, err = findProgram(config.Binary); err != nil {
@@ -68,6 +74,7 @@ Member 1 is the primary. The last of several members answers offline queries: a 
 	f.BoolVar(&config.Delayed, "delayed", false, "add a member that lags by a minute, and the service delayed on port 5439")
 	f.BoolVar(&config.Standby, "standby", false, "add pg-standby, a standby cluster of two members")
 	f.BoolVar(&config.TLS, "tls", false, "have PostgreSQL and PgBouncer take clients with TLS too, with the certificate DIRECTORY/server.crt")
+	f.BoolVar(&proxied, "rest-proxy", false, "put a proxy before each Patroni's REST API, which pgporter-lab api orders about")
 	f.BoolVar(&detach, "detach", false, "leave the sandbox running and return")
 	f.BoolVar(&load, "load", false, "write through the service primary and show what clients see")
 	f.BoolVar(&config.WithoutPgporter, "no-pgporter", false, "run the bare cluster, without pgporters")

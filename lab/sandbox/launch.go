@@ -37,14 +37,16 @@ func (s *Sandbox) environment(p part) []string {
 	case patroniKind:
 		// Python's own: its log lines at once, no files in directories of the system.
 		env = append(env, "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1")
-	case pgporterKind:
+	case pgporterKind, restproxyKind:
 		for _, v := range os.Environ() {
-			// Go's runtime settings (GOMAXPROCS, GORACE, GOCOVERDIR) are for whoever tests pgporter.
+			// Go's runtime settings (GOMAXPROCS, GORACE, GOCOVERDIR) are for whoever tests our programs.
 			if strings.HasPrefix(v, "GO") {
 				env = append(env, v)
 			}
 		}
-		env = append(env, s.layout.config.BinaryEnv...)
+		if p.kind == pgporterKind {
+			env = append(env, s.layout.config.BinaryEnv...)
+		}
 	}
 	return env
 }
@@ -52,11 +54,15 @@ func (s *Sandbox) environment(p part) []string {
 // launch starts a part and notes it in the state.
 func (s *Sandbox) launch(p part, t tools) error {
 	binary := ""
-	if p.kind == pgporterKind {
-		var err error
-		if binary, err = s.executable(); err != nil {
-			return err
-		}
+	var err error
+	switch p.kind {
+	case pgporterKind:
+		binary, err = s.executable(s.layout.config.Binary, "pgporter")
+	case restproxyKind:
+		binary, err = s.executable(s.layout.config.RestProxy, "pgporter-lab")
+	}
+	if err != nil {
+		return err
 	}
 	c := s.layout.command(p, t, binary)
 	// The directory belongs to the programs' user, who must not lead root's hand elsewhere.
@@ -108,18 +114,18 @@ func (s *Sandbox) childEnded(p part, which Process, why string) {
 	}
 }
 
-// executable gives the pgporter to run: where it is if the sandbox's user can run it there, otherwise a copy in the
+// executable gives a program of ours to run: where it is if the sandbox's user can run it there, otherwise a copy in the
 // sandbox's directory (a program that `go run` or a test made is in a private one).
-func (s *Sandbox) executable() (string, error) {
-	source, err := filepath.Abs(s.layout.config.Binary)
+func (s *Sandbox) executable(source, name string) (string, error) {
+	source, err := filepath.Abs(source)
 	if err != nil {
-		return "", fmt.Errorf("which pgporter to run: %w", err)
+		return "", fmt.Errorf("which %s to run: %w", name, err)
 	}
 	user := s.runAs()
 	if user.runs(source) {
 		return source, nil
 	}
-	target := filepath.Join(s.layout.config.Dir, "bin", "pgporter")
+	target := filepath.Join(s.layout.config.Dir, "bin", name)
 	from, err := os.Open(source)
 	if errors.Is(err, os.ErrNotExist) {
 		if _, err := os.Stat(target); err == nil {
@@ -127,19 +133,19 @@ func (s *Sandbox) executable() (string, error) {
 		}
 	}
 	if err != nil {
-		return "", fmt.Errorf("which pgporter to run: %w", err)
+		return "", fmt.Errorf("which %s to run: %w", name, err)
 	}
 	defer from.Close()
 	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-		return "", fmt.Errorf("copy of pgporter: %w", err)
+		return "", fmt.Errorf("copy of %s: %w", name, err)
 	}
 	if err := os.Chmod(filepath.Dir(target), 0o755); err != nil {
-		return "", fmt.Errorf("copy of pgporter: %w", err)
+		return "", fmt.Errorf("copy of %s: %w", name, err)
 	}
 	// Written beside and renamed: the old copy may be running.
-	to, err := os.CreateTemp(filepath.Dir(target), "pgporter-*")
+	to, err := os.CreateTemp(filepath.Dir(target), name+"-*")
 	if err != nil {
-		return "", fmt.Errorf("copy of pgporter: %w", err)
+		return "", fmt.Errorf("copy of %s: %w", name, err)
 	}
 	_, err = io.Copy(to, from)
 	if err == nil {
@@ -153,7 +159,7 @@ func (s *Sandbox) executable() (string, error) {
 	}
 	if err != nil {
 		os.Remove(to.Name())
-		return "", fmt.Errorf("copy of pgporter: %w", err)
+		return "", fmt.Errorf("copy of %s: %w", name, err)
 	}
 	return target, nil
 }

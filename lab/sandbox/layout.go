@@ -30,6 +30,9 @@ const (
 	patroniPort   = 8008
 )
 
+// restproxyPort is that of the proxy before Patroni, where there is one: what the inventory has for Patroni's.
+const restproxyPort = 8009
+
 // adminPort is where a member's pgporter tells its status.
 const adminPort = 8432
 
@@ -64,6 +67,7 @@ const (
 	etcdKind      kind = "etcd"
 	postgresKind  kind = "postgres"
 	patroniKind   kind = "patroni"
+	restproxyKind kind = "restproxy"
 	pgbouncerKind kind = "pgbouncer"
 	pgporterKind  kind = "pgporter"
 )
@@ -227,6 +231,9 @@ func (l layout) parts() []part {
 	all := []part{{kind: etcdKind}}
 	for _, m := range l.members {
 		all = append(all, part{patroniKind, m}, part{postgresKind, m}, part{pgbouncerKind, m})
+		if l.config.RestProxy != "" {
+			all = append(all, part{restproxyKind, m})
+		}
 		if !l.config.WithoutPgporter {
 			all = append(all, part{pgporterKind, m})
 		}
@@ -270,6 +277,8 @@ func (l layout) ports(p part) []string {
 		return []string{at(l.etcdAddress(), etcdPort), at(l.etcdAddress(), etcdPeerPort)}
 	case patroniKind:
 		return []string{at(p.member.Address, patroniPort)}
+	case restproxyKind:
+		return []string{at(p.member.Address, restproxyPort)}
 	case postgresKind:
 		return []string{at(p.member.Address, postgresPort)}
 	case pgbouncerKind:
@@ -293,11 +302,14 @@ func (l layout) home(m Member) string           { return filepath.Join(l.config.
 func (l layout) data(m Member) string           { return filepath.Join(l.home(m), "data") }
 func (l layout) file(m Member, n string) string { return filepath.Join(l.home(m), n) }
 func (l layout) socketDir(m Member) string      { return filepath.Join(l.sockets, m.Name) }
-func (l layout) ownSockets() string             { return filepath.Join(l.config.Dir, "sockets") }
-func (l layout) passwords() string              { return filepath.Join(l.config.Dir, "pgpass") }
-func (l layout) bootstrapSQL() string           { return filepath.Join(l.config.Dir, "bootstrap.sql") }
-func (l layout) certificate() string            { return filepath.Join(l.config.Dir, "server.crt") }
-func (l layout) certificateKey() string         { return filepath.Join(l.config.Dir, "server.key") }
+func (l layout) restproxySocket(m Member) string {
+	return filepath.Join(l.socketDir(m), "rest")
+}
+func (l layout) ownSockets() string     { return filepath.Join(l.config.Dir, "sockets") }
+func (l layout) passwords() string      { return filepath.Join(l.config.Dir, "pgpass") }
+func (l layout) bootstrapSQL() string   { return filepath.Join(l.config.Dir, "bootstrap.sql") }
+func (l layout) certificate() string    { return filepath.Join(l.config.Dir, "server.crt") }
+func (l layout) certificateKey() string { return filepath.Join(l.config.Dir, "server.key") }
 
 func (l layout) log(p part) string {
 	return filepath.Join(l.logDir(), strings.ReplaceAll(p.String(), "/", ".")+".log")

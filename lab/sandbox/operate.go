@@ -364,6 +364,12 @@ func (s *Sandbox) answers(p part) func(context.Context) error {
 		}
 	case pgbouncerKind:
 		return func(context.Context) error { return s.anybodyListens(p) }
+	case restproxyKind:
+		// It listens only while its Patroni does.
+		return func(ctx context.Context) error {
+			_, err := s.restproxy(p.member).Order(ctx)
+			return err
+		}
 	}
 	return func(context.Context) error { return s.anybodyListens(p) }
 }

@@ -148,8 +148,10 @@ type clusterView struct {
 type inventoryView struct {
 	EtcdAddress string
 	// Infra is where the clusters' names are answered; empty on loopback addresses.
-	Infra, Interface         string
-	Fall, Postgres           int
+	Infra, Interface string
+	Fall, Postgres   int
+	// PatroniPort is where Patroni is asked, if that isn't Patroni's default.
+	PatroniPort              int
 	Clusters                 []clusterView
 	Users                    []Account
 	Databases                []database
@@ -160,6 +162,9 @@ func (l layout) inventoryView(t tools) inventoryView {
 	v := inventoryView{Postgres: t.postgres, EtcdAddress: l.etcdAddress(), Databases: databases, Replication: replication, Rest: restAccount, Fall: l.config.Fall}
 	if l.config.Netns {
 		v.Infra, v.Interface = l.address(metaHost), netns.Interface
+	}
+	if l.config.RestProxy != "" {
+		v.PatroniPort = restproxyPort
 	}
 	for _, a := range accounts {
 		if a.Superuser {
@@ -245,6 +250,9 @@ func (l layout) command(p part, t tools, binary string) command {
 		return command{t.patroni, []string{l.file(p.member, "patroni.yml")}, l.home(p.member)}
 	case pgbouncerKind:
 		return command{t.pgbouncer, []string{"-q", l.file(p.member, "pgbouncer.ini")}, l.home(p.member)}
+	case restproxyKind:
+		at := func(port int) string { return net.JoinHostPort(p.member.Address, strconv.Itoa(port)) }
+		return command{binary, []string{RestProxyCommand, at(restproxyPort), at(patroniPort), l.restproxySocket(p.member)}, l.home(p.member)}
 	case pgporterKind:
 		args := []string{"run", "--inventory", l.inventory(), "--node", p.member.Address}
 		if l.config.Netns {

@@ -66,6 +66,10 @@ type Config struct {
 	WithoutPgporter bool `json:"without_pgporter,omitempty"`
 	// Binary is the pgporter to run on each member, which has to be named unless there is none (WithoutPgporter).
 	Binary string `json:"binary,omitempty"`
+	// RestProxy is the program of pgporter-lab that is run as a proxy before each Patroni's REST API (package restproxy), with the
+	// arguments RestProxyCommand, LISTEN, PATRONI and CONTROL. The inventory then has the proxy's port for Patroni's: pgporters and
+	// HAProxy ask there, Patronis and the sandbox itself don't. Empty is none.
+	RestProxy string `json:"rest_proxy,omitempty"`
 	// BinaryArgs are put after `run --inventory … --node … --bind …`.
 	BinaryArgs []string `json:"binary_args,omitempty"`
 	// BinaryEnv is added to the pgporters' environment, NAME=VALUE.

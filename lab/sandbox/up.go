@@ -383,6 +383,11 @@ func (s *Sandbox) bringUpCluster(ctx context.Context, t tools, cluster string) e
 		if err := s.launch(part{pgbouncerKind, m}, t); err != nil {
 			return err
 		}
+		if s.layout.config.RestProxy != "" {
+			if err := s.launch(part{restproxyKind, m}, t); err != nil {
+				return err
+			}
+		}
 	}
 	if err := s.bootstrap(ctx, t, members[0]); err != nil {
 		return err
