@@ -74,6 +74,7 @@ Member 1 is the primary. The last of several members answers offline queries: a 
 	f.BoolVar(&config.Delayed, "delayed", false, "add a member that lags by a minute, and the service delayed on port 5439")
 	f.BoolVar(&config.Standby, "standby", false, "add pg-standby, a standby cluster of two members")
 	f.BoolVar(&config.TLS, "tls", false, "have PostgreSQL and PgBouncer take clients with TLS too, with the certificate DIRECTORY/server.crt")
+	f.BoolVar(&config.WithoutLocalReplication, "without-local-replication", false, "have pg_hba.conf forget replication from the member itself: each question to a replica's Patroni opens a connection that is refused")
 	f.BoolVar(&proxied, "rest-proxy", false, "put a proxy before each Patroni's REST API, which pgporter-lab api orders about")
 	f.BoolVar(&detach, "detach", false, "leave the sandbox running and return")
 	f.BoolVar(&load, "load", false, "write through the service primary and show what clients see")

@@ -55,6 +55,9 @@ type memberView struct {
 	Etcd                         string
 	Rest, Superuser, Replication Account
 	SynchronousMode              bool
+	// LocalReplication says that the member's own Patroni may connect for replication, UnixReplication that it does so through the
+	// unix socket.
+	LocalReplication, UnixReplication bool
 	// Patient says that Patroni gives etcd as long as the ttl allows.
 	Patient                        bool
 	StandbyCluster, StandbySlot    string
@@ -105,6 +108,10 @@ func (l layout) memberView(m Member, t tools) memberView {
 		Listen:        m.Address,
 		Network:       "127.0.0.0/8",
 		Accounts:      append([]Account{superuser}, accounts...),
+		// Members on loopback addresses all come from one: pg_hba.conf can tell a member's own Patroni from the others by the unix
+		// socket alone.
+		LocalReplication: !l.config.WithoutLocalReplication,
+		UnixReplication:  l.config.WithoutLocalReplication && !l.config.Netns,
 	}
 	if l.config.Netns {
 		v.Listen, v.Network, v.Tell = "0.0.0.0", l.address(0)+"/24", true

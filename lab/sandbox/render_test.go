@@ -26,6 +26,7 @@ func TestFiles(t *testing.T) {
 		"all":     {Dir: "/srv/sandbox", Sync: true, Offline: true, Delayed: true, Standby: true},
 		"netns":   {Dir: "/srv/sandbox", Netns: true},
 		"spaces":  {Dir: "/srv/my sandbox", Members: 2},
+		"trouble": {Dir: "/srv/sandbox", Members: 2, WithoutLocalReplication: true, RestProxy: "/usr/bin/pgporter-lab"},
 		"tls":     {Dir: "/srv/sandbox", Members: 2, TLS: true},
 	}
 	for name, config := range cases {
@@ -90,6 +91,15 @@ func TestCommands(t *testing.T) {
 		if got := strings.Join(append([]string{c.path}, c.args...), " "); got != want {
 			t.Errorf("%s: %s\nwant %s", what, got, want)
 		}
+	}
+	proxied := mustLayout(t, Config{RestProxy: "/bin/pgporter-lab"})
+	before, err := proxied.part("2/restproxy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := proxied.command(before, testTools, "/bin/pgporter-lab")
+	if got, want := strings.Join(append([]string{c.path}, c.args...), " "), "/bin/pgporter-lab restproxy 127.0.1.12:8009 127.0.1.12:8008 /srv/sandbox/sockets/pg-test-2/rest"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
 	}
 	// On the documents' network a service's port is open on every address, and the first node tells the names.
 	network := mustLayout(t, Config{Netns: true})

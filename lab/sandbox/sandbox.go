@@ -62,6 +62,9 @@ type Config struct {
 	// so busy that Patroni falls silent for seconds, more of them keep that from being taken for a fault. Patroni then gives etcd 8 s
 	// instead of 3 before a primary gives up.
 	Fall int `json:"fall,omitempty"`
+	// WithoutLocalReplication has pg_hba.conf admit no replication from the member itself, as it forgets to in the field. Every
+	// question to a replica's Patroni then opens a connection that is refused, which is what makes checks dear; streaming goes on.
+	WithoutLocalReplication bool `json:"without_local_replication,omitempty"`
 	// WithoutPgporter leaves the pgporters out: a bare Patroni cluster.
 	WithoutPgporter bool `json:"without_pgporter,omitempty"`
 	// Binary is the pgporter to run on each member, which has to be named unless there is none (WithoutPgporter).
