@@ -65,7 +65,7 @@ var rooms = map[string]room{
 	"internal/access/vip/owner": {may: "model stamp view", pure: true, because: "who has an address is decided from Views and the time alone, and frames are bytes: nothing is sent or changed here"},
 	"internal/access/vip":       {may: "owner view", because: "it does on the machine what owner decides; it must not check members or read configuration itself"},
 	"internal/access/connstr":   {may: "diag model stamp", pure: true, because: "rendering is text from values: who carries a service is decided by its plan"},
-	"internal/access/doctor":    {may: "connstr model", because: "it tries what connstr lists as any client would: what pgporter itself takes for true must not colour it"},
+	"internal/access/doctor":    {may: "connstr model patroni", because: "it tries what connstr lists as any client would, and asks Patroni itself: what pgporter itself takes for true must not colour it"},
 
 	// internal/render: other programs' files
 	"internal/render/stamp":      {pure: true, because: "what marks a file as ours is a line of text, whatever is in the file"},

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -38,7 +40,8 @@ func newDoctorCommand() *cobra.Command {
 		Use:   "doctor CLUSTER --inventory FILE",
 		Short: "Try every way to a cluster, and say what is wrong",
 		Long: `Opens every way that url lists, asks who is at its end, and prints a table: which instance answered, whether it takes
-writes, over which TLS and after how long; then what is broken, and what to do about it. It changes nothing.
+writes, over which TLS and after how long; then what is broken, and what to do about it. Each member's Patroni is asked once for
+what makes checks of it dear. It changes nothing.
 
 Passwords are those of the inventory; with --user first those of --password-file, PGPASSWORD and ~/.pgpass, as psql
 has them. Nothing shows them. TLS is as PGSSLMODE says.
@@ -97,8 +100,13 @@ func (f *doctorFlags) run(c *cobra.Command, cluster string) error {
 	}
 	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	var findings []doctor.Finding
+	var asking sync.WaitGroup
+	asking.Go(func() { findings = doctor.AskPatronis(ctx, access.Members, f.timeout) })
 	results := doctor.Examine(ctx, endpoints, doctor.Config{Timeout: f.timeout, Total: f.deadline, Resolver: resolver, OwnPassword: own, Members: access.Members})
+	asking.Wait()
 	report := reportOf(cluster, results)
+	report.Findings = findings
 	if f.output == "json" {
 		encoder := json.NewEncoder(c.OutOrStdout())
 		encoder.SetIndent("", "  ")
@@ -110,7 +118,7 @@ func (f *doctorFlags) run(c *cobra.Command, cluster string) error {
 	if err != nil {
 		return err
 	}
-	if report.Broken > 0 {
+	if report.Broken > 0 || len(report.Findings) > 0 {
 		return command.Status(command.ExitFailed)
 	}
 	return nil
@@ -157,6 +165,8 @@ type doctorReport struct {
 	Cluster   string           `json:"cluster"`
 	Broken    int              `json:"broken"`
 	Endpoints []doctorEndpoint `json:"ways"`
+	// Findings are what is wrong with members.
+	Findings []doctor.Finding `json:"findings,omitempty"`
 }
 
 // doctorEndpoint is one endpoint of a doctorReport. What nobody answered is null or empty.
@@ -228,35 +238,36 @@ func (w doctorEndpoint) mode() string {
 }
 
 func (r doctorReport) print(out io.Writer) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	var text bytes.Buffer
+	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "BY\tSERVICE\tWHERE\tUSER\tANSWERED\tMODE\tTLS\tTIME\tRESULT")
 	for _, w := range r.Endpoints {
 		took := time.Duration(w.Seconds * float64(time.Second))
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", w.By, w.Service, w.target(), w.User, orNone(w.Answered), w.mode(), orNone(w.TLS), took.Round(time.Millisecond), w.Result)
 	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
+	table.Flush()
 	if r.Broken == 0 {
-		_, err := fmt.Fprintf(out, "\nAll %d ways to %s are well.\n", len(r.Endpoints), r.Cluster)
-		return err
+		fmt.Fprintf(&text, "\nAll %d ways to %s are well.\n", len(r.Endpoints), r.Cluster)
+	} else {
+		fmt.Fprintf(&text, "\nBroken: %d of %d ways to %s.\n", r.Broken, len(r.Endpoints), r.Cluster)
 	}
-	fmt.Fprintf(out, "\nBroken: %d of %d ways to %s.\n", r.Broken, len(r.Endpoints), r.Cluster)
 	for i, w := range r.Endpoints {
 		if !w.Broken || r.repeats(i) {
 			continue
 		}
-		fmt.Fprintf(out, "\n%s: %s\n", w.Result, w.What)
+		fmt.Fprintf(&text, "\n%s: %s\n", w.Result, w.What)
 		for _, other := range r.Endpoints {
 			if other.Broken && other.What == w.What && other.Advice == w.Advice {
-				fmt.Fprintf(out, "  %s %s at %s\n", other.By, other.Service, other.target())
+				fmt.Fprintf(&text, "  %s %s at %s\n", other.By, other.Service, other.target())
 			}
 		}
-		if _, err := fmt.Fprintf(out, "  do: %s\n", w.Advice); err != nil {
-			return err
-		}
+		fmt.Fprintf(&text, "  do: %s\n", w.Advice)
 	}
-	return nil
+	for _, f := range r.Findings {
+		fmt.Fprintf(&text, "\ndear checks: %s\n  do: %s\n", f.What, f.Advice)
+	}
+	_, err := text.WriteTo(out)
+	return err
 }
 
 // repeats tells whether an endpoint before this one has the same trouble.

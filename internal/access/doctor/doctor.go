@@ -2,7 +2,7 @@
 //
 // Probe opens one endpoint and reports what happened (Outcome): names looked up, addresses dialled, who answered. Judge makes of
 // an Outcome what is wrong and what to do about it (Verdict); it is pure. Examine does both for many endpoints, several at a time
-// and for a bounded time in all. Nothing is written anywhere: a probe asks one question and leaves. No password is in
+// and for a bounded time in all. AskPatronis says what makes checks of the members dear. Nothing is written anywhere: a probe asks one question and leaves. No password is in
 // anything that the package returns.
 package doctor
 
