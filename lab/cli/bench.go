@@ -48,6 +48,9 @@ that tries all members.`,
 			if config.Binary, err = findProgram(config.Binary); err != nil {
 				return err
 			}
+			if config.RestProxy, err = os.Executable(); err != nil {
+				return err
+			}
 			config.Results, config.Progress = c.OutOrStdout(), c.ErrOrStderr()
 			return measure(func(ctx context.Context) error { return failover.Failover(ctx, config) })
 		},

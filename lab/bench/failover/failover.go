@@ -28,6 +28,8 @@ import (
 type Config struct {
 	// Binary is the pgporter to measure.
 	Binary string
+	// RestProxy is the pgporter-lab that scenarios with an API in trouble run before each Patroni.
+	RestProxy string
 	// Prefix is the first three octets of the loopback addresses.
 	Prefix string
 	// Scenarios are names of those to run, empty for all; Runs is how often each, 0 for as often as it takes.
@@ -102,7 +104,25 @@ func Failover(ctx context.Context, c Config) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
-	box, err := sandbox.Up(ctx, sandbox.Config{Dir: filepath.Join(dir, "sandbox"), Prefix: c.Prefix, Binary: c.Binary}, c.Progress)
+	for _, proxied := range []bool{false, true} {
+		some := slices.DeleteFunc(slices.Clone(chosen), func(s scenario) bool { return s.proxied != proxied })
+		if len(some) == 0 {
+			continue
+		}
+		if err := c.onCluster(ctx, dir, some, proxied); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// onCluster runs scenarios on a cluster of their own.
+func (c Config) onCluster(ctx context.Context, dir string, chosen []scenario, proxied bool) error {
+	config := sandbox.Config{Dir: filepath.Join(dir, "sandbox"), Prefix: c.Prefix, Binary: c.Binary}
+	if proxied {
+		config.RestProxy = c.RestProxy
+	}
+	box, err := sandbox.Up(ctx, config, c.Progress)
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,11 @@ func TestSection(t *testing.T) {
 		{name: "pgporter, 5436", port: direct, ours: true}, {name: "a client that tries all members", port: direct, tries: true},
 		{name: "pgporter, 5433", port: pooled, ours: true},
 	}
-	planned, crash := scenario{planned: true}, scenario{}
+	planned, crash, lasting := scenario{planned: true}, scenario{}, scenario{lasts: 30 * time.Second}
+	held := func(s seen, ended int) seen {
+		s.sessions, s.ended = idleEach, ended
+		return s
+	}
 	astray := saw(20, 0, 0, 0)
 	astray.astray = 40
 	back := made(20000, 0, saw(21000, 180, 4, 0), astray, saw(21500, 240, 4, 0))
@@ -56,6 +60,8 @@ func TestSection(t *testing.T) {
 		"planned-met":    {planned, []result{made(1900, 10, saw(400, 60, 0, 0), saw(300, 40, 0, 0), saw(440, 70, 0, 0)), made(2100, 0, saw(500, 90, 0, 0), saw(700, 40, 0, 0), saw(510, 95, 0, 0))}},
 		"planned-missed": {planned, []result{made(1900, 0, saw(900, 60, 1, 2), saw(300, 40, 0, 0), saw(4440, 70, 0, 0)), made(2100, 300, saw(500, 90, 0, 0), saw(700, 40, 0, 0), saw(1100, 95, 1, 0))}},
 		"crash-met":      {crash, []result{back, made(22000, 700, saw(23000, 100, 5, 0), saw(23000, 80, 900, 0), saw(24000, 900, 5, 1))}},
+		"lasting-met":    {lasting, []result{made(0, 0, held(saw(40, 10, 0, 0), 0), saw(30, 9, 0, 0), held(saw(60, 20, 0, 0), 0))}},
+		"lasting-missed": {lasting, []result{made(0, 0, held(saw(26000, 10, 4, 0), 5), saw(30, 9, 0, 0), held(saw(60, 20, 0, 0), 1)), made(0, 0, held(saw(40, 10, 0, 0), 0), saw(30, 9, 0, 0), held(saw(60, 20, 0, 0), 0))}},
 		"crash-missed":   {crash, []result{made(20000, 0, saw(21000, 1250, 4, 0), saw(23000, 0, 9, 0), saw(30000, 0, 4, 0))}},
 	} {
 		path := filepath.Join("testdata", name+".md")

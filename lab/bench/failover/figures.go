@@ -27,6 +27,9 @@ func median[T cmp.Ordered](values []T) T {
 
 // section is a scenario's table and its goals.
 func section(s scenario, targets []target, results []result) string {
+	if s.lasts > 0 {
+		return undisturbed(s, targets, results)
+	}
 	var b strings.Builder
 	b.WriteString("| Through | Longest write gap | Connects failed | of these in login | Writes cut | Led to a replica | First write on the new primary | Written astray |\n")
 	b.WriteString("|---|---|---|---|---|---|---|---|\n")
@@ -51,6 +54,43 @@ func section(s scenario, targets []target, results []result) string {
 	b.WriteString("\n")
 	for _, g := range goals(s, targets, results) {
 		fmt.Fprintf(&b, "- %s\n", g)
+	}
+	return b.String()
+}
+
+// undisturbed is the table and the goals of a scenario in which the primary stays what it is.
+func undisturbed(s scenario, targets []target, results []result) string {
+	var b strings.Builder
+	b.WriteString("| Through | Longest write gap | Connects failed | Writes cut | Idle sessions ended | Written astray |\n")
+	b.WriteString("|---|---|---|---|---|---|\n")
+	for i, t := range targets {
+		count := func(of func(seen) int) string {
+			return counts(results, func(r result) int { return of(r.seen[i]) })
+		}
+		sessions := "–"
+		if open := results[0].seen[i].sessions; open > 0 {
+			sessions = fmt.Sprintf("%s of %d", count(func(s seen) int { return s.ended }), open)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", t.name, durations(results, func(r result) (time.Duration, bool) { return r.seen[i].Gap, true }),
+			count(func(s seen) int { return s.Connects() }), count(func(s seen) int { return len(s.WriteCut) }), sessions,
+			count(func(s seen) int { return s.astray }))
+	}
+	fmt.Fprintf(&b, "\nMedian / maximum, within %s; a gap that lasts to the end isn't over there. A probe took %.0f ms before.\n\n",
+		text(s.lasts), 1000*median(pick(results, func(r result) time.Duration { return r.probe })).Seconds())
+	tries := slices.IndexFunc(targets, func(t target) bool { return t.tries })
+	for _, port := range []int{direct, pooled} {
+		ours := slices.IndexFunc(targets, func(t target) bool { return t.ours && t.port == port })
+		fmt.Fprintf(&b, "- %s\n", verdict(fmt.Sprintf("%d: a gap at most %s longer than that of a client that tries all members", port, text(plannedGoal)), results,
+			func(r result) (time.Duration, bool) { return r.seen[ours].Gap - r.seen[tries].Gap - plannedGoal, true }))
+		failed, cut, ended := 0, 0, 0
+		for _, r := range results {
+			failed, cut, ended = failed+r.seen[ours].Connects(), cut+len(r.seen[ours].WriteCut), ended+r.seen[ours].ended
+		}
+		outcome := "**met**."
+		if failed+cut+ended > 0 {
+			outcome = fmt.Sprintf("**missed**: %d connects failed, %d writes were cut and %d idle sessions ended in %d runs.", failed, cut, ended, len(results))
+		}
+		fmt.Fprintf(&b, "- %d: no connect fails and no session ends: %s\n", port, outcome)
 	}
 	return b.String()
 }

@@ -31,6 +31,8 @@ type seen struct {
 	// first is the time from when the new primary took writes to the first write on it; through says that there was one.
 	first   time.Duration
 	through bool
+	// sessions were open when it began, and did nothing; ended of them were over in the end.
+	sessions, ended int
 	// astray are the writes that a server acknowledged while the leader key named another.
 	astray int
 }
@@ -62,6 +64,9 @@ func (a *arena) play(ctx context.Context, s scenario, runs int) (results []resul
 		if r.leads == r.led {
 			change = r.leads.Name + " leads again"
 		}
+		if s.lasts > 0 {
+			change = r.leads.Name + " led all the time"
+		}
 		fmt.Fprintf(a.config.Progress, "%s, run %d of %d: %s after %.2f s, its PgBouncer %.2f s later; a probe took %.0f ms before\n",
 			s.name, i+1, runs, change, r.tookOver.Seconds(), r.pool.Seconds(), r.probe.Seconds()*1000)
 		if r.again != r.leads {
@@ -79,8 +84,12 @@ func (s seen) String() string {
 	if s.through {
 		first = fmt.Sprintf("after %.3f s", s.first.Seconds())
 	}
-	return fmt.Sprintf("gap %.3f s, connects failed %d (%d in login), writes cut %d, on a replica %d, first write on the new primary %s, written astray %d",
-		s.Gap.Seconds(), s.Connects(), len(s.LoginCut), len(s.WriteCut), len(s.ReadOnly), first, s.astray)
+	sessions := ""
+	if s.sessions > 0 {
+		sessions = fmt.Sprintf(", %d of %d idle sessions ended", s.ended, s.sessions)
+	}
+	return fmt.Sprintf("gap %.3f s, connects failed %d (%d in login), writes cut %d, on a replica %d, first write on the new primary %s, written astray %d%s",
+		s.Gap.Seconds(), s.Connects(), len(s.LoginCut), len(s.WriteCut), len(s.ReadOnly), first, s.astray, sessions)
 }
 
 // run does it once, from peace to peace.
@@ -99,6 +108,9 @@ func (a *arena) run(ctx context.Context, s scenario) (result, error) {
 	// Some of the peace is in the picture.
 	if err := a.written(ctx, 20, ""); err != nil {
 		return r, err
+	}
+	if s.lasts > 0 {
+		return a.endure(ctx, s, r)
 	}
 	began := time.Now()
 	if err := s.fault(ctx, a, led); err != nil {
@@ -139,10 +151,7 @@ func (a *arena) run(ctx context.Context, s scenario) (result, error) {
 			return r, err
 		}
 	}
-	until := time.Now()
-	for _, recorder := range a.recorders {
-		r.seen = append(r.seen, a.look(recorder.Take(), until, r.leads.Address, took.Sent))
-	}
+	r.seen = a.lookAll(took.Sent, r.leads.Address)
 	if pool, ok := a.pools[r.leads.Address].writableSince(began); ok {
 		r.pool = max(0, pool.Answered.Sub(took.Sent))
 	}
@@ -153,6 +162,41 @@ func (a *arena) run(ctx context.Context, s scenario) (result, error) {
 	}
 	r.again, err = a.complete(ctx)
 	return r, err
+}
+
+// endure goes on with a run whose fault the primary survives as the primary.
+func (a *arena) endure(ctx context.Context, s scenario, r result) (result, error) {
+	idle, err := a.holdSessions(ctx)
+	defer idle.close()
+	if err != nil {
+		return r, err
+	}
+	began := time.Now()
+	if err := s.fault(ctx, a, r.led); err != nil {
+		return r, err
+	}
+	if err := pause(ctx, s.lasts); err != nil {
+		return r, err
+	}
+	r.leads, r.seen = r.led, a.lookAll(began, r.led.Address)
+	for i := range r.seen {
+		r.seen[i].sessions, r.seen[i].ended = idle.count(i)
+	}
+	if err := s.repair(ctx, a, r.led); err != nil {
+		return r, err
+	}
+	r.again, err = a.complete(ctx)
+	return r, err
+}
+
+// lookAll is look for every target.
+func (a *arena) lookAll(took time.Time, leads string) []seen {
+	until := time.Now()
+	var all []seen
+	for _, recorder := range a.recorders {
+		all = append(all, a.look(recorder.Take(), until, leads, took))
+	}
+	return all
 }
 
 // look makes of probes what is counted: leads is the address of the new primary, took when it began to take writes.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/lab/sandbox"
+	"github.com/pgporter/pgporter/lab/sandbox/restproxy"
 )
 
 // scenario is one case in which the primary changes or goes.
@@ -21,6 +22,11 @@ type scenario struct {
 	runs int
 	// planned is a switchover: somebody asked for it.
 	planned bool
+	// lasts is how long a fault lasts under which the primary stays the primary: what is seen of it is the services' own doing. Zero
+	// where another one, or the same one anew, has to take writes.
+	lasts time.Duration
+	// proxied runs it on a cluster with proxies before the Patronis' REST APIs; all others are without.
+	proxied bool
 	// configure is what of Patroni's configuration is changed meanwhile.
 	configure map[string]any
 	// fault does it to the leader; resume, once there is another, goes on with what was only halted; repair brings back
@@ -66,6 +72,16 @@ var scenarios = []scenario{
 		configure: map[string]any{"primary_start_timeout": 0}, fault: kill("postgres"),
 	},
 	{name: "kill-postgres", title: "kill -9 of the primary's PostgreSQL, primary_start_timeout by default", runs: 3, fault: kill("postgres")},
+	{
+		name: "hang-api", title: "The REST API of the primary's Patroni hangs for 30 s, and nothing else", runs: 3, lasts: 30 * time.Second, proxied: true,
+		fault: api(restproxy.Hang), repair: api(restproxy.Pass),
+	},
+}
+
+func api(fault restproxy.Fault) func(context.Context, *arena, sandbox.Member) error {
+	return func(ctx context.Context, a *arena, leader sandbox.Member) error {
+		return a.box.API(ctx, leader.Name, restproxy.Order{Fault: fault})
+	}
 }
 
 // halt stops a member's Patroni, and its PostgreSQL with all the sessions that it has: as a machine that hangs.
