@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -60,6 +61,18 @@ const (
 	unplug       kind = "pull the cable"
 	losePower    kind = "cut the power"
 
+	// hangAPI, lateAPI and nonsenseAPI are a member's REST API alone: its Patroni is well and renews what it holds.
+	hangAPI     kind = "hang Patroni's API"
+	lateAPI     kind = "delay Patroni's API"
+	nonsenseAPI kind = "nonsense from Patroni's API"
+	// keepEtcdAway is for longer than the leader key lives: nobody leads, and clients wait.
+	keepEtcdAway kind = "keep etcd away"
+	// freezeConsumer is a switchover from a primary that has a replication client which reads no more: it can't stop before that one
+	// goes.
+	freezeConsumer kind = "switchover past a frozen consumer"
+	// refuseReplication has pg_hba.conf refuse a replica's Patroni the replication connection to its own PostgreSQL.
+	refuseReplication kind = "refuse local replication"
+
 	switchover   kind = "switchover"
 	reload       kind = "reload"
 	reloadEdit   kind = "reload an edited inventory"
@@ -73,8 +86,8 @@ type trait struct {
 	kind kind
 	// weight is how often it is drawn; 0 only on demand.
 	weight int
-	// member says that it is done to one.
-	member bool
+	// member says that it is done to one, replica to one that doesn't lead.
+	member, replica bool
 	// least and most bound how long it lasts; both 0 for what is over at once.
 	least, most time.Duration
 	// heavy kinds take a member or etcd away: of these at most two overlap, or there would be nobody to make mistakes.
@@ -84,12 +97,28 @@ type trait struct {
 	stills, clocks bool
 	// network kinds need nodes with a network of their own. One of them at a time: healing is healing all.
 	network bool
+	// stream is which of the seed's random numbers draw it (streams).
+	stream uint64
+	// long kinds last as long as they may, which is at most half of the run, and leave at least apart between each other.
+	long bool
+}
+
+// streams are the paces at which kinds are drawn, each with random numbers of its own, so that what a seed draws of the earlier
+// ones stays what it was when kinds are added: those go into a stream behind. Of two that can't be at the same time the one
+// of the later stream is left out. Changing the weight, the length or the number of kinds within a stream draws all of that
+// stream anew, so it isn't done without a reason.
+var streams = []struct{ least, most time.Duration }{
+	{time.Second, 8 * time.Second},
+	// What is done to checks: half as often.
+	{2 * time.Second, 16 * time.Second},
 }
 
 const (
 	// ttl is the sandbox's leader key's; shortOfTTL leaves room for Patroni's loop (2 s) and its retries (3 s).
 	ttl        = 20 * time.Second
 	shortOfTTL = 12 * time.Second
+	// apart is the least time between two long faults: in between there has to be something that can fail.
+	apart = 2 * time.Minute
 )
 
 var traits = []trait{
@@ -118,6 +147,15 @@ var traits = []trait{
 	{kind: reloadEdit, weight: 6},
 	{kind: reloadBroken, weight: 3},
 	{kind: upgrade, weight: 10, member: true},
+
+	{kind: hangAPI, weight: 8, member: true, least: 2 * time.Second, most: ttl + 10*time.Second, stream: 1},
+	{kind: lateAPI, weight: 6, member: true, least: 2 * time.Second, most: ttl + 10*time.Second, stream: 1},
+	{kind: nonsenseAPI, weight: 6, member: true, least: 2 * time.Second, most: ttl + 10*time.Second, stream: 1},
+	// It takes no member away, and it is killed: when it comes back every lease has its whole time again, so no clock has jumped.
+	{kind: keepEtcdAway, weight: 3, least: 15 * time.Second, most: time.Minute, stream: 1, long: true},
+	// Patroni waits for its PostgreSQL to stop meanwhile, and mustn't find its key expired.
+	{kind: freezeConsumer, weight: 6, least: 5 * time.Second, most: shortOfTTL, heavy: true, stills: true, stream: 1},
+	{kind: refuseReplication, weight: 6, member: true, replica: true, least: 5 * time.Second, most: 30 * time.Second, stream: 1},
 }
 
 // choose gives the traits of the named kinds, or of those that are drawn by themselves if none is named.
@@ -154,18 +192,43 @@ const recovers = 6 * time.Second
 
 // draw makes the faults of a run: the same for the same seed, length and kinds. All of them are undone when it is over.
 func draw(seed uint64, length time.Duration, members int, from []trait) []fault {
-	random := rand.New(rand.NewPCG(seed, 0))
+	var all []drawn
+	for stream := range streams {
+		var own []trait
+		for _, t := range from {
+			if t.stream == uint64(stream) {
+				own = append(own, t)
+			}
+		}
+		all = drawStream(uint64(stream), seed, length, members, own, all)
+	}
+	slices.SortStableFunc(all, func(a, b drawn) int { return cmp.Compare(a.at, b.at) })
+	var faults []fault
+	for _, d := range all {
+		faults = append(faults, d.fault)
+	}
+	return faults
+}
+
+// drawn is a fault with what its kind is like.
+type drawn struct {
+	fault
+	trait
+}
+
+// drawStream adds the faults of one stream to those of the streams before it.
+func drawStream(stream, seed uint64, length time.Duration, members int, from []trait, all []drawn) []drawn {
+	random := rand.New(rand.NewPCG(seed, stream))
 	between := func(least, most time.Duration) time.Duration {
 		tenths := int64(least / (100 * time.Millisecond))
 		return time.Duration(tenths+random.Int64N(int64(most/(100*time.Millisecond))-tenths+1)) * 100 * time.Millisecond
 	}
-	var faults []fault
-	var drawn []trait
-	for at := between(time.Second, 2*time.Second); at < length; at += between(time.Second, 8*time.Second) {
+	pace := streams[stream]
+	for at := between(pace.least, 2*pace.least); at < length; at += between(pace.least, pace.most) {
 		var possible []trait
 		sum := 0
 		for _, t := range from {
-			if at+t.least <= length {
+			if at+t.least <= length && (!t.long || t.least <= length/2) {
 				possible = append(possible, t)
 				sum += t.weight
 			}
@@ -180,19 +243,25 @@ func draw(seed uint64, length time.Duration, members int, from []trait) []fault 
 		}
 		t := possible[i]
 		f := fault{at: at, kind: t.kind}
-		if t.most > 0 {
+		longest := min(t.most, length-at)
+		switch {
+		case t.long:
+			f.lasts = min(longest, length/2)
+		case t.most > 0:
 			// The least of two: short ones are more frequent than long ones.
-			longest := min(t.most, length-at)
 			f.lasts = min(between(t.least, longest), between(t.least, longest))
 		}
-		if t.member {
+		switch {
+		case t.replica:
+			f.whom = []string{"sync", "other"}[random.IntN(2)]
+		case t.member:
 			f.whom = whom(random, members)
 		}
-		if fits(f, t, faults, drawn) {
-			faults, drawn = append(faults, f), append(drawn, t)
+		if one := (drawn{f, t}); one.fits(all) {
+			all = append(all, one)
 		}
 	}
-	return faults
+	return all
 }
 
 // whom draws the one that a fault is done to: the leader more often than others.
@@ -208,19 +277,32 @@ func whom(random *rand.Rand, members int) string {
 	return fmt.Sprint(1 + random.IntN(members))
 }
 
-// fits says whether a fault may be added to those that were drawn before it.
-func fits(f fault, t trait, faults []fault, drawn []trait) bool {
-	heavy := 0
-	for i, earlier := range faults {
-		if earlier.at+earlier.lasts+recovers <= f.at {
-			continue
-		}
-		if t.stills && drawn[i].clocks || t.clocks && drawn[i].stills {
+func (d drawn) end() time.Duration { return d.at + d.lasts }
+
+// fits says whether a fault may be added to others, which may begin before it or after it.
+func (d drawn) fits(others []drawn) bool {
+	var heavy []drawn
+	for _, o := range others {
+		if d.long && o.long && d.at < o.end()+apart {
 			return false
 		}
-		if drawn[i].heavy && earlier.at+earlier.lasts > f.at {
-			heavy++
+		if o.end()+recovers <= d.at || d.end()+recovers <= o.at {
+			continue
+		}
+		if d.stills && o.clocks || d.clocks && o.stills {
+			return false
+		}
+		if d.heavy && o.heavy && o.end() > d.at && d.end() > o.at {
+			heavy = append(heavy, o)
 		}
 	}
-	return !t.heavy || heavy < 2
+	// Of those that overlap with this one no two may overlap with each other meanwhile: that would be three at a time.
+	for i, a := range heavy {
+		for _, b := range heavy[:i] {
+			if max(a.at, b.at, d.at) < min(a.end(), b.end(), d.end()) {
+				return false
+			}
+		}
+	}
+	return true
 }
