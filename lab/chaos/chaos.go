@@ -89,8 +89,14 @@ func Run(ctx context.Context, c Config, out io.Writer) (kept bool, err error) {
 			return false, fmt.Errorf("building pgporter: %w\n%s", err, said)
 		}
 	}
+	// The proxies before Patronis' REST APIs, which hang and count, are this program too.
+	proxy, err := os.Executable()
+	if err != nil {
+		return false, err
+	}
 	s, err := sandbox.Up(ctx, sandbox.Config{
 		Dir: c.Dir, Prefix: c.Prefix, Netns: c.Netns, Members: members, Sync: true, Binary: c.Binary, WithoutPgporter: c.WithoutPgporter,
+		RestProxy: proxy,
 	}, out)
 	if err != nil {
 		return false, err
@@ -275,7 +281,7 @@ func (f *field) startClients(ctx context.Context, clients *sync.WaitGroup, ungua
 		return
 	}
 	for _, to := range f.services() {
-		if writes := to.Port == 5433 || to.Port == 5436; writes {
+		if forPrimary(to.Port) {
 			start(to, true, true, 50*time.Millisecond)
 			start(to, true, false, 100*time.Millisecond)
 		} else {

@@ -52,6 +52,8 @@ type client struct {
 	n      int
 	conn   *pgx.Conn
 	opened time.Time
+	// member is whom the session is on, once that is known.
+	member string
 }
 
 // run goes on until ctx ends.
@@ -86,7 +88,7 @@ func (c *client) round(parent context.Context) {
 	connected := c.conn != nil
 	var err error
 	if !connected {
-		c.opened = time.Now()
+		c.opened, c.member = time.Now(), ""
 		c.conn, err = c.field.open(ctx, c.from, c.to)
 		connected = err == nil
 	}
@@ -97,6 +99,9 @@ func (c *client) round(parent context.Context) {
 	}
 	if err != nil && parent.Err() == nil {
 		c.field.ledger.failed(c.to.Port, connected, words(err))
+		if c.stays && c.member != "" && forPrimary(c.to.Port) {
+			c.field.sessions.failed(leaderSession(c.to, c.member, c.opened), err)
+		}
 		var refusal *pgconn.PgError
 		if errors.As(err, &refusal) && refusal.Code == "25006" {
 			c.field.note("a write through %s:%d was connected to a standby: session of %s", c.to.Node, c.to.Port, clock(c.opened))
@@ -125,6 +130,7 @@ func (c *client) write(ctx context.Context) error {
 		return fmt.Errorf("name of a log file %q: %w", segment, err)
 	}
 	w.timeline, w.member = int(timeline), c.field.name(address)
+	c.member = w.member
 	c.field.ledger.done(c.to.Port, w.acked, &w)
 	return nil
 }

@@ -25,8 +25,10 @@ type field struct {
 	ledger  *ledger
 	keys    *keyWatcher
 	roles   *roleWatcher
-	out     io.Writer
-	began   time.Time
+	// sessions are those to leaders.
+	sessions *sessions
+	out      io.Writer
+	began    time.Time
 
 	mu sync.Mutex
 	// claimed are the processes that a fault has in hand.
@@ -34,6 +36,10 @@ type field struct {
 	// freezes are the times in which pgporters hung, silences those in which nodes couldn't be heard by clients.
 	freezes, silences []freeze
 	journal           []entry
+	// deeds are the faults that were done to something, in order of their beginning.
+	deeds []deed
+	// consumers are the frozen replication clients, by the time of their fault.
+	consumers map[time.Duration]*consumer
 	// died are pgporters that ended though no fault ended them.
 	died []string
 
@@ -60,13 +66,14 @@ type entry struct {
 }
 
 func newField(s *sandbox.Sandbox, out io.Writer) *field {
-	f := &field{Sandbox: s, ledger: newLedger(), out: out, began: time.Now(), claimed: map[string]bool{}, over: make(chan struct{})}
+	f := &field{Sandbox: s, ledger: newLedger(), out: out, began: time.Now(), claimed: map[string]bool{}, consumers: map[time.Duration]*consumer{}, over: make(chan struct{})}
 	for _, m := range s.Declared() {
 		if m.Cluster == scope {
 			f.members = append(f.members, m)
 		}
 	}
-	f.roles = &roleWatcher{field: f, standby: map[string]standbyReport{}}
+	f.roles = newRoleWatcher(f)
+	f.sessions = &sessions{field: f}
 	s.OnExit(func(what, why string) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -215,9 +222,6 @@ const (
 // excludesPrimary says whether a service never connects to the primary: those whose check is /replica.
 func excludesPrimary(port int) bool { return port == readersPort || port == offlinePort }
 
-// offlinePort is the default service that excludes the primary.
-const offlinePort = 5438
-
 // services are all of every node's.
 func (f *field) services() []sandbox.Access {
 	all := slices.DeleteFunc(f.URLs(), func(to sandbox.Access) bool { return !strings.HasPrefix(to.Name, scope+"-") })
@@ -229,8 +233,6 @@ func (f *field) services() []sandbox.Access {
 	}
 	return all
 }
-
-const replicaPort = 5434
 
 // addReaders has every pgporter offer the readers service, and makes that the inventory that edits begin from.
 func (f *field) addReaders(ctx context.Context) error {
@@ -251,7 +253,7 @@ func (f *field) addReaders(ctx context.Context) error {
 		}
 	}
 	for _, to := range f.services() {
-		if err := f.answers(ctx, to, answersWithin); err != nil {
+		if err := f.answers(ctx, to, answersWithin(to.Port)); err != nil {
 			return fmt.Errorf("%s on %s: %w", to.Name, to.Node, err)
 		}
 	}

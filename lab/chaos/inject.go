@@ -5,12 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/pgporter/pgporter/lab/sandbox/restproxy"
 )
 
 // play does one fault to the cluster, waits and undoes it. It returns when that is over.
@@ -32,6 +36,8 @@ func (f *field) play(ctx context.Context, plan fault) {
 	}
 	defer f.release(parts)
 	began := time.Now()
+	over := f.begin(plan, member)
+	defer over()
 	err := f.inflict(ctx, plan, member)
 	if err != nil {
 		// As when it is a process that is being started anew. What was done of it by then is put right at the end.
@@ -42,17 +48,14 @@ func (f *field) play(ctx context.Context, plan fault) {
 		return
 	}
 	f.say("%s for %.1fs", what, plan.lasts.Seconds())
-	rest := time.NewTimer(plan.lasts - time.Since(began))
-	defer rest.Stop()
-	select {
-	case <-ctx.Done():
+	if !f.bear(ctx, plan, member, plan.lasts-time.Since(began)) {
 		return
-	case <-rest.C:
 	}
 	if err := f.mend(ctx, plan, member); err != nil {
 		f.say("%s: not undone: %v", what, err)
 		return
 	}
+	over()
 	f.say("%s: undone", what)
 	if plan.kind == haltPatroni || plan.kind == haltMember {
 		// Its next halt must not begin before it has renewed its key: the two together would be longer than the TTL.
@@ -61,6 +64,24 @@ func (f *field) play(ctx context.Context, plan fault) {
 		case <-time.After(recovers):
 		}
 	}
+}
+
+// bear waits for the time of a fault; false if ctx ended meanwhile.
+func (f *field) bear(ctx context.Context, plan fault, member string, lasts time.Duration) bool {
+	if plan.kind != refuseReplication {
+		return rest(ctx, lasts)
+	}
+	// Where all addresses are local ones, a leader that refuses those has no replicas: nobody can be promoted with that.
+	for end := time.Now().Add(lasts); time.Now().Before(end); {
+		if f.keys.is("leader", f.names()) == member {
+			f.say("%s of %s: it leads", plan.kind, member)
+			return true
+		}
+		if !rest(ctx, min(100*time.Millisecond, lasts)) {
+			return false
+		}
+	}
+	return true
 }
 
 // parts are the processes that a kind of fault has in hand.
@@ -76,8 +97,12 @@ func (k kind) parts(member string) []string {
 		return []string{member + "/pgbouncer"}
 	case killPgporter, haltPgporter, upgrade:
 		return []string{member + "/pgporter"}
-	case killEtcd, haltEtcd:
+	case killEtcd, haltEtcd, keepEtcdAway:
 		return []string{"etcd"}
+	case hangAPI, lateAPI, nonsenseAPI:
+		return []string{member + "/restproxy"}
+	case refuseReplication:
+		return []string{member + "/pg_hba.conf"}
 	case cutFromEtcd, cutOff, cutOffOneWay, unplug:
 		return []string{network}
 	case losePower:
@@ -99,7 +124,7 @@ func (f *field) inflict(ctx context.Context, plan fault, member string) error {
 		}
 		f.say("%s of %s", plan.kind, member)
 		return nil
-	case killPatroni, killPgBouncer, killPgporter, killEtcd:
+	case killPatroni, killPgBouncer, killPgporter, killEtcd, keepEtcdAway:
 		return f.Kill(ctx, syscall.SIGKILL, parts...)
 	case crash:
 		if _, runs := f.PID(member + "/postgres"); !runs {
@@ -139,8 +164,14 @@ func (f *field) inflict(ctx context.Context, plan fault, member string) error {
 	case losePower:
 		f.silence(member, plan.lasts)
 		return f.Lose(ctx, member)
+	case hangAPI, lateAPI, nonsenseAPI:
+		return f.API(ctx, member, plan.order())
+	case freezeConsumer:
+		return f.freezeConsumer(ctx, plan)
+	case refuseReplication:
+		return f.RefuseReplication(member, true)
 	case switchover:
-		return f.switchOver(ctx)
+		return f.switchOver(ctx, 15*time.Second)
 	case reload, reloadEdit, reloadBroken:
 		return f.reload(ctx, plan.kind)
 	case upgrade:
@@ -164,8 +195,15 @@ func (f *field) mend(ctx context.Context, plan fault, member string) error {
 		return f.Begin(ctx, member+"/patroni")
 	case killPgBouncer:
 		return f.Begin(ctx, member+"/pgbouncer")
-	case killEtcd:
+	case killEtcd, keepEtcdAway:
 		return f.Begin(ctx, "etcd")
+	case hangAPI, lateAPI, nonsenseAPI:
+		return f.API(ctx, member, restproxy.Order{Fault: restproxy.Pass})
+	case freezeConsumer:
+		f.endConsumer(plan.at)
+		return nil
+	case refuseReplication:
+		return f.RefuseReplication(member, false)
 	case killPgporter:
 		return f.startPgporter(ctx, member+"/pgporter")
 	case haltPatroni, awaken:
@@ -187,7 +225,7 @@ func (f *field) mend(ctx context.Context, plan fault, member string) error {
 		if err := f.Heal(); err != nil {
 			return err
 		}
-		if err := f.Begin(ctx, member+"/patroni", member+"/pgbouncer"); err != nil {
+		if err := f.Begin(ctx, member+"/restproxy", member+"/patroni", member+"/pgbouncer"); err != nil {
 			return err
 		}
 		return f.startPgporter(ctx, member+"/pgporter")
@@ -196,6 +234,23 @@ func (f *field) mend(ctx context.Context, plan fault, member string) error {
 		return errors.Join(err, f.endPostgres(ctx, member), f.Begin(ctx, member+"/patroni"))
 	}
 	return nil
+}
+
+// lateBy is how late a delayed API answers: what replicas took that were asked for more than they could answer.
+const lateBy = 3 * time.Second
+
+// nonsense is what an API says that has lost its mind: each fault one of it, by its time.
+var nonsense = []restproxy.Fault{restproxy.Error500, restproxy.Error502, restproxy.HalfHeader, restproxy.Reset}
+
+// order is what the proxy before a member's REST API is told.
+func (f fault) order() restproxy.Order {
+	switch f.kind {
+	case hangAPI:
+		return restproxy.Order{Fault: restproxy.Hang}
+	case lateAPI:
+		return restproxy.Order{Fault: restproxy.Late, Delay: lateBy}
+	}
+	return restproxy.Order{Fault: nonsense[int(f.at/(100*time.Millisecond))%len(nonsense)]}
 }
 
 // haltPostgres stops a member's server and all processes that it has forked. The server comes first, so that it forks no more.
@@ -256,8 +311,8 @@ func children(parent int) []int {
 }
 
 // switchOver has Patroni hand over to whom it chooses: in synchronous mode that is the synchronous standby.
-func (f *field) switchOver(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+func (f *field) switchOver(ctx context.Context, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	began := time.Now()
 	f.say("%s asked for", switchover)
@@ -348,8 +403,20 @@ func (f *field) restore(ctx context.Context) error {
 		}
 		f.say("%s was %s: put right", p.What, p.State)
 	}
+	f.mu.Lock()
+	consumers := slices.Collect(maps.Keys(f.consumers))
+	f.mu.Unlock()
+	for _, at := range consumers {
+		f.endConsumer(at)
+	}
+	for _, m := range f.members {
+		failed = append(failed, f.RefuseReplication(m.Name, false))
+	}
 	if f.Config().WithoutPgporter {
 		return errors.Join(failed...)
+	}
+	for _, m := range f.members {
+		failed = append(failed, f.API(ctx, m.Name, restproxy.Order{Fault: restproxy.Pass}))
 	}
 	f.inventory.Lock()
 	defer f.inventory.Unlock()

@@ -29,6 +29,13 @@ type tenure struct {
 // tenures are the leader key's history in order; each lasts until the next one.
 type tenures []tenure
 
+// pass begins another tenure; one of the same holder is the same.
+func (all *tenures) pass(next tenure) {
+	if n := len(*all); n == 0 || (*all)[n-1].holder != next.holder {
+		*all = append(*all, next)
+	}
+}
+
 // at is the index of the tenure at a moment; -1 before the first.
 func (all tenures) at(when time.Time) int {
 	i, _ := slices.BinarySearchFunc(all, when, func(t tenure, when time.Time) int {
@@ -48,14 +55,20 @@ func (all tenures) end(i int, now time.Time) time.Time {
 	return now
 }
 
+// holds says whether somebody held it from one moment to another without a break.
+func (all tenures) holds(holder string, from, to time.Time) bool {
+	i := all.at(from)
+	return i >= 0 && all[i].holder == holder && !all.end(i, to).Before(to)
+}
+
 // keyWatcher keeps what etcd says of the cluster: its own connection, nothing of pgporter's.
 type keyWatcher struct {
 	client *clientv3.Client
 
 	mu      sync.Mutex
 	keys    tenures
-	sync    string // the synchronous standby
-	history string // Patroni's list of timelines, as JSON
+	syncs   tenures // who the synchronous standby was
+	history string  // Patroni's list of timelines, as JSON
 }
 
 func newKeyWatcher(address string, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*keyWatcher, error) {
@@ -113,9 +126,7 @@ func (w *keyWatcher) note(key, value string, revision int64, now time.Time) {
 	defer w.mu.Unlock()
 	switch strings.TrimPrefix(key, keyspace) {
 	case "leader":
-		if n := len(w.keys); n == 0 || w.keys[n-1].holder != value {
-			w.keys = append(w.keys, tenure{now, value, revision})
-		}
+		w.keys.pass(tenure{now, value, revision})
 	case "sync":
 		var synchronous struct {
 			Standby string `json:"sync_standby"`
@@ -124,7 +135,7 @@ func (w *keyWatcher) note(key, value string, revision int64, now time.Time) {
 		if json.Unmarshal([]byte(value), &synchronous) != nil {
 			synchronous.Standby = ""
 		}
-		w.sync = synchronous.Standby
+		w.syncs.pass(tenure{now, synchronous.Standby, revision})
 	case "history":
 		w.history = value
 	}
@@ -135,6 +146,13 @@ func (w *keyWatcher) seen() tenures {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.keys)
+}
+
+// synchronous is the history of the synchronous standby so far.
+func (w *keyWatcher) synchronous() tenures {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.syncs)
 }
 
 // timelines are who began which timeline, by Patroni's own account; what it hasn't written down is missing.
@@ -172,7 +190,10 @@ func parseHistory(text string) (map[int]string, error) {
 func (w *keyWatcher) is(role string, members []string) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	leader := ""
+	leader, synchronous := "", ""
+	if n := len(w.syncs); n > 0 {
+		synchronous = w.syncs[n-1].holder
+	}
 	for _, k := range w.keys {
 		if k.holder != "" {
 			leader = k.holder // the last one that there was, while there is none
@@ -182,13 +203,13 @@ func (w *keyWatcher) is(role string, members []string) string {
 	case "leader":
 		return leader
 	case "sync":
-		if w.sync != "" {
-			return w.sync
+		if synchronous != "" {
+			return synchronous
 		}
 		fallthrough // Patroni hasn't chosen one yet: some replica
 	case "other":
 		for _, m := range members {
-			if m != leader && m != w.sync {
+			if m != leader && m != synchronous {
 				return m
 			}
 		}

@@ -31,6 +31,8 @@ type promise struct {
 func promises(f *field, revision int64) []promise {
 	answers := &answering{field: f}
 	resources := &resources{field: f}
+	carrying := &carrying{field: f}
+	load := &load{field: f}
 	return []promise{
 		{says: "no acknowledged write is lost", concluded: f.lostWrites},
 		{
@@ -45,9 +47,18 @@ func promises(f *field, revision int64) []promise {
 			figures:   f.roles.figures,
 		},
 		{
-			says:    fmt.Sprintf("every service answers on every node within %s of the last fault", answersWithin),
+			says:    "every service answers on every node in time after the last fault: " + times(answersWithin),
 			settled: answers.await, concluded: answers.idle, figures: answers.figures,
 		},
+		{
+			says:    "every member that is well carries its services again on every node, in time after it has been well: " + times(carriesWithin),
+			settled: carrying.await, figures: carrying.figures,
+		},
+		{
+			says:  "no session to the leader ends while the leader key names it and it is well",
+			watch: f.sessions.run, concluded: f.sessions.judge, figures: f.sessions.figures,
+		},
+		{says: "each Patroni is asked within the budget: " + budget(), watch: load.watch, concluded: load.judge, figures: load.figures},
 		{says: "every pgporter lives, without a data race", concluded: f.unwell},
 		{
 			says:  "sessions, goroutines and descriptors return to what they were",
@@ -189,7 +200,7 @@ func (r *roleWatcher) run(ctx context.Context) error {
 	}
 	for _, to := range r.field.services() {
 		if excludesPrimary(to.Port) || to.Port == replicaPort {
-			all.Go(func() { r.hold(ctx, to) })
+			all.Go(func() { r.hold(ctx, to, r.sit) })
 		}
 	}
 	return nil
@@ -208,10 +219,6 @@ func (r *roleWatcher) figures() []string {
 	}
 }
 
-// answersWithin bounds how long after the last fault a service may be away: the TTL of the leader key, an election, and the
-// recovery of who was killed (e2e's tests use the same).
-const answersWithin = 50 * time.Second
-
 // answering measures how long each service takes to answer after the last fault.
 type answering struct {
 	field *field
@@ -227,7 +234,7 @@ func (a *answering) await(ctx context.Context) []string {
 	a.began = time.Now()
 	for _, to := range a.field.services() {
 		all.Go(func() {
-			err := a.field.answers(ctx, to, answersWithin)
+			err := a.field.answers(ctx, to, answersWithin(to.Port))
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			if err != nil {
@@ -246,7 +253,6 @@ func (a *answering) await(ctx context.Context) []string {
 func (f *field) answers(ctx context.Context, to sandbox.Access, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	writes := to.Port == 5433 || to.Port == 5436
 	var last error
 	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
@@ -257,7 +263,7 @@ func (f *field) answers(ctx context.Context, to sandbox.Access, within time.Dura
 			var standby bool
 			err = conn.QueryRow(asked, "select pg_is_in_recovery()").Scan(&standby)
 			switch {
-			case err == nil && writes && standby:
+			case err == nil && forPrimary(to.Port) && standby:
 				err = fmt.Errorf("it connects to a standby")
 			case err == nil && excludesPrimary(to.Port) && !standby:
 				err = fmt.Errorf("it connects to the primary")

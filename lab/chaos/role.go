@@ -32,6 +32,8 @@ type roleWatcher struct {
 	mu         sync.Mutex
 	promotions []promotion
 	standby    map[string]standbyReport
+	// servers is what each member's PostgreSQL said when it was asked past every service.
+	servers map[string]spans
 	// reads are the answers that primaries gave through services that exclude them.
 	reads []read
 	wrong []string
@@ -39,6 +41,10 @@ type roleWatcher struct {
 	ended []time.Duration
 	// stayed counts those of services that allow it.
 	stayed int
+}
+
+func newRoleWatcher(f *field) *roleWatcher {
+	return &roleWatcher{field: f, standby: map[string]standbyReport{}, servers: map[string]spans{}}
 }
 
 // read is an answer that a client had from a primary.
@@ -82,11 +88,13 @@ func (r *roleWatcher) watch(ctx context.Context, m sandbox.Member) {
 		}
 		var standby bool
 		var at time.Time
+		var started string
 		if err == nil {
-			err = conn.QueryRow(asked, "select pg_is_in_recovery(), clock_timestamp()").Scan(&standby, &at)
+			err = conn.QueryRow(asked, "select pg_is_in_recovery(), clock_timestamp(), pg_postmaster_start_time()::text").Scan(&standby, &at, &started)
 		}
 		if err == nil {
 			r.said(m.Name, standby, at)
+			r.note(m.Name, standby, started, at)
 		} else if conn != nil {
 			conn.Close(asked) //nolint:errcheck // it is over either way
 			conn = nil
@@ -162,8 +170,8 @@ type idle struct {
 	conn   net.Conn
 }
 
-// hold keeps one idle session after the other open through a service until ctx ends.
-func (r *roleWatcher) hold(ctx context.Context, to sandbox.Access) {
+// hold keeps one idle session after the other open through a service until ctx ends; sit waits for the end of each.
+func (r *roleWatcher) hold(ctx context.Context, to sandbox.Access, sit func(context.Context, idle)) {
 	again := time.NewTicker(200 * time.Millisecond)
 	defer again.Stop()
 	for {
@@ -183,7 +191,7 @@ func (r *roleWatcher) hold(ctx context.Context, to sandbox.Access) {
 		cancel()
 		if err == nil {
 			r.answered(to, r.field.name(address), standby, at)
-			r.sit(ctx, idle{to, r.field.name(address), at, conn.PgConn().Conn()})
+			sit(ctx, idle{to, r.field.name(address), at, conn.PgConn().Conn()})
 		}
 		if conn != nil {
 			end, cancel := context.WithTimeout(context.Background(), time.Second)

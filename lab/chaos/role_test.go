@@ -13,7 +13,7 @@ import (
 
 func watcher() *roleWatcher {
 	f := &field{}
-	f.roles = &roleWatcher{field: f, standby: map[string]standbyReport{}}
+	f.roles = newRoleWatcher(f)
 	return f.roles
 }
 
