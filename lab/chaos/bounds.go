@@ -22,10 +22,13 @@ const (
 	// poolTries is PgBouncer's server_login_retry.
 	poolTries = time.Second
 
-	// pace is the time between two questions in peace (inter) with what it varies by, and until an answer to one is there.
-	pace = time.Second + time.Second/8 + 500*time.Millisecond
-	// rest after an answer that took long: while answers are slow a Patroni is left alone for several times as long, at most so long.
+	// pace is the time between two questions in peace (inter); what it varies by and the answer take half a second more.
+	pace = time.Second + 500*time.Millisecond
+	// longestRest is for how long a Patroni is left alone at most that has just been slow.
 	longestRest = 5 * time.Second
+	// swallowed is how long a question is waited for that gets no answer any more, since an API hung or a network was cut: nothing else is
+	// asked meanwhile.
+	swallowed = ttl
 	// rise is how many passes in a row bring back a server that was down; on a leader's path it is one.
 	rise = 3
 )

@@ -32,14 +32,14 @@ type sample struct {
 }
 
 // leftOut finds the places that weren't up although the member had been well, in a role for the service, for so long that it has to be.
-// Only what is after since counts. seen are the places of which there was something to say.
-func leftOut(samples []sample, since time.Time, fit func(p place, from, to time.Time) bool, frozen func(node string, from, to time.Time) time.Duration) (wrong []string, seen map[place]bool) {
+// Only what is after since counts, for each place. seen are the places of which there was something to say.
+func leftOut(samples []sample, since func(p place) time.Time, fit func(p place, from, to time.Time) bool, frozen func(node string, from, to time.Time) time.Duration) (wrong []string, seen map[place]bool) {
 	seen = map[place]bool{}
 	told := map[place]bool{}
 	for _, s := range samples {
 		from := s.at.Add(-carriesWithin(s.port))
 		from = from.Add(-frozen(s.node, from, s.at))
-		if from.Before(since) || !fit(s.place, from, s.at) {
+		if from.Before(since(s.place)) || !fit(s.place, from, s.at) {
 			continue
 		}
 		seen[s.place] = true
@@ -49,6 +49,27 @@ func leftOut(samples []sample, since time.Time, fit func(p place, from, to time.
 		}
 	}
 	return wrong, seen
+}
+
+// countsFrom says from when on a member has to be carried that is well: from the last fault, or when the questions have been given up that
+// were swallowed by one.
+func countsFrom(undone time.Time, deeds []deed) func(p place) time.Time {
+	return func(p place) time.Time {
+		since := undone
+		for _, d := range deeds {
+			ours := false
+			switch d.kind {
+			case hangAPI:
+				ours = d.member == p.member
+			case cutOff, cutOffOneWay, unplug, losePower:
+				ours = d.member == p.member || d.member == p.node
+			}
+			if given := d.to.Add(swallowed); ours && given.After(since) {
+				since = given
+			}
+		}
+		return since
+	}
 }
 
 // carrying asks the pgporters, after the last fault, whom they have as up, and PostgreSQL, Patroni and etcd who is well.
@@ -79,10 +100,11 @@ func (c *carrying) await(ctx context.Context) []string {
 	}
 	// Members come back as late as a service for replicas may.
 	limit := answersWithin(offlinePort) + replicaCarries
+	counts := countsFrom(c.began, c.field.done())
 	for {
 		rest(ctx, 500*time.Millisecond)
 		c.mu.Lock()
-		wrong, seen := leftOut(c.samples, c.began, c.fit, c.field.frozen)
+		wrong, seen := leftOut(c.samples, counts, c.fit, c.field.frozen)
 		c.seen = seen
 		over := c.complete() || time.Since(c.began) > limit || ctx.Err() != nil
 		if over {

@@ -45,7 +45,7 @@ func TestLeftOut(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			frozen := func(string, time.Time, time.Time) time.Duration { return test.frozen }
-			wrong, seen := leftOut(test.samples, sec(test.since), test.fit, frozen)
+			wrong, seen := leftOut(test.samples, func(place) time.Time { return sec(test.since) }, test.fit, frozen)
 			if seen[at] != test.seen || (len(wrong) > 0) != (test.wrong != "") || !strings.Contains(strings.Join(wrong, "\n"), test.wrong) {
 				t.Errorf("complaints %q, seen %v", wrong, seen[at])
 			}
@@ -53,6 +53,23 @@ func TestLeftOut(t *testing.T) {
 				t.Errorf("one place is complained about %d times", len(wrong))
 			}
 		})
+	}
+}
+
+// TestCountsFrom: who waits for an answer that never comes can't know better; nobody else is excused by that.
+func TestCountsFrom(t *testing.T) {
+	counts := countsFrom(sec(100), []deed{
+		{kind: hangAPI, member: "a", from: sec(50), to: sec(95)},
+		{kind: hangAPI, member: "b", from: sec(10), to: sec(20)},
+		{kind: lateAPI, member: "c", from: sec(50), to: sec(99)},
+		{kind: unplug, member: "d", from: sec(50), to: sec(90)},
+	})
+	for p, want := range map[place]float64{
+		{"c", 5434, "a"}: 115, {"c", 5434, "b"}: 100, {"a", 5434, "c"}: 100, {"d", 5434, "b"}: 110, {"c", 5434, "d"}: 110, {"a", 5434, "b"}: 100,
+	} {
+		if got := counts(p); !got.Equal(sec(want)) {
+			t.Errorf("%s: from %s, want %s", p, clock(got), clock(sec(want)))
+		}
 	}
 }
 

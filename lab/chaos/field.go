@@ -177,6 +177,13 @@ func (f *field) unheard(node string, from, to time.Time) time.Duration {
 	return overlap(f.freezes, node, from, to) + overlap(f.silences, node, from, to)
 }
 
+// silent is for how much of a time a node couldn't be heard.
+func (f *field) silent(node string, from, to time.Time) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return overlap(f.silences, node, from, to)
+}
+
 // dialer connects from a node, where nodes are on a network of their own.
 func (f *field) dialer(from string) func(ctx context.Context, network, address string) (net.Conn, error) {
 	if f.Sandbox == nil || !f.HasNetwork() {

@@ -23,6 +23,9 @@ const (
 	mostInSecond = inPeace + 2
 )
 
+// unheardOf is how long after a network was healed the end of a connection may arrive that was closed meanwhile.
+const unheardOf = time.Minute
+
 func budget() string {
 	return fmt.Sprintf("at most %d questions of a node in %s, %d in a second, one at a time", mostInWindow, window, mostInSecond)
 }
@@ -90,6 +93,8 @@ type asker struct {
 	// processes is how many pgporters it has at most between two moments: one for each node, and one more for each that is started or
 	// hands over meanwhile.
 	processes func(from, to time.Time) int
+	// cut says whether a network was cut not long before: then the end of a question may not have been heard of.
+	cut func(at time.Time) bool
 }
 
 // overBudget finds the worst that an asker has done to a member against each bound; empty if it kept all.
@@ -132,6 +137,9 @@ func atOnce(member string, asked []restproxy.Request, by asker) []string {
 			end = r.At.Add(r.Took)
 		}
 		open = append(open, end)
+		if by.cut(r.At) {
+			continue
+		}
 		if len(open) > by.processes(r.At.Add(-window), r.At) && len(open) > most {
 			most, at = len(open), r.At
 		}
@@ -152,14 +160,17 @@ func (l *load) judge(context.Context) []string {
 		if len(asked) == 0 {
 			wrong = append(wrong, "nobody has asked "+m.Name+" anything, as far as its proxy can tell")
 		}
-		wrong = append(wrong, overBudget(m.Name, asked, asker{"all pgporters together", pgporters(l.field.names(), deeds)})...)
+		cut := func(at time.Time) bool {
+			return slices.ContainsFunc(l.field.names(), func(node string) bool { return l.field.silent(node, at.Add(-unheardOf), at) > 0 })
+		}
+		wrong = append(wrong, overBudget(m.Name, asked, asker{"all pgporters together", pgporters(l.field.names(), deeds), cut})...)
 		if !l.field.HasNetwork() {
 			continue
 		}
 		by := restproxy.ByAsker(asked)
 		for _, from := range slices.SortedFunc(maps.Keys(by), netip.Addr.Compare) {
 			node := l.field.name(from.String())
-			wrong = append(wrong, overBudget(m.Name, by[from], asker{"the pgporter of " + node, pgporters([]string{node}, deeds)})...)
+			wrong = append(wrong, overBudget(m.Name, by[from], asker{"the pgporter of " + node, pgporters([]string{node}, deeds), cut})...)
 		}
 	}
 	return wrong

@@ -34,29 +34,31 @@ func TestBudget(t *testing.T) {
 		asked     []restproxy.Request
 		processes func(from, to time.Time) int
 		wrong     []string
+		cut       bool
 	}{
-		"in peace":                   {every(0, 1, 60), one, nil},
-		"twice the quiet rate":       {every(0, 0.5, 120), one, nil},
-		"a burst that is paid for":   {append(every(0, 0.1, 6), every(1, 1, 60)...), one, nil},
-		"a burst that isn't":         {append(every(0, 0.1, 6), every(1, 0.5, 60)...), one, []string{"in the 5s"}},
-		"three times the rate":       {every(0, 0.33, 120), one, []string{"in the 5s"}},
-		"a search":                   {every(0, 0.2, 50), one, []string{"in the 5s"}},
-		"all of a window in no time": {every(0, 0.05, 11), one, []string{"in the 1s"}},
-		"two at a time":              {asked(0, 2, 1, 0.1), one, []string{"2 questions"}},
-		"one after the other":        {asked(0, 1, 1, 1, 2, 1), one, nil},
-		"one that is never answered": {asked(0, 0, 1, 0.1), one, []string{"2 questions"}},
-		"three pgporters":            {append(every(0, 0.5, 20), every(0, 0.5, 20)...), func(time.Time, time.Time) int { return 3 }, nil},
+		"in peace":                   {every(0, 1, 60), one, nil, false},
+		"twice the quiet rate":       {every(0, 0.5, 120), one, nil, false},
+		"a burst that is paid for":   {append(every(0, 0.1, 6), every(1, 1, 60)...), one, nil, false},
+		"a burst that isn't":         {append(every(0, 0.1, 6), every(1, 0.5, 60)...), one, []string{"in the 5s"}, false},
+		"three times the rate":       {every(0, 0.33, 120), one, []string{"in the 5s"}, false},
+		"a search":                   {every(0, 0.2, 50), one, []string{"in the 5s"}, false},
+		"all of a window in no time": {every(0, 0.05, 11), one, []string{"in the 1s"}, false},
+		"two at a time":              {asked(0, 2, 1, 0.1), one, []string{"2 questions"}, false},
+		"one after the other":        {asked(0, 1, 1, 1, 2, 1), one, nil, false},
+		"one that is never answered": {asked(0, 0, 1, 0.1), one, []string{"2 questions"}, false},
+		"three pgporters":            {append(every(0, 0.5, 20), every(0, 0.5, 20)...), func(time.Time, time.Time) int { return 3 }, nil, false},
 		"a second process for a while": {every(0, 0.25, 20), func(from, to time.Time) int {
 			if from.Before(sec(6)) {
 				return 2
 			}
 			return 1
-		}, nil},
-		"nobody": {nil, one, nil},
+		}, nil, false},
+		"a network was cut": {asked(0, 0, 1, 0.1), one, nil, true},
+		"nobody":            {nil, one, nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			slices.SortStableFunc(test.asked, func(a, b restproxy.Request) int { return a.At.Compare(b.At) })
-			wrong := overBudget("b", test.asked, asker{"somebody", test.processes})
+			wrong := overBudget("b", test.asked, asker{"somebody", test.processes, func(time.Time) bool { return test.cut }})
 			if len(wrong) != len(test.wrong) {
 				t.Fatalf("complaints: %q", wrong)
 			}

@@ -78,8 +78,8 @@ type circumstances struct {
 	// primary says whether a member's PostgreSQL was the same primary from one moment to another, by its own word.
 	primary func(member string, from, to time.Time) bool
 	deeds   []deed
-	// frozen is for how much of a time a node's pgporter hung, unheard for how much it hung or a node couldn't be heard.
-	frozen, unheard func(node string, from, to time.Time) time.Duration
+	// frozen is for how much of a time a node's pgporter hung, silent for how much of it a node couldn't be heard.
+	frozen, silent func(node string, from, to time.Time) time.Duration
 }
 
 // excuse says why a session may have ended; empty if it may not: the leader key named the member all the time, its PostgreSQL answered
@@ -127,7 +127,7 @@ func (c circumstances) excuse(s session) string {
 		return (d.kind == killPgporter || d.kind == losePower) && touched(s.node+"/pgporter", newsTravel)(d)
 	}):
 		return "pgporter was killed"
-	case c.unheard(s.member, since(sessionsEnd), s.ended) > 0 || c.unheard(s.node, since(sessionsEnd), s.ended) > hung:
+	case c.silent(s.member, since(sessionsEnd), s.ended) > 0 || c.silent(s.node, since(sessionsEnd), s.ended) > 0:
 		return "the network"
 	case c.blind(s):
 		return "neither etcd nor Patroni to be heard for the TTL"
@@ -264,7 +264,7 @@ func (w *sessions) all() []session {
 func (w *sessions) circumstances() circumstances {
 	f := w.field
 	return circumstances{
-		keys: f.keys.seen(), deeds: f.done(), frozen: f.frozen, unheard: f.unheard,
+		keys: f.keys.seen(), deeds: f.done(), frozen: f.frozen, silent: f.silent,
 		primary: func(member string, from, to time.Time) bool {
 			primary, there := f.roles.there(member, from, to)
 			return primary && there

@@ -112,11 +112,11 @@ func TestExcuses(t *testing.T) {
 					primary, there := r.there(member, from, to)
 					return primary && there
 				},
-				unheard: func(node string, from, to time.Time) time.Duration {
+				silent: func(node string, from, to time.Time) time.Duration {
 					if test.silent[node] {
 						return time.Second
 					}
-					return hung(node, from, to)
+					return 0
 				},
 			}
 			if got := c.excuse(s); (got == "") != (test.excuse == "") || !strings.Contains(got, test.excuse) {
