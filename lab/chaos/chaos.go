@@ -3,9 +3,10 @@
 //
 // Whoever reads a failure begins with the seed: the faults and their times are a function of it and of the length of the
 // run (plan.go); what the cluster makes of them is not. The parts of the package are its files: plan draws the faults, inject
-// does them to the field, client writes and reads and notes in the ledger what was acknowledged, key and role watch etcd and
-// the members by connections of their own, judge says from these notes what was wrong (pure), promise is the list of
-// everything that is asserted. What is promised, and why with these bounds, is in docs/reliability.md.
+// does them to the field, client writes and reads and notes in the ledger what was acknowledged, key, role and health watch etcd
+// and the members by connections of their own, judge, carry, session and load say from these notes what was wrong (their judging
+// functions are pure), bounds are the times in which things have to be well again, promise is the list of everything that is
+// asserted. What is promised, and why with these bounds, is in docs/reliability.md.
 package chaos
 
 import (
