@@ -18,7 +18,7 @@ import (
 )
 
 // benchLimit bounds the whole; it takes half of that.
-const benchLimit = 40 * time.Minute
+const benchLimit = time.Hour
 
 func newBenchCommand() *cobra.Command {
 	c := &cobra.Command{
@@ -70,7 +70,7 @@ func benchThroughput() *cobra.Command {
 		Use:   "throughput",
 		Short: "Compare what the same work takes directly, through HAProxy and through pgporter",
 		Long: `Compares transactions, connections, bulk transfers and idle sessions: directly, through HAProxy and through pgporter, one after
-the other.`,
+the other. And what it takes both to check the members of one cluster and of a thousand.`,
 		Example: `  pgporter-lab bench throughput
   pgporter-lab bench throughput --section select --clients 8 --rounds 3 --seconds 1`,
 		Args: cobra.NoArgs,

@@ -1,6 +1,7 @@
 // Package fakepatroni pretends to be a cluster where PostgreSQL itself would only be in the way: to load pgporter with more
-// than forking servers bear, or to see every byte at both ends. A Member is the only one of its cluster, and always the
-// primary by the word of its Patroni, which is a handler here. What answers at its port is the user's own.
+// than forking servers bear, to see every byte at both ends, or to count what it asks. A Member is the only one of its cluster,
+// and always the primary by the word of its Patroni, which is a handler here; what answers at its port is the user's own. A Crowd
+// is the members of many clusters.
 //
 // What runs against a fake shows what pgporter does with sockets, bytes and counters. It shows nothing about clusters:
 // for those there is the sandbox.

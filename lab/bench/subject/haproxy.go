@@ -23,9 +23,14 @@ type HAProxy struct {
 	// Address is where it listens instead; Ports are those that it has to listen on to count as started.
 	Address string
 	Ports   []int
+	// Master says that it has a master process, as under systemd. Without it, one process is all.
+	Master bool
 	// Dir is made for its files.
 	Dir string
 }
+
+// startTime is what it gets until it listens: files of a thousand clusters take seconds on a busy machine.
+const startTime = time.Minute
 
 // Start renders the services of a node, with the global and defaults sections that go with them, and has Debian's HAProxy
 // carry them on another address. It checks and switches by itself.
@@ -54,12 +59,16 @@ func (h HAProxy) Start(ctx context.Context) (*Process, error) {
 			return nil, err
 		}
 	}
-	command := exec.Command("haproxy", "-db", "-f", filepath.Join(h.Dir, "haproxy.cfg"), "-f", filepath.Join(h.Dir, "conf.d"))
+	mode := "-db"
+	if h.Master {
+		mode = "-W"
+	}
+	command := exec.Command("haproxy", mode, "-f", filepath.Join(h.Dir, "haproxy.cfg"), "-f", filepath.Join(h.Dir, "conf.d"))
 	p, err := Start(command, filepath.Join(h.Dir, "haproxy.log"), syscall.SIGTERM)
 	if err != nil {
 		return nil, err
 	}
-	err = p.Await(ctx, 10*time.Second, func(ctx context.Context) error {
+	err = p.Await(ctx, startTime, func(ctx context.Context) error {
 		var all error
 		for _, port := range h.Ports {
 			all = errors.Join(all, Listens(ctx, net.JoinHostPort(h.Address, strconv.Itoa(port))))

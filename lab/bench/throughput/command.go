@@ -15,10 +15,13 @@ import (
 	"time"
 )
 
-// Trivial runs as the trivial server or its client, as a process of the benchmark's own is asked to: `serve ADDRESS`, or
-// `KIND ADDRESS STREAMS TIME`. A client tells what it has done as JSON on its standard output, and idle sessions last until
-// its standard input ends.
+// Trivial runs as the trivial server or its client, or as many members, as a process of the benchmark's own is asked to: `serve ADDRESS`,
+// `KIND ADDRESS STREAMS TIME`, or `members CLUSTERS`. A client tells what it has done as JSON on its standard output, and idle sessions
+// last until its standard input ends. Members tell what they were asked so far for each byte of their standard input.
 func Trivial(ctx context.Context, args []string) error {
+	if len(args) == 2 && args[0] == "members" {
+		return members(ctx, args[1])
+	}
 	if len(args) == 2 && args[0] == "serve" {
 		var config net.ListenConfig
 		listener, err := config.Listen(ctx, "tcp", args[1])
@@ -28,7 +31,7 @@ func Trivial(ctx context.Context, args []string) error {
 		return Serve(ctx, listener)
 	}
 	if len(args) != 4 {
-		return refused{fmt.Errorf("trivial %s: serve ADDRESS, or KIND ADDRESS STREAMS TIME", strings.Join(args, " "))}
+		return refused{fmt.Errorf("trivial %s: serve ADDRESS, members CLUSTERS, or KIND ADDRESS STREAMS TIME", strings.Join(args, " "))}
 	}
 	streams, err := strconv.Atoi(args[2])
 	if err != nil {

@@ -2,6 +2,7 @@ package throughput
 
 import (
 	"os"
+	"os/exec"
 	"syscall"
 	"testing"
 	"time"
@@ -68,5 +69,52 @@ func TestParseTicks(t *testing.T) {
 	before, err := machineTime()
 	if err != nil || before.all == 0 || before.stolen > before.all {
 		t.Errorf("this machine's: %+v, %v", before, err)
+	}
+}
+
+// TestTreeCost: what a child spends counts while it runs, and still does when it has ended; what is shared counts once.
+func TestTreeCost(t *testing.T) {
+	// The shell itself does nothing; the first child burns and ends, the second burns and stays.
+	command := exec.Command("sh", "-c", "burn='i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done'; sh -c \"$burn\"; sh -c \"$burn; echo done; read -r _\"; :")
+	in, err := command.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		in.Close()
+		command.Wait()
+	}()
+	if _, err := out.Read(make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	own, err := processorTime(command.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, err := endedChildren(command.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := treeCost(command.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	running := all.processor - own - ended
+	if ended < 3*tick || running < ended/3 {
+		t.Errorf("%s by a child that has ended, %s by one that runs, %s by the shell itself", ended, running, own)
+	}
+	alone, shared, err := memory(command.Process.Pid)
+	if err != nil || all.resident() <= alone || all.resident() >= 2*alone {
+		t.Errorf("%d bytes of two shells, %d of one, of which %d shared: %v", all.resident(), alone, shared, err)
+	}
+	if _, err := treeCost(1 << 22); err == nil {
+		t.Error("there is no such process")
 	}
 }

@@ -2,6 +2,7 @@ package throughput
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,6 +64,10 @@ func (t *taken) table() string {
 	var b strings.Builder
 	compared := t.samples[0][0][before] != nil
 	head, rule := "| | | direct | HAProxy | pgporter |", "|---|---|--:|--:|--:|"
+	straight := slices.ContainsFunc(t.measures, func(m measure) bool { return !m.indirect })
+	if !straight {
+		head, rule = "| | | HAProxy | pgporter |", "|---|---|--:|--:|"
+	}
 	if compared {
 		head, rule = head+" before | pgporter / before |", rule+"--:|--:|"
 	}
@@ -77,6 +82,7 @@ func (t *taken) table() string {
 			fmt.Fprintf(&b, "| %s | %s |", name, q.name)
 			for w := range routes {
 				switch {
+				case w == direct && !straight:
 				case w == direct && (q.indirect || m.indirect):
 					b.WriteString(" – |")
 				case w != before || compared:
@@ -87,14 +93,18 @@ func (t *taken) table() string {
 				fmt.Fprintf(&b, " %s |", spread(ratios(samples, before, j)))
 			}
 			all := ratios(samples, haproxy, j)
-			fmt.Fprintf(&b, " %s | %s |\n", spread(all), q.goal.verdict(median(all)))
+			goals := slices.DeleteFunc([]string{q.goal.verdict(median(all)), q.own.verdict(median(column(samples, pgporter, j)))}, func(s string) bool { return s == "" })
+			fmt.Fprintf(&b, " %s | %s |\n", spread(all), strings.Join(goals, "; "))
 		}
 	}
 	return b.String()
 }
 
-// spread gives ratios' median and, in parentheses, the least and the greatest.
+// spread gives ratios' median and, in parentheses, the least and the greatest; none of them is a number where something was divided by 0.
 func spread(all []float64) string {
+	if slices.ContainsFunc(all, func(v float64) bool { return math.IsInf(v, 0) || math.IsNaN(v) }) {
+		return "–"
+	}
 	return fmt.Sprintf("%.3f (%.2f–%.2f)", median(all), slices.Min(all), slices.Max(all))
 }
 

@@ -44,6 +44,11 @@ func TestTable(t *testing.T) {
 	golden(t, "table.md", got.section.often(got.rounds(), 4*time.Second)+"\n\n"+got.table())
 	got.samples[1], got.samples[2] = append(got.samples[1][:2], sample{{1020000, 0.06, 0}, {10000, 0.1, 25}, {10010, 0.12, 20}}), append(got.samples[2], sample{nil, {3500}, {1800}})
 	golden(t, "table-3.md", got.section.often(got.rounds(), 4*time.Second)+"\n\n"+got.table())
+	got.section.lasts = nil
+	alone := newTaken(got.section, []measure{{name: "1 cluster", indirect: true, quantities: []quantity{{name: "connections/s"}, {name: "CPU, % of a core", digits: 2, goal: atMost(1), own: atMost(0.5)}}}})
+	alone.samples = [][]sample{{{nil, {0, 0.4}, {1, 0.6}}, {nil, {0, 0.4}, {1, 0.3}}, {nil, {0, 0.5}, {1, 0.4}}}}
+	golden(t, "table-indirect.md", alone.section.often(alone.rounds(), 0)+"\n\n"+alone.table())
+	got.section.lasts = half
 	for i := range got.samples {
 		for j := range got.samples[i] {
 			got.samples[i][j][before] = got.samples[i][j][haproxy]

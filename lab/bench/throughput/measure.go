@@ -19,6 +19,8 @@ type section struct {
 	least, most int
 	// lasts is how long a run takes of those of the configuration; nil if its runs take what they take.
 	lasts func(time.Duration) time.Duration
+	// apart says that it brings everything that it needs, and nothing of the stage.
+	apart bool
 }
 
 // often says how often it was measured, and for how long.
@@ -36,6 +38,7 @@ var sections = []section{
 	{name: "connect", title: "Connections", measures: connects, least: leastRounds, lasts: whole},
 	{name: "bulk", title: "Bulk", measures: bulks, least: leastRounds, lasts: half},
 	{name: "idle", title: "Idle sessions", measures: idles, least: idleRounds, most: idleRounds},
+	{name: "checks", title: "Checks", measures: checks, least: checkRounds, most: checkRounds, apart: true},
 }
 
 // idleRounds is enough for what hardly varies.
@@ -62,6 +65,8 @@ type quantity struct {
 	digits int
 	// goal is for the ratio of pgporter's to HAProxy's.
 	goal goal
+	// own is a goal for pgporter's value itself.
+	own goal
 	// indirect says that there is none without a proxy.
 	indirect bool
 }

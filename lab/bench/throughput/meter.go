@@ -27,6 +27,16 @@ func (s *stage) spent(w route, do func() error) (time.Duration, error) {
 // each divides a time, in microseconds.
 func each(d time.Duration, n int64) float64 { return float64(d.Nanoseconds()) / 1000 / float64(n) }
 
+// cost is what a process and its descendants have spent of processor time, and how many bytes of memory they hold in RAM.
+type cost struct {
+	processor time.Duration
+	// private is what each has for itself, shared the greatest part of one that others may have too: as a rule, each other.
+	private, shared int64
+}
+
+// resident is the memory of all, in bytes.
+func (c cost) resident() int64 { return c.private + c.shared }
+
 // reading is what a process had spent on processors at a moment.
 type reading struct {
 	at    time.Time

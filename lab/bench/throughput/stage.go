@@ -68,19 +68,18 @@ type stage struct {
 	fresh     int
 }
 
-// newStage starts PostgreSQL, the trivial server, a fake Patroni and the proxies.
-func newStage(ctx context.Context, c Config, dir string) (*stage, error) {
-	s := &stage{config: c, dir: dir, inventory: filepath.Join(dir, "inventory.yml")}
-	if err := s.start(ctx); err != nil {
-		s.close()
-		return nil, err
+// newStage makes one on which nothing has been started.
+func newStage(c Config, dir string) *stage {
+	return &stage{
+		config: c, dir: dir, inventory: filepath.Join(dir, "inventory.yml"),
+		addresses: [routes]string{c.Prefix + ".11", c.Prefix + ".21", c.Prefix + ".22", c.Prefix + ".23"},
 	}
-	return s, nil
 }
 
+// start starts PostgreSQL, the trivial server, a fake Patroni and the proxies.
 func (s *stage) start(ctx context.Context) error {
-	member := s.config.Prefix + ".11"
-	s.addresses = [routes]string{member, s.config.Prefix + ".21", s.config.Prefix + ".22", s.config.Prefix + ".23"}
+	fmt.Fprintf(s.config.Progress, "starting PostgreSQL, HAProxy and pgporter at %s.x\n", s.config.Prefix)
+	member := s.addresses[direct]
 	if err := os.WriteFile(s.inventory, fmt.Appendf(nil, inventory, member), 0o600); err != nil {
 		return err
 	}

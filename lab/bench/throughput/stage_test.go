@@ -82,7 +82,7 @@ func TestDocument(t *testing.T) {
 }
 
 func TestSettle(t *testing.T) {
-	good := Config{Rounds: Rounds, Run: Seconds * time.Second}
+	good := Config{Rounds: Rounds, Run: Seconds * time.Second, Progress: io.Discard}
 	all, err := good.settle()
 	if err != nil || len(all) != len(sections) {
 		t.Errorf("%d sections, %v", len(all), err)
@@ -110,7 +110,7 @@ func TestSettle(t *testing.T) {
 			change(&c)
 		}
 		if problem == `"select", "nonsense"` {
-			problem = `no section is called "nonsense"; there are: select, connect, bulk, idle`
+			problem = `no section is called "nonsense"; there are: select, connect, bulk, idle, checks`
 		}
 		_, err := c.settle()
 		if err == nil || !strings.Contains(err.Error(), problem) || errors.Is(err, ErrInput) != (change != nil) {
