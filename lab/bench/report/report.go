@@ -1,10 +1,11 @@
-// Package report is what benchmarks write: sections of a document between marks that people put there, and what they were
-// measured on. It knows no figures.
+// Package report is what benchmarks write: sections of a document between marks that people put there, charts beside them, and what
+// they were measured on. It knows no figures of its own.
 package report
 
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -23,6 +24,23 @@ var Systems = []string{"Debian 12", "Debian 13"}
 func (s Report) marks(name string) (begin, end string) {
 	mark := s.Kind + ": " + name + ", " + s.System
 	return "<!-- " + mark + " -->\n", "<!-- /" + mark + " -->\n"
+}
+
+// chart is where a section's chart is, from the document's directory.
+func (s Report) chart(name string) string {
+	return "charts/" + name + "-" + strings.ReplaceAll(strings.ToLower(s.System), " ", "-") + ".svg"
+}
+
+// Draw writes a section's chart beside the document, and gives the line that shows it there.
+func (s Report) Draw(name string, c Chart) (string, error) {
+	path := filepath.Join(filepath.Dir(s.Path), s.chart(name))
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(path, []byte(c.SVG()), 0o644); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("![%s; the table below has the figures](%s)\n", c.Title, s.chart(name)), nil
 }
 
 // find gives where a section's text begins and ends.
