@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"testing"
 )
 
@@ -71,7 +72,7 @@ func TestCrowd(t *testing.T) {
 		}
 	}
 	for _, l := range []net.Listener{postgres, pgbouncer} {
-		conn, err := net.Dial("tcp", fmt.Sprintf("%s:%d", Address(299, 2), port(l)))
+		conn, err := net.Dial("tcp", net.JoinHostPort(Address(299, 2).String(), strconv.Itoa(port(l))))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -172,11 +172,7 @@ func (s *stage) checker(ctx context.Context, w route, inventory, dir, etcd strin
 	if w == haproxy {
 		return subject.HAProxy{Pgporter: s.config.Binary, Inventory: inventory, Node: node, Address: address, Ports: ports, Master: true, Dir: filepath.Join(dir, "haproxy")}.Start(ctx)
 	}
-	binary := s.config.Binary
-	if w == before {
-		binary = s.config.Before
-	}
-	p, err := subject.Start(exec.Command(binary, "run", "--inventory", inventory, "--node", node, "--bind", address, "--etcd", etcd), filepath.Join(dir, "pgporter.log"), syscall.SIGTERM)
+	p, err := subject.Start(exec.Command(s.binary(w), "run", "--inventory", inventory, "--node", node, "--bind", address, "--etcd", etcd), filepath.Join(dir, "pgporter.log"), syscall.SIGTERM)
 	if err != nil {
 		return nil, err
 	}

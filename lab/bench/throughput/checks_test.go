@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgporter/pgporter/internal/cli"
 	"github.com/pgporter/pgporter/lab/fakepatroni"
@@ -83,5 +84,28 @@ func TestMembers(t *testing.T) {
 	counts, err := c.counts()
 	if err != nil || !slices.Equal(counts.Asked, []int64{0, 0, 0, 0, 0, 1}) || len(counts.Knocked) != 6 {
 		t.Errorf("%+v, %v", counts, err)
+	}
+}
+
+// TestLedger: what was spent before the first look isn't counted, and what a process that has ended had spent is kept.
+func TestLedger(t *testing.T) {
+	var l ledger
+	for _, look := range []struct {
+		pid   int
+		spent time.Duration
+	}{{7, 5 * time.Second}, {7, 6 * time.Second}, {9, time.Second}, {7, 6500 * time.Millisecond}, {9, 1200 * time.Millisecond}} {
+		l.add(look.pid, look.spent)
+	}
+	if got := l.spent(); got != 1700*time.Millisecond {
+		t.Error(got)
+	}
+}
+
+func TestSubtract(t *testing.T) {
+	m := measure{quantities: []quantity{{name: "a", over: true}, {name: "b"}}}
+	s := sample{{3, 3}, {10, 10}, {4, 4}}
+	m.subtract(&s)
+	if !slices.Equal(s[direct], []float64{3, 3}) || !slices.Equal(s[haproxy], []float64{7, 10}) || !slices.Equal(s[pgporter], []float64{1, 4}) || s[before] != nil {
+		t.Error(s)
 	}
 }

@@ -1,11 +1,14 @@
 package throughput
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pgporter/pgporter/lab/bench/report"
 )
 
 // sample is what one round gives of a measure: the quantities' values by route; nil for a route that there isn't.
@@ -24,6 +27,17 @@ func newTaken(s section, measures []measure) *taken {
 	return &taken{section: s, measures: measures, samples: make([][]sample, len(measures))}
 }
 
+// subtract takes what there was without a proxy from the values that are over it.
+func (m measure) subtract(s *sample) {
+	for i, q := range m.quantities {
+		for w := range routes {
+			if q.over && w != direct && s[w] != nil {
+				s[w][i] -= s[direct][i]
+			}
+		}
+	}
+}
+
 // rounds gives how many rounds are whole.
 func (t *taken) rounds() int {
 	least := len(t.samples[0])
@@ -31,13 +45,6 @@ func (t *taken) rounds() int {
 		least = min(least, len(s))
 	}
 	return least
-}
-
-// median gives the middle of the values, the mean of the middle two of an even number.
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	n := len(sorted)
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
 // column gives a quantity's values of a route, round by round.
@@ -63,7 +70,7 @@ func ratios(samples []sample, other route, quantity int) []float64 {
 func (t *taken) table() string {
 	var b strings.Builder
 	compared := t.samples[0][0][before] != nil
-	head, rule := "| | | direct | HAProxy | pgporter |", "|---|---|--:|--:|--:|"
+	head, rule := "| | | "+t.without()+" | HAProxy | pgporter |", "|---|---|--:|--:|--:|"
 	straight := slices.ContainsFunc(t.measures, func(m measure) bool { return !m.indirect })
 	if !straight {
 		head, rule = "| | | HAProxy | pgporter |", "|---|---|--:|--:|"
@@ -86,26 +93,75 @@ func (t *taken) table() string {
 				case w == direct && (q.indirect || m.indirect):
 					b.WriteString(" – |")
 				case w != before || compared:
-					fmt.Fprintf(&b, " %s |", q.text(median(column(samples, w, j))))
+					fmt.Fprintf(&b, " %s |", q.text(report.Median(column(samples, w, j))))
 				}
 			}
 			if compared {
 				fmt.Fprintf(&b, " %s |", spread(ratios(samples, before, j)))
 			}
 			all := ratios(samples, haproxy, j)
-			goals := slices.DeleteFunc([]string{q.goal.verdict(median(all)), q.own.verdict(median(column(samples, pgporter, j)))}, func(s string) bool { return s == "" })
+			goals := slices.DeleteFunc([]string{q.goal.verdict(report.Median(all)), q.own.verdict(report.Median(column(samples, pgporter, j)))}, func(s string) bool { return s == "" })
 			fmt.Fprintf(&b, " %s | %s |\n", spread(all), strings.Join(goals, "; "))
 		}
 	}
 	return b.String()
 }
 
+// colors are the routes' in charts.
+var colors = [routes]string{"plain", "theirs", "ours", "before"}
+
+// chart draws what table writes: a panel for each quantity, in it a group of bars for each measure.
+func (t *taken) chart(note string) report.Chart {
+	c := report.Chart{Title: t.section.title, Note: note}
+	var shown [routes]int
+	show := func(w route) int {
+		if shown[w] == 0 {
+			name := routeNames[w]
+			if w == direct {
+				name = t.without()
+			}
+			c.Series = append(c.Series, report.Series{Name: name, Color: colors[w]})
+			shown[w] = len(c.Series)
+		}
+		return shown[w] - 1
+	}
+	for w := range routes {
+		if slices.ContainsFunc(t.samples, func(of []sample) bool { return of[0][w] != nil }) {
+			show(w)
+		}
+	}
+	for i, m := range t.measures {
+		samples := t.samples[i][:t.rounds()]
+		for j, q := range m.quantities {
+			group := report.Group{Name: plain(m.name)}
+			for w := range routes {
+				if samples[0][w] != nil && (w != direct || !q.indirect) {
+					group.Bars = append(group.Bars, report.NewBar(show(w), column(samples, w, j), q.text))
+				}
+			}
+			at := slices.IndexFunc(c.Panels, func(p report.Panel) bool { return p.Title == q.name })
+			if at < 0 {
+				at = len(c.Panels)
+				c.Panels = append(c.Panels, report.Panel{Title: q.name})
+			}
+			c.Panels[at].Groups = append(c.Panels[at].Groups, group)
+		}
+	}
+	return c
+}
+
+// plain is a text without the marks of code.
+func plain(text string) string { return strings.ReplaceAll(text, "`", "") }
+
+// without is what is measured without a proxy.
+func (t *taken) without() string { return cmp.Or(t.section.direct, routeNames[direct]) }
+
 // spread gives ratios' median and, in parentheses, the least and the greatest; none of them is a number where something was divided by 0.
 func spread(all []float64) string {
 	if slices.ContainsFunc(all, func(v float64) bool { return math.IsInf(v, 0) || math.IsNaN(v) }) {
 		return "–"
 	}
-	return fmt.Sprintf("%.3f (%.2f–%.2f)", median(all), slices.Min(all), slices.Max(all))
+	return fmt.Sprintf("%.3f (%.2f–%.2f)", report.Median(all), slices.Min(all), slices.Max(all))
 }
 
 // verdict says what the goal is, and whether a ratio keeps to it.

@@ -48,7 +48,9 @@ func TestTable(t *testing.T) {
 	alone := newTaken(got.section, []measure{{name: "1 cluster", indirect: true, quantities: []quantity{{name: "connections/s"}, {name: "CPU, % of a core", digits: 2, goal: atMost(1), own: atMost(0.5)}}}})
 	alone.samples = [][]sample{{{nil, {0, 0.4}, {1, 0.6}}, {nil, {0, 0.4}, {1, 0.3}}, {nil, {0, 0.5}, {1, 0.4}}}}
 	golden(t, "table-indirect.md", alone.section.often(alone.rounds(), 0)+"\n\n"+alone.table())
+	golden(t, "chart-indirect.svg", alone.chart("3 rounds").SVG())
 	got.section.lasts = half
+	golden(t, "chart.svg", got.chart("3 rounds").SVG())
 	for i := range got.samples {
 		for j := range got.samples[i] {
 			got.samples[i][j][before] = got.samples[i][j][haproxy]
@@ -83,17 +85,6 @@ func TestLine(t *testing.T) {
 	m = measure{quantities: []quantity{{name: "bytes"}}, indirect: true}
 	if got := m.line(sample{nil, {3400}, {1700}}); got != "bytes: HAProxy 3,400, pgporter 1,700 (0.500)" {
 		t.Error(got)
-	}
-}
-
-func TestMedian(t *testing.T) {
-	for _, c := range []struct {
-		of   []float64
-		want float64
-	}{{[]float64{3}, 3}, {[]float64{9, 1, 5}, 5}, {[]float64{9, 1, 5, 2}, 3.5}} {
-		if got := median(c.of); got != c.want {
-			t.Errorf("median of %v is %g, not %g", c.of, got, c.want)
-		}
 	}
 }
 

@@ -19,8 +19,11 @@ type section struct {
 	least, most int
 	// lasts is how long a run takes of those of the configuration; nil if its runs take what they take.
 	lasts func(time.Duration) time.Duration
-	// apart says that it brings everything that it needs, and nothing of the stage.
+	// apart says that it brings everything that it needs, and nothing of the stage; and that it counts what goes by a clock, which a machine
+	// that was held up has no less of.
 	apart bool
+	// direct is what it calls what is measured without a proxy, if that is no way to a server.
+	direct string
 }
 
 // often says how often it was measured, and for how long.
@@ -39,6 +42,7 @@ var sections = []section{
 	{name: "bulk", title: "Bulk", measures: bulks, least: leastRounds, lasts: half},
 	{name: "idle", title: "Idle sessions", measures: idles, least: idleRounds, most: idleRounds},
 	{name: "checks", title: "Checks", measures: checks, least: checkRounds, most: checkRounds, apart: true},
+	{name: "checkcost", title: "What checks cost Patroni and PostgreSQL", measures: checkCosts, least: checkRounds, most: checkRounds, apart: true, direct: "nobody asks"},
 }
 
 // idleRounds is enough for what hardly varies.
@@ -69,6 +73,8 @@ type quantity struct {
 	own goal
 	// indirect says that there is none without a proxy.
 	indirect bool
+	// over says that a proxy's value is without what is measured where there is none.
+	over bool
 }
 
 // goal is a bound of a ratio: the zero value is none.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/lab/bench/subject"
+	"github.com/pgporter/pgporter/lab/sandbox"
 )
 
 // The cluster's one member, and its services.
@@ -66,6 +67,8 @@ type stage struct {
 	proxies   [routes]*subject.Process
 	stops     []func()
 	fresh     int
+	// box is the cluster whose members are asked by the section that is about them; nil until it is needed.
+	box *sandbox.Sandbox
 }
 
 // newStage makes one on which nothing has been started.
@@ -115,6 +118,14 @@ func (s *stage) start(ctx context.Context) error {
 	return nil
 }
 
+// binary is the pgporter of a route.
+func (s *stage) binary(w route) string {
+	if w == before {
+		return s.config.Before
+	}
+	return s.config.Binary
+}
+
 // close ends all that was started, the last first.
 func (s *stage) close() {
 	for i := len(s.stops) - 1; i >= 0; i-- {
@@ -135,11 +146,7 @@ func (s *stage) proxy(ctx context.Context, w route, address string) (*subject.Pr
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return nil, err
 		}
-		binary := s.config.Binary
-		if w == before {
-			binary = s.config.Before
-		}
-		command := exec.Command(binary, "run", "--inventory", s.inventory, "--node", s.addresses[direct], "--bind", address)
+		command := exec.Command(s.binary(w), "run", "--inventory", s.inventory, "--node", s.addresses[direct], "--bind", address)
 		p, err = subject.Start(command, filepath.Join(dir, "pgporter.log"), syscall.SIGTERM)
 	default:
 		return nil, fmt.Errorf("%s is no proxy", routeNames[w])

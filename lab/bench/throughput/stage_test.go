@@ -110,7 +110,7 @@ func TestSettle(t *testing.T) {
 			change(&c)
 		}
 		if problem == `"select", "nonsense"` {
-			problem = `no section is called "nonsense"; there are: select, connect, bulk, idle, checks`
+			problem = `no section is called "nonsense"; there are: select, connect, bulk, idle, checks, checkcost`
 		}
 		_, err := c.settle()
 		if err == nil || !strings.Contains(err.Error(), problem) || errors.Is(err, ErrInput) != (change != nil) {

@@ -1,6 +1,7 @@
 // Package throughput measures what a proxy costs, for docs/benchmarks.md: the same work done directly, through HAProxy with
 // Pigsty's defaults, and through pgporter, one after the other on one machine. What checks cost has no need of work: many members are a
-// process (members.go), and each proxy checks them for a while (checks.go).
+// process (members.go), and each proxy checks them for a while (checks.go). What they cost the members themselves is seen on a real
+// cluster (checkcost.go).
 //
 // What is measured is in measure.go, what takes part in stage.go: a PostgreSQL, a trivial server that only begins
 // sessions and moves bytes (trivial.go), a fake of the Patroni that the proxies ask (patroni.go), and both proxies,
@@ -145,6 +146,7 @@ func Run(ctx context.Context, c Config) error {
 	fmt.Fprintf(c.Results, "\n%s\n", machine)
 	taken, failed := s.measure(ctx, chosen)
 	written := map[string]string{}
+	charts := map[string]report.Chart{}
 	for _, t := range taken {
 		rounds := t.rounds()
 		if rounds == 0 {
@@ -161,13 +163,22 @@ func Run(ctx context.Context, c Config) error {
 			fmt.Fprintf(c.Progress, "%s: %q is left as it is: it is written after %d rounds, not %d\n", c.Doc, t.section.name, least, rounds)
 		default:
 			written[t.section.name] = text
+			charts[t.section.name] = t.chart(fmt.Sprintf("%s, %s, pgporter %s. Bars: medians; lines: least and greatest of %s. Each group of bars has its own scale, from 0 on.",
+				report.System(), time.Now().Format(time.DateOnly), version, plural(rounds, "round")))
 			written[machineSection] = machine + "\n"
 		}
 	}
-	if failed == nil && len(written) > 0 {
-		failed = c.report().Write(written)
+	if failed != nil || len(written) == 0 {
+		return failed
 	}
-	return failed
+	for name, chart := range charts {
+		shown, err := c.report().Draw(name, chart)
+		if err != nil {
+			return err
+		}
+		written[name] = shown + "\n" + written[name]
+	}
+	return c.report().Write(written)
 }
 
 // circumstances tell what else bears on the figures: what the machine did before, and settings of Go's runtime that pgporter
@@ -203,7 +214,13 @@ func (s *stage) measure(ctx context.Context, chosen []section) ([]*taken, error)
 					if w == direct && m.indirect {
 						continue
 					}
-					values, err := t.disturbed.undisturbed(ctx, machineTime, func() ([]float64, error) { return m.run(ctx, s, w) })
+					run := func() ([]float64, error) { return m.run(ctx, s, w) }
+					values, err := []float64(nil), error(nil)
+					if t.section.apart {
+						values, err = run()
+					} else {
+						values, err = t.disturbed.undisturbed(ctx, machineTime, run)
+					}
 					if err != nil {
 						if ctx.Err() != nil {
 							err = context.Cause(ctx)
@@ -212,6 +229,7 @@ func (s *stage) measure(ctx context.Context, chosen []section) ([]*taken, error)
 					}
 					got[w] = values
 				}
+				m.subtract(&got)
 				t.samples[i] = append(t.samples[i], got)
 				fmt.Fprintf(s.config.Progress, "round %d of %d: %s, %s: %s\n", round+1, s.config.Rounds, t.section.name, m.name, m.line(got))
 			}
@@ -238,7 +256,7 @@ func (c Config) order(round int) []route {
 // leastRounds is how often a section has to be measured to be written.
 const leastRounds = 5
 
-// What everything takes of each: about 30 minutes with the checks. Short runs that alternate often bear a machine that does something else better
+// What everything takes of each: about 50 minutes with the sections about checks. Short runs that alternate often bear a machine that does something else better
 // than few long ones.
 const (
 	Rounds  = 15
