@@ -199,7 +199,7 @@ func (m Machine) LastResort() bool {
 // in between.
 func (m Machine) Next() time.Duration {
 	switch {
-	case m.phase == Up && (m.streak.Count() == 0 || m.Silent() && m.streak.Count() >= m.options.Fall):
+	case m.phase == Up && m.streak.Count() == 0, m.Silent() && m.phase != Down && m.streak.Count() >= m.options.Fall:
 		return m.options.Inter
 	case m.phase == Down && m.streak.Count() == 0 && m.heard != keyHeld:
 		return m.options.DownInter
