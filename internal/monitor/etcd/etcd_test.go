@@ -198,6 +198,27 @@ func run(t *testing.T, w *Watcher, change func(*Watcher)) *following {
 	return f
 }
 
+// every runs a Watcher until the test ends and keeps each Reading, also those that only confirm the one before. Those that
+// nobody takes hold the Watcher up.
+func every(t *testing.T, w *Watcher) *following {
+	f := &following{t, make(chan Reading)}
+	ctx, cancel := context.WithCancel(context.Background())
+	var joined sync.WaitGroup
+	joined.Go(func() {
+		w.Run(ctx, func(ctx context.Context, r Reading) {
+			select {
+			case f.readings <- r:
+			case <-ctx.Done():
+			}
+		})
+	})
+	t.Cleanup(func() {
+		cancel()
+		joined.Wait()
+	})
+	return f
+}
+
 // next gives the next Reading.
 func (f *following) next() Reading {
 	f.t.Helper()

@@ -3,13 +3,18 @@ package etcd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -21,6 +26,7 @@ func TestFollow(t *testing.T) {
 	e.put("/pg/pg-test/initialize", "7710787112816185761")
 	f.says("leader , system 7710787112816185761")
 	e.put("/pg/pg-test/config", "{}")
+	e.put("/pg/pg-test/status", `{"optime":1}`)
 	e.put("/pg/pg-test/status", `{"optime":1}`)
 	e.put("/pg/pg-test/sync", "{}")
 	e.put("/pg/pg-test/history", "[]")
@@ -65,6 +71,280 @@ func TestFollow(t *testing.T) {
 	late.says("leader , system 7710787112816185761")
 	f.says("leader pg?-test-3, system 7710787112816185761")
 	f.says("leader , system 7710787112816185761")
+}
+
+// TestMembers: a member's role and state are told as they change, and nothing else of what it writes.
+func TestMembers(t *testing.T) {
+	e := startEtcd(t).connect(clientv3.Config{})
+	value := func(role, state string, position int) string {
+		return fmt.Sprintf(`{"conn_url":"postgres://10.10.10.11:5432/postgres","state":"%s","role":"%s","xlog_location":%d,"timeline":1}`, state, role, position)
+	}
+	e.put("/pg/pg-test/members/pg-test-2", value("replica", "running", 1))
+	f := follow(t, at(e), nil)
+	first := f.says("leader , pg-test-2 replica running")
+	e.put("/pg/pg-test/members/pg-test-2", value("replica", "running", 2))
+	e.put("/pg/pg-test/members/pg-test-1", value("master", "running", 2))
+	two := f.says("leader , pg-test-1 primary running, pg-test-2 replica running")
+	if two.Members[1] != first.Members[0] || two.Members[0].Revision <= first.Members[0].Revision {
+		t.Errorf("members %+v, then %+v", first.Members, two.Members)
+	}
+	e.put("/pg/pg-test/members/pg-test-1", value("primary", "running", 3))
+	e.put("/pg/pg-test/members/pg-test-3/lost", value("replica", "running", 3))
+	e.put("/pg/pg-test/config", `{"standby_cluster":{"host":"10.10.10.20"}}`)
+	f.says("leader , standby, pg-test-1 primary running, pg-test-2 replica running")
+	e.put("/pg/pg-test/members/pg-test-1", value("primary", "stopping", 4))
+	stopping := f.says("leader , standby, pg-test-1 primary stopping, pg-test-2 replica running")
+	if stopping.Members[0].Revision <= two.Members[0].Revision || two.Members[0].State != "running" {
+		t.Errorf("members %+v, then %+v", two.Members, stopping.Members)
+	}
+	e.put("/pg/pg-test/members/pg-test-0", "?")
+	f.says("leader , standby, pg-test-0  , pg-test-1 primary stopping, pg-test-2 replica running")
+	e.remove("/pg/pg-test/members/pg-test-1")
+	f.says("leader , standby, pg-test-0  , pg-test-2 replica running")
+	e.remove("/pg/pg-test/config")
+	f.says("leader , pg-test-0  , pg-test-2 replica running")
+	f.quiet()
+}
+
+// TestPositions: a WAL position comes with the next read of the leader key, and is no reason to deliver anything by itself.
+func TestPositions(t *testing.T) {
+	e := startEtcd(t).connect(clientv3.Config{})
+	e.put("/pg/pg-test/status", `{"optime":1}`)
+	etcd, err := New(at(e))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := etcd.Watch("/pg/pg-test")
+	unhurried(w)
+	w.pace.beat, w.pace.all = time.Hour, time.Hour
+	f := every(t, w)
+	if r := f.next(); r.Optime != 1 {
+		t.Errorf("%+v", r)
+	}
+	for i := range 10 {
+		e.put("/pg/pg-test/status", fmt.Sprintf(`{"optime":%d,"slots":{"pg_test_2":%d}}`, i+2, i))
+	}
+	// One change that is told, so that all before it have been seen.
+	e.put("/pg/pg-test/initialize", "7710787112816185761")
+	if r := f.next(); r.System == "" || r.Optime != 1 {
+		t.Errorf("%+v", r)
+	}
+	w.Confirm()
+	if r := f.next(); r.Optime != 11 {
+		t.Errorf("%+v", r)
+	}
+	e.remove("/pg/pg-test/status")
+	e.remove("/pg/pg-test/initialize")
+	if r := f.next(); r.System != "" || r.Optime != 11 {
+		t.Errorf("%+v", r)
+	}
+	w.Confirm()
+	if r := f.next(); r.Optime != 0 {
+		t.Errorf("%+v", r)
+	}
+	f.quiet()
+}
+
+// TestRenewed: a leader that lives is told from one that doesn't by what is left of its lease, while that is asked for.
+func TestRenewed(t *testing.T) {
+	e := startEtcd(t).connect(clientv3.Config{})
+	var lease clientv3.LeaseID
+	granted := time.Now()
+	e.do(func(ctx context.Context) error {
+		l, err := e.admin.Grant(ctx, 3600)
+		if err != nil {
+			return err
+		}
+		lease = l.ID
+		_, err = e.admin.Put(ctx, "/pg/pg-test/leader", "pg-test-1", clientv3.WithLease(lease))
+		return err
+	})
+	etcd, err := New(at(e))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := etcd.Watch("/pg/pg-test")
+	briskly(w)
+	f := every(t, w)
+	await := func(what string, is func(Reading) bool) Reading {
+		t.Helper()
+		for end := time.Now().Add(patience); ; {
+			r := f.next()
+			if r.Lost != "" {
+				t.Fatal(r.Lost)
+			}
+			if is(r) {
+				return r
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s: %+v", what, r)
+			}
+		}
+	}
+	if r := f.next(); !r.Renewed.IsZero() {
+		t.Errorf("renewed %v without having asked", r.Renewed)
+	}
+	w.AskLease(true)
+	await("granted", func(r Reading) bool { return r.Renewed.After(granted.Add(-time.Second)) })
+	for range 2 {
+		began := time.Now()
+		e.do(func(ctx context.Context) error { _, err := e.admin.KeepAliveOnce(ctx, lease); return err })
+		// The earliest moment that it can have been is up to a second before.
+		r := await("renewed", func(r Reading) bool { return r.Renewed.After(began.Add(-time.Second)) })
+		if r.Renewed.After(time.Now()) {
+			t.Errorf("renewed %v, later than now", r.Renewed)
+		}
+	}
+	w.AskLease(false)
+	await("not asked any more", func(r Reading) bool { return r.Renewed.IsZero() })
+	w.AskLease(true)
+	await("asked again", func(r Reading) bool { return !r.Renewed.IsZero() })
+	// A key without a lease is nobody's to renew.
+	e.put("/pg/pg-test/leader", "pg-test-2")
+	await("without a lease", func(r Reading) bool { return r.Leader == "pg-test-2" && r.Renewed.IsZero() })
+	e.remove("/pg/pg-test/leader")
+	await("without a key", func(r Reading) bool { return r.Leader == "" && r.Renewed.IsZero() })
+}
+
+// TestSlow: an etcd whose answers take longer than a beat isn't lost, isn't asked twice at once, and its answers count for when
+// they were asked for.
+func TestSlow(t *testing.T) {
+	e := startEtcd(t).connect(clientv3.Config{})
+	e.put("/pg/pg-test/leader", "pg-test-1")
+	const late = 300 * time.Millisecond
+	etcd, err := New(Config{Endpoints: []string{startLatePipe(t, host, e.address, late).address}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := etcd.Watch("/pg/pg-test")
+	briskly(w)
+	f := every(t, w)
+	var before time.Time
+	for range 8 {
+		r := f.next()
+		if r.Lost != "" || r.Leader != "pg-test-1" {
+			t.Fatalf("%+v", r)
+		}
+		if ago := time.Since(r.Read); ago < late {
+			t.Errorf("read %v ago", ago)
+		}
+		if gap := r.Read.Sub(before); gap < late {
+			t.Errorf("asked %v after the one before", gap)
+		}
+		before = r.Read
+	}
+}
+
+// TestAskLeaseRaces: what may be called at any time is, while readings are delivered and looked at.
+func TestAskLeaseRaces(t *testing.T) {
+	e := startEtcd(t).connect(clientv3.Config{})
+	etcd, err := New(at(e))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := etcd.Watch("/pg/pg-test")
+	briskly(w)
+	f := every(t, w)
+	var seen []Reading
+	for i := range 20 {
+		w.AskLease(i%2 == 0)
+		w.Confirm()
+		e.put(fmt.Sprintf("/pg/pg-test/members/pg-test-%02d", 20-i), `{"role":"replica"}`)
+		seen = append(seen, f.next())
+	}
+	// What was delivered stays as it was.
+	for _, r := range seen {
+		if !slices.IsSortedFunc(r.Members, func(a, b MemberKey) int { return strings.Compare(a.Name, b.Name) }) {
+			t.Errorf("members %+v", r.Members)
+		}
+	}
+}
+
+// TestPicture: reads of the leader key and of all keys, and what a watch brings of the same changes, in every order that they
+// may come in.
+func TestPicture(t *testing.T) {
+	w := &Watcher{path: "/pg/pg-test"}
+	kv := func(name, value string, revision int64) *mvccpb.KeyValue {
+		return &mvccpb.KeyValue{Key: []byte("/pg/pg-test/" + name), Value: []byte(value), ModRevision: revision}
+	}
+	read := func(s *session, whole bool, at int64, kvs ...*mvccpb.KeyValue) {
+		s.take(answered{&clientv3.GetResponse{Header: &etcdserverpb.ResponseHeader{Revision: at}, Kvs: kvs}, whole, time.Unix(at, 0), nil})
+	}
+	put := func(s *session, kv *mvccpb.KeyValue) { s.changed([]*clientv3.Event{{Type: mvccpb.Event_PUT, Kv: kv}}) }
+	remove := func(s *session, name string, at int64) {
+		s.changed([]*clientv3.Event{{Type: mvccpb.Event_DELETE, Kv: kv(name, "", at)}})
+	}
+	running := `{"role":"replica","state":"running"}`
+	for _, test := range []struct {
+		name string
+		do   func(s *session)
+		want string
+	}{
+		{"a read before its event", func(s *session) {
+			read(s, false, 20, kv("leader", "two", 15))
+			put(s, kv("members/two", running, 14))
+			remove(s, "leader", 13)
+			put(s, kv("leader", "two", 15))
+		}, "leader two, two replica running"},
+		{"an event before the read", func(s *session) {
+			remove(s, "leader", 13)
+			put(s, kv("leader", "two", 15))
+			read(s, false, 12, kv("leader", "one", 5))
+		}, "leader two"},
+		{"a key that has gone", func(s *session) {
+			read(s, false, 14)
+			put(s, kv("leader", "one", 13))
+		}, "leader "},
+		{"a key that came after the read", func(s *session) {
+			read(s, false, 14)
+			put(s, kv("leader", "two", 15))
+		}, "leader two"},
+		{"all keys", func(s *session) {
+			put(s, kv("members/two", running, 14))
+			read(s, true, 20, kv("leader", "three", 16), kv("members/three", running, 18))
+			put(s, kv("members/four", running, 19))
+			remove(s, "members/three", 21)
+			remove(s, "failover", 22)
+		}, "leader three"},
+		{"all keys, too late", func(s *session) {
+			put(s, kv("members/two", running, 24))
+			read(s, true, 20, kv("leader", "three", 16))
+		}, "leader one, two replica running"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := &session{Watcher: w}
+			read(s, true, 10, kv("leader", "one", 5))
+			test.do(s)
+			if got := short(s.now); got != test.want {
+				t.Errorf("%s, want %s", got, test.want)
+			}
+		})
+	}
+	s := &session{Watcher: w}
+	read(s, true, 10, kv("members/one", running, 5))
+	read(s, true, 20, kv("members/one", running, 15), kv("members/two", running, 16))
+	if m := s.now.Members; m[0].Revision != 5 || m[1].Revision != 16 {
+		t.Errorf("members %+v", m)
+	}
+}
+
+func TestEqual(t *testing.T) {
+	at := time.Unix(1, 0)
+	full := Reading{"", "a", 1, "f", 2, "s", true, []MemberKey{{"a", "primary", "running", 3}}, 4, at, at}
+	if !full.Equal(full) || !(Reading{}).Equal(Reading{Members: []MemberKey{}}) {
+		t.Error("not its own equal")
+	}
+	for i, change := range []func(*Reading){
+		func(r *Reading) { r.Lost = "x" }, func(r *Reading) { r.Leader = "" }, func(r *Reading) { r.LeaderRevision++ }, func(r *Reading) { r.Failover = "" },
+		func(r *Reading) { r.FailoverRevision++ }, func(r *Reading) { r.System = "" }, func(r *Reading) { r.Standby = false },
+		func(r *Reading) { r.Members = nil }, func(r *Reading) { r.Members = []MemberKey{{"a", "primary", "running", 4}} },
+		func(r *Reading) { r.Optime++ }, func(r *Reading) { r.Renewed = r.Renewed.Add(1) }, func(r *Reading) { r.Read = r.Read.Add(1) },
+	} {
+		other := full
+		if change(&other); other.Equal(full) {
+			t.Errorf("change %d isn't seen", i)
+		}
+	}
 }
 
 // TestCitusPath: a group of a Citus cluster has its keys one level deeper.
