@@ -212,7 +212,7 @@ func (w *world) answer() {
 	}
 }
 
-// pass lets time pass: pgporter looks every second and when it is due, etcd is read every 5 s, and Patroni every second.
+// pass lets time pass: pgporter looks every second and when it is due, etcd is read every second, and Patroni every second.
 func (w *world) pass(d time.Duration) {
 	for end := w.now.Add(d); w.now.Before(end); {
 		next := w.now.Add(time.Second)
@@ -223,7 +223,7 @@ func (w *world) pass(d time.Duration) {
 			next = end
 		}
 		w.now = next
-		if key := &w.view.Key; key.Watched && key.Lost == "" && !key.Doubted && w.now.Sub(w.asked) >= 5*time.Second {
+		if key := &w.view.Key; key.Watched && key.Lost == "" && !key.Doubted && w.now.Sub(w.asked) >= time.Second {
 			w.asked, key.Confirmed = w.now, w.now
 		}
 		if !w.silent && w.view.Members[0].Answer != view.NotChecked && w.now.Sub(w.answered) >= time.Second {
