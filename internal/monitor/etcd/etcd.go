@@ -215,8 +215,8 @@ type Reading struct {
 	// key said it, and everything else at that moment or one that a watch is behind. Each such read is delivered, every
 	// second as a rule and after each change of the leader key, also if nothing else has changed.
 	//
-	// While etcd isn't lost it is never older than a read may take (2 s) and the time before it was asked for (a second, or
-	// what the read before took): 3 s where reads take up to a second, 4 s at the very most.
+	// While etcd isn't lost it is 3 s old at most where reads take up to a second: it is asked for a second after the one
+	// before, and may take 2 s. Where they take up to 2 s, and a connection breaks in the middle, it is 5 s at the very most.
 	Read time.Time
 }
 

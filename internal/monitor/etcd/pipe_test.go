@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -14,6 +15,8 @@ type pipe struct {
 
 	// late is how much later whatever the server says arrives.
 	late time.Duration
+	// mute has new connections taken and left alone.
+	mute atomic.Bool
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -36,6 +39,12 @@ func startLatePipe(t *testing.T, host, to string, late time.Duration) *pipe {
 			client, err := listener.Accept()
 			if err != nil {
 				return
+			}
+			if p.mute.Load() {
+				p.mu.Lock()
+				p.conns = append(p.conns, client)
+				p.mu.Unlock()
+				continue
 			}
 			server, err := net.Dial("tcp", to)
 			if err != nil {

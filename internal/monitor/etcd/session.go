@@ -51,8 +51,14 @@ var errBroken = errors.New("the connection broke")
 func (w *Watcher) session(ctx context.Context, hostPort string, deliver Deliver) (read bool, err error) {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	// Until the first reading everything together is bounded by the attempt's time.
-	late := time.AfterFunc(w.pace.attempt, func() { fail(fmt.Errorf("timed out after %s", w.pace.attempt)) })
+	// Until the first reading everything together is bounded by the attempt's time, and what is known from the connection
+	// before must not be believed for much longer than if that had been silent.
+	limit := w.pace.attempt
+	if w.published != nil && w.published.Lost == "" {
+		due := time.Until(w.published.Read.Add(w.pace.beat + w.pace.read))
+		limit = min(limit, max(due, w.pace.beat).Round(time.Millisecond))
+	}
+	late := time.AfterFunc(limit, func() { fail(fmt.Errorf("timed out after %s", limit)) })
 	defer late.Stop()
 	words := func(err error) error { return inWords(ctx, hostPort, err) }
 

@@ -495,6 +495,22 @@ func TestBrokenConnection(t *testing.T) {
 	f.quiet()
 }
 
+// TestBrokenAndMute: what was known isn't believed for as long as an attempt may take, if the connection breaks and the next is
+// silent.
+func TestBrokenAndMute(t *testing.T) {
+	e := startEtcd(t).connect(clientv3.Config{})
+	e.put("/pg/pg-test/leader", "pg-test-1")
+	p := startPipe(t, e.address)
+	f := follow(t, Config{Endpoints: []string{p.address}}, func(w *Watcher) {
+		brisk(w)
+		w.pace.attempt = time.Hour
+	})
+	f.says("leader pg-test-1")
+	p.mute.Store(true)
+	p.cut()
+	f.lost("timed out")
+}
+
 // TestAuthentication: an etcd with users, as Pigsty sets it up: a user for each cluster that may read its own keys.
 func TestAuthentication(t *testing.T) {
 	e := startEtcd(t).connect(clientv3.Config{})

@@ -33,7 +33,7 @@ type Key struct {
 	// Lost says in words why nothing is known; empty while the DCS answers.
 	Lost string
 	// Confirmed is when the DCS was last asked, through its quorum, with an answer that Holder is true of; zero while it is
-	// lost. It is 3 s old at most as a rule, 4 s where the DCS is slow.
+	// lost. It is 3 s old at most as a rule, 5 s where the DCS is slow.
 	Confirmed time.Time
 	// Doubted says that the DCS isn't believed: it is another cluster's.
 	Doubted bool
