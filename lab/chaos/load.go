@@ -153,23 +153,36 @@ func atOnce(member string, asked []restproxy.Request, by asker) []string {
 func (l *load) judge(context.Context) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var wrong []string
+	// Those of other clusters' nodes ask too where they tell this cluster's names.
+	var nodes []string
+	at := map[netip.Addr]string{}
+	for _, m := range l.field.Declared() {
+		nodes = append(nodes, m.Name)
+		if address, err := netip.ParseAddr(m.Address); err == nil {
+			at[address] = m.Name
+		}
+	}
 	deeds := l.field.done()
+	cut := func(at time.Time) bool {
+		return slices.ContainsFunc(nodes, func(node string) bool { return l.field.silent(node, at.Add(-unheardOf), at) > 0 })
+	}
+	var wrong []string
 	for _, m := range l.field.members {
 		asked := l.asked[m.Name]
 		if len(asked) == 0 {
 			wrong = append(wrong, "nobody has asked "+m.Name+" anything, as far as its proxy can tell")
 		}
-		cut := func(at time.Time) bool {
-			return slices.ContainsFunc(l.field.names(), func(node string) bool { return l.field.silent(node, at.Add(-unheardOf), at) > 0 })
-		}
-		wrong = append(wrong, overBudget(m.Name, asked, asker{"all pgporters together", pgporters(l.field.names(), deeds), cut})...)
+		wrong = append(wrong, overBudget(m.Name, asked, asker{"all pgporters together", pgporters(nodes, deeds), cut})...)
 		if !l.field.HasNetwork() {
 			continue
 		}
 		by := restproxy.ByAsker(asked)
 		for _, from := range slices.SortedFunc(maps.Keys(by), netip.Addr.Compare) {
-			node := l.field.name(from.String())
+			node := at[from]
+			if node == "" {
+				wrong = append(wrong, fmt.Sprintf("%s was asked from %s, where no node is", m.Name, from))
+				continue
+			}
 			wrong = append(wrong, overBudget(m.Name, by[from], asker{"the pgporter of " + node, pgporters([]string{node}, deeds), cut})...)
 		}
 	}
