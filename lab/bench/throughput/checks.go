@@ -25,8 +25,7 @@ var crowds = []int{1, 100, 300, 1000}
 const (
 	// checkRounds is enough for what goes by a clock.
 	checkRounds = 3
-	// checkWarmUp is what a proxy gets before it counts: all members have been asked several times by then, and those that answer no are
-	// down.
+	// checkWarmUp is what a proxy gets when all members have been asked, before it counts: those that answer no are down by then.
 	checkWarmUp = 10 * time.Second
 	// checkWindow is how long is counted; idleWindow is that of a single cluster, which takes little.
 	checkWindow = 10 * time.Second
@@ -116,6 +115,16 @@ func (s *stage) checked(ctx context.Context, w route, clusters int, etcd bool, l
 		return nil, err
 	}
 	defer p.Stop()
+	err = p.Await(ctx, time.Minute, func(context.Context) error {
+		counts, err := crowd.counts()
+		if err == nil && slices.Contains(counts.Asked, 0) {
+			err = errors.New("a member hasn't been asked anything")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
 	if err := pause(ctx, checkWarmUp); err != nil {
 		return nil, err
 	}
@@ -138,9 +147,6 @@ func (s *stage) checked(ctx context.Context, w route, clusters int, etcd bool, l
 	}
 	took := at[1].Sub(at[0]).Seconds()
 	asked, most := rate(counts[0].Asked, counts[1].Asked, took)
-	if slices.Contains(counts[1].Asked, 0) {
-		return nil, errors.New("a member hasn't been asked anything")
-	}
 	knocked, _ := rate(counts[0].Knocked, counts[1].Knocked, took)
 	return []float64{asked, most, knocked, 100 * (spent[1].processor - spent[0].processor).Seconds() / took, float64(spent[1].resident()) / 1e6}, nil
 }
