@@ -83,7 +83,8 @@ func (h HAProxy) Start(ctx context.Context) (*Process, error) {
 }
 
 // standAlone leaves of a node's files what has nothing to do with the machine: a process of anybody's can run with it. The
-// limit of sessions goes too: HAProxy then takes what its limit of open files allows instead of failing for want of more.
+// limit of sessions goes too, and limits aren't strict: HAProxy then takes what its limit of open files allows instead of failing for want of
+// more.
 func standAlone(text []byte, address string) []byte {
 	var kept []byte
 	section := ""
@@ -91,6 +92,10 @@ func standAlone(text []byte, address string) []byte {
 		words := strings.Fields(string(line))
 		if len(words) > 0 && line[0] != ' ' {
 			section = words[0]
+		}
+		if string(line) == "global\n" {
+			kept = append(kept, "global\n    no strict-limits\n"...)
+			continue
 		}
 		switch {
 		case section == "global" && len(words) > 0 && slices.Contains([]string{"user", "group", "pidfile", "stats", "maxconn"}, words[0]):

@@ -21,6 +21,7 @@ listen stats
     stats enable
 `
 	const want = `global
+    no strict-limits
     node pg-test-1
 
 defaults

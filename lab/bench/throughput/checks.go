@@ -40,17 +40,33 @@ const (
 	crowdFirst    = 10000
 )
 
-// descriptors is how many a proxy needs of so many clusters at most: HAProxy sets one aside for each listener and each of the eleven
-// servers of a cluster.
+// descriptors is how many open files a proxy may have for so many clusters: a listener for each service, and a check under way at each of the
+// eleven servers of a cluster at worst.
 func descriptors(clusters int) int { return 500 + 15*clusters }
+
+// allow raises the limit of open files, which what is started inherits, to this many if it is lower.
+func allow(files int) error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	n := uint64(files)
+	if limit.Cur >= n {
+		return nil
+	}
+	raised := syscall.Rlimit{Cur: n, Max: max(n, limit.Max)}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised); err != nil {
+		return fmt.Errorf("%d open files, where the limit is %d (ulimit -Hn): %w", files, limit.Max, err)
+	}
+	return nil
+}
 
 // checks measures what it takes to check the members of clusters that have no clients.
 func checks(c Config) []measure {
 	all := []measure{checked(1, false, idleWindow), checked(1, true, idleWindow)}
 	for _, n := range crowds[1:] {
-		var limit syscall.Rlimit
-		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil && limit.Max < uint64(descriptors(n)) {
-			fmt.Fprintf(c.Progress, "checks: left out are %d clusters, which take up to %d open files: the limit is %d (ulimit -Hn)\n", n, descriptors(n), limit.Max)
+		if err := allow(descriptors(n)); err != nil {
+			fmt.Fprintf(c.Progress, "checks: %d clusters are left out, which take %v\n", n, err)
 			continue
 		}
 		all = append(all, checked(n, false, checkWindow))
