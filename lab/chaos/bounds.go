@@ -28,7 +28,7 @@ const (
 	longestRest = 5 * time.Second
 	// swallowed is how long a question is waited for that gets no answer any more, since an API hung or a network was cut: nothing else is
 	// asked meanwhile.
-	swallowed = ttl
+	swallowed = 10 * time.Second
 	// rise is how many passes in a row bring back a server that was down; on a leader's path it is one.
 	rise = 3
 )

@@ -584,8 +584,9 @@ func (s *State) ask(a *Actions, now time.Time) {
 		q := Question{Target: t, Within: ownPathWithin}
 		if s.asksRole(t) {
 			// A late answer is an answer: whoever holds the leader key has lost it after its time to live at the latest.
-			if q.Within = s.ttl(); q.Within <= 0 {
-				q.Within = withoutTTL
+			q.Within = longestAnswer
+			if ttl := s.ttl(); ttl > 0 {
+				q.Within = min(q.Within, ttl)
 			}
 		}
 		seen.silences, seen.mark = 0, now.Add(health.Timeout(s.wanted[t]))
