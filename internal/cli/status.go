@@ -210,6 +210,11 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 		if c.LeaderKey != nil && c.LeaderKey.Lost != "" {
 			fmt.Fprintf(w, "%s %s\n", paint(c.Name+": etcd is lost, the checks decide alone:", red), c.LeaderKey.Lost)
 		}
+		for _, m := range c.Members {
+			if m.Remark != "" {
+				fmt.Fprintf(w, "%s %s\n", paint(m.Name+":", red), m.Remark)
+			}
+		}
 	}
 	for _, c := range s.Clusters {
 		if c.VIP != nil {

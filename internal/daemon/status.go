@@ -83,7 +83,8 @@ func (d *Daemon) Status() api.Status {
 }
 
 func memberStatus(m view.Member) api.Member {
-	shown := api.Member{Name: m.Name, Host: m.Host, Role: string(m.Live), Declared: string(m.Role), State: m.State, Timeline: m.Timeline, Answer: m.Answer}
+	shown := api.Member{Name: m.Name, Host: m.Host, Role: string(m.Live), Declared: string(m.Role), State: m.State, Timeline: m.Timeline, Answer: m.Answer,
+		Remark: m.Remark, Questions: api.Questions(m.Questions)}
 	if !m.Answered.IsZero() {
 		shown.Answered = &m.Answered
 	}

@@ -141,6 +141,19 @@ type Member struct {
 	Answer string `json:"answer"`
 	// Answered is when Patroni answered last; absent if never.
 	Answered *time.Time `json:"answered,omitempty"`
+	// Remark is what an operator should know of it besides; absent if there is nothing.
+	Remark string `json:"remark,omitempty"`
+	// Questions count what its API was asked since the start.
+	Questions Questions `json:"questions"`
+}
+
+// Questions are totals: those put to a member's API, those of them that were out of turn, the answers that came after the API was taken
+// for silent, and those that weren't put when they were wanted (the budget was used up, or the node had no means to).
+type Questions struct {
+	Asked     uint64 `json:"asked"`
+	OutOfTurn uint64 `json:"out_of_turn"`
+	Late      uint64 `json:"late"`
+	HeldBack  uint64 `json:"held_back"`
 }
 
 // Service is a service and who carries it now.

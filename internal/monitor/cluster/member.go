@@ -37,6 +37,9 @@ type member struct {
 	// failsafe are of that answer.
 	led                time.Time
 	unlocked, failsafe bool
+	// stopping is since when its state has been that, toldStopping whether that was said to last for long.
+	stopping     time.Time
+	toldStopping bool
 	// elect says that etcd has named it as the holder of the leader key, and it hasn't said yet that it leads.
 	elect bool
 }
@@ -75,6 +78,12 @@ func (s *State) observe(e Checked, a *Actions, now time.Time) {
 		if answer.State != "" {
 			news = news || m.state != "" && m.state != answer.State
 			m.state = answer.State
+			switch {
+			case answer.State != stateStopping:
+				m.stopping, m.toldStopping = time.Time{}, false
+			case m.stopping.IsZero():
+				m.stopping = e.Ended
+			}
 		}
 		if answer.Role != "" {
 			m.paused = answer.Pause
@@ -144,4 +153,42 @@ func tellsRole(role string) bool {
 		return true
 	}
 	return false
+}
+
+// stateStopping is Patroni's word for a PostgreSQL that is being shut down.
+const stateStopping = "stopping"
+
+// longStop is for how long a PostgreSQL may stop before that is worth a remark. It sends all of its WAL to those who replicate first, in
+// order (PostgreSQL's documentation, "Shutting Down the Server"), so that one who doesn't read keeps it from ending.
+const longStop = 10 * time.Second
+
+const waitsForReaders = "its PostgreSQL is stopping and doesn't end: as a rule a replication client that doesn't read keeps it from that, such as a logical consumer that hangs (pg_stat_replication has it); nobody else can lead until it is over"
+
+// remark is what an operator should know of a member beside its answer.
+func (s *State) remark(name string, now time.Time) string {
+	m := s.members[name]
+	switch {
+	case m.last.Silence != "":
+		return ""
+	case !m.stopping.IsZero() && now.Sub(m.stopping) >= longStop:
+		return waitsForReaders
+	case m.role == patroni.RoleReplica && m.last.Answer.TimelineNull && s.primary != "" && s.primary != name && !m.unlocked:
+		return "each check costs it a refused or failed connection: its Patroni can't reach its own PostgreSQL for replication; as a rule pg_hba.conf lacks a line that admits replication from the member itself (host replication USER 127.0.0.1/32 METHOD)"
+	case m.role == patroni.RoleReplica && m.unlocked:
+		return "each check costs it a replication connection: its Patroni sees no leader, so it is asked half as often"
+	}
+	return ""
+}
+
+// tellStops logs, once, that a member has been stopping for long.
+func (s *State) tellStops(a *Actions, now time.Time) {
+	for _, name := range s.names() {
+		m := s.members[name]
+		if m.stopping.IsZero() || m.toldStopping || now.Sub(m.stopping) < longStop {
+			continue
+		}
+		m.toldStopping = true
+		s.members[name] = m
+		a.logf(slog.LevelWarn, "%s: %s has been stopping for %s: %s", s.cluster.Name, name, longStop, waitsForReaders)
+	}
 }

@@ -243,6 +243,7 @@ func Step(s State, e Event, now time.Time) (State, Actions) {
 	}
 	next.expireTimers(now)
 	next.noticeSilence(&a, now)
+	next.tellStops(&a, now)
 	next.roles(&a, now)
 	next.rewire(now)
 	next.weigh(now)
@@ -281,7 +282,11 @@ func (s *State) judgeAt() time.Time {
 		first = earlier(first, s.key.now.Read.Add(health.KeyFresh))
 	}
 	for name := range s.members {
-		first = earlier(first, s.members[name].mark)
+		m := s.members[name]
+		first = earlier(first, m.mark)
+		if !m.stopping.IsZero() && !m.toldStopping {
+			first = earlier(first, m.stopping.Add(longStop))
+		}
 	}
 	for _, at := range []time.Time{s.switchover, s.searching, s.leavingFrom, s.leaving} {
 		first = earlier(first, at)

@@ -166,7 +166,8 @@ func (s *State) post(a *Actions, services []view.Service, now time.Time) {
 		seen := s.members[m.Name]
 		out := view.Member{
 			Member: m, Live: s.live[m.Name], State: seen.state, Timeline: seen.timeline,
-			Answer: "not checked yet", Answered: seen.answered, Led: seen.led, Unlocked: seen.unlocked, Failsafe: seen.failsafe, Pause: seen.paused,
+			Answer: "not checked yet", Answered: seen.answered, Led: seen.led, Unlocked: seen.unlocked, Failsafe: seen.failsafe, Pause: seen.paused, Remark: s.remark(m.Name, now),
+			Questions: view.Questions{Asked: seen.api.Counts.Asked, OutOfTurn: seen.api.Counts.Extra, Late: seen.api.Counts.Late, HeldBack: seen.api.Counts.HeldBack},
 		}
 		if seen.checked {
 			out.Answer = seen.last.Words()
@@ -183,7 +184,7 @@ func (s *State) post(a *Actions, services []view.Service, now time.Time) {
 	a.View = v
 }
 
-// alike says that two Views of the same set say the same but for when members answered and etcd was read.
+// alike says that two Views of the same set say the same but for when members answered and etcd was read, and for counts.
 func alike(a, b *view.View) bool {
 	key := b.Key
 	key.Confirmed = a.Key.Confirmed
@@ -193,7 +194,7 @@ func alike(a, b *view.View) bool {
 	for i, m := range a.Members {
 		n := b.Members[i]
 		if m.Live != n.Live || m.State != n.State || m.Timeline != n.Timeline || m.Answer != n.Answer ||
-			m.Led.IsZero() != n.Led.IsZero() || m.Unlocked != n.Unlocked || m.Failsafe != n.Failsafe || m.Pause != n.Pause {
+			m.Led.IsZero() != n.Led.IsZero() || m.Unlocked != n.Unlocked || m.Failsafe != n.Failsafe || m.Pause != n.Pause || m.Remark != n.Remark {
 			return false
 		}
 	}

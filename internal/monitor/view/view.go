@@ -72,6 +72,18 @@ type Member struct {
 	// Unlocked, Failsafe and Pause are of that answer: that it sees no leader key or no DCS, that it leads without a DCS
 	// because all other members agreed, and that Patroni is asked to keep its hands off.
 	Unlocked, Failsafe, Pause bool
+	// Remark is what an operator should know of the member beside its answer: what makes it dear to ask, or what it waits for. Empty if
+	// there is nothing.
+	Remark string
+	// Questions count what its API was asked.
+	Questions Questions
+}
+
+// Questions are totals since the start, as of the View.
+type Questions struct {
+	// Asked were put to the member's API, OutOfTurn those of them that didn't wait for their turn. Late answers came after the API was
+	// taken for silent. HeldBack weren't put when they were wanted: the budget was used up, or this node had no means to.
+	Asked, OutOfTurn, Late, HeldBack uint64
 }
 
 // Service is a resolved service with the health of its servers, in the same order.
