@@ -143,6 +143,8 @@ func (s *State) portOf(m model.Member) health.PortSays {
 	switch {
 	case !asked || since.IsZero():
 		return health.PortUnknown
+	case p.Hangs() && p.Closed() != "":
+		return health.PortHangs
 	case p.Closed() != "" || p.Refused() && !p.heard.Before(since):
 		return health.PortFails
 	case !p.answered.Before(since):

@@ -320,17 +320,16 @@ func (s State) quietly(e Event, now time.Time) (next State, a Actions, done bool
 	}
 	switch e := e.(type) {
 	case Ticked:
-		s.members, s.ports = maps.Clone(s.members), maps.Clone(s.ports)
+		s.members = maps.Clone(s.members)
 	case Checked:
 		if !s.sameAnswer(e) {
 			return s, a, false
 		}
 		before := s
-		s.members, s.known, s.servers = maps.Clone(s.members), maps.Clone(s.known), maps.Clone(s.servers)
+		s.members, s.known = maps.Clone(s.members), maps.Clone(s.known)
 		if !s.again(e, now) {
 			return before, a, false
 		}
-		s.ports = maps.Clone(s.ports)
 	case Keyed:
 		was := s.key.now
 		was.Read, was.Renewed, was.Optime = e.Read, e.Renewed, e.Optime
@@ -348,8 +347,22 @@ func (s State) quietly(e Event, now time.Time) (next State, a Actions, done bool
 	default:
 		return s, a, false
 	}
+	if s.anyPortDue(now) {
+		s.ports = maps.Clone(s.ports)
+	}
 	s.ask(&a, now)
 	return s, a, true
+}
+
+// anyPortDue says that ask has a port to probe.
+func (s *State) anyPortDue(now time.Time) bool {
+	for at := range s.ports {
+		p := s.ports[at]
+		if due, any := p.ask.Due(); any && !now.Before(due) {
+			return true
+		}
+	}
+	return false
 }
 
 // sameAnswer says that an answer to a member's one question says what its last one said, but for positions.
@@ -381,6 +394,7 @@ func (s *State) again(e Checked, now time.Time) bool {
 	s.known[e.Target] = outcome{e.Outcome, e.Ended}
 	s.members[name] = m
 	s.notePosition(name, e.Outcome.Answer)
+	var confirmed []serverKey
 	for key := range s.servers {
 		v := s.servers[key]
 		if v.target != e.Target {
@@ -394,8 +408,18 @@ func (s *State) again(e Checked, now time.Time) bool {
 		if !next.SameAs(v.machine) {
 			return false
 		}
-		v.machine = next
-		s.servers[key] = v
+		// All that changes is when a leader was confirmed last.
+		if _, limited := next.Deadline(); limited {
+			confirmed = append(confirmed, key)
+		}
+	}
+	if len(confirmed) > 0 {
+		s.servers = maps.Clone(s.servers)
+		for _, key := range confirmed {
+			v := s.servers[key]
+			v.machine = v.machine.Confirm(e.Ended)
+			s.servers[key] = v
+		}
 	}
 	return !s.rewiring
 }

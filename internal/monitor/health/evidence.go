@@ -10,7 +10,9 @@ const (
 	PortUnknown PortSays = iota
 	// PortAnswers: it has answered since there is doubt.
 	PortAnswers
-	// PortFails: it refuses, or doesn't answer.
+	// PortHangs: it lets in and doesn't answer, again and again. PostgreSQL may be stopped, or its machine busy: sessions may go on.
+	PortHangs
+	// PortFails: it refuses, or can't be reached.
 	PortFails
 )
 
@@ -74,6 +76,10 @@ var ranks = [...]struct {
 	// Read through etcd's quorum. It isn't about an answer that passes: that the member leads and is ready is then known.
 	{"leader key", func(k Kind, j judgement, b Backing) effect {
 		switch {
+		// The holder is promoted, if it isn't yet: it is wrong where leaders are excluded. What it says goes before that only as long as it
+		// says something, and its own key doesn't.
+		case k == Replica && b.Named && (b.Leads || j == silence || j == dead):
+			return end
 		case !k.OfLeader():
 			return nothing
 		case b.Fenced != "":
@@ -120,7 +126,7 @@ var ranks = [...]struct {
 		switch {
 		case j != silence && j != dead, b.Port == PortFails:
 			return nothing
-		case b.Maintained:
+		case b.Maintained && b.Port != PortHangs:
 			return keep
 		case j == dead && !b.Renewed, b.TrustCheck, k.OfLeader() && b.Free:
 			return nothing

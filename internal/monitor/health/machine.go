@@ -176,6 +176,12 @@ func (m Machine) SameAs(o Machine) bool {
 	return m == o
 }
 
+// Confirm gives the machine of a server whose last result came again: all that changes is when it was confirmed.
+func (m Machine) Confirm(at time.Time) Machine {
+	m.confirmed = later(m.confirmed, at)
+	return m
+}
+
 // Silent says that the last result was no answer; Undecided that such a result would change something if it came again.
 func (m Machine) Silent() bool { return m.heard == silence || m.heard == dead }
 
@@ -317,7 +323,7 @@ func (m Machine) feed(o Outcome, b Backing, now time.Time) (Machine, bool) {
 func (m Machine) Weigh(b Backing, now time.Time) (next Machine, ended bool) {
 	m, ended = m.confirmBy(b).tick(now)
 	m.backing = b
-	if m.heard == unheard && b.Fenced == "" || m.heard == pass && b.Fenced == "" {
+	if (m.heard == unheard || m.heard == pass) && b.Fenced == "" && (m.kind != Replica || !b.Named) {
 		return m, ended
 	}
 	var does effect
@@ -372,8 +378,11 @@ func (m Machine) confirmBy(b Backing) Machine {
 func (m Machine) wrong() (Machine, bool) {
 	open := m.phase == Up || m.phase == Paused
 	cause := m.last
-	if m.kind.OfLeader() && m.backing.Fenced != "" && (open || m.heard == pass) {
+	switch {
+	case m.kind.OfLeader() && m.backing.Fenced != "" && (open || m.heard == pass):
 		cause += "; " + m.backing.Fenced
+	case m.kind == Replica && m.backing.Named && m.heard != wrong:
+		cause += "; it holds the leader key"
 	}
 	return m.fall(cause)
 }

@@ -18,9 +18,10 @@ type Port struct {
 	closed          bool
 	// failures are those before it was closed.
 	failures Streak
-	// last is why the last probe failed; empty if it didn't. refused says that it was for want of a listener.
-	last    string
-	refused bool
+	// last is why the last probe failed; empty if it didn't. refused says that it was for want of a listener, hangs that there was a
+	// connection.
+	last           string
+	refused, hangs bool
 }
 
 // Feed takes the result of a probe that ended now (see Probe). `fall` failures in a row close the port, and count at most once
@@ -32,7 +33,7 @@ func (p Port) Feed(o Outcome, lenient bool, options model.Options, now time.Time
 	if o.Silence == "" || o.Accepted && lenient && !p.answered {
 		return Port{heard: true, answered: p.answered || o.Silence == ""}
 	}
-	p.last, p.refused = o.Silence, o.Dead
+	p.last, p.refused, p.hangs = o.Silence, o.Dead, o.Accepted
 	if o.Accepted {
 		p.last = "takes connections and doesn't answer: " + o.Silence
 	}
@@ -53,6 +54,9 @@ func (p Port) Sound() bool { return p.heard && p.last == "" }
 
 // Refused says that the last probe found nobody listening.
 func (p Port) Refused() bool { return p.refused && p.last != "" }
+
+// Hangs says that the last probe was let in and got no answer: the machine is there, and may just be busy.
+func (p Port) Hangs() bool { return p.hangs && p.last != "" }
 
 // Closed says why no new clients may come; empty if they may.
 func (p Port) Closed() string {
