@@ -30,7 +30,7 @@ type HAProxy struct {
 }
 
 // startTime is what it gets until it listens: files of a thousand clusters take seconds on a busy machine.
-const startTime = time.Minute
+const startTime = 2 * time.Minute
 
 // Start renders the services of a node, with the global and defaults sections that go with them, and has Debian's HAProxy
 // carry them on another address. It checks and switches by itself.
@@ -63,7 +63,9 @@ func (h HAProxy) Start(ctx context.Context) (*Process, error) {
 	if h.Master {
 		mode = "-W"
 	}
-	command := exec.Command("haproxy", mode, "-f", filepath.Join(h.Dir, "haproxy.cfg"), "-f", filepath.Join(h.Dir, "conf.d"))
+	// The names of all files are one variable of a worker's environment, which can't be longer than 128 KiB: short ones.
+	command := exec.Command("haproxy", mode, "-f", "haproxy.cfg", "-f", "conf.d")
+	command.Dir = h.Dir
 	p, err := Start(command, filepath.Join(h.Dir, "haproxy.log"), syscall.SIGTERM)
 	if err != nil {
 		return nil, err
