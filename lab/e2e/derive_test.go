@@ -278,7 +278,6 @@ func (d *differential) watch(ctx context.Context, m sandbox.Member, next int) {
 			since = began
 			continue
 		}
-		began = time.Now()
 		paths, statuses := make([]string, 0, 3), make([]int, 0, 3)
 		for len(paths) < 3 && known {
 			path := derivedPaths[next%len(derivedPaths)]
