@@ -27,6 +27,7 @@ func (s *State) conclude(a *Actions, now time.Time) {
 			verdict := v.machine.Verdict()
 			next, reason := statusOf(verdict.Phase), verdict.Reason
 			if next != up && resort && v.machine.LastResort() && s.stranger(carrier.Member) == "" && s.ports[v.port].Closed() == "" {
+				v.machine = v.machine.Resort()
 				next, reason = lastResort, reason+"; nobody else serves, and its last answer was good"
 			}
 			if next == up {

@@ -198,7 +198,15 @@ func (m Machine) Backed() bool {
 // LastResort says that a read service may be led here where it has nobody else: the API is silent (and not dead), the last answer was
 // a pass, and PostgreSQL's port answers.
 func (m Machine) LastResort() bool {
-	return !m.kind.OfLeader() && m.heard == silence && m.passing && m.backing.Port == PortAnswers
+	return !m.kind.OfLeader() && m.heard == silence && m.passing && m.backing.Port == PortAnswers && (m.kind != Replica || !m.backing.Named)
+}
+
+// Resort gives the machine of a server that serves as the last resort: it is Paused, so that whatever ends sessions ends those too.
+func (m Machine) Resort() Machine {
+	if m.phase == Down {
+		m.phase, m.streak = Paused, Streak{}
+	}
+	return m
 }
 
 // Next is the interval from the last check to the next. It is HAProxy's table: inter when settled, downinter when down, fastinter
