@@ -10,6 +10,7 @@
 package patroni
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -22,7 +23,9 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 )
 
 // DefaultCAFile is where Pigsty puts the private CA of a PostgreSQL node.
@@ -46,37 +49,21 @@ type Options struct {
 }
 
 // Client asks Patroni's REST API. It is safe for concurrent use and holds no connection between requests.
-type Client struct {
-	options Options
-	http    *http.Client
-}
+type Client struct{ options Options }
+
+// connectWithin bounds a connection attempt. A full backlog (Patroni's holds 5 connections) has the kernel try again after 1 s and 3 s, and
+// one that takes longer than that is no backlog.
+const connectWithin = 4 * time.Second
+
+// dialer's keepalives are for a host that is gone while an answer is awaited; one that is there acknowledges them, be Patroni stopped.
+var dialer = net.Dialer{Timeout: connectWithin, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3}}
 
 // NewClient makes a Client. It reads no proxy from the environment and follows no redirect: a check is about the very
 // address that it names.
-func NewClient(o Options) *Client {
-	dialer := &net.Dialer{KeepAlive: -1}
-	transport := &http.Transport{
-		Proxy:                  nil,
-		DialContext:            dialer.DialContext,
-		DisableKeepAlives:      true,
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: 64 << 10,
-		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			host, _, err := net.SplitHostPort(address)
-			if err != nil {
-				return nil, err
-			}
-			secure := &tls.Dialer{NetDialer: dialer, Config: o.TLS.config(o.CAFile, host)}
-			return secure.DialContext(ctx, network, address)
-		},
-		// A non-nil empty map keeps HTTP/2 away; Patroni speaks HTTP/1 only.
-		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
-	}
-	return &Client{options: o, http: &http.Client{
-		Transport:     transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
-}
+//
+// Requests and answers are net/http's; the connection isn't its Transport's, which keeps two goroutines and a pool for connections
+// that Patroni closes after each answer anyway, and so takes twice the processor for one.
+func NewClient(o Options) *Client { return &Client{o} }
 
 // With gives a Client with other settings of TLS. It costs next to nothing.
 func (c *Client) With(t TLS) *Client {
@@ -124,6 +111,26 @@ func (c *Client) Cluster(ctx context.Context, base string) (Cluster, error) {
 	return cluster, nil
 }
 
+// maxHeader bounds what is read before an answer's body.
+const maxHeader = 64 << 10
+
+// readers are buffers for answers.
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 2048) }}
+
+// dial connects to an API, over TLS where its address says so.
+func (c *Client) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
+	conn, err := dialer.DialContext(ctx, "tcp", u.Host)
+	if err != nil || u.Scheme != "https" {
+		return conn, err
+	}
+	secure := tls.Client(conn, c.options.TLS.config(c.options.CAFile, u.Hostname()))
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close() //nolint:errcheck // it is of no use any more
+		return nil, err
+	}
+	return secure, nil
+}
+
 func (c *Client) fetch(ctx context.Context, base, path string) (status int, body []byte, err error) {
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path
@@ -133,7 +140,21 @@ func (c *Client) fetch(ctx context.Context, base, path string) (status int, body
 		return 0, nil, fmt.Errorf("check %s%s: %w", base, path, err)
 	}
 	request.Header.Set("User-Agent", "pgporter")
-	response, err := c.http.Do(request)
+	request.Close = true
+	conn, err := c.dial(ctx, request.URL)
+	if err != nil {
+		return 0, nil, inWords(ctx, err)
+	}
+	defer conn.Close() //nolint:errcheck // all has been read
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	if err := request.Write(conn); err != nil {
+		return 0, nil, inWords(ctx, err)
+	}
+	reader := readers.Get().(*bufio.Reader)
+	defer readers.Put(reader)
+	// Header and body together; Patroni's are some hundred bytes.
+	reader.Reset(io.LimitReader(conn, maxHeader+maxBody+1))
+	response, err := http.ReadResponse(reader, request)
 	if err != nil {
 		return 0, nil, inWords(ctx, err)
 	}
@@ -152,13 +173,8 @@ func (c *Client) fetch(ctx context.Context, base, path string) (status int, body
 	return response.StatusCode, body, nil
 }
 
-// inWords shortens what net/http wraps around a failure (method, URL, address) to what an operator needs next to the
-// member's name. The cause stays reachable with errors.Is.
+// inWords shortens a failure to what an operator needs next to the member's name. The cause stays reachable with errors.Is.
 func inWords(ctx context.Context, err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err
-	}
 	var authority x509.UnknownAuthorityError
 	var netErr net.Error
 	switch {
@@ -170,7 +186,9 @@ func inWords(ctx context.Context, err error) error {
 		return worded{"no route to the host", err}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return worded{"connection closed without an answer", err}
-	case ctx.Err() != nil, errors.As(err, &netErr) && netErr.Timeout():
+	case ctx.Err() != nil:
+		return worded{"timed out", ctx.Err()}
+	case errors.As(err, &netErr) && netErr.Timeout():
 		return worded{"timed out", err}
 	case errors.As(err, &authority):
 		return worded{"its certificate is signed by an unknown authority", err}

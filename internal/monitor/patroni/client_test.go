@@ -112,7 +112,7 @@ func TestSilence(t *testing.T) {
 	}{
 		{"refused", refused, "connection refused", syscall.ECONNREFUSED},
 		{"reset", scripted(t, "", reset), "connection reset", syscall.ECONNRESET},
-		{"closed", scripted(t, "", nil), "connection closed without an answer", io.EOF},
+		{"closed", scripted(t, "", nil), "connection closed without an answer", io.ErrUnexpectedEOF},
 		{"half a head", scripted(t, "HTTP/1.0 200 OK\r\nContent-", nil), "malformed MIME header", nil},
 		{"half a body", scripted(t, head+"\r\n{\"role\": \"mas", nil), "the answer broke off: its JSON isn't whole", nil},
 		{"half a measured body", scripted(t, head+"Content-Length: 100\r\n\r\n{}", nil), "the answer broke off: connection closed without an answer", io.ErrUnexpectedEOF},
