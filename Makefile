@@ -44,7 +44,7 @@ SESSIONS ?= 1000000
 IDLE ?= 9000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit e2e build lint bench bench-go bench-failover chaos soak prerequisites
+.PHONY: help demo test unit e2e derivation build lint bench bench-go bench-failover chaos soak prerequisites
 
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
@@ -70,6 +70,9 @@ unit: ## go vet, the unit tests, and a build for another system
 # race detector, the tests themselves don't: they log in thousands of times, which takes ten times as long with it.
 e2e: ## the end-to-end tests (they start clusters of their own)
 	@PROGRESS_TMP=$(TEST_TMP)-e2e scripts/progress 'end-to-end tests' $(GO) test -vet=off -count=1 -parallel 3 -timeout 25m ./lab/e2e/...
+
+derivation: prerequisites ## what follows from one answer of Patroni, compared with what it says to all paths in all states (minutes)
+	@PROGRESS_TMP=$(TEST_TMP)-derivation scripts/progress 'derivation' $(GO) test -vet=off -count=1 -tags derivation -timeout 15m -run TestDerivation ./lab/e2e
 
 build: ## bin/pgporter, and bin/pgporter-lab that it is tried and tested with
 	@scripts/progress 'building bin/pgporter and bin/pgporter-lab' $(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/pgporter ./cmd/pgporter-lab

@@ -1,3 +1,5 @@
+//go:build derivation
+
 package e2e
 
 import (
@@ -25,6 +27,14 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/patroni"
 	"github.com/pgporter/pgporter/lab/sandbox"
 )
+
+// TestDerivation takes minutes on a cluster of its own, so it is no part of the others: make derivation.
+func TestDerivation(t *testing.T) {
+	s := shared{cluster: up(t, 84, sandbox.Config{Fall: patient})}
+	s.settle(t)
+	s.derivation(t)
+	s.t = t
+}
 
 // derivation compares what members say to a path with what follows from their answers to /primary just before and after,
 // through the states that a sandbox can be brought into. The rules are compared with a real Patroni this way, of

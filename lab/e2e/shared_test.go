@@ -37,7 +37,6 @@ func TestShared(t *testing.T) {
 		{"HAProxy", s.haproxy},
 		{"failover under load", s.failoverUnderLoad},
 		{"doctor", s.doctor},
-		{"derivation", s.derivation},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s.settle(t)
