@@ -44,7 +44,7 @@ SESSIONS ?= 1000000
 IDLE ?= 9000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit e2e derivation build lint bench bench-go bench-failover chaos soak prerequisites
+.PHONY: help demo test unit e2e derivation trouble build lint bench bench-go bench-failover chaos soak prerequisites
 
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
@@ -73,6 +73,9 @@ e2e: ## the end-to-end tests (they start clusters of their own)
 
 derivation: prerequisites ## what follows from one answer of Patroni, compared with what it says to all paths in all states (minutes)
 	@PROGRESS_TMP=$(TEST_TMP)-derivation scripts/progress 'derivation' $(GO) test -vet=off -count=1 -tags derivation -timeout 15m -run TestDerivation ./lab/e2e
+
+trouble: prerequisites ## what happens to services while Patroni's API or etcd is in trouble and the cluster itself is well (minutes)
+	@PROGRESS_TMP=$(TEST_TMP)-trouble scripts/progress 'APIs in trouble' $(GO) test -vet=off -count=1 -tags trouble -timeout 20m -run 'TestAPIInTrouble|TestWithoutLocalReplication' ./lab/e2e
 
 build: ## bin/pgporter, and bin/pgporter-lab that it is tried and tested with
 	@scripts/progress 'building bin/pgporter and bin/pgporter-lab' $(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/pgporter ./cmd/pgporter-lab

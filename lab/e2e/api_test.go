@@ -1,3 +1,5 @@
+//go:build trouble
+
 package e2e
 
 import (
