@@ -6,8 +6,6 @@ import (
 	"time"
 )
 
-func never(string, time.Time, time.Time) time.Duration { return 0 }
-
 // TestLeftOut: a server that is down is wrong once its member has been well for the bound, and not before.
 func TestLeftOut(t *testing.T) {
 	at := place{"n", replicaPort, "b"}

@@ -112,7 +112,7 @@ func (w *Watcher) connect(ctx context.Context, hostPort string, fail context.Can
 		MaxCallRecvMsgSize: mostRead,
 		DialOptions: []grpc.DialOption{
 			grpc.WithContextDialer(dial),
-			grpc.WithReadBufferSize(buffer), grpc.WithWriteBufferSize(buffer), grpc.WithSharedWriteBuffer(true),
+			grpc.WithReadBufferSize(buffer), grpc.WithWriteBufferSize(buffer),
 			grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
 		},
 	}

@@ -56,7 +56,7 @@ func TestTranscripts(t *testing.T) {
 // rig is a respondent on its schedule.
 type rig struct {
 	Schedule
-	now, answered time.Time
+	now           time.Time
 	takes         time.Duration
 	dear, refuses bool
 	// put are the times of all questions.
