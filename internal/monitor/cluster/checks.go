@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -188,7 +189,7 @@ func (s *State) isStandbyCluster() bool {
 			return false
 		}
 	}
-	if s.key.known() && s.key.ours && !s.key.alien {
+	if s.key.believed() {
 		return s.key.now.Standby
 	}
 	return s.standby
@@ -197,7 +198,7 @@ func (s *State) isStandbyCluster() bool {
 // position is the leader's in the WAL, that lag= is reckoned from: what Patroni reckons from where etcd is heard, else the leader's own
 // word, which is up to a loop of Patroni's stricter; 0 while unknown.
 func (s *State) position() int64 {
-	if s.key.known() && s.key.ours && !s.key.alien && s.key.now.Optime > 0 {
+	if s.key.believed() && s.key.now.Optime > 0 {
 		return s.key.now.Optime
 	}
 	return s.leaderPosition
@@ -221,11 +222,8 @@ func (s *State) heardAs(path string, m health.Machine, t health.Target, o health
 	switch derivation {
 	case patroni.Underivable:
 		if !s.underivable[path] {
-			own := make(map[string]bool, len(s.underivable)+1)
-			for p := range s.underivable {
-				own[p] = true
-			}
-			own[path] = true
+			own := map[string]bool{path: true}
+			maps.Copy(own, s.underivable)
 			s.underivable, s.rewiring = own, true
 		}
 		return o, false
@@ -245,7 +243,7 @@ func (s *State) heardAs(path string, m health.Machine, t health.Target, o health
 // paces are how often each question is to be put now: as often as the most curious of its servers asks. While a leader's service has
 // nobody up, at fastinter instead of downinter, since the next leader may be any of its servers; the holder of the leader key, and a
 // primary that is about to leave, more often than that: see closely.
-func (s *State) paces(now time.Time) {
+func (s *State) paces() {
 	paces := make(map[health.Target]time.Duration, len(s.wanted))
 	for _, svc := range s.set.Services {
 		leaderless := health.KindOf(svc.Check).OfLeader() && !s.anyAccepts(svc)
@@ -320,7 +318,7 @@ func (s *State) await(fullName string, now time.Time) {
 	}
 	svc := s.set.Services[i]
 	ofLeader := health.KindOf(svc.Check).OfLeader()
-	if ofLeader && s.key.known() && s.key.ours && !s.key.alien {
+	if ofLeader && s.key.believed() {
 		// closely has it asked.
 		return
 	}

@@ -157,7 +157,7 @@ func (s scripted) on(path string) health.Outcome {
 	if ok {
 		o.Answer.Status = 200
 	}
-	if health.CarriesRole(path) {
+	if e := patroni.EndpointOf(path); e != patroni.EndpointReadiness && e != patroni.EndpointOther {
 		o.Answer.Role, o.Answer.State, o.Answer.Timeline, o.Answer.SystemID = s.role, s.state, s.timeline, s.system
 		o.Answer.TimelineNull = s.timeline < 0
 		if s.noLoadBalance {

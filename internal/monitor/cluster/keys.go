@@ -35,6 +35,9 @@ type keys struct {
 // known says that etcd is heard, so that what it said last is true now.
 func (k keys) known() bool { return k.asked && k.now.Lost == "" }
 
+// believed says that etcd is heard, and that its keys are this cluster's.
+func (k keys) believed() bool { return k.known() && k.ours && !k.alien }
+
 const (
 	// switchoverSoon is how long after a switchover was asked for the primary is watched closely: it begins to stop 0.2 s
 	// after that and has released the key 1.3 s after it (measured with Patroni 3.0.2).
@@ -164,7 +167,7 @@ func (s *State) believeKey() {
 // holder is the member that is known to hold the leader key; empty while nobody is. It may be one that isn't declared: then
 // none of those that are is the leader.
 func (s *State) holder() string {
-	if !s.key.known() || s.key.alien || !s.key.ours {
+	if !s.key.believed() {
 		return ""
 	}
 	return s.key.now.Leader
@@ -183,7 +186,7 @@ func (s *State) fenced(name string) string {
 
 // keyFresh says that the leader key was read through the quorum so lately that it vouches for its holder.
 func (s *State) keyFresh(now time.Time) bool {
-	return s.key.known() && s.key.ours && !s.key.alien && now.Sub(s.key.now.Read) < health.KeyFresh
+	return s.key.believed() && now.Sub(s.key.now.Read) < health.KeyFresh
 }
 
 // memberKey is a member's own key in etcd; zero if it has none.

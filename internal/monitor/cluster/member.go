@@ -124,7 +124,7 @@ func (s *State) observe(e Checked, a *Actions, now time.Time) {
 // concerned are the members that have something to say when another one's role has changed: where etcd tells who leads, nobody;
 // else whoever was the leader, or wasn't heard yet. Replicas have not, and are asked in turn.
 func (s *State) concerned(name string) []string {
-	if s.key.known() && s.key.ours && !s.key.alien {
+	if s.key.believed() {
 		return nil
 	}
 	var names []string

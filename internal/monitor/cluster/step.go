@@ -404,7 +404,7 @@ func (s *State) again(e Checked, now time.Time) bool {
 		if !known {
 			continue
 		}
-		next, _ := v.machine.FeedQuietly(as, v.machine.Backing(), e.Ended)
+		next, _ := v.machine.Feed(as, v.machine.Backing(), e.Ended)
 		if !next.SameAs(v.machine) {
 			return false
 		}
@@ -462,7 +462,6 @@ func (s *State) take(e Checked, a *Actions, now time.Time) {
 	s.known[e.Target] = outcome{e.Outcome, e.Ended}
 	s.observe(e, a, now)
 	b := s.backing(e.Target.Member, now)
-	b.Fenced = s.fenced(e.Target.Member)
 	s.each(func(key serverKey, svc *model.Service, v server) (health.Machine, bool) {
 		if v.target != e.Target {
 			return v.machine, false
@@ -471,8 +470,7 @@ func (s *State) take(e Checked, a *Actions, now time.Time) {
 		if !known {
 			return v.machine, false
 		}
-		m, verdict := v.machine.Feed(as, b, e.Ended)
-		return m, verdict.EndSessions
+		return v.machine.Feed(as, b, e.Ended)
 	})
 }
 
@@ -564,28 +562,29 @@ func (s *State) each(step func(serverKey, *model.Service, server) (m health.Mach
 	}
 }
 
-// weigh looks at all servers again with what is known beside their last results.
+// weigh looks at all servers again with what is known beside their last results, the election among it: where the members alone tell
+// who leads, those are fenced that are silent, or run as a primary without the key, while another one holds it.
 func (s *State) weigh(now time.Time) {
 	backings := make(map[string]health.Backing, len(s.cluster.Members))
 	for _, m := range s.cluster.Members {
-		backings[m.Name] = s.backing(m.Name, now)
+		b := s.backing(m.Name, now)
+		if b.Fenced == "" && s.keyed && m.Name != s.primary {
+			if c, _ := s.claimOf(m); c < byKey {
+				b.Fenced = s.primary + " holds the leader key"
+			}
+		}
+		backings[m.Name] = b
 	}
 	s.each(func(key serverKey, _ *model.Service, v server) (health.Machine, bool) {
 		return v.machine.Weigh(backings[key.member], now)
 	})
 }
 
-// backing is what is known of a member beside what its API says. On the paths of leaders all are fenced but the holder of the leader key,
-// when that is known from etcd; when the members alone tell, those that are silent, or run as a primary without the key, while
-// another one holds it.
+// backing is what is known of a member beside what its API says, and what the members' answers together mean.
 func (s *State) backing(name string, now time.Time) health.Backing {
-	m := s.member(name)
 	seen := s.members[name]
-	b := health.Backing{Fenced: s.fenced(name), Maintained: s.maintained(name), TrustCheck: s.cluster.TrustCheck, Standby: s.standby, Port: s.portOf(m)}
-	if b.Fenced == "" && s.keyed && name != s.primary {
-		if c, _ := s.claimOf(m); c < byKey {
-			b.Fenced = s.primary + " holds the leader key"
-		}
+	b := health.Backing{
+		Fenced: s.fenced(name), Maintained: s.maintained(name), TrustCheck: s.cluster.TrustCheck, Standby: s.standby, Port: s.portOf(s.member(name)),
 	}
 	if !s.keyFresh(now) {
 		return b
@@ -737,11 +736,9 @@ func (s *State) adopt(set model.Set, a *Actions, now time.Time) {
 			old.path, old.target, old.port = path, target, destination(carrier, svc.Options)
 			if last, known := s.known[target]; known {
 				if as, known := s.heardAs(path, old.machine, target, last.Outcome); known {
-					b := s.backing(carrier.Member, now)
-					b.Fenced = s.fenced(carrier.Member)
-					machine, verdict := old.machine.Feed(as, b, last.at)
+					machine, ended := old.machine.Feed(as, s.backing(carrier.Member, now), last.at)
 					old.machine = machine
-					old = s.settle(old, verdict.EndSessions)
+					old = s.settle(old, ended)
 				}
 			}
 			servers[key] = old

@@ -107,7 +107,7 @@ type Verdict struct {
 	Next time.Duration
 }
 
-// Machine is the health of one server in one service. It is a value: Feed, Weigh and Tick give the next one. The zero Machine
+// Machine is the health of one server in one service. It is a value: Feed and Weigh give the next one. The zero Machine
 // isn't usable.
 type Machine struct {
 	kind    Kind
@@ -221,7 +221,7 @@ func (m Machine) Next() time.Duration {
 	return m.options.FastInter
 }
 
-// Deadline is when Tick will have an effect; false while it has none.
+// Deadline is when time alone has an effect, which Weigh and Feed take notice of; false while it has none.
 func (m Machine) Deadline() (time.Time, bool) {
 	if !m.kind.OfLeader() || m.ttl <= 0 || m.phase != Up && m.phase != Paused {
 		return time.Time{}, false
@@ -229,18 +229,14 @@ func (m Machine) Deadline() (time.Time, bool) {
 	return m.confirmed.Add(m.ttl), true
 }
 
-// Tick takes notice of the time.
-func (m Machine) Tick(now time.Time) (Machine, Verdict) {
-	m, ended := m.tick(now)
-	return m, m.verdict(ended)
-}
-
+// verdict is Verdict with what the step that made the machine did.
 func (m Machine) verdict(ended bool) Verdict {
 	v := m.Verdict()
 	v.EndSessions = ended
 	return v
 }
 
+// tick takes notice of the time.
 func (m Machine) tick(now time.Time) (Machine, bool) {
 	if at, limited := m.Deadline(); limited && !now.Before(at) {
 		return m.fall(fmt.Sprintf("%s; the leader key has not been confirmed for %s", m.last, m.ttl))
@@ -248,15 +244,8 @@ func (m Machine) tick(now time.Time) (Machine, bool) {
 	return m, false
 }
 
-// Feed takes the result of a check that ended now, and what else is known.
-func (m Machine) Feed(o Outcome, b Backing, now time.Time) (Machine, Verdict) {
-	m, expired := m.confirmBy(b).tick(now)
-	m, ended := m.feed(o, b, now)
-	return m, m.verdict(ended || expired)
-}
-
-// FeedQuietly is Feed without the words.
-func (m Machine) FeedQuietly(o Outcome, b Backing, now time.Time) (next Machine, ended bool) {
+// Feed takes the result of a check that ended now, and what else is known. It says whether that ends sessions.
+func (m Machine) Feed(o Outcome, b Backing, now time.Time) (next Machine, ended bool) {
 	m, expired := m.confirmBy(b).tick(now)
 	m, ended = m.feed(o, b, now)
 	return m, ended || expired

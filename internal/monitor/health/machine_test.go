@@ -113,17 +113,15 @@ func play(text string) (string, error) {
 			return fail("time goes backwards")
 		}
 		now = start.Add(at)
-		var v Verdict
+		ended := false
 		switch words[1] {
 		case "tick":
-			m, v = m.Tick(now)
+			m, ended = m.tick(now)
 		case "leader":
-			var ended bool
 			m, ended = m.Weigh(Backing{Fenced: words[2] + " holds the leader key"}, now)
-			v = m.verdict(ended)
 		case "silent":
 			reason := strings.Join(words[2:], " ")
-			m, v = m.Feed(Outcome{Silence: reason, Dead: strings.Contains(reason, "refused")}, Backing{}, now)
+			m, ended = m.Feed(Outcome{Silence: reason, Dead: strings.Contains(reason, "refused")}, Backing{}, now)
 		default:
 			status, err := strconv.Atoi(words[1])
 			if err != nil {
@@ -133,8 +131,9 @@ func play(text string) (string, error) {
 			if len(words) > 2 {
 				a.Role, a.State = words[2], strings.Join(words[3:], " ")
 			}
-			m, v = m.Feed(Outcome{Answer: a}, Backing{}, now)
+			m, ended = m.Feed(Outcome{Answer: a}, Backing{}, now)
 		}
+		v := m.verdict(ended)
 		clients := "no clients"
 		if v.Accept {
 			clients = "new clients"
@@ -181,11 +180,11 @@ func TestDeadline(t *testing.T) {
 			if !limited {
 				return
 			}
-			if _, v := m.Tick(at.Add(-1)); v.EndSessions || v.Phase == Down {
-				t.Errorf("down before the deadline: %+v", v)
+			if next, ended := m.tick(at.Add(-1)); ended || next.Phase() == Down {
+				t.Errorf("down before the deadline: %+v", next.Verdict())
 			}
-			if _, v := m.Tick(at); !v.EndSessions || v.Phase != Down {
-				t.Errorf("not down at the deadline: %+v", v)
+			if next, ended := m.tick(at); !ended || next.Phase() != Down {
+				t.Errorf("not down at the deadline: %+v", next.Verdict())
 			}
 		})
 	}
@@ -205,17 +204,6 @@ func TestKindOf(t *testing.T) {
 	} {
 		if got := KindOf(path); got != want {
 			t.Errorf("KindOf(%q) = %v, want %v", path, got, want)
-		}
-	}
-}
-
-func TestCarriesRole(t *testing.T) {
-	for path, want := range map[string]bool{
-		"/": true, "/primary": true, "/replica?lag=1": true, "/health": true, "/patroni": true, "/nonsense": true,
-		"/liveness": false, "/readiness?mode=apply": false, "/cluster": false, "/config": false, "/history": false, "/metrics": false,
-	} {
-		if got := CarriesRole(path); got != want {
-			t.Errorf("CarriesRole(%q) = %v, want %v", path, got, want)
 		}
 	}
 }

@@ -45,12 +45,6 @@ func KindOf(path string) Kind {
 // OfLeader says that the path passes on the holder of the leader key only: one member at a time.
 func (k Kind) OfLeader() bool { return k == Primary || k == Leader || k == StandbyLeader }
 
-// CarriesRole says that a GET of the path brings a body with the member's role and state.
-func CarriesRole(path string) bool {
-	e := patroni.EndpointOf(path)
-	return e != patroni.EndpointReadiness && e != patroni.EndpointOther
-}
-
 // judgement is what one result means for a server.
 type judgement int
 
