@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // planted makes a sandbox directory as Up leaves it, with a state but without programs.
@@ -242,7 +241,7 @@ func TestKillRefused(t *testing.T) {
 	}
 }
 
-// TestAwaitDead: who waits for a process that has ended hears why at once.
+// TestAwaitDead: who waits for a process that has ended hears why at once, and who waits in vain what was answered, if anything was.
 func TestAwaitDead(t *testing.T) {
 	s := planted(t, nil)
 	never := func(context.Context) error { return errors.New("nobody answers") }
@@ -250,11 +249,18 @@ func TestAwaitDead(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "etcd ended; the end of "+s.layout.log(part{kind: etcdKind})+":\n    first line\n    last line") {
 		t.Errorf("got %v", err)
 	}
-	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Millisecond, errors.New("not within a millisecond"))
-	defer cancel()
-	err = s.await(ctx, "etcd answers", never)
-	if err == nil || err.Error() != "waiting until etcd answers: not within a millisecond; the last answer: nobody answers" {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	once := func(ctx context.Context) error {
+		defer cancel(errors.New("given up"))
+		return never(ctx)
+	}
+	err = s.await(ctx, "etcd answers", once)
+	if err == nil || err.Error() != "waiting until etcd answers: given up; the last answer: nobody answers" {
 		t.Errorf("got %v", err)
+	}
+	err = s.await(ctx, "etcd answers", never)
+	if err == nil || err.Error() != "waiting until etcd answers: given up" {
+		t.Errorf("nothing asked in time: got %v", err)
 	}
 }
 

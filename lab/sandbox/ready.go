@@ -74,7 +74,10 @@ func (s *Sandbox) await(ctx context.Context, what string, check func(context.Con
 		return fmt.Errorf("waiting until %s: %w", what, dead)
 	}
 	if !ok {
-		err := fmt.Errorf("waiting until %s: %w; the last answer: %w", what, context.Cause(ctx), last)
+		err := fmt.Errorf("waiting until %s: %w", what, context.Cause(ctx))
+		if last != nil {
+			err = fmt.Errorf("%w; the last answer: %w", err, last)
+		}
 		for _, p := range depends {
 			err = fmt.Errorf("%w\nthe end of %s:\n%s", err, s.layout.log(p), tail(s.layout.log(p)))
 			if len(depends) > 3 {
