@@ -51,6 +51,26 @@ func (c *cluster) healthy(t *testing.T, lone string) {
 	for _, w := range want {
 		eventually(t, afterFailover, w.checkAt(lone))
 	}
+	for _, node := range append(c.nodes(), lone) {
+		eventually(t, afterFailover, func(ctx context.Context) error { return heard(ctx, node) })
+	}
+}
+
+// heard says of whom a node's pgporter hasn't heard. Who is silent serves reads for want of anybody else, and gives way to whoever answers
+// first, be it the primary.
+func heard(ctx context.Context, node string) error {
+	status, err := api.Client{Address: net.JoinHostPort(node, api.DefaultPort)}.Status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range status.Clusters[0].Services {
+		for _, server := range s.Servers {
+			if strings.Contains(server.Reason, "silent") {
+				err = errors.Join(err, fmt.Errorf("%s: %s of %s: %s", node, server.Member, s.FullName, server.Reason))
+			}
+		}
+	}
+	return err
 }
 
 // during looks again and again for so long; what it finds wrong first is the failure.
