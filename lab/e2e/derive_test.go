@@ -342,11 +342,11 @@ func (d *differential) count(member string, before, after patroni.Answer, since 
 	}
 	from, to := d.between(since)
 	for i, path := range paths {
-		want, how := before.To(path, patroni.Facts{Position: from})
+		want, how := before.To(patroni.ParsePath(path), patroni.Facts{Position: from})
 		same := true
 		for _, a := range []patroni.Answer{before, after} {
 			for _, position := range []int64{from, to} {
-				other, otherwise := a.To(path, patroni.Facts{Position: position})
+				other, otherwise := a.To(patroni.ParsePath(path), patroni.Facts{Position: position})
 				same = same && other.Status == want.Status && otherwise == how
 			}
 		}

@@ -8,15 +8,18 @@ import (
 
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/monitor/health"
+	"github.com/pgporter/pgporter/internal/monitor/patroni"
 )
 
 // plan takes a declaration: resolves it and fits the servers to it.
 func (s *State) plan(p Planned, a *Actions, now time.Time) {
 	old := s.cluster
 	s.cluster, s.resolver = p.Cluster, p.Resolver
+	s.bases = make(map[string][2]string, len(p.Cluster.Members))
 	present := make(map[string]bool, len(p.Cluster.Members))
 	for _, m := range p.Cluster.Members {
 		present[m.Name] = true
+		s.bases[m.Name] = [2]string{patroni.BaseURL(m.Host, m.PatroniPort, false), patroni.BaseURL(m.Host, m.PatroniPort, true)}
 		if i := slices.IndexFunc(old.Members, func(o model.Member) bool { return o.Name == m.Name }); i >= 0 && base(old.Members[i]) != base(m) {
 			delete(s.members, m.Name)
 		}
@@ -89,9 +92,9 @@ func (s *State) adopt(set model.Set, a *Actions, now time.Time) {
 			options := &svc.Options
 			old, there := s.servers[key]
 			switch {
-			case there && old.host == carrier.Host && old.path == path && sameWords(old.target, target):
+			case there && old.host == carrier.Host && old.check == path && sameWords(old.target, target):
 				old.machine = old.machine.Reconfigure(options, ttl)
-				old.target, old.port = target, destination(carrier, svc.Options)
+				old.target, old.port, old.steady = target, destination(carrier, svc.Options), false
 				servers[key] = old
 				continue
 			case there && old.host == carrier.Host:
@@ -103,9 +106,9 @@ func (s *State) adopt(set model.Set, a *Actions, now time.Time) {
 				}
 				old = s.expire(server{machine: health.NewMachine(path, options, ttl), host: carrier.Host, since: now}, why)
 			}
-			old.path, old.target, old.port = path, target, destination(carrier, svc.Options)
+			old.path, old.check, old.target, old.port, old.steady = patroni.ParsePath(path), path, target, destination(carrier, svc.Options), false
 			if last, known := s.known[target]; known {
-				if as, known := s.heardAs(path, old.machine, target, last.Outcome); known {
+				if as, known := s.heardAs(&old, target, last.Outcome); known {
 					machine, ended := old.machine.Feed(as, s.backing(carrier.Member, now), last.at)
 					old.machine = machine
 					old = s.settle(old, ended)

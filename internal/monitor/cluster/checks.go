@@ -74,8 +74,8 @@ func (s *State) questionOf(m model.Member, d model.Definition) health.Target {
 // asksItself says that a check asks the member that it is of. An address of its own (option addr) may be anybody's: what is
 // said there is about the server in that service, and tells nothing of the member.
 func (s *State) asksItself(t health.Target) bool {
-	m := s.member(t.Member)
-	return t.Base == patroni.BaseURL(m.Host, m.PatroniPort, false) || t.Base == patroni.BaseURL(m.Host, m.PatroniPort, true)
+	own := s.bases[t.Member]
+	return t.Base == own[0] || t.Base == own[1]
 }
 
 // asksRole says that a check is a member's one question.
@@ -129,7 +129,9 @@ func (s *State) wire(now time.Time) {
 		for _, carrier := range svc.Servers {
 			key := serverKey{svc.FullName, carrier.Member}
 			v := s.servers[key]
-			v.target = s.questionOf(s.member(carrier.Member), svc.Definition)
+			if t := s.questionOf(s.member(carrier.Member), svc.Definition); t != v.target {
+				v.target, v.steady = t, false
+			}
 			s.servers[key] = v
 			want(v.target, svc.Options.Inter)
 		}
@@ -149,7 +151,7 @@ func (s *State) wire(now time.Time) {
 		for i, t := range asks[m.Name] {
 			list[i] = inquiry.Ask{Target: t, Quiet: wanted[t], Pace: wanted[t]}
 		}
-		seen.api = seen.api.Set(list, now)
+		seen.api.Set(list, now)
 		s.members[m.Name] = seen
 	}
 	for t := range s.known {
@@ -213,12 +215,13 @@ func (s *State) notePosition(name string, a patroni.Answer) {
 
 // heardAs is what an outcome of a question means on the path of a service. known is false where that can't be told, so that what was
 // known stays.
-func (s *State) heardAs(path string, m health.Machine, t health.Target, o health.Outcome) (as health.Outcome, known bool) {
+func (s *State) heardAs(v *server, t health.Target, o health.Outcome) (as health.Outcome, known bool) {
+	path := v.check
 	if t.Path == path || o.Silence != "" {
 		o.Elsewhere = !s.asksItself(t)
 		return o, true
 	}
-	answer, derivation := o.Answer.To(path, patroni.Facts{StandbyCluster: t.Path == standbyQuestion, Position: s.position()})
+	answer, derivation := o.Answer.To(v.path, patroni.Facts{StandbyCluster: t.Path == standbyQuestion, Position: s.position()})
 	switch derivation {
 	case patroni.Underivable:
 		if !s.underivable[path] {
@@ -233,7 +236,7 @@ func (s *State) heardAs(path string, m health.Machine, t health.Target, o health
 			return o, false
 		}
 		// Who was never heard, or was silent, has no verdict that could stay.
-		if m.Phase() != health.Waiting && !m.Silent() && answer.Role != "" {
+		if v.machine.Phase() != health.Waiting && !v.machine.Silent() && answer.Role != "" {
 			return o, false
 		}
 	}
@@ -260,7 +263,6 @@ func (s *State) paces() {
 	}
 	for _, m := range s.cluster.Members {
 		seen := s.members[m.Name]
-		was := seen.api
 		for t, inter := range s.wanted {
 			if t.Member != m.Name {
 				continue
@@ -269,12 +271,10 @@ func (s *State) paces() {
 			if !there {
 				pace = inter
 			}
-			seen.api = seen.api.Paced(t, pace)
+			seen.api.Paced(t, pace)
 		}
-		seen.api = seen.api.Closely(s.closely(m.Name))
-		if !seen.api.Same(&was) {
-			s.members[m.Name] = seen
-		}
+		seen.api.Closely(s.closely(m.Name))
+		s.members[m.Name] = seen
 	}
 }
 
@@ -302,7 +302,7 @@ func (s *State) closely(name string) bool {
 func (s *State) notice(now time.Time, names ...string) {
 	for _, name := range names {
 		if m, there := s.members[name]; there {
-			m.api = m.api.Noticed(now)
+			m.api.Noticed(now)
 			s.members[name] = m
 		}
 	}

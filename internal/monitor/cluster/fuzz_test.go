@@ -168,7 +168,7 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 				return cmp.Or(strings.Compare(a.Member, b.Member), strings.Compare(a.Base, b.Base))
 			})
 			outcome := []string{"answers", "hangs", "refuses"}[int(what)%3]
-			before := s
+			before := s.Clone()
 			apply(Probed{health.Result{Target: all[int(what)/3%len(all)], Outcome: *outcomesOfProbes[outcome], Ended: now}})
 			for key, v := range s.servers {
 				if v.epoch != before.servers[key].epoch && !due(before, now) {
@@ -199,18 +199,46 @@ func due(s State, now time.Time) bool {
 	return limited && !now.Before(at)
 }
 
-// BenchmarkStep is one check's result that says nothing new, on a cluster of three with the default services.
-func BenchmarkStep(b *testing.B) {
-	c, _ := declared("trio")
+// BenchmarkQuiet is a round of a cluster of three that goes well: its questions and probes are put when they are due, and answered.
+func BenchmarkQuiet(b *testing.B) {
+	c, _ := declared("trio-pooled")
 	r, err := resolve.New(c)
 	if err != nil {
 		b.Fatal(err)
 	}
-	start := time.Unix(0, 0)
-	s, _ := Begin(Planned{Cluster: c, Resolver: r}, 1, start)
-	says := script([]string{"replica", "running"})
-	e := Checked{health.Result{Target: s.asked()[1], Outcome: says.on(primaryQuestion), Ended: start}}
-	for b.Loop() {
-		s, _ = Step(s, e, start)
+	now := time.Unix(0, 0)
+	s, a := Begin(Planned{Cluster: c, Resolver: r}, 1, now)
+	says := map[string]health.Outcome{}
+	for i, words := range []string{"lock primary running", "replica running", "replica running"} {
+		says[c.Members[i].Name] = script(strings.Fields(words)).on(primaryQuestion)
 	}
+	answer := func() {
+		for _, q := range a.Ask {
+			now = now.Add(time.Millisecond)
+			if q.Port {
+				s.Step(Probed{health.Result{Target: q.Target, Ended: now}}, now)
+			} else {
+				s.Step(Checked{health.Result{Target: q.Target, Outcome: says[q.Member], Ended: now}}, now)
+			}
+		}
+	}
+	questions, ticks := 0, 0
+	turn := func() {
+		now, _ = s.Deadline()
+		a = s.Step(Ticked{}, now)
+		ticks, questions = ticks+1, questions+len(a.Ask)
+		answer()
+	}
+	for range 1000 {
+		turn()
+	}
+	questions, ticks = 0, 0
+	began := now
+	b.ReportAllocs()
+	for b.Loop() {
+		turn()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(questions), "ns/question")
+	b.ReportMetric(float64(questions)/float64(ticks), "questions/tick")
+	b.ReportMetric(float64(questions)/now.Sub(began).Seconds(), "questions/s")
 }

@@ -1,8 +1,8 @@
 // Package cluster runs one loop per PostgreSQL cluster: it has its members checked, knows who is what, and publishes which
 // server of which service may take clients.
 //
-// A loop is the only writer of its view.Board. What it decides is in Step, which is pure: a State, an event (an answer, a new
-// declaration, the time) and the time in, the next State and what to do out, the questions that are due among it
+// A loop is the only writer of its view.Board. What it decides is in State.Step, which does no I/O and looks at no clock: an event (an
+// answer, a new declaration, the time) and the time in, a changed State and what to do out, the questions that are due among it
 // (inquiry has when). The loop around it does that: puts the questions, publishes Views with membership and health together, and logs
 // each change of state once.
 //
@@ -199,7 +199,8 @@ func (l *Loop) Run(ctx context.Context) error {
 			l.grant(step)
 		case p := <-l.plans:
 			if p.trial {
-				next, a := Step(l.state, p.Planned, time.Now())
+				next := l.state.Clone()
+				a := next.Step(p.Planned, time.Now())
 				p.verdict <- verdict{next.set, a.Refused}
 				continue
 			}
@@ -258,8 +259,7 @@ func (l *Loop) startKeys(ctx context.Context, keys Keys) {
 
 // step takes an event into account and does what follows from it.
 func (l *Loop) step(ctx context.Context, e Event) {
-	next, a := Step(l.state, e, time.Now())
-	l.state = next
+	a := l.state.Step(e, time.Now())
 	if a.View != nil {
 		l.board.Publish(a.View)
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -524,7 +525,7 @@ func TestPaces(t *testing.T) {
 	want("two options", 500*time.Millisecond, inter, inter)
 }
 
-// TestStepIsPure: a step leaves the state that it began from as it was.
+// TestStepIsPure: the same state, event and time give the same result, and no step of a state reaches its clone.
 func TestStepIsPure(t *testing.T) {
 	start := time.Unix(0, 0)
 	s, _ := Begin(planning(t, "trio"), 1, start)
@@ -532,23 +533,29 @@ func TestStepIsPure(t *testing.T) {
 		target := targetOf(s.member("pg-test-"+member), model.Definition{Check: path})
 		return Checked{health.Result{Target: target, Outcome: script(strings.Fields(words)).on(path), Ended: start}}
 	}
-	up, first := Step(s, event("1", "/primary", "lock primary running"), start)
-	_, second := Step(s, event("1", "/primary", "lock primary running"), start)
+	again := s.Clone()
+	first := s.Step(event("1", "/primary", "lock primary running"), start)
+	second := again.Step(event("1", "/primary", "lock primary running"), start)
 	if first.View == nil || second.View == nil || serving(first.View) != serving(second.View) || first.View.Version != second.View.Version {
 		t.Errorf("the same step twice: %+v, %+v", first.View, second.View)
 	}
 	if len(first.Log) != len(second.Log) || len(first.Log) != 3 {
 		t.Errorf("log %v, %v", first.Log, second.Log)
 	}
-	if _, a := Step(up, event("1", "/primary", "demoted stopped"), start.Add(time.Second)); serving(a.View) != "serve primary –, replica –, default –, offline –" {
+	up := s.Clone()
+	if a := s.Step(event("1", "/primary", "demoted stopped"), start.Add(time.Second)); serving(a.View) != "serve primary –, replica –, default –, offline –" {
 		t.Errorf("after the demotion: %s", serving(a.View))
 	}
 	if got := serving(up.view); got != "serve primary 1, replica 1, default 1, offline –" {
-		t.Errorf("the state before was changed: %s", got)
+		t.Errorf("the clone was changed: %s", got)
+	}
+	if !reflect.DeepEqual(up, again) {
+		t.Error("the clone was changed, or the same step made another state")
 	}
 	// A check that nobody asks for changes nothing.
 	stray := Checked{health.Result{Target: health.Target{Member: "pg-test-1", Base: "http://10.9.9.9:8008", Path: "/primary"}}}
-	if next, a := Step(up, stray, start); a.View != nil || a.Log != nil || next.view != up.view {
+	before := up.Clone()
+	if a := up.Step(stray, start); a.View != nil || a.Log != nil || !reflect.DeepEqual(up, before) {
 		t.Errorf("a stray result: %+v", a)
 	}
 }

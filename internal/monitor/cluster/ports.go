@@ -36,7 +36,7 @@ func (s *State) probed(e Probed, now time.Time) bool {
 	if !asked {
 		return false
 	}
-	p.ask = p.ask.End(inquiry.Ended{Target: e.Target, NotAsked: e.Outcome.NotAsked, Cheap: true}, now)
+	p.ask.End(inquiry.Ended{Target: e.Target, NotAsked: e.Outcome.NotAsked, Cheap: true}, now)
 	if !e.Outcome.NotAsked {
 		p.Port = p.Feed(e.Outcome, p.lenient, p.options, e.Ended)
 		p.heard = e.Ended
@@ -115,18 +115,15 @@ func stricter(a, b model.Options) model.Options {
 // doesn't wait for queries as Patroni's answers do.
 func (s *State) pacePorts(now time.Time) {
 	for at, p := range s.ports {
-		was := p.ask
 		switch doubt := s.doubtful(at.Member, p); {
 		case !p.serves && !doubt:
-			p.ask = p.ask.Set(nil, now)
+			p.ask.Set(nil, now)
 		case p.postgres && !doubt:
-			p.ask = p.ask.Keep(inquiry.Ask{Target: at, Quiet: p.options.Inter, Pace: max(probeSeldom, p.options.Inter)}, now)
+			p.ask.Keep(inquiry.Ask{Target: at, Quiet: p.options.Inter, Pace: max(probeSeldom, p.options.Inter)}, now)
 		default:
-			p.ask = p.ask.Keep(inquiry.Ask{Target: at, Quiet: p.options.Inter, Pace: p.Next(p.options)}, now)
+			p.ask.Keep(inquiry.Ask{Target: at, Quiet: p.options.Inter, Pace: p.Next(p.options)}, now)
 		}
-		if !p.ask.Same(&was) {
-			s.ports[at] = p
-		}
+		s.ports[at] = p
 	}
 }
 

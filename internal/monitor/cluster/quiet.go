@@ -1,125 +1,132 @@
 package cluster
 
 import (
-	"maps"
-	"reflect"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/monitor/health"
 	"github.com/pgporter/pgporter/internal/monitor/inquiry"
 )
 
 // quietly takes the events that change nothing that anybody sees, which are nearly all of them: that it is time to ask, an answer that says
-// what the last one said, a reading of the key that names who held it. It does what Step does with them for a small part of the
-// cost. done is false where Step has to look at everything.
-func (s State) quietly(e Event, now time.Time) (next State, a Actions, done bool) {
-	if s.view == nil || now.Sub(s.view.At) >= answeredGap {
-		return s, a, false
+// what the last one said, a probe that was answered as the last one was, a reading of the key that names who held it. It does what
+// loudly does with them for a small part of the cost. done is false where everything has to be looked at: the State is as it was then.
+func (s *State) quietly(e Event, now time.Time) (a Actions, done bool) {
+	if s.view == nil || now.Sub(s.view.At) >= answeredGap || !s.judged.IsZero() && !now.Before(s.judged) {
+		return a, false
 	}
-	if at := s.judgeAt(); !at.IsZero() && !now.Before(at) {
-		return s, a, false
+	for name := range s.members {
+		if m := s.members[name]; !m.mark.IsZero() && !now.Before(m.mark) {
+			return a, false
+		}
 	}
 	switch e := e.(type) {
 	case Ticked:
-		s.members = maps.Clone(s.members)
 	case Checked:
-		if !s.sameAnswer(e) {
-			return s, a, false
+		if !s.sameAnswer(e) || !s.again(e, now) {
+			return a, false
 		}
-		before := s
-		s.members, s.known = maps.Clone(s.members), maps.Clone(s.known)
-		if !s.again(e, now) {
-			return before, a, false
+	case Probed:
+		if !s.sameProbe(e) {
+			return a, false
 		}
+		s.probed(e, now)
 	case Keyed:
 		was := s.key.now
 		was.Read, was.Renewed, was.Optime = e.Read, e.Renewed, e.Optime
-		if !s.key.known() || !was.Equal(e.Reading) || (e.Optime > 0) != (s.key.now.Optime > 0) {
-			return s, a, false
-		}
-		for key := range s.servers {
-			v := s.servers[key]
-			if v.machine.Backed() {
-				return s, a, false
-			}
+		if s.backed || !s.key.known() || !was.Equal(e.Reading) || (e.Optime > 0) != (s.key.now.Optime > 0) {
+			return a, false
 		}
 		s.key.now, s.key.heard = e.Reading, e.Reading
-		return s, a, true
+		return a, true
 	default:
-		return s, a, false
-	}
-	if s.anyPortDue(now) {
-		s.ports = maps.Clone(s.ports)
+		return a, false
 	}
 	s.ask(&a, now)
-	return s, a, true
-}
-
-// anyPortDue says that ask has a port to probe.
-func (s *State) anyPortDue(now time.Time) bool {
-	for at := range s.ports {
-		p := s.ports[at]
-		if due, any := p.ask.Due(); any && !now.Before(due) {
-			return true
-		}
-	}
-	return false
+	return a, true
 }
 
 // sameAnswer says that an answer to a member's one question says what its last one said, but for positions.
 func (s *State) sameAnswer(e Checked) bool {
 	last, there := s.known[e.Target]
-	o := e.Outcome
-	if !there || o.Silence != "" || last.Silence != "" || !s.asksRole(e.Target) || s.rewiring {
+	if !there || e.Outcome.Silence != "" || last.Silence != "" || !s.asksRole(e.Target) || s.rewiring {
 		return false
 	}
 	m := s.members[e.Target.Member]
-	if !m.silentSince.IsZero() || m.silences > 0 {
-		return false
-	}
-	a, b := o.Answer, last.Answer
-	a.Location, a.Received, a.Replayed = b.Location, b.Received, b.Replayed
-	return reflect.DeepEqual(a, b)
+	return m.silentSince.IsZero() && m.silences == 0 && e.Outcome.Answer.Repeats(last.Answer)
+}
+
+// sameProbe says that a probe's answer says what the last one said, of a port by which nobody's silence is judged now.
+func (s *State) sameProbe(e Probed) bool {
+	p, asked := s.ports[e.Target]
+	return asked && e.Outcome.Silence == "" && p.Sound() && s.members[e.Target.Member].silentSince.IsZero()
 }
 
 // again takes an answer that says the same as before; false if it means something new all the same, as a pass does that was waited
 // for.
 func (s *State) again(e Checked, now time.Time) bool {
 	name := e.Target.Member
+	position := s.leaderPosition
+	s.notePosition(name, e.Outcome.Answer)
+	var room [8]serverKey
+	confirmed := room[:0]
+	for i := range s.set.Services {
+		svc := &s.set.Services[i]
+		for j := range svc.Servers {
+			if svc.Servers[j].Member != name {
+				continue
+			}
+			key := serverKey{svc.FullName, name}
+			switch v := s.servers[key]; {
+			case v.target != e.Target:
+			case v.steady:
+				confirmed = append(confirmed, key)
+			default:
+				as, known := s.heardAs(&v, e.Target, e.Outcome)
+				if !known {
+					continue
+				}
+				next, _ := v.machine.Feed(as, v.machine.Backing(), e.Ended)
+				if !next.SameAs(v.machine) {
+					s.leaderPosition = position
+					return false
+				}
+				if v.steady = next.Settled() && !v.path.NeedsPosition(); v.steady {
+					s.servers[key] = v
+				}
+				confirmed = append(confirmed, key)
+			}
+		}
+	}
+	if s.rewiring {
+		s.leaderPosition = position
+		return false
+	}
+	for _, key := range confirmed {
+		// All that changes is when a leader was confirmed last.
+		v := s.servers[key]
+		if _, limited := v.machine.Deadline(); limited {
+			v.machine = v.machine.Confirm(e.Ended)
+			s.servers[key] = v
+		}
+	}
 	m := s.members[name]
 	m.last, m.answered, m.mark = e.Outcome, e.Ended, time.Time{}
 	if !m.led.IsZero() {
 		m.led = e.Ended
 	}
-	m.api = m.api.End(inquiry.Ended{Target: e.Target, Dear: s.dear(name, e.Outcome)}, now)
-	s.known[e.Target] = outcome{e.Outcome, e.Ended}
+	m.api.End(inquiry.Ended{Target: e.Target, Dear: s.dear(name, e.Outcome)}, now)
 	s.members[name] = m
-	s.notePosition(name, e.Outcome.Answer)
-	var confirmed []serverKey
-	for key := range s.servers {
-		v := s.servers[key]
-		if v.target != e.Target {
-			continue
-		}
-		as, known := s.heardAs(v.path, v.machine, e.Target, e.Outcome)
-		if !known {
-			continue
-		}
-		next, _ := v.machine.Feed(as, v.machine.Backing(), e.Ended)
-		if !next.SameAs(v.machine) {
-			return false
-		}
-		// All that changes is when a leader was confirmed last.
-		if _, limited := next.Deadline(); limited {
-			confirmed = append(confirmed, key)
-		}
-	}
-	if len(confirmed) > 0 {
-		s.servers = maps.Clone(s.servers)
-		for _, key := range confirmed {
-			v := s.servers[key]
-			v.machine = v.machine.Confirm(e.Ended)
+	s.known[e.Target] = outcome{e.Outcome, e.Ended}
+	return true
+}
+
+// unsteady has the next answer to a question looked at by every server that it is about.
+func (s *State) unsteady(t health.Target) {
+	for i := range s.set.Services {
+		key := serverKey{s.set.Services[i].FullName, t.Member}
+		if v, there := s.servers[key]; there && v.steady && v.target == t {
+			v.steady = false
 			s.servers[key] = v
 		}
 	}
-	return !s.rewiring
 }

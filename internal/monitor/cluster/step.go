@@ -18,7 +18,7 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
-// State is all that a loop knows of its cluster. It is a value: Step gives the next one and leaves the old as it was.
+// State is all that a loop knows of its cluster. Step changes it; Clone gives one of its own.
 type State struct {
 	cluster  model.Cluster
 	resolver *resolve.Resolver
@@ -35,6 +35,8 @@ type State struct {
 	seed uint64
 	// generation rises with each new set.
 	generation uint64
+	// bases are where the members' APIs are, without TLS and with it.
+	bases map[string][2]string
 	// live are the roles that the set was resolved with.
 	live map[string]model.Role
 	// primary is the elected leader; empty if there is none. confirmed says that it was elected by its own words, not by
@@ -67,7 +69,11 @@ type State struct {
 	serving map[string]bool
 	// epoch is the highest one given to a server.
 	epoch uint64
-	view  *view.View
+	// judged is when time alone changes what is known, but for marks of members; backed says that the age of the leader key's last
+	// read matters. next is when anything is due: see Deadline.
+	judged, next time.Time
+	backed       bool
+	view         *view.View
 	// posted is the set's generation in the view.
 	posted uint64
 }
@@ -84,7 +90,8 @@ type serverKey struct{ service, member string }
 type server struct {
 	machine health.Machine
 	// path is the service's check, target the question that the verdict comes from.
-	path   string
+	path   patroni.Path
+	check  string
 	target health.Target
 	// port is the destination.
 	port  health.Target
@@ -101,6 +108,8 @@ type server struct {
 	usable bool
 	// status is what was last said of it.
 	status status
+	// steady says that the last answer, if it comes again, changes nothing but when the server was confirmed.
+	steady bool
 }
 
 // status is a server's condition as operators see it.
@@ -206,97 +215,104 @@ func Begin(p Planned, seed uint64, now time.Time) (State, Actions) {
 	if a.Refused == nil {
 		s.conclude(&a, now)
 		a.Log = nil
+		s.reckonJudged()
+		s.reckonNext()
 	}
 	return s, a
 }
 
-// Step takes an event into account. It is pure: the same state, event and time give the same result.
-func Step(s State, e Event, now time.Time) (State, Actions) {
-	if next, a, done := s.quietly(e, now); done {
-		return next, a
+// Step takes an event into account. It is pure but for the State itself: the same one, event and time give the same result.
+func (s *State) Step(e Event, now time.Time) Actions {
+	a, done := s.quietly(e, now)
+	if !done {
+		a = s.loudly(e, now)
+		s.reckonJudged()
 	}
-	next, a := s.clone(), Actions{}
+	s.reckonNext()
+	return a
+}
+
+// loudly is Step for events that may change anything.
+func (s *State) loudly(e Event, now time.Time) (a Actions) {
 	switch e := e.(type) {
 	case Checked:
-		if !next.checked(e, &a, now) {
-			return next, Actions{}
+		if !s.checked(e, &a, now) {
+			return Actions{}
 		}
 	case Probed:
-		if !next.probed(e, now) {
-			return s, Actions{}
+		if !s.probed(e, now) {
+			return Actions{}
 		}
 	case Keyed:
-		next.hear(e.Reading, &a, now)
+		s.hear(e.Reading, &a, now)
 	case Planned:
+		next := s.Clone()
 		if next.plan(e, &a, now); a.Refused != nil {
-			return s, a
+			return a
 		}
+		*s = next
 	case Suspected:
-		next.suspect(e.Members, now)
+		s.suspect(e.Members, now)
 	case Awaited:
 		for _, service := range e.Services {
-			next.await(service, now)
+			s.await(service, now)
 		}
 	case Stood:
-		next.stood(e.For, now)
+		s.stood(e.For, now)
 	}
-	next.expireTimers(now)
-	next.noticeSilence(&a, now)
-	next.tellStops(&a, now)
-	next.roles(&a, now)
-	next.rewire(now)
-	next.weigh(now)
-	next.conclude(&a, now)
-	next.ask(&a, now)
-	return next, a
+	s.expireTimers(now)
+	s.noticeSilence(&a, now)
+	s.tellStops(&a, now)
+	s.roles(&a, now)
+	s.rewire(now)
+	s.weigh(now)
+	s.conclude(&a, now)
+	s.ask(&a, now)
+	return a
 }
 
 // Deadline is when a Ticked is due; false if only events change anything.
-func (s *State) Deadline() (time.Time, bool) {
-	first := s.judgeAt()
+func (s *State) Deadline() (time.Time, bool) { return s.next, !s.next.IsZero() }
+
+// reckonJudged settles when time alone changes what is known. A confirmation that comes meanwhile only puts that off.
+func (s *State) reckonJudged() {
+	s.judged, s.backed = time.Time{}, false
+	for key := range s.servers {
+		v := s.servers[key]
+		if at, limited := v.machine.Deadline(); limited {
+			s.judged = earlier(s.judged, at)
+		}
+		s.backed = s.backed || v.machine.Backed()
+	}
+	if s.backed {
+		s.judged = earlier(s.judged, s.key.now.Read.Add(health.KeyFresh))
+	}
 	for name := range s.members {
-		first = earlier(first, s.members[name].nextQuestion())
+		if m := s.members[name]; !m.stopping.IsZero() && !m.toldStopping {
+			s.judged = earlier(s.judged, m.stopping.Add(longStop))
+		}
+	}
+	for _, at := range []time.Time{s.switchover, s.searching, s.leavingFrom, s.leaving} {
+		s.judged = earlier(s.judged, at)
+	}
+}
+
+// reckonNext settles when anything is due.
+func (s *State) reckonNext() {
+	s.next = s.judged
+	for name := range s.members {
+		m := s.members[name]
+		s.next = earlier(s.next, m.mark)
+		if due, any := m.api.Due(); any {
+			s.next = earlier(s.next, due)
+		}
 	}
 	for at := range s.ports {
 		p := s.ports[at]
 		if due, any := p.ask.Due(); any {
-			first = earlier(first, due)
+			s.next = earlier(s.next, due)
 		}
 	}
-	return first, !first.IsZero()
-}
-
-// judgeAt is when time alone changes what is known; zero if it doesn't.
-func (s *State) judgeAt() time.Time {
-	var first time.Time
-	backed := false
-	for key := range s.servers {
-		v := s.servers[key]
-		if at, limited := v.machine.Deadline(); limited {
-			first = earlier(first, at)
-		}
-		backed = backed || v.machine.Backed()
-	}
-	if backed {
-		first = earlier(first, s.key.now.Read.Add(health.KeyFresh))
-	}
-	for name := range s.members {
-		m := s.members[name]
-		first = earlier(first, m.mark)
-		if !m.stopping.IsZero() && !m.toldStopping {
-			first = earlier(first, m.stopping.Add(longStop))
-		}
-	}
-	for _, at := range []time.Time{s.switchover, s.searching, s.leavingFrom, s.leaving} {
-		first = earlier(first, at)
-	}
-	return first
-}
-
-// nextQuestion is when the member's API is asked next; zero while it can't be.
-func (m member) nextQuestion() time.Time {
-	at, _ := m.api.Due()
-	return at
 }
 
 // earlier is the earlier of two times that aren't zero.
@@ -307,14 +323,21 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-func (s State) clone() State {
-	s.live = maps.Clone(s.live)
-	s.members = maps.Clone(s.members)
-	s.known = maps.Clone(s.known)
-	s.servers = maps.Clone(s.servers)
-	s.ports = maps.Clone(s.ports)
-	s.serving = maps.Clone(s.serving)
-	return s
+// Clone gives a copy that no step of the State changes.
+func (s *State) Clone() State {
+	c := *s
+	c.members = make(map[string]member, len(s.members))
+	for name, m := range s.members {
+		m.api = m.api.Clone()
+		c.members[name] = m
+	}
+	c.ports = make(map[health.Target]port, len(s.ports))
+	for at, p := range s.ports {
+		p.ask = p.ask.Clone()
+		c.ports[at] = p
+	}
+	c.known, c.servers = maps.Clone(s.known), maps.Clone(s.servers)
+	return c
 }
 
 // checked takes a result in; false if nobody wants to know any more.
@@ -328,7 +351,7 @@ func (s *State) checked(e Checked, a *Actions, now time.Time) bool {
 	if t, _, busy := m.api.UnderWay(); busy && t == e.Target {
 		m.mark, m.silences = time.Time{}, 0
 	}
-	m.api = m.api.End(ended, now)
+	m.api.End(ended, now)
 	s.members[name] = m
 	if _, asked := s.wanted[e.Target]; !asked {
 		return false
@@ -343,13 +366,14 @@ func (s *State) checked(e Checked, a *Actions, now time.Time) bool {
 // take takes what a question brought, or silence, in.
 func (s *State) take(e Checked, a *Actions, now time.Time) {
 	s.known[e.Target] = outcome{e.Outcome, e.Ended}
+	s.unsteady(e.Target)
 	s.observe(e, a, now)
 	b := s.backing(e.Target.Member, now)
-	s.each(func(key serverKey, svc *model.Service, v server) (health.Machine, bool) {
+	s.each(func(_ serverKey, v *server) (health.Machine, bool) {
 		if v.target != e.Target {
 			return v.machine, false
 		}
-		as, known := s.heardAs(svc.Check, v.machine, e.Target, e.Outcome)
+		as, known := s.heardAs(v, e.Target, e.Outcome)
 		if !known {
 			return v.machine, false
 		}
@@ -403,7 +427,7 @@ func (s *State) suspect(names []string, now time.Time) {
 	s.notice(now, names...)
 	for at, p := range s.ports {
 		if slices.Contains(names, at.Member) && p.serves {
-			p.ask = p.ask.Noticed(now)
+			p.ask.Noticed(now)
 			s.ports[at] = p
 		}
 	}
@@ -415,14 +439,14 @@ const reviewTime = time.Second
 // stood forgives everybody the time in which this node stood still.
 func (s *State) stood(d time.Duration, now time.Time) {
 	for name, m := range s.members {
-		m.api = m.api.Stood(d)
+		m.api.Stood(d)
 		if !m.mark.IsZero() {
 			m.mark = m.mark.Add(d)
 		}
 		s.members[name] = m
 	}
 	for at, p := range s.ports {
-		p.ask = p.ask.Stood(d)
+		p.ask.Stood(d)
 		s.ports[at] = p
 	}
 	for key, v := range s.servers {
@@ -433,13 +457,15 @@ func (s *State) stood(d time.Duration, now time.Time) {
 }
 
 // each steps the machines of all servers, in the order of the set. step says whether sessions end.
-func (s *State) each(step func(serverKey, *model.Service, server) (m health.Machine, ended bool)) {
+func (s *State) each(step func(serverKey, *server) (m health.Machine, ended bool)) {
 	for i := range s.set.Services {
 		svc := &s.set.Services[i]
 		for _, carrier := range svc.Servers {
 			key := serverKey{svc.FullName, carrier.Member}
-			v, ended := s.servers[key], false
-			v.machine, ended = step(key, svc, v)
+			v := s.servers[key]
+			next, ended := step(key, &v)
+			v.steady = v.steady && next.SameAs(v.machine)
+			v.machine = next
 			s.servers[key] = s.settle(v, ended)
 		}
 	}
@@ -458,7 +484,7 @@ func (s *State) weigh(now time.Time) {
 		}
 		backings[m.Name] = b
 	}
-	s.each(func(key serverKey, _ *model.Service, v server) (health.Machine, bool) {
+	s.each(func(key serverKey, v *server) (health.Machine, bool) {
 		return v.machine.Weigh(backings[key.member], now)
 	})
 }
@@ -485,13 +511,13 @@ func (s *State) backing(name string, now time.Time) health.Backing {
 
 // ask puts the questions that are due.
 func (s *State) ask(a *Actions, now time.Time) {
-	for _, m := range s.cluster.Members {
-		seen := s.members[m.Name]
-		api, t, due := seen.api.Start(now)
+	for i := range s.cluster.Members {
+		name := s.cluster.Members[i].Name
+		seen := s.members[name]
+		t, due := seen.api.Start(now)
 		if !due {
 			continue
 		}
-		seen.api = api
 		q := Question{Target: t, Within: ownPathWithin}
 		if s.asksRole(t) {
 			// A late answer is an answer: whoever holds the leader key has lost it after its time to live at the latest.
@@ -501,12 +527,11 @@ func (s *State) ask(a *Actions, now time.Time) {
 			}
 		}
 		seen.silences, seen.mark = 0, now.Add(health.Timeout(s.wanted[t]))
-		s.members[m.Name] = seen
+		s.members[name] = seen
 		a.Ask = append(a.Ask, q)
 	}
 	for at, p := range s.ports {
-		if ask, t, due := p.ask.Start(now); due {
-			p.ask = ask
+		if t, due := p.ask.Start(now); due {
 			s.ports[at] = p
 			a.Ask = append(a.Ask, Question{Target: t, Port: true, Within: p.probeWithin()})
 		}

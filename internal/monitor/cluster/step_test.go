@@ -123,7 +123,7 @@ func play(t *testing.T, file, text string) string {
 				}
 			}
 		}
-		before := s
+		before := s.Clone()
 		var all []Actions
 		unanswered := func(a Actions, when time.Time) { s = unput(s, a, hanging, when) }
 		if etcd.heard() {
@@ -138,10 +138,10 @@ func play(t *testing.T, file, text string) string {
 					at = since
 				}
 				if etcd.heard() && at.Sub(s.key.now.Read) > time.Second {
-					s, _ = Step(s, Keyed{etcd.reading(at)}, at)
+					s.Step(Keyed{etcd.reading(at)}, at)
 				}
 				var a Actions
-				s, a = Step(s, Ticked{}, at)
+				a = s.Step(Ticked{}, at)
 				all = append(all, a)
 				unanswered(a, at)
 				since = at.Add(time.Millisecond)
@@ -221,7 +221,7 @@ func play(t *testing.T, file, text string) string {
 					when = e.Read
 				}
 			}
-			s, a = Step(s, e, when)
+			a = s.Step(e, when)
 			all = append(all, a)
 			unanswered(a, when)
 		}
@@ -312,7 +312,7 @@ func follows(before, after *State, all []Actions) []string {
 
 // stepped is Step where nobody puts the questions that follow.
 func stepped(s State, e Event, now time.Time) (State, Actions) {
-	s, a := Step(s, e, now)
+	a := s.Step(e, now)
 	return unput(s, a, nil, now), a
 }
 
@@ -321,10 +321,10 @@ func unput(s State, a Actions, hanging map[string]bool, now time.Time) State {
 	for _, q := range a.Ask {
 		switch r := (health.Result{Target: q.Target, Outcome: health.Outcome{Silence: "not now", NotAsked: true}, Ended: now}); {
 		case q.Port:
-			s, a = Step(s, Probed{r}, now)
+			a = s.Step(Probed{r}, now)
 			s = unput(s, a, hanging, now)
 		case !hanging[q.Member]:
-			s, a = Step(s, Checked{r}, now)
+			a = s.Step(Checked{r}, now)
 			s = unput(s, a, hanging, now)
 		}
 	}

@@ -176,6 +176,12 @@ func (m Machine) SameAs(o Machine) bool {
 	return m == o
 }
 
+// Settled says that the last result, if it came again for ever, would change nothing but when the server was confirmed: nothing is
+// counted.
+func (m Machine) Settled() bool {
+	return m.streak.Count() == 0 && (m.phase == Up && m.heard == pass || m.phase == Down && m.heard != pass)
+}
+
 // Confirm gives the machine of a server whose last result came again: all that changes is when it was confirmed.
 func (m Machine) Confirm(at time.Time) Machine {
 	m.confirmed = later(m.confirmed, at)

@@ -55,8 +55,8 @@ type Ask struct {
 	Pace time.Duration
 }
 
-// Schedule is when a respondent is asked. It is a value: its methods give the next one, and leave the old as it was. The zero
-// Schedule asks nothing.
+// Schedule is when a respondent is asked. Its methods change it, since they are called for every question; Clone gives one of its
+// own. The zero Schedule asks nothing.
 type Schedule struct {
 	asks []entry
 	// busy says that a question is under way, under which, asked when it was put. It may be one that isn't asked any more.
@@ -120,11 +120,18 @@ func (s *Schedule) draw(d time.Duration) time.Duration {
 // jittered is a pause of about d, never less: at most an eighth longer.
 func (s *Schedule) jittered(d time.Duration) time.Duration { return d + s.draw(d/8) }
 
+// Clone gives a copy that has nothing in common with the Schedule.
+func (s *Schedule) Clone() Schedule {
+	c := *s
+	c.asks = slices.Clone(s.asks)
+	return c
+}
+
 // Set replaces what is asked. What was asked before keeps its times, also the question under way. What is new is asked soon.
-func (s Schedule) Set(asks []Ask, now time.Time) Schedule {
+func (s *Schedule) Set(asks []Ask, now time.Time) {
 	if len(asks) == 0 {
 		s.asks = nil
-		return s
+		return
 	}
 	next := make([]entry, 0, len(asks))
 	for _, a := range asks {
@@ -146,23 +153,18 @@ func (s Schedule) Set(asks []Ask, now time.Time) Schedule {
 		s.span = time.Duration(float64(Window) * kept / (excess * quiet))
 		s.most = kept
 	}
-	return s
 }
 
 // IsZero says that nobody has made the Schedule yet.
 func (s *Schedule) IsZero() bool { return s.asks == nil && s.random == 0 }
 
 // Keep is Set of one question, which does nothing where that is asked already but change its pace.
-func (s Schedule) Keep(a Ask, now time.Time) Schedule {
+func (s *Schedule) Keep(a Ask, now time.Time) {
 	if len(s.asks) == 1 && s.asks[0].Target == a.Target && s.asks[0].Quiet == a.Quiet {
-		return s.Paced(a.Target, a.Pace)
+		s.Paced(a.Target, a.Pace)
+		return
 	}
-	return s.Set([]Ask{a}, now)
-}
-
-// Same says that two Schedules, one made of the other, give the same questions at the same times.
-func (s *Schedule) Same(o *Schedule) bool {
-	return s.busy == o.busy && s.closely == o.closely && s.news == o.news && s.free == o.free && slices.Equal(s.asks, o.asks)
+	s.Set([]Ask{a}, now)
 }
 
 // Last is when the first question was put last; idle says that none is under way or about to be put.
@@ -184,18 +186,16 @@ func (s *Schedule) find(t health.Target) int {
 }
 
 // Paced changes the pace of a question, counted from when it was put last. A target that isn't asked is ignored.
-func (s Schedule) Paced(t health.Target, pace time.Duration) Schedule {
+func (s *Schedule) Paced(t health.Target, pace time.Duration) {
 	i := s.find(t)
 	if i < 0 || s.asks[i].Pace == pace {
-		return s
+		return
 	}
-	s.asks = slices.Clone(s.asks)
 	e := &s.asks[i]
 	e.Pace = pace
 	if !e.last.IsZero() {
 		e.due = e.last.Add(s.jittered(pace))
 	}
-	return s
 }
 
 // Pace is how often a question is to be put; false if it isn't asked.
@@ -209,25 +209,23 @@ func (s *Schedule) Pace(t health.Target) (time.Duration, bool) {
 
 // Noticed wants the first question out of turn: something was seen that the last answer doesn't explain. One that is under way may
 // have begun before that, so there will be another after it.
-func (s Schedule) Noticed(now time.Time) Schedule {
+func (s *Schedule) Noticed(now time.Time) {
 	if !s.news.IsZero() || len(s.asks) == 0 {
-		return s
+		return
 	}
 	s.news = now
 	if at, _ := s.urgent(); !s.busy && s.allowed(at, s.most).After(now) {
 		s.Counts.HeldBack++
 	}
-	return s
 }
 
 // Closely begins or ends a time in which the first question is put again and again, at growing intervals, because its answer is
 // waited for.
-func (s Schedule) Closely(on bool) Schedule {
+func (s *Schedule) Closely(on bool) {
 	if on && !s.closely {
 		s.pause = gap
 	}
 	s.closely = on
-	return s
 }
 
 // Due is when Start has something to put; false while it has nothing, as with a question under way.
@@ -290,15 +288,14 @@ func (s *Schedule) allowed(at time.Time, most int) time.Time {
 }
 
 // Start gives the question that is due now, which is under way then; false if none is.
-func (s Schedule) Start(now time.Time) (Schedule, health.Target, bool) {
+func (s *Schedule) Start(now time.Time) (health.Target, bool) {
 	if s.busy || len(s.asks) == 0 {
-		return s, health.Target{}, false
+		return health.Target{}, false
 	}
 	i, at, early := s.pick()
 	if now.Before(at) {
-		return s, health.Target{}, false
+		return health.Target{}, false
 	}
-	s.asks = slices.Clone(s.asks)
 	e := &s.asks[i]
 	if early {
 		// Long after the last one it is the first of its kind again.
@@ -325,7 +322,7 @@ func (s Schedule) Start(now time.Time) (Schedule, health.Target, bool) {
 		e.due = now.Add(e.Pace/4 + s.draw(e.Pace-e.Pace/4))
 	}
 	s.busy, s.under, s.asked = true, e.Target, now
-	return s, e.Target, true
+	return e.Target, true
 }
 
 // Ended is how a question came to an end.
@@ -342,9 +339,9 @@ type Ended struct {
 }
 
 // End takes the end of a question. One that isn't under way changes nothing.
-func (s Schedule) End(e Ended, now time.Time) Schedule {
+func (s *Schedule) End(e Ended, now time.Time) {
 	if !s.busy || s.under != e.Target {
-		return s
+		return
 	}
 	took := max(now.Sub(s.asked), 0)
 	s.busy = false
@@ -352,7 +349,7 @@ func (s Schedule) End(e Ended, now time.Time) Schedule {
 		s.Counts.HeldBack++
 		s.free = now.Add(s.jittered(again))
 		s.freeUrgent = s.free
-		return s
+		return
 	}
 	if e.Late {
 		s.Counts.Late++
@@ -360,11 +357,10 @@ func (s Schedule) End(e Ended, now time.Time) Schedule {
 	s.dear = e.Dear
 	if e.Cheap {
 		s.free, s.freeUrgent = now, now
-		return s
+		return
 	}
 	s.free = now.Add(min(idleShare*took, idleMost))
 	s.freeUrgent = now.Add(min(urgentShare*took, urgentMost))
-	return s
 }
 
 // UnderWay is the question under way and when it was put; false if there is none.
@@ -373,11 +369,10 @@ func (s *Schedule) UnderWay() (t health.Target, since time.Time, ok bool) {
 }
 
 // Stood takes notice that this node stood still for a time: the respondent isn't to be blamed for it.
-func (s Schedule) Stood(d time.Duration) Schedule {
+func (s *Schedule) Stood(d time.Duration) {
 	if s.busy {
 		s.asked = s.asked.Add(d)
 	}
-	return s
 }
 
 // later is the later of two times.

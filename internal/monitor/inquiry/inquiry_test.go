@@ -86,18 +86,17 @@ func (r *rig) until(end time.Time) {
 		}
 		r.now = next
 		if busy {
-			r.Schedule = r.End(Ended{Target: t, Dear: r.dear, NotAsked: r.refuses}, r.now)
+			r.End(Ended{Target: t, Dear: r.dear, NotAsked: r.refuses}, r.now)
 			continue
 		}
 		extra := r.Counts.Extra
-		s, target, due := r.Start(r.now)
+		target, due := r.Start(r.now)
 		if !due {
 			panic("nothing is due when it is due")
 		}
-		r.Schedule = s
 		r.put = append(r.put, r.now)
 		early := ""
-		if s.Counts.Extra > extra {
+		if r.Counts.Extra > extra {
 			early = " early"
 		}
 		r.says("    %.2fs %s%s (%d)", r.now.Sub(start).Seconds(), target.Path, early, r.within(r.now))
@@ -148,7 +147,7 @@ func play(t *testing.T, text string) string {
 				words = words[2:]
 				asks = append(asks, a)
 			}
-			r.Schedule = r.Set(asks, start)
+			r.Set(asks, start)
 			out = append(out, line)
 			continue
 		}
@@ -165,11 +164,11 @@ func play(t *testing.T, text string) string {
 		case words[0] == "not":
 			r.refuses = true
 		case words[0] == "pace":
-			r.Schedule = r.Paced(target(words[1]), duration(words[2]))
+			r.Paced(target(words[1]), duration(words[2]))
 		case words[0] == "noticed":
-			r.Schedule = r.Noticed(r.now)
+			r.Noticed(r.now)
 		case words[0] == "closely":
-			r.Schedule = r.Closely(words[1] == "on")
+			r.Closely(words[1] == "on")
 		default:
 			t.Fatalf("unknown: %s", line)
 		}
@@ -184,7 +183,7 @@ func TestBudget(t *testing.T) {
 	for round := range 300 {
 		quiet := []time.Duration{100 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 30 * time.Second}[random.IntN(6)]
 		r := &rig{Schedule: New(random.Uint64()), now: start, says: func(string, ...any) {}}
-		r.Schedule = r.Set([]Ask{{Target: target("/primary"), Quiet: quiet, Pace: quiet}}, start)
+		r.Set([]Ask{{Target: target("/primary"), Quiet: quiet, Pace: quiet}}, start)
 		dearFrom := time.Time{}
 		for range 200 {
 			switch random.IntN(8) {
@@ -195,15 +194,15 @@ func TestBudget(t *testing.T) {
 					dearFrom = r.now
 				}
 			case 1, 2, 3:
-				r.Schedule = r.Noticed(r.now)
+				r.Noticed(r.now)
 			case 4:
-				r.Schedule = r.Closely(random.IntN(2) == 0)
+				r.Closely(random.IntN(2) == 0)
 			case 5:
-				r.Schedule = r.Paced(target("/primary"), quiet/time.Duration(1+random.IntN(4)))
+				r.Paced(target("/primary"), quiet/time.Duration(1+random.IntN(4)))
 			case 6:
 				r.refuses = random.IntN(4) == 0
 			default:
-				r.Schedule = r.Stood(time.Duration(random.IntN(3)) * time.Second)
+				r.Stood(time.Duration(random.IntN(3)) * time.Second)
 			}
 			before := len(r.put)
 			r.until(r.now.Add(time.Duration(random.IntN(700)) * time.Millisecond))
@@ -232,7 +231,7 @@ func TestSeeds(t *testing.T) {
 	var first []string
 	for seed := range uint64(3) {
 		r := &rig{Schedule: New(seed * 12345), now: start, says: func(string, ...any) {}}
-		r.Schedule = r.Set([]Ask{{Target: target("/primary"), Quiet: time.Second, Pace: time.Second}}, start)
+		r.Set([]Ask{{Target: target("/primary"), Quiet: time.Second, Pace: time.Second}}, start)
 		r.until(start.Add(30 * time.Second))
 		var all []string
 		for _, at := range r.put {

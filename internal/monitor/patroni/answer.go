@@ -68,6 +68,14 @@ type Answer struct {
 	Tags map[string]string
 }
 
+// Repeats says that an answer says what another one did, but for positions in the WAL.
+func (a Answer) Repeats(b Answer) bool {
+	return a.Status == b.Status && a.Role == b.Role && a.State == b.State && a.Timeline == b.Timeline && a.TimelineNull == b.TimelineNull &&
+		a.Name == b.Name && a.Scope == b.Scope && a.Version == b.Version && a.ServerVersion == b.ServerVersion && a.SystemID == b.SystemID &&
+		a.ClusterUnlocked == b.ClusterUnlocked && a.Failsafe == b.Failsafe && a.Pause == b.Pause && a.SyncStandby == b.SyncStandby &&
+		a.QuorumStandby == b.QuorumStandby && a.PendingRestart == b.PendingRestart && a.ReplayPaused == b.ReplayPaused && maps.Equal(a.Tags, b.Tags)
+}
+
 // Words are the answer in short: `200 primary running`, `503 replica starting`, `200` without a body.
 func (a Answer) Words() string {
 	words := strconv.Itoa(a.Status)

@@ -43,15 +43,15 @@ func (d Derivation) String() string {
 // status. A path for that Derivable says no stays Underivable; of others it is /readiness from 4.1 on unless the member
 // leads or isn't running (it asks for the state of replication and a lag that no body tells), and what depends on
 // synchronous standbys before 3.0.2, whose bodies don't tell them.
-func (a Answer) To(path string, f Facts) (Answer, Derivation) {
-	q, ok := parseQuestion(path)
-	if !ok {
+func (a Answer) To(p Path, f Facts) (Answer, Derivation) {
+	if !p.derivable {
 		return a, Underivable
 	}
+	q := p.question
 	version := parseVersion(a.Version)
 	endpoint := q.endpoint
 	if version < version4 {
-		endpoint = route(path, false)
+		endpoint = p.before4
 	}
 	asked := EndpointPrimary
 	if f.StandbyCluster {
@@ -142,14 +142,28 @@ func Derivable(path string) bool {
 }
 
 // NeedsPosition says that the path has a lag= that counts.
-func NeedsPosition(path string) bool {
-	q, ok := parseQuestion(path)
-	return ok && q.limited
-}
+func NeedsPosition(path string) bool { return ParsePath(path).NeedsPosition() }
+
+// NeedsPosition says that the path has a lag= that counts.
+func (p Path) NeedsPosition() bool { return p.derivable && p.limited }
 
 // ofLeader says that Patroni doesn't look at tags there.
 func (e Endpoint) ofLeader() bool {
 	return e == EndpointPrimary || e == EndpointLeader || e == EndpointStandbyLeader
+}
+
+// Path is a path that was read, for To: a service's is the same for each of its answers.
+type Path struct {
+	question
+	// before4 is the endpoint for a Patroni that doesn't know of quorums.
+	before4   Endpoint
+	derivable bool
+}
+
+// ParsePath reads a path with its query.
+func ParsePath(path string) Path {
+	q, ok := parseQuestion(path)
+	return Path{question: q, before4: route(path, false), derivable: ok}
 }
 
 // question is a path that is derivable.

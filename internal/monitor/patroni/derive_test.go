@@ -124,7 +124,7 @@ func TestTo(t *testing.T) {
 				case has(test.unsettled, path):
 					wanted = Unsettled
 				}
-				got, how := test.answer.To(path, Facts{StandbyCluster: test.standby})
+				got, how := test.answer.To(ParsePath(path), Facts{StandbyCluster: test.standby})
 				if how != wanted || how == Derived && !reflect.DeepEqual(got, want) {
 					t.Errorf("%s: %s %v, want %d %v", path, got.Words(), how, want.Status, wanted)
 				}
@@ -192,7 +192,7 @@ func TestToQuery(t *testing.T) {
 			Answer
 			want int
 		}{{replica, test.replica}, {leader, test.leader}} {
-			got, how := a.To(test.path, Facts{Position: test.position})
+			got, how := a.To(ParsePath(test.path), Facts{Position: test.position})
 			if how != Derived || got.Status != a.want {
 				t.Errorf("%s of %s at %d: %d %v, want %d", test.path, a.Role, test.position, got.Status, how, a.want)
 			}
@@ -200,10 +200,10 @@ func TestToQuery(t *testing.T) {
 	}
 	// A tag that isn't there refuses whether the DCS is seen or not.
 	replica.ClusterUnlocked = true
-	if got, how := replica.To("/async?tag_foo=baz", Facts{}); got.Status != 503 || how != Derived {
+	if got, how := replica.To(ParsePath("/async?tag_foo=baz"), Facts{}); got.Status != 503 || how != Derived {
 		t.Errorf("unlocked, another tag: %d %v", got.Status, how)
 	}
-	if _, how := replica.To("/async?tag_foo=bar", Facts{}); how != Unsettled {
+	if _, how := replica.To(ParsePath("/async?tag_foo=bar"), Facts{}); how != Unsettled {
 		t.Errorf("unlocked, its tag: %v", how)
 	}
 }
@@ -226,7 +226,7 @@ func TestDerivable(t *testing.T) {
 		if got := NeedsPosition(path); got != want.position {
 			t.Errorf("NeedsPosition(%q) = %v", path, got)
 		}
-		if _, how := (Answer{Status: 503, Role: RoleReplica}).To(path, Facts{}); (how == Underivable) == want.derivable {
+		if _, how := (Answer{Status: 503, Role: RoleReplica}).To(ParsePath(path), Facts{}); (how == Underivable) == want.derivable {
 			t.Errorf("%q is %v", path, how)
 		}
 	}
@@ -271,7 +271,7 @@ func FuzzTo(f *testing.F) {
 		}
 		tags := maps.Clone(a.Tags)
 		to := func(path string) (int, Derivation) {
-			got, how := a.To(path, facts)
+			got, how := a.To(ParsePath(path), facts)
 			rest := got
 			rest.Status = a.Status
 			if !reflect.DeepEqual(rest, a) || !maps.Equal(a.Tags, tags) {
