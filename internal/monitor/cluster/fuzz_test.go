@@ -212,22 +212,26 @@ func BenchmarkQuiet(b *testing.B) {
 	for i, words := range []string{"lock primary running", "replica running", "replica running"} {
 		says[c.Members[i].Name] = script(strings.Fields(words)).on(primaryQuestion)
 	}
-	answer := func() {
-		for _, q := range a.Ask {
+	questions, ticks := 0, 0
+	var answer func(asked []Question)
+	answer = func(asked []Question) {
+		questions += len(asked)
+		for _, q := range asked {
 			now = now.Add(time.Millisecond)
+			var e Event = Checked{health.Result{Target: q.Target, Outcome: says[q.Member], Ended: now}}
 			if q.Port {
-				s.Step(Probed{health.Result{Target: q.Target, Ended: now}}, now)
-			} else {
-				s.Step(Checked{health.Result{Target: q.Target, Outcome: says[q.Member], Ended: now}}, now)
+				e = Probed{health.Result{Target: q.Target, Ended: now}}
 			}
+			answer(s.Step(e, now).Ask)
 		}
 	}
-	questions, ticks := 0, 0
+	answer(a.Ask)
 	turn := func() {
-		now, _ = s.Deadline()
-		a = s.Step(Ticked{}, now)
-		ticks, questions = ticks+1, questions+len(a.Ask)
-		answer()
+		if at, _ := s.Deadline(); at.After(now) {
+			now = at
+		}
+		ticks++
+		answer(s.Step(Ticked{}, now).Ask)
 	}
 	for range 1000 {
 		turn()

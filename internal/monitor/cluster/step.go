@@ -31,8 +31,9 @@ type State struct {
 	underivable                   map[string]bool
 	// leaderPosition is the leader's own word on where it is in the WAL, in bytes; 0 while unknown.
 	leaderPosition int64
-	// seed makes this node's times to ask its own.
-	seed uint64
+	// seed makes this node's times to ask its own; parts are those that all that are asked at one time share.
+	seed  uint64
+	parts inquiry.Random
 	// generation rises with each new set.
 	generation uint64
 	// bases are where the members' APIs are, without TLS and with it.
@@ -210,6 +211,7 @@ func Begin(p Planned, seed uint64, now time.Time) (State, Actions) {
 		members: map[string]member{}, known: map[health.Target]outcome{}, servers: map[serverKey]server{},
 		ports: map[health.Target]port{}, serving: map[string]bool{}, seed: seed,
 	}
+	s.parts = inquiry.Seeded(s.seedOf(p.Cluster.Name))
 	var a Actions
 	s.plan(p, &a, now)
 	if a.Refused == nil {
@@ -458,11 +460,13 @@ func (s *State) stood(d time.Duration, now time.Time) {
 
 // each steps the machines of all servers, in the order of the set. step says whether sessions end.
 func (s *State) each(step func(serverKey, *server) (m health.Machine, ended bool)) {
+	// One for all, since step has its address.
+	var v server
 	for i := range s.set.Services {
 		svc := &s.set.Services[i]
-		for _, carrier := range svc.Servers {
-			key := serverKey{svc.FullName, carrier.Member}
-			v := s.servers[key]
+		for j := range svc.Servers {
+			key := serverKey{svc.FullName, svc.Servers[j].Member}
+			v = s.servers[key]
 			next, ended := step(key, &v)
 			v.steady = v.steady && next.SameAs(v.machine)
 			v.machine = next
@@ -509,12 +513,26 @@ func (s *State) backing(name string, now time.Time) health.Backing {
 	return b
 }
 
-// ask puts the questions that are due.
+// ask puts the questions that are due, and those that go along with them.
 func (s *State) ask(a *Actions, now time.Time) {
+	next := s.parts
+	part := next.Draw()
+	if s.put(a, now, part, false); len(a.Ask) == 0 {
+		return
+	}
+	s.parts = next
+	s.put(a, now, part, true)
+	slices.SortStableFunc(a.Ask, func(x, y Question) int {
+		return cmp.Or(strings.Compare(x.Member, y.Member), strings.Compare(x.Base, y.Base), strings.Compare(x.Path, y.Path))
+	})
+}
+
+// put puts the questions that their schedules give.
+func (s *State) put(a *Actions, now time.Time, part inquiry.Part, along bool) {
 	for i := range s.cluster.Members {
 		name := s.cluster.Members[i].Name
 		seen := s.members[name]
-		t, due := seen.api.Start(now)
+		t, due := seen.api.Start(now, part, along)
 		if !due {
 			continue
 		}
@@ -531,14 +549,11 @@ func (s *State) ask(a *Actions, now time.Time) {
 		a.Ask = append(a.Ask, q)
 	}
 	for at, p := range s.ports {
-		if t, due := p.ask.Start(now); due {
+		if t, due := p.ask.Start(now, part, along); due {
 			s.ports[at] = p
 			a.Ask = append(a.Ask, Question{Target: t, Port: true, Within: p.probeWithin()})
 		}
 	}
-	slices.SortStableFunc(a.Ask, func(x, y Question) int {
-		return cmp.Or(strings.Compare(x.Member, y.Member), strings.Compare(x.Base, y.Base), strings.Compare(x.Path, y.Path))
-	})
 }
 
 // seedOf makes the seed of one respondent.

@@ -125,7 +125,7 @@ func play(t *testing.T, file, text string) string {
 		}
 		before := s.Clone()
 		var all []Actions
-		unanswered := func(a Actions, when time.Time) { s = unput(s, a, hanging, when) }
+		take := func(a Actions, when time.Time) { all = append(all, unput(&s, a, hanging, when)...) }
 		if etcd.heard() {
 			events = append(events, Keyed{etcd.reading(now)})
 		}
@@ -138,12 +138,9 @@ func play(t *testing.T, file, text string) string {
 					at = since
 				}
 				if etcd.heard() && at.Sub(s.key.now.Read) > time.Second {
-					s.Step(Keyed{etcd.reading(at)}, at)
+					take(s.Step(Keyed{etcd.reading(at)}, at), at)
 				}
-				var a Actions
-				a = s.Step(Ticked{}, at)
-				all = append(all, a)
-				unanswered(a, at)
+				take(s.Step(Ticked{}, at), at)
 				since = at.Add(time.Millisecond)
 			}
 			events = append(events, Ticked{})
@@ -222,8 +219,7 @@ func play(t *testing.T, file, text string) string {
 				}
 			}
 			a = s.Step(e, when)
-			all = append(all, a)
-			unanswered(a, when)
+			take(a, when)
 		}
 		out = append(out, follows(&before, &s, all)...)
 	}
@@ -313,22 +309,23 @@ func follows(before, after *State, all []Actions) []string {
 // stepped is Step where nobody puts the questions that follow.
 func stepped(s State, e Event, now time.Time) (State, Actions) {
 	a := s.Step(e, now)
-	return unput(s, a, nil, now), a
+	unput(&s, a, nil, now)
+	return s, a
 }
 
-// unput has the questions of a step come back as not asked, but those of members that hang.
-func unput(s State, a Actions, hanging map[string]bool, now time.Time) State {
+// unput has the questions of a step come back as not asked, but those of members that hang. It gives the step's Actions and those that
+// come of that.
+func unput(s *State, a Actions, hanging map[string]bool, now time.Time) []Actions {
+	all := []Actions{a}
 	for _, q := range a.Ask {
 		switch r := (health.Result{Target: q.Target, Outcome: health.Outcome{Silence: "not now", NotAsked: true}, Ended: now}); {
 		case q.Port:
-			a = s.Step(Probed{r}, now)
-			s = unput(s, a, hanging, now)
+			all = append(all, unput(s, s.Step(Probed{r}, now), hanging, now)...)
 		case !hanging[q.Member]:
-			a = s.Step(Checked{r}, now)
-			s = unput(s, a, hanging, now)
+			all = append(all, unput(s, s.Step(Checked{r}, now), hanging, now)...)
 		}
 	}
-	return s
+	return all
 }
 
 // asked are all questions, in order.

@@ -14,7 +14,9 @@
 //   - After an answer that took long the pause is several times that long, so that all askers together, however many there
 //     are, take a part of what a respondent can do and not all.
 //
-// Respondents asked by many nodes are asked at different times: each Schedule draws its own pauses from its seed.
+// Respondents asked by many nodes are asked at different times: each node draws its pauses from a seed of its own. What one node asks
+// of several respondents (the members of a cluster, their ports) it asks together where nothing is lost by that, because each time that
+// it wakes costs it more than the question: they draw the same pauses, and whoever has come to be asked alone joins them again (Start).
 package inquiry
 
 import (
@@ -78,8 +80,8 @@ type Schedule struct {
 	// pause is from the last question to the next one out of turn, early when the last such one was put.
 	pause time.Duration
 	early time.Time
-	// random is the state of the generator that pauses are drawn from.
-	random uint64
+	// random is what pauses are drawn from that are nobody else's.
+	random Random
 	// Counts are for status and metrics.
 	Counts Counts
 }
@@ -104,21 +106,34 @@ type entry struct {
 }
 
 // New makes the Schedule of one respondent. seed makes its pauses its own: another for each node and respondent.
-func New(seed uint64) Schedule { return Schedule{random: seed | 1} }
+func New(seed uint64) Schedule { return Schedule{random: Seeded(seed)} }
 
-// draw gives a part of d.
-func (s *Schedule) draw(d time.Duration) time.Duration {
+// Random is a generator of Parts. It is a value that each draw changes.
+type Random uint64
+
+// Seeded makes a Random; another seed gives other Parts.
+func Seeded(seed uint64) Random { return Random(seed | 1) }
+
+// Draw gives a Part.
+func (r *Random) Draw() Part {
 	// splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
-	s.random += 0x9e3779b97f4a7c15
-	z := s.random
+	*r += 0x9e3779b97f4a7c15
+	z := uint64(*r)
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
 	z ^= z >> 31
-	return time.Duration(z>>44) * d / (1 << 20)
+	return Part(z >> 44)
 }
 
+// Part is one of a time: of wholeParts.
+type Part uint32
+
+const wholeParts = 1 << 20
+
+func (p Part) of(d time.Duration) time.Duration { return time.Duration(p) * d / wholeParts }
+
 // jittered is a pause of about d, never less: at most an eighth longer.
-func (s *Schedule) jittered(d time.Duration) time.Duration { return d + s.draw(d/8) }
+func jittered(d time.Duration, p Part) time.Duration { return d + p.of(d/8) }
 
 // Clone gives a copy that has nothing in common with the Schedule.
 func (s *Schedule) Clone() Schedule {
@@ -135,7 +150,7 @@ func (s *Schedule) Set(asks []Ask, now time.Time) {
 	}
 	next := make([]entry, 0, len(asks))
 	for _, a := range asks {
-		e := entry{Ask: a, due: now.Add(s.draw(spread))}
+		e := entry{Ask: a, due: now.Add(s.random.Draw().of(spread))}
 		if i := s.find(a.Target); i >= 0 {
 			e = s.asks[i]
 			e.Ask = a
@@ -194,7 +209,7 @@ func (s *Schedule) Paced(t health.Target, pace time.Duration) {
 	e := &s.asks[i]
 	e.Pace = pace
 	if !e.last.IsZero() {
-		e.due = e.last.Add(s.jittered(pace))
+		e.due = e.last.Add(jittered(pace, s.random.Draw()))
 	}
 }
 
@@ -287,15 +302,40 @@ func (s *Schedule) allowed(at time.Time, most int) time.Time {
 	return at
 }
 
-// Start gives the question that is due now, which is under way then; false if none is.
-func (s *Schedule) Start(now time.Time) (health.Target, bool) {
+// Start gives the question that is due now, which is under way then; false if none is. Who is asked at the same time is given the same
+// part, so that they will be due together again. along says that the node asks somebody else at this moment anyway: then it gives also
+// what only waits for the part that was added to its pace.
+func (s *Schedule) Start(now time.Time, part Part, along bool) (t health.Target, any bool) {
 	if s.busy || len(s.asks) == 0 {
-		return health.Target{}, false
+		return t, false
 	}
 	i, at, early := s.pick()
 	if now.Before(at) {
-		return health.Target{}, false
+		if i = s.paced(now); !along || i < 0 {
+			return t, false
+		}
+		early = false
 	}
+	return s.put(i, early, now, part), true
+}
+
+// paced finds the question whose pace has passed, and is due before others of that kind; -1 if there is none, or nothing may be put.
+func (s *Schedule) paced(now time.Time) int {
+	first := -1
+	if s.dear || !s.news.IsZero() || now.Before(s.free) || s.allowed(now, s.most).After(now) {
+		return first
+	}
+	for i := range s.asks {
+		e := &s.asks[i]
+		if (e.last.IsZero() || !now.Before(e.last.Add(e.Pace))) && (first < 0 || e.due.Before(s.asks[first].due)) {
+			first = i
+		}
+	}
+	return first
+}
+
+// put has a question under way.
+func (s *Schedule) put(i int, early bool, now time.Time, part Part) health.Target {
 	e := &s.asks[i]
 	if early {
 		// Long after the last one it is the first of its kind again.
@@ -316,13 +356,19 @@ func (s *Schedule) Start(now time.Time) (health.Target, bool) {
 	}
 	s.Counts.Asked++
 	first := e.last.IsZero()
-	e.last, e.due = now, now.Add(s.jittered(e.Pace))
-	if first {
+	e.last = now
+	switch {
+	case first:
 		// What was asked together at the start drifts apart.
-		e.due = now.Add(e.Pace/4 + s.draw(e.Pace-e.Pace/4))
+		e.due = now.Add(e.Pace/4 + part.of(e.Pace-e.Pace/4))
+	case e.Pace > e.Quiet:
+		// It waits for others to go along with, who come by more often.
+		e.due = now.Add(jittered(e.Pace, wholeParts))
+	default:
+		e.due = now.Add(jittered(e.Pace, part))
 	}
 	s.busy, s.under, s.asked = true, e.Target, now
-	return e.Target, true
+	return e.Target
 }
 
 // Ended is how a question came to an end.
@@ -347,7 +393,7 @@ func (s *Schedule) End(e Ended, now time.Time) {
 	s.busy = false
 	if e.NotAsked {
 		s.Counts.HeldBack++
-		s.free = now.Add(s.jittered(again))
+		s.free = now.Add(jittered(again, s.random.Draw()))
 		s.freeUrgent = s.free
 		return
 	}

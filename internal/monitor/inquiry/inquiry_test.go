@@ -56,6 +56,7 @@ func TestTranscripts(t *testing.T) {
 // rig is a respondent on its schedule.
 type rig struct {
 	Schedule
+	parts         Random
 	now           time.Time
 	takes         time.Duration
 	dear, refuses bool
@@ -90,7 +91,7 @@ func (r *rig) until(end time.Time) {
 			continue
 		}
 		extra := r.Counts.Extra
-		target, due := r.Start(r.now)
+		target, due := r.Start(r.now, r.parts.Draw(), false)
 		if !due {
 			panic("nothing is due when it is due")
 		}
@@ -140,7 +141,7 @@ func play(t *testing.T, text string) string {
 			continue
 		}
 		if words[0] == "ask" {
-			*r = rig{Schedule: New(7), now: start, says: r.says, takes: 5 * time.Millisecond}
+			*r = rig{Schedule: New(7), parts: 7, now: start, says: r.says, takes: 5 * time.Millisecond}
 			var asks []Ask
 			for words = words[1:]; len(words) > 0; {
 				a := Ask{Target: target(words[0]), Quiet: duration(words[1]), Pace: duration(words[1])}
@@ -182,7 +183,7 @@ func TestBudget(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for round := range 300 {
 		quiet := []time.Duration{100 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 30 * time.Second}[random.IntN(6)]
-		r := &rig{Schedule: New(random.Uint64()), now: start, says: func(string, ...any) {}}
+		r := &rig{Schedule: New(random.Uint64()), parts: Random(random.Uint64()), now: start, says: func(string, ...any) {}}
 		r.Set([]Ask{{Target: target("/primary"), Quiet: quiet, Pace: quiet}}, start)
 		dearFrom := time.Time{}
 		for range 200 {
@@ -230,7 +231,7 @@ func TestBudget(t *testing.T) {
 func TestSeeds(t *testing.T) {
 	var first []string
 	for seed := range uint64(3) {
-		r := &rig{Schedule: New(seed * 12345), now: start, says: func(string, ...any) {}}
+		r := &rig{Schedule: New(seed * 12345), parts: Random(seed * 12345), now: start, says: func(string, ...any) {}}
 		r.Set([]Ask{{Target: target("/primary"), Quiet: time.Second, Pace: time.Second}}, start)
 		r.until(start.Add(30 * time.Second))
 		var all []string
