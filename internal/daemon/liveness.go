@@ -18,12 +18,12 @@ import (
 )
 
 const (
-	// lookGap is how often it is looked whether loops go round. It is what an idle loop takes for a round, or more.
-	lookGap = cluster.BeatGap
+	// lookGap is how often it is looked whether loops go round.
+	lookGap = time.Second
 	// standstill is how long a loop may hang, unless it says otherwise. A round takes microseconds of work, and an idle loop
-	// begins one each second: on a machine that is ten times slower, or as busy, one that works is ten seconds late, and three
-	// times that is no accident any more.
-	standstill = 30 * lookGap
+	// begins one each cluster.BeatGap at least: on a machine that is ten times slower, or as busy, one that works is as long late, and
+	// that is no accident any more.
+	standstill = 10 * cluster.BeatGap
 	// longestStep is how much time counts between two looks. If more has passed, this process didn't run in between (it was
 	// stopped, or the machine was suspended), and no loop could have: all of them have until the next look to catch up.
 	longestStep = 2 * lookGap

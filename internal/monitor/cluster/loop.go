@@ -105,11 +105,16 @@ type Loop struct {
 	suspected, awaited []string
 }
 
-// BeatGap is how long a loop that nothing happens to takes for a round.
-const BeatGap = time.Second
+// BeatGap is how long a loop that nothing happens to takes for a round: longer than from one question to the next, so that it wakes
+// for those alone.
+const BeatGap = 3 * time.Second
 
-// stillGap is how late a round may be before that is this node's own standstill.
-const stillGap = 2 * BeatGap
+const (
+	// awaitGap is the same while an answer is awaited. No standstill that is longer than it and stillGap goes unnoticed then.
+	awaitGap = time.Second
+	// stillGap is how late a round may be before that is this node's own standstill.
+	stillGap = time.Second
+)
 
 // planned is a declaration that waits for the loop, and where the verdict on it goes.
 type planned struct {
@@ -168,22 +173,24 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer func() { l.stopKeys() }()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	beat := time.NewTicker(BeatGap)
-	defer beat.Stop()
 	step := func(e Event) { l.step(ctx, e) }
 	for {
 		l.beats.Add(1)
-		var due <-chan time.Time
-		if at, limited := l.state.Deadline(); limited {
-			timer.Reset(time.Until(at))
-			due = timer.C
-		}
 		began := time.Now()
+		round := BeatGap
+		if l.state.Awaits() {
+			round = awaitGap
+		}
+		at, limited := l.state.Deadline()
+		if limited {
+			round = min(round, max(at.Sub(began), 0))
+		}
+		timer.Reset(round)
 		// forgive is called before anything is made of the time.
 		forgive := func() {
-			if stood := time.Since(began); stood > stillGap {
-				l.log.Warn("this node stood still; what wasn't heard meanwhile is held against nobody", "cluster", l.name, "for", stood.Round(time.Millisecond))
-				step(Stood{stood - BeatGap})
+			if late := time.Since(began) - round; late > stillGap {
+				l.log.Warn("this node stood still; what wasn't heard meanwhile is held against nobody", "cluster", l.name, "for", late.Round(time.Millisecond))
+				step(Stood{late})
 			}
 		}
 		select {
@@ -212,11 +219,11 @@ func (l *Loop) Run(ctx context.Context) error {
 				l.startKeys(ctx, keys)
 			}
 			p.verdict <- verdict{set: l.state.set}
-		case <-due:
+		case <-timer.C:
 			forgive()
-			step(Ticked{})
-		case <-beat.C:
-			forgive()
+			if limited && !time.Now().Before(at) {
+				step(Ticked{})
+			}
 		}
 	}
 }

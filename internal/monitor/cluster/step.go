@@ -74,7 +74,9 @@ type State struct {
 	// read matters. next is when anything is due: see Deadline.
 	judged, next time.Time
 	backed       bool
-	view         *view.View
+	// awaits says that a question is under way.
+	awaits bool
+	view   *view.View
 	// posted is the set's generation in the view.
 	posted uint64
 }
@@ -299,21 +301,28 @@ func (s *State) reckonJudged() {
 	}
 }
 
-// reckonNext settles when anything is due.
+// Awaits says that an answer is awaited.
+func (s *State) Awaits() bool { return s.awaits }
+
+// reckonNext settles when anything is due, and whether an answer is awaited.
 func (s *State) reckonNext() {
-	s.next = s.judged
+	s.next, s.awaits = s.judged, false
 	for name := range s.members {
 		m := s.members[name]
 		s.next = earlier(s.next, m.mark)
-		if due, any := m.api.Due(); any {
-			s.next = earlier(s.next, due)
-		}
+		s.reckon(&m.api)
 	}
 	for at := range s.ports {
 		p := s.ports[at]
-		if due, any := p.ask.Due(); any {
-			s.next = earlier(s.next, due)
-		}
+		s.reckon(&p.ask)
+	}
+}
+
+func (s *State) reckon(ask *inquiry.Schedule) {
+	if due, any := ask.Due(); any {
+		s.next = earlier(s.next, due)
+	} else if _, _, busy := ask.UnderWay(); busy {
+		s.awaits = true
 	}
 }
 
