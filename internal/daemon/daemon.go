@@ -163,7 +163,7 @@ func Run(ctx context.Context, cfg Config) error {
 			return err
 		}
 		d.tcpcheck = tcpcheck.New(cfg.Logger)
-		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck, Await: d.await,
+		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck, Await: d.await, Doubt: d.doubt,
 			Inherited: sockets})}
 	} else {
 		h := *cfg.HAProxy
@@ -320,6 +320,16 @@ func (d *Daemon) recheck(clusterName, member string) {
 	d.mu.Unlock()
 	if r != nil {
 		r.loop.Recheck(member)
+	}
+}
+
+// doubt tells a cluster that a server keeps a client waiting.
+func (d *Daemon) doubt(clusterName, service, member string) {
+	d.mu.Lock()
+	r := d.running[clusterName]
+	d.mu.Unlock()
+	if r != nil {
+		r.loop.Doubt(service, member)
 	}
 }
 

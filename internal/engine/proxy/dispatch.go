@@ -120,7 +120,9 @@ func (d *dispatcher) refusal(c *client, short shortage) *refusal {
 func (d *dispatcher) attempt(c *client, s *session) error {
 	d.sessions.connect(s)
 	dialer := net.Dialer{Timeout: d.protocol().connectTimeout, KeepAlive: -1}
+	slow := time.AfterFunc(responseCheck, func() { d.protocol().doubt(d.name, s.member) })
 	server, err := dialer.DialContext(s.connecting, "tcp", s.address)
+	slow.Stop()
 	if err == nil {
 		if err = d.open(c, s, server.(*net.TCPConn)); err == nil {
 			return nil

@@ -46,8 +46,9 @@ type connector struct {
 	response []byte
 	// unwanted says that the server may not take new clients any more.
 	unwanted bool
-	// until is when the stage has lasted for too long.
-	until time.Time
+	// until is when the stage has lasted for too long, or is to be looked at; connectUntil is when the connection isn't waited for any
+	// longer.
+	until, connectUntil time.Time
 }
 
 // stage is how far a client has come.
@@ -181,7 +182,8 @@ func (k *connector) assign() {
 		k.fall(err)
 		return
 	}
-	k.expireIn(k.d.protocol().connectTimeout)
+	k.connectUntil = time.Now().Add(k.d.protocol().connectTimeout)
+	k.expireIn(min(responseCheck, k.d.protocol().connectTimeout))
 	// On this machine and near it, it is there already.
 	k.connected()
 	switch {
@@ -360,12 +362,15 @@ func (k *connector) expire(now time.Time) {
 		k.fall(nil)
 	case k.stage == awaitPacket:
 		k.fall(errSilent)
+	case k.stage == awaitConnect && now.Before(k.connectUntil):
+		k.d.protocol().doubt(k.d.name, k.session.member)
+		k.expireIn(min(responseCheck, k.connectUntil.Sub(now)))
 	case k.stage == awaitConnect:
 		k.fall(os.ErrDeadlineExceeded)
 	case k.stage == awaitResponse && hasLeft(uintptr(k.fd)):
 		k.fall(errLeft)
 	case k.stage == awaitResponse:
-		k.d.resetBackoff(k.session.member)
+		k.d.keepsWaiting(k.session)
 		k.expireIn(responseCheck)
 	}
 }

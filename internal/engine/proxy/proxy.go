@@ -89,6 +89,9 @@ type Config struct {
 	Recheck func(cluster, member string)
 	// Await is called again and again while clients wait for a server of a service to be up. It must not block. May be nil.
 	Await func(cluster, service string)
+	// Doubt is called while a server keeps a client waiting: for the connection, or, if there is a Hold, for its first response. It must
+	// not block, and has to bear a call for every client four times a second. May be nil.
+	Doubt func(cluster, service, member string)
 	// ConnectTimeout limits a connection attempt to one server; 0 is 3 s, as `timeout connect` in Pigsty.
 	ConnectTimeout time.Duration
 	// Hold is how long, at most, a client waits for a server while none takes it; 0 refuses it at once, and has nobody look at
@@ -169,6 +172,9 @@ func New(cfg Config) *Engine {
 	}
 	if cfg.Await == nil {
 		cfg.Await = func(string, string) {}
+	}
+	if cfg.Doubt == nil {
+		cfg.Doubt = func(string, string, string) {}
 	}
 	e := &Engine{cfg: cfg, log: cfg.Logger, listeners: map[listenAddr]*listener{}, dispatchers: map[string]*dispatcher{}}
 	e.slots.limit = Slots()

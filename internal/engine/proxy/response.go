@@ -45,7 +45,7 @@ func (d *dispatcher) exchange(c *client, s *session, server *net.TCPConn) ([]byt
 			if c.left() {
 				return nil, errLeft
 			}
-			d.resetBackoff(s.member)
+			d.keepsWaiting(s)
 		case len(response) > 0:
 			// It said something and closed: whatever it was, it is for the client.
 			return response, nil
@@ -53,6 +53,12 @@ func (d *dispatcher) exchange(c *client, s *session, server *net.TCPConn) ([]byt
 			return nil, s.closedEarly(err)
 		}
 	}
+}
+
+// keepsWaiting notes that a server hasn't responded for responseCheck: it doesn't fail its clients at once, but may hang.
+func (d *dispatcher) keepsWaiting(s *session) {
+	d.resetBackoff(s.member)
+	d.protocol().doubt(d.name, s.member)
 }
 
 // closedEarly names the error of a connection that ended before the server had said anything. Only whoever connects the session

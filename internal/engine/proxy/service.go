@@ -61,6 +61,9 @@ type protocol struct {
 	// clients that wait for one to be up. They don't block.
 	recheck func(member string)
 	await   func(v *view.Service)
+	// doubt has a server's port looked at, because it keeps a client waiting: for the connection, or for its first response. It doesn't
+	// block.
+	doubt func(service, member string)
 	// hold is how long a client may wait for a server; 0 is not at all. connectTimeout limits a connection attempt.
 	hold, connectTimeout time.Duration
 	// once says that a client has only one try.
@@ -79,6 +82,7 @@ func (e *Engine) postgres(cluster string) protocol {
 		reject:  (*service).refuse,
 		recheck: func(member string) { e.cfg.Recheck(cluster, member) },
 		await:   func(v *view.Service) { e.cfg.Await(cluster, v.FullName) },
+		doubt:   func(service, member string) { e.cfg.Doubt(cluster, service, member) },
 		hold:    e.cfg.Hold, connectTimeout: e.cfg.ConnectTimeout,
 	}
 }

@@ -165,6 +165,51 @@ func TestStartup(t *testing.T) {
 	}
 }
 
+// A server that can't be connected to, or says nothing, is doubted while a client waits for it, also after it has declined encryption.
+func TestASilentServerIsDoubted(t *testing.T) {
+	// Whose packet is long is served by a goroutine.
+	long := packet(3<<16, "user\x00"+strings.Repeat("u", 1000)+"\x00\x00")
+	for _, test := range []struct {
+		name           string
+		server, client []step
+	}{
+		{"no connection", nil, []step{{nil, startup}}},
+		{"no connection, by a goroutine", nil, []step{{nil, long}}},
+		{"from the start", []step{{startup, nil}}, []step{{nil, startup}}},
+		{"from the start, by a goroutine", []step{{long, nil}}, []step{{nil, long}}},
+		{"after SSLRequest", []step{{sslAsked, []byte("N")}, {startup, nil}}, []step{{nil, sslAsked}, {[]byte("N"), startup}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			a := startScript(t, "a", "127.0.42.1", func(conn net.Conn) { play(t, conn, test.server, true) })
+			def := definition(t, "primary", "127.0.48.1")
+			svc := serviceOf(def, up(a))
+			if test.server == nil {
+				hole := fullListener(t, "127.0.42.4")
+				svc.Servers[0].Host, svc.Servers[0].Port = hole.IP.String(), hole.Port
+			}
+			doubted := make(chan string, 2)
+			run(t, Config{Hold: 10 * time.Second, Doubt: func(cluster, service, member string) {
+				select {
+				case doubted <- cluster + " " + service + " " + member:
+				default:
+				}
+			}}, Endpoint{"pg-test", def, view.NewBoard(viewOf(svc)), lately})
+			conn := dialSilent(t, addressOf(def))
+			for _, s := range test.client {
+				_, err := io.ReadFull(conn, make([]byte, len(s.reads)))
+				must(t, err)
+				_, err = conn.Write(s.says)
+				must(t, err)
+			}
+			for range min(len(test.server)+1, 2) {
+				if got, want := <-doubted, "pg-test "+def.FullName+" a"; got != want {
+					t.Errorf("doubted %s, want %s", got, want)
+				}
+			}
+		})
+	}
+}
+
 // A server that refuses for as long as the client waits is named in the client's own refusal.
 func TestRefusalOfAServerIsNamed(t *testing.T) {
 	a := startScript(t, "a", "127.0.42.1", func(conn net.Conn) { play(t, conn, []step{{startup, starting}}, false) })

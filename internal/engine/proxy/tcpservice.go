@@ -32,6 +32,7 @@ func (t TCPService) protocol(e *Engine) protocol {
 		name:    "tcp",
 		reject:  (*service).closeUntold,
 		recheck: t.Recheck,
+		doubt:   func(string, string) {},
 		hold:    e.cfg.Hold, connectTimeout: e.cfg.ConnectTimeout,
 		once: t.Once,
 		idle: t.Idle,

@@ -199,50 +199,117 @@ func due(s State, now time.Time) bool {
 	return limited && !now.Before(at)
 }
 
-// BenchmarkQuiet is a round of a cluster of three that goes well: its questions and probes are put when they are due, and answered.
-func BenchmarkQuiet(b *testing.B) {
+// quietCluster is a cluster of three that goes well: its questions and probes are put when they are due, and answered a moment later.
+type quietCluster struct {
+	State
+	now  time.Time
+	says map[string]health.Outcome
+	// ticks and questions are how often it woke to ask, and what it asked; asked are the times of questions to each respondent.
+	ticks, questions int
+	asked            map[health.Target][]time.Time
+}
+
+func newQuiet(t testing.TB, seed uint64) *quietCluster {
 	c, _ := declared("trio-pooled")
 	r, err := resolve.New(c)
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	now := time.Unix(0, 0)
-	s, a := Begin(Planned{Cluster: c, Resolver: r}, 1, now)
-	says := map[string]health.Outcome{}
+	q := &quietCluster{now: time.Unix(0, 0), says: map[string]health.Outcome{}}
 	for i, words := range []string{"lock primary running", "replica running", "replica running"} {
-		says[c.Members[i].Name] = script(strings.Fields(words)).on(primaryQuestion)
+		q.says[c.Members[i].Name] = script(strings.Fields(words)).on(primaryQuestion)
 	}
-	questions, ticks := 0, 0
-	var answer func(asked []Question)
-	answer = func(asked []Question) {
-		questions += len(asked)
-		for _, q := range asked {
-			now = now.Add(time.Millisecond)
-			var e Event = Checked{health.Result{Target: q.Target, Outcome: says[q.Member], Ended: now}}
-			if q.Port {
-				e = Probed{health.Result{Target: q.Target, Ended: now}}
+	s, a := Begin(Planned{Cluster: c, Resolver: r}, seed, q.now)
+	q.State = s
+	q.answer(a.Ask)
+	return q
+}
+
+func (q *quietCluster) answer(asked []Question) {
+	q.questions += len(asked)
+	for _, question := range asked {
+		if q.asked != nil {
+			q.asked[question.Target] = append(q.asked[question.Target], q.now)
+		}
+	}
+	for _, question := range asked {
+		q.now = q.now.Add(time.Millisecond)
+		var e Event = Checked{health.Result{Target: question.Target, Outcome: q.says[question.Member], Ended: q.now}}
+		if question.Port {
+			e = Probed{health.Result{Target: question.Target, Ended: q.now}}
+		}
+		q.answer(q.Step(e, q.now).Ask)
+	}
+}
+
+func (q *quietCluster) turn() {
+	if at, _ := q.Deadline(); at.After(q.now) {
+		q.now = at
+	}
+	q.ticks++
+	q.answer(q.Step(Ticked{}, q.now).Ask)
+}
+
+// TestGathered: what a cluster's members and ports are asked in peace is asked together, no sooner than the options say and as often as
+// if each had pauses of its own; also after somebody was asked out of turn. Nodes don't come to ask at the same times.
+func TestGathered(t *testing.T) {
+	const inter = 2 * time.Second
+	var phases [2][]time.Time
+	for node := range phases {
+		q := newQuiet(t, uint64(node+1))
+		began := q.now
+		for q.now.Sub(began) < 10*time.Minute {
+			q.turn()
+		}
+		// A client couldn't connect.
+		q.answer(q.Step(Suspected{[]string{"pg-test-2"}}, q.now.Add(inter/2)).Ask)
+		for q.now.Sub(began) < 20*time.Minute {
+			q.turn()
+		}
+		q.ticks, q.questions, q.asked = 0, 0, map[health.Target][]time.Time{}
+		began = q.now
+		for q.now.Sub(began) < time.Hour {
+			q.turn()
+		}
+		if perTick := float64(q.questions) / float64(q.ticks); perTick < 5.5 {
+			t.Errorf("node %d: %.1f questions a time, of 3 members and 3 ports", node, perTick)
+		}
+		for at, times := range q.asked {
+			for i, when := range times[1:] {
+				if gap := when.Sub(times[i]); gap < inter {
+					t.Fatalf("node %d: %v twice within %v", node, at, gap)
+				}
 			}
-			answer(s.Step(e, now).Ask)
+			// A pause of its own would be 2.125 s on the average.
+			if n := len(times); !strings.HasSuffix(at.Base, ":5432") && (n < 1640 || n > 1710) {
+				t.Errorf("node %d: %v was asked %d times in an hour", node, at, n)
+			}
+		}
+		phases[node] = q.asked[targetOf(q.member("pg-test-1"), model.Definition{Check: primaryQuestion})]
+	}
+	near := 0
+	for _, when := range phases[0] {
+		if slices.ContainsFunc(phases[1], func(other time.Time) bool { return when.Sub(other).Abs() < 100*time.Millisecond }) {
+			near++
 		}
 	}
-	answer(a.Ask)
-	turn := func() {
-		if at, _ := s.Deadline(); at.After(now) {
-			now = at
-		}
-		ticks++
-		answer(s.Step(Ticked{}, now).Ask)
+	// By chance alone it is a tenth.
+	if near > len(phases[0])/5 {
+		t.Errorf("two nodes ask at the same time in %d cases of %d", near, len(phases[0]))
 	}
+}
+
+// BenchmarkQuiet is a turn of a cluster of three that goes well: its questions and probes are put when they are due, and answered.
+func BenchmarkQuiet(b *testing.B) {
+	q := newQuiet(b, 1)
 	for range 1000 {
-		turn()
+		q.turn()
 	}
-	questions, ticks = 0, 0
-	began := now
+	q.questions, q.ticks = 0, 0
 	b.ReportAllocs()
 	for b.Loop() {
-		turn()
+		q.turn()
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(questions), "ns/question")
-	b.ReportMetric(float64(questions)/float64(ticks), "questions/tick")
-	b.ReportMetric(float64(questions)/now.Sub(began).Seconds(), "questions/s")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(q.questions), "ns/question")
+	b.ReportMetric(float64(q.questions)/float64(q.ticks), "questions/tick")
 }

@@ -54,6 +54,8 @@ type Config struct {
 	Check health.CheckFunc
 	// Probe asks the ports that services have; nil is health.Probe.
 	Probe health.CheckFunc
+	// Witnessed says that Doubt is called where servers keep clients waiting: ports that answer are probed less often then.
+	Witnessed bool
 	// Slots bound the questions that are under way, those of other loops among them; nil doesn't.
 	Slots *Slots
 	// Seed makes the times at which this node asks its own; nodes with the same one ask at the same times.
@@ -85,6 +87,8 @@ type Loop struct {
 	// asking are the questions under way.
 	asking sync.WaitGroup
 	watch  func(c model.Cluster) Keys
+	// witnessed is Config's.
+	witnessed bool
 	// keys is what runs now; nil without etcd. stopKeys ends it and waits for that.
 	keys     Keys
 	stopKeys func()
@@ -99,10 +103,12 @@ type Loop struct {
 	// ended is closed when Run returns.
 	ended chan struct{}
 
-	// woken gets a word when there is a wish: members that clients have failed at, and services that they wait for.
+	// woken gets a word when there is a wish: members that clients have failed at, services that they wait for, and servers that keep
+	// them waiting.
 	woken              chan struct{}
 	wishes             sync.Mutex
 	suspected, awaited []string
+	doubted            []serverKey
 }
 
 // BeatGap is how long a loop that nothing happens to takes for a round: longer than from one question to the next, so that it wakes
@@ -140,7 +146,7 @@ func New(c model.Cluster, cfg Config) (*Loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
 	}
-	first, a := Begin(Planned{Cluster: c, Resolver: resolver}, cfg.Seed, time.Now())
+	first, a := Begin(Planned{Cluster: c, Resolver: resolver, Witnessed: cfg.Witnessed}, cfg.Seed, time.Now())
 	if a.Refused != nil {
 		return nil, fmt.Errorf("cluster %s: %w", c.Name, a.Refused)
 	}
@@ -155,7 +161,7 @@ func New(c model.Cluster, cfg Config) (*Loop, error) {
 	}
 	return &Loop{
 		name: c.Name, log: cfg.Logger, board: view.NewBoard(a.View), check: cfg.Check, probe: cfg.Probe, slots: cfg.Slots, state: first,
-		watch: cfg.Keys, stopKeys: func() {}, answers: make(chan Event), readings: make(chan etcd.Reading), plans: make(chan planned),
+		watch: cfg.Keys, witnessed: cfg.Witnessed, stopKeys: func() {}, answers: make(chan Event), readings: make(chan etcd.Reading), plans: make(chan planned),
 		ended: make(chan struct{}), woken: make(chan struct{}, 1),
 	}, nil
 }
@@ -353,7 +359,7 @@ func (l *Loop) Prepare(ctx context.Context, c model.Cluster) (*Change, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, prepareTime, fmt.Errorf("its loop hasn't answered for %s", prepareTime))
 	defer cancel()
-	p := planned{Planned: Planned{Cluster: c, Resolver: resolver}, trial: true, verdict: make(chan verdict, 1)}
+	p := planned{Planned: Planned{Cluster: c, Resolver: resolver, Witnessed: l.witnessed}, trial: true, verdict: make(chan verdict, 1)}
 	select {
 	case l.plans <- p:
 	case <-l.ended:
@@ -383,16 +389,20 @@ func (c *Change) Publish() {
 
 // Recheck has a member asked out of turn, and its ports: something was seen that its last results don't explain. How often that is
 // done is bounded. It never blocks.
-func (l *Loop) Recheck(member string) { l.wish(&l.suspected, member) }
+func (l *Loop) Recheck(member string) { wish(l, &l.suspected, member) }
 
 // Await has those asked out of turn whose answers the clients need that wait for a service. How often that is done is bounded. It never
 // blocks.
-func (l *Loop) Await(service string) { l.wish(&l.awaited, service) }
+func (l *Loop) Await(service string) { wish(l, &l.awaited, service) }
 
-func (l *Loop) wish(list *[]string, name string) {
+// Doubt has a server's port probed out of turn: it has taken a connection, and a client waits for its first word. How often that is done
+// is bounded. It never blocks.
+func (l *Loop) Doubt(service, member string) { wish(l, &l.doubted, serverKey{service, member}) }
+
+func wish[T comparable](l *Loop, list *[]T, of T) {
 	l.wishes.Lock()
-	if !slices.Contains(*list, name) {
-		*list = append(*list, name)
+	if !slices.Contains(*list, of) {
+		*list = append(*list, of)
 	}
 	l.wishes.Unlock()
 	select {
@@ -404,13 +414,16 @@ func (l *Loop) wish(list *[]string, name string) {
 // grant takes the wishes up.
 func (l *Loop) grant(step func(Event)) {
 	l.wishes.Lock()
-	suspected, awaited := l.suspected, l.awaited
-	l.suspected, l.awaited = nil, nil
+	suspected, awaited, doubted := l.suspected, l.awaited, l.doubted
+	l.suspected, l.awaited, l.doubted = nil, nil, nil
 	l.wishes.Unlock()
 	if len(suspected) > 0 {
 		step(Suspected{suspected})
 	}
 	if len(awaited) > 0 {
 		step(Awaited{awaited})
+	}
+	if len(doubted) > 0 {
+		step(Doubted{doubted})
 	}
 }

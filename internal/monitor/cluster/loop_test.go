@@ -99,6 +99,10 @@ func (b *logbook) count(part string) int {
 
 // inBubble runs a loop over a stage in a synctest bubble and joins it.
 func inBubble(t *testing.T, name string, test func(t *testing.T, l *Loop, g *stage, log *logbook)) {
+	inBubbleWith(t, name, Config{}, test)
+}
+
+func inBubbleWith(t *testing.T, name string, cfg Config, test func(t *testing.T, l *Loop, g *stage, log *logbook)) {
 	synctest.Test(t, func(t *testing.T) {
 		c, known := declared(name)
 		if !known {
@@ -108,7 +112,8 @@ func inBubble(t *testing.T, name string, test func(t *testing.T, l *Loop, g *sta
 		g.set(1, "lock primary running")
 		g.set(2, "replica running")
 		g.set(3, "replica running")
-		l, err := New(c, Config{Logger: slog.New(log), Check: g.check, Probe: g.probe})
+		cfg.Logger, cfg.Check, cfg.Probe = slog.New(log), g.check, g.probe
+		l, err := New(c, cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,13 +18,22 @@ type port struct {
 	// lenient says that nobody knows what is spoken there. serves says that services lead there, postgres that PostgreSQL itself is
 	// there: a probe costs it a process.
 	lenient, serves, postgres bool
-	// heard is when the last result was there, answered when the last answer was.
-	heard, answered time.Time
+	// heard is when the last result was there, answered when the last answer was. soundFrom is since when there were only answers, zero
+	// while there are none.
+	heard, answered, soundFrom time.Time
 }
 
 // probeSeldom is how often PostgreSQL itself is probed while its Patroni says that it runs: what a probe can find then is a
 // postmaster that is stopped, and that shows as soon as a client comes.
 const probeSeldom = 15 * time.Second
+
+const (
+	// witnessedAfter is for how long a port has to have answered before clients are relied on to find out that it doesn't.
+	witnessedAfter = 30 * time.Second
+	// witnessedPace is how many times `inter` such a port is left alone: what a probe finds then is a pooler that has hung itself up
+	// while nobody came.
+	witnessedPace = 3
+)
 
 // Probed is the result of a probe of a port. One that isn't asked for any more is ignored.
 type Probed struct{ health.Result }
@@ -42,6 +51,11 @@ func (s *State) probed(e Probed, now time.Time) bool {
 		p.heard = e.Ended
 		if e.Outcome.Silence == "" {
 			p.answered = e.Ended
+		}
+		if !p.Sound() {
+			p.soundFrom = time.Time{}
+		} else if p.soundFrom.IsZero() {
+			p.soundFrom = e.Ended
 		}
 	}
 	s.ports[e.Target] = p
@@ -120,10 +134,23 @@ func (s *State) pacePorts(now time.Time) {
 			p.ask.Set(nil, now)
 		case p.postgres && !doubt:
 			p.ask.Keep(inquiry.Ask{Target: at, Quiet: p.options.Inter, Pace: max(probeSeldom, p.options.Inter)}, now)
+		case s.witnessed && !doubt && !p.lenient && now.Sub(p.soundFrom) >= witnessedAfter:
+			p.ask.Keep(inquiry.Ask{Target: at, Quiet: p.options.Inter, Pace: witnessedPace * p.options.Inter}, now)
 		default:
 			p.ask.Keep(inquiry.Ask{Target: at, Quiet: p.options.Inter, Pace: p.Next(p.options)}, now)
 		}
 		s.ports[at] = p
+	}
+}
+
+// doubt has the ports probed at which servers keep clients waiting.
+func (s *State) doubt(servers []serverKey, now time.Time) {
+	for _, key := range servers {
+		at := s.servers[key].port
+		if p, asked := s.ports[at]; asked {
+			p.ask.Noticed(now)
+			s.ports[at] = p
+		}
 	}
 }
 

@@ -54,8 +54,8 @@ func TestLoopProbes(t *testing.T) {
 		for v, changed := l.Board().Watch(); health1(t, v, "pg-test-primary", "pg-test-1").Up; v, changed = l.Board().Watch() {
 			<-changed
 		}
-		// Until the next probe, and three that take a second each.
-		if took := time.Since(began); took < 3*time.Second || took > 5*time.Second {
+		// Until the next probe, and three that take a second each or a bit more.
+		if took := time.Since(began); took < 3*time.Second || took > 5500*time.Millisecond {
 			t.Errorf("closed after %v", took)
 		}
 		if got, want := serving(l.Board().View()), "serve primary –, replica 2 3, default 1, offline 3"; got != want {
@@ -84,4 +84,67 @@ func TestLoopProbes(t *testing.T) {
 			t.Errorf("%d probes out of turn", n)
 		}
 	})
+}
+
+// TestWitnessedPorts: where clients tell of a port that keeps them waiting, one that has answered for long is probed less often. It is
+// found to hang as soon as without that where there are clients, and in the time of one more such pace where there are none.
+func TestWitnessedPorts(t *testing.T) {
+	const pooler, direct = "10.10.10.11:6432", "10.10.10.11:5432"
+	closes := func(l *Loop) time.Duration {
+		began := time.Now()
+		for v, changed := l.Board().Watch(); v.Service("pg-test-primary").Health[0].Up; v, changed = l.Board().Watch() {
+			<-changed
+		}
+		return time.Since(began)
+	}
+	test := func(name string, hang func(l *Loop, g *stage) time.Duration, most time.Duration) {
+		t.Run(name, func(t *testing.T) {
+			inBubbleWith(t, "trio-pooled", Config{Witnessed: true}, func(t *testing.T, l *Loop, g *stage, _ *logbook) {
+				time.Sleep(20 * time.Second)
+				before := g.probedAt(pooler)
+				time.Sleep(8 * time.Second)
+				if n := g.probedAt(pooler) - before; n < 3 || n > 5 {
+					t.Errorf("%d probes in 8 s after the start", n)
+				}
+				time.Sleep(22 * time.Second)
+				before = g.probedAt(pooler)
+				time.Sleep(time.Minute)
+				if n := g.probedAt(pooler) - before; n < 8 || n > 10 {
+					t.Errorf("%d probes in a minute, at thrice 2 s", n)
+				}
+				g.port(pooler, health.Outcome{Silence: "timed out", Accepted: true})
+				if took := hang(l, g); took > most {
+					t.Errorf("closed after %v", took)
+				}
+				before = g.probedAt(pooler)
+				time.Sleep(10 * time.Second)
+				if n := g.probedAt(pooler) - before; n < 8 {
+					t.Errorf("%d probes in 10 s while it hangs", n)
+				}
+				g.port(pooler, health.Outcome{})
+				time.Sleep(time.Second + time.Second/8)
+				if !health1(t, l.Board().View(), "pg-test-primary", "pg-test-1").Up {
+					t.Error("it answers again, and isn't up")
+				}
+				before = g.probedAt(pooler)
+				time.Sleep(20 * time.Second)
+				if n := g.probedAt(pooler) - before; n < 8 {
+					t.Errorf("%d probes in 20 s after it hung", n)
+				}
+			})
+		})
+	}
+	test("nobody comes", func(l *Loop, _ *stage) time.Duration { return closes(l) }, 10*time.Second+500*time.Millisecond)
+	// The client has waited for 250 ms, and three probes take a second each or a bit more.
+	test("a client waits", func(l *Loop, g *stage) time.Duration {
+		began, other := time.Now(), g.probedAt(direct)
+		time.Sleep(250 * time.Millisecond)
+		l.Doubt("pg-test-primary", "pg-test-1")
+		l.Doubt("pg-test-primary", "nobody")
+		closes(l)
+		if n := g.probedAt(direct) - other; n > 1 {
+			t.Errorf("another port is probed %d times", n)
+		}
+		return time.Since(began)
+	}, 3750*time.Millisecond)
 }

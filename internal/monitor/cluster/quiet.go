@@ -30,6 +30,8 @@ func (s *State) quietly(e Event, now time.Time) (a Actions, done bool) {
 			return a, false
 		}
 		s.probed(e, now)
+	case Doubted:
+		s.doubt(e.servers, now)
 	case Keyed:
 		was := s.key.now
 		was.Read, was.Renewed, was.Optime = e.Read, e.Renewed, e.Optime

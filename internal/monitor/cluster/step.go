@@ -66,6 +66,8 @@ type State struct {
 	servers map[serverKey]server
 	// ports are the ports of the servers' services.
 	ports map[health.Target]port
+	// witnessed is Planned's.
+	witnessed bool
 	// serving are the services that had a usable server at the last step.
 	serving map[string]bool
 	// epoch is the highest one given to a server.
@@ -132,7 +134,7 @@ const (
 	down
 )
 
-// Event is what a State is stepped with: Checked, Probed, Keyed, Planned, Suspected, Awaited, Stood or Ticked.
+// Event is what a State is stepped with: Checked, Probed, Keyed, Planned, Suspected, Awaited, Doubted, Stood or Ticked.
 type Event interface{ event() }
 
 // Checked is a question's result, however late. One that isn't asked for any more only ends the question.
@@ -147,13 +149,17 @@ type Planned struct {
 	Prepared *model.Set
 	// Rewatched says that its keys are read elsewhere, or not at all, from now on: what was read before is void.
 	Rewatched bool
+	// Witnessed says that who connects the clients tells of servers that keep them waiting (Doubted), so that ports which answer are
+	// probed less often.
+	Witnessed bool
 }
 
 // Suspected says that clients have seen something of members that their last answers don't explain; Awaited that clients wait for
-// services that have nobody up.
+// services that have nobody up; Doubted that servers have taken a connection and leave a client without a word.
 type (
 	Suspected struct{ Members []string }
 	Awaited   struct{ Services []string }
+	Doubted   struct{ servers []serverKey }
 )
 
 // Stood says that this node stood still for a time (it was stopped, or had no processor), until now. What wasn't heard meanwhile isn't
@@ -167,6 +173,7 @@ func (Checked) event()   {}
 func (Planned) event()   {}
 func (Suspected) event() {}
 func (Awaited) event()   {}
+func (Doubted) event()   {}
 func (Stood) event()     {}
 func (Ticked) event()    {}
 
@@ -261,6 +268,8 @@ func (s *State) loudly(e Event, now time.Time) (a Actions) {
 		for _, service := range e.Services {
 			s.await(service, now)
 		}
+	case Doubted:
+		s.doubt(e.servers, now)
 	case Stood:
 		s.stood(e.For, now)
 	}
