@@ -44,11 +44,12 @@ var rooms = map[string]room{
 	// internal/monitor: what is true now?
 	"internal/monitor/patroni":  {because: "a client of one HTTP API; what an answer means for a service is decided in health"},
 	"internal/monitor/etcd":     {because: "a client of etcd: what a key means is decided in cluster"},
-	"internal/monitor/health":   {may: "model patroni", because: "health judges one server of one service; membership and publishing are the cluster's"},
+	"internal/monitor/exchange": {because: "sending bytes and waiting for others must not know whom is asked what"},
+	"internal/monitor/health":   {may: "exchange model patroni", because: "health judges one server of one service; membership and publishing are the cluster's"},
 	"internal/monitor/view":     {may: "model", pure: true, because: "readers of a View must not pull in what makes it"},
 	"internal/monitor/discover": {may: "model patroni", because: "discovery finds members; nothing of an inventory may be needed for it"},
 	"internal/monitor/inquiry":  {may: "health", because: "when a respondent is asked hangs on times and costs alone: not on clusters, roles or services"},
-	"internal/monitor/cluster":  {may: "etcd health inquiry model patroni resolve view", because: "the loop must not know who reads its Board"},
+	"internal/monitor/cluster":  {may: "etcd exchange health inquiry model patroni resolve view", because: "the loop must not know who reads its Board"},
 	"internal/monitor/tcpcheck": {may: "health model patroni tcpservice view", because: "servers that are declared and checked need neither a cluster nor its roles; of patroni only how TLS is spoken"},
 
 	// internal/engine: what carries the bytes?
@@ -80,7 +81,7 @@ var rooms = map[string]room{
 	"internal/admin/web":     {may: "api", because: "pages and routes show what the API says and nothing more"},
 
 	// internal/daemon: one process of them all
-	"internal/daemon":          {may: "api cluster control diag diff discover dns engine etcd handover haproxy intake inventory model owner plan proxy resolve tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
+	"internal/daemon":          {may: "api cluster control diag diff discover dns engine etcd exchange handover haproxy intake inventory model owner plan proxy resolve tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"internal/daemon/logqueue": {because: "whoever logs must not wait for whoever reads: nothing may be between them but a buffer"},
 
 	// internal/cli: the commands

@@ -25,6 +25,7 @@ import (
 	"github.com/pgporter/pgporter/internal/engine/haproxy"
 	"github.com/pgporter/pgporter/internal/engine/proxy"
 	"github.com/pgporter/pgporter/internal/monitor/cluster"
+	"github.com/pgporter/pgporter/internal/monitor/exchange"
 	"github.com/pgporter/pgporter/internal/monitor/tcpcheck"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
@@ -110,6 +111,8 @@ type Daemon struct {
 	// tcpcheck watches the servers of TCP services; nil where HAProxy does.
 	tcpcheck *tcpcheck.Watcher
 
+	// exchange puts the questions of all clusters; nil has a goroutine put each.
+	exchange *exchange.Loop
 	// slots bound the questions that all clusters have under way, seed makes this node's times to ask its own.
 	slots *cluster.Slots
 	seed  uint64
@@ -185,6 +188,12 @@ func Run(ctx context.Context, cfg Config) error {
 	defer stopLoops()
 	if d.tcpcheck != nil {
 		d.loops.Go(func() { d.tcpcheck.Run(loopCtx) })
+	}
+	if questions, err := exchange.New(); err == nil {
+		d.exchange = questions
+		d.loops.Go(func() { questions.Run(loopCtx) })
+	} else if !errors.Is(err, errors.ErrUnsupported) {
+		d.log.Warn("each question is put by a goroutine, which takes more of the processor", "error", err)
 	}
 
 	loaded, err := cfg.Source.Load(ctx)

@@ -135,6 +135,9 @@ func (d *Daemon) beats() map[string]beat {
 	if d.tcpcheck != nil {
 		all["the loop of services that aren't PostgreSQL's"] = beat{d.tcpcheck.Beats(), standstill}
 	}
+	if d.exchange != nil {
+		all["the loop of questions to members"] = beat{d.exchange.Beats(), standstill}
+	}
 	maps.Copy(all, d.engine.Beats())
 	return all
 }

@@ -39,6 +39,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/resolve"
 	"github.com/pgporter/pgporter/internal/monitor/etcd"
+	"github.com/pgporter/pgporter/internal/monitor/exchange"
 	"github.com/pgporter/pgporter/internal/monitor/health"
 	"github.com/pgporter/pgporter/internal/monitor/patroni"
 	"github.com/pgporter/pgporter/internal/monitor/view"
@@ -54,6 +55,8 @@ type Config struct {
 	Check health.CheckFunc
 	// Probe asks the ports that services have; nil is health.Probe.
 	Probe health.CheckFunc
+	// Exchange puts questions, those of other loops among them; nil has a goroutine put each.
+	Exchange *exchange.Loop
 	// Witnessed says that Doubt is called where servers keep clients waiting: ports that answer are probed less often then.
 	Witnessed bool
 	// Slots bound the questions that are under way, those of other loops among them; nil doesn't.
@@ -80,13 +83,10 @@ type Loop struct {
 	name  string
 	log   *slog.Logger
 	board *view.Board
-	check health.CheckFunc
-	probe health.CheckFunc
+	asker *health.Asker
 	slots *Slots
 	state State
-	// asking are the questions under way.
-	asking sync.WaitGroup
-	watch  func(c model.Cluster) Keys
+	watch func(c model.Cluster) Keys
 	// witnessed is Config's.
 	witnessed bool
 	// keys is what runs now; nil without etcd. stopKeys ends it and waits for that.
@@ -95,7 +95,10 @@ type Loop struct {
 	// asksLease is what the keys were told last.
 	asksLease bool
 
-	answers  chan Event
+	// heard gets a word when there is an answer.
+	heard    chan struct{}
+	hearing  sync.Mutex
+	answers  []Event
 	readings chan etcd.Reading
 	plans    chan planned
 	// beats counts the times that the loop has gone round.
@@ -153,15 +156,10 @@ func New(c model.Cluster, cfg Config) (*Loop, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	if cfg.Check == nil {
-		cfg.Check = health.AskPatroni(patroni.NewClient(patroni.Options{CAFile: cfg.CAFile}))
-	}
-	if cfg.Probe == nil {
-		cfg.Probe = health.Probe
-	}
+	asker := &health.Asker{Client: patroni.NewClient(patroni.Options{CAFile: cfg.CAFile}), Check: cfg.Check, Probe: cfg.Probe, Exchange: cfg.Exchange}
 	return &Loop{
-		name: c.Name, log: cfg.Logger, board: view.NewBoard(a.View), check: cfg.Check, probe: cfg.Probe, slots: cfg.Slots, state: first,
-		watch: cfg.Keys, witnessed: cfg.Witnessed, stopKeys: func() {}, answers: make(chan Event), readings: make(chan etcd.Reading), plans: make(chan planned),
+		name: c.Name, log: cfg.Logger, board: view.NewBoard(a.View), asker: asker, slots: cfg.Slots, state: first,
+		watch: cfg.Keys, witnessed: cfg.Witnessed, stopKeys: func() {}, heard: make(chan struct{}, 1), readings: make(chan etcd.Reading), plans: make(chan planned),
 		ended: make(chan struct{}), woken: make(chan struct{}, 1),
 	}, nil
 }
@@ -173,7 +171,7 @@ func (l *Loop) Board() *view.Board { return l.board }
 func (l *Loop) Run(ctx context.Context) error {
 	defer close(l.ended)
 	ctx, cancel := context.WithCancel(ctx)
-	defer l.asking.Wait()
+	defer l.asker.Wait()
 	defer cancel()
 	l.startKeys(ctx, l.keysOf(l.state.cluster))
 	defer func() { l.stopKeys() }()
@@ -202,9 +200,11 @@ func (l *Loop) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case e := <-l.answers:
+		case <-l.heard:
 			forgive()
-			step(e)
+			for _, e := range l.takeAnswers() {
+				step(e)
+			}
 		case r := <-l.readings:
 			forgive()
 			step(Keyed{r})
@@ -295,17 +295,39 @@ func (l *Loop) step(ctx context.Context, e Event) {
 
 // ask puts a question. Its answer comes back as an event, at the latest when it is given up.
 func (l *Loop) ask(ctx context.Context, q Question) {
-	l.asking.Go(func() {
-		r := health.Result{Target: q.Target, Outcome: l.slots.put(ctx, q, l.check, l.probe), Ended: time.Now()}
-		var e Event = Checked{r}
-		if q.Port {
-			e = Probed{r}
-		}
-		select {
-		case l.answers <- e:
-		case <-ctx.Done():
-		}
+	if !l.slots.take() {
+		l.hear(q, health.Outcome{Silence: "this node has too many questions under way", NotAsked: true})
+		return
+	}
+	l.asker.Ask(ctx, q.Target, q.Port, q.Within, func(o health.Outcome) {
+		l.slots.give()
+		l.hear(q, o)
 	})
+}
+
+// hear has the loop take what came of a question. It never blocks.
+func (l *Loop) hear(q Question, o health.Outcome) {
+	r := health.Result{Target: q.Target, Outcome: o, Ended: time.Now()}
+	var e Event = Checked{r}
+	if q.Port {
+		e = Probed{r}
+	}
+	l.hearing.Lock()
+	l.answers = append(l.answers, e)
+	l.hearing.Unlock()
+	select {
+	case l.heard <- struct{}{}:
+	default:
+	}
+}
+
+// takeAnswers gives what was heard since the last time.
+func (l *Loop) takeAnswers() []Event {
+	l.hearing.Lock()
+	defer l.hearing.Unlock()
+	answers := l.answers
+	l.answers = nil
+	return answers
 }
 
 // Slots bound how many questions are under way at once, of all loops that share them.
@@ -317,24 +339,23 @@ type Slots struct {
 // NewSlots makes so many.
 func NewSlots(most int) *Slots { return &Slots{most: int64(most)} }
 
-// put puts a question, if there is a slot for it.
-func (s *Slots) put(ctx context.Context, q Question, check, probe health.CheckFunc) health.Outcome {
+// take takes a slot, if one is free. nil has always one.
+func (s *Slots) take() bool {
+	if s == nil {
+		return true
+	}
+	if s.under.Add(1) > s.most {
+		s.under.Add(-1)
+		return false
+	}
+	return true
+}
+
+// give gives back what was taken.
+func (s *Slots) give() {
 	if s != nil {
-		defer s.under.Add(-1)
-		if s.under.Add(1) > s.most {
-			return health.Outcome{Silence: "this node has too many questions under way", NotAsked: true}
-		}
+		s.under.Add(-1)
 	}
-	ctx, cancel := context.WithTimeout(ctx, q.Within)
-	defer cancel()
-	if q.Port {
-		check = probe
-	}
-	o := check(ctx, q.Target)
-	if ctx.Err() != nil {
-		o.Silence = "no answer for " + q.Within.String()
-	}
-	return o
 }
 
 // Change is a declaration that a Loop is ready to take. Whoever doesn't commit it just forgets it.

@@ -13,7 +13,7 @@ func AskPatroni(c *patroni.Client) CheckFunc {
 	return func(ctx context.Context, t Target) Outcome {
 		answer, err := c.With(t.TLS).Get(ctx, t.Base, t.Path)
 		if err != nil {
-			return Outcome{Silence: err.Error(), Dead: errors.Is(err, syscall.ECONNREFUSED), NotAsked: ours(err)}
+			return silent(err, err.Error())
 		}
 		return Outcome{Answer: answer}
 	}

@@ -29,7 +29,7 @@ func DestinationOf(member, host string, port int, proxy byte) Target {
 func Probe(ctx context.Context, t Target) Outcome {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", t.Base)
 	if err != nil {
-		return Outcome{Silence: plainly(err), Dead: errors.Is(err, syscall.ECONNREFUSED), NotAsked: ours(err)}
+		return silent(err, plainly(err))
 	}
 	defer conn.Close()
 	if deadline, limited := ctx.Deadline(); limited {
@@ -48,16 +48,20 @@ func Probe(ctx context.Context, t Target) Outcome {
 		return Outcome{Silence: plainly(err), Accepted: true}
 	}
 	if answer[0] == 'S' {
-		// PostgreSQL writes a line into its log for each client that leaves before the handshake has ended, and none for one that
-		// leaves after it. Whose certificate it is doesn't matter: nothing is said to it.
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		secured := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
-		if secured.HandshakeContext(ctx) == nil {
-			_ = secured.Close()
-		}
+		secure(ctx, conn)
 	}
 	return Outcome{}
+}
+
+// secure finishes what an answer of 'S' begins. PostgreSQL writes a line into its log for each client that leaves before the handshake has
+// ended, and none for one that leaves after it. Whose certificate it is doesn't matter: nothing is said to it.
+func secure(ctx context.Context, conn net.Conn) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	secured := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
+	if secured.HandshakeContext(ctx) == nil {
+		_ = secured.Close()
+	}
 }
 
 // announced is the SSLRequest, behind a header that says that the connection is the proxy's own (the PROXY protocol's LOCAL).

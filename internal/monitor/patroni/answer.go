@@ -1,6 +1,7 @@
 package patroni
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -176,28 +177,35 @@ func ParseCluster(body []byte) (Cluster, error) {
 type object map[string]json.RawMessage
 
 func (o object) text(key string) string {
+	raw := o[key]
+	// Nearly all are of this kind, and are spared a decoder.
+	if n := len(raw); n >= 2 && raw[0] == '"' && !bytes.ContainsFunc(raw[1:n-1], func(r rune) bool { return r == '\\' || r > 126 }) {
+		return string(raw[1 : n-1])
+	}
 	var s string
-	if json.Unmarshal(o[key], &s) != nil {
+	if json.Unmarshal(raw, &s) != nil {
 		return ""
 	}
 	return s
 }
 
 func (o object) number(key string) int64 {
-	var n int64
-	if json.Unmarshal(o[key], &n) != nil {
+	n, err := strconv.ParseInt(string(o[key]), 10, 64)
+	if err != nil {
 		return 0
 	}
 	return n
 }
 
 func (o object) truth(key string) bool {
-	var b bool
-	return json.Unmarshal(o[key], &b) == nil && b
+	return string(o[key]) == "true"
 }
 
 func (o object) object(key string) object {
 	var inner object
+	if len(o[key]) == 0 {
+		return nil
+	}
 	if json.Unmarshal(o[key], &inner) != nil {
 		return nil
 	}

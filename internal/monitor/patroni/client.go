@@ -10,11 +10,9 @@
 package patroni
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,17 +20,12 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
 
 // DefaultCAFile is where Pigsty puts the private CA of a PostgreSQL node.
 const DefaultCAFile = "/pg/cert/ca.crt"
-
-// maxBody bounds what is read of one answer. The largest real one (/history, /metrics) is some tens of KiB.
-const maxBody = 1 << 20
 
 // Options of a Client.
 type Options struct {
@@ -51,12 +44,12 @@ type Options struct {
 // Client asks Patroni's REST API. It is safe for concurrent use and holds no connection between requests.
 type Client struct{ options Options }
 
-// connectWithin bounds a connection attempt. A full backlog (Patroni's holds 5 connections) has the kernel try again after 1 s and 3 s, and
+// ConnectWithin bounds a connection attempt. A full backlog (Patroni's holds 5 connections) has the kernel try again after 1 s and 3 s, and
 // one that takes longer than that is no backlog.
-const connectWithin = 4 * time.Second
+const ConnectWithin = 4 * time.Second
 
 // dialer's keepalives are for a host that is gone while an answer is awaited; one that is there acknowledges them, be Patroni stopped.
-var dialer = net.Dialer{Timeout: connectWithin, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3}}
+var dialer = net.Dialer{Timeout: ConnectWithin, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3}}
 
 // NewClient makes a Client. It reads no proxy from the environment and follows no redirect: a check is about the very
 // address that it names.
@@ -111,12 +104,6 @@ func (c *Client) Cluster(ctx context.Context, base string) (Cluster, error) {
 	return cluster, nil
 }
 
-// maxHeader bounds what is read before an answer's body.
-const maxHeader = 64 << 10
-
-// readers are buffers for answers.
-var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 2048) }}
-
 // dial connects to an API, over TLS where its address says so.
 func (c *Client) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
 	conn, err := dialer.DialContext(ctx, "tcp", u.Host)
@@ -132,45 +119,20 @@ func (c *Client) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
 }
 
 func (c *Client) fetch(ctx context.Context, base, path string) (status int, body []byte, err error) {
-	if !strings.HasPrefix(path, "/") {
-		path = "/" + path
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
+	request, err := NewRequest(base, path)
 	if err != nil {
-		return 0, nil, fmt.Errorf("check %s%s: %w", base, path, err)
+		return 0, nil, err
 	}
-	request.Header.Set("User-Agent", "pgporter")
-	request.Close = true
-	conn, err := c.dial(ctx, request.URL)
+	conn, err := c.dial(ctx, request.url)
 	if err != nil {
 		return 0, nil, inWords(ctx, err)
 	}
 	defer conn.Close() //nolint:errcheck // all has been read
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
-	if err := request.Write(conn); err != nil {
+	if _, err := conn.Write(request.Text); err != nil {
 		return 0, nil, inWords(ctx, err)
 	}
-	reader := readers.Get().(*bufio.Reader)
-	defer readers.Put(reader)
-	// Header and body together; Patroni's are some hundred bytes.
-	reader.Reset(io.LimitReader(conn, maxHeader+maxBody+1))
-	response, err := http.ReadResponse(reader, request)
-	if err != nil {
-		return 0, nil, inWords(ctx, err)
-	}
-	defer response.Body.Close()
-	body, err = io.ReadAll(io.LimitReader(response.Body, maxBody+1))
-	if err != nil {
-		return 0, nil, fmt.Errorf("the answer broke off: %w", inWords(ctx, err))
-	}
-	if len(body) > maxBody {
-		return 0, nil, fmt.Errorf("the answer is longer than %d bytes", maxBody)
-	}
-	// Patroni gives no Content-Length, so a body cut short by its death looks whole to HTTP: a JSON text tells.
-	if strings.HasPrefix(response.Header.Get("Content-Type"), "application/json") && !json.Valid(body) {
-		return 0, nil, errors.New("the answer broke off: its JSON isn't whole")
-	}
-	return response.StatusCode, body, nil
+	return read(ctx, conn)
 }
 
 // inWords shortens a failure to what an operator needs next to the member's name. The cause stays reachable with errors.Is.
