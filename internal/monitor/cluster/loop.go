@@ -175,7 +175,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer cancel()
 	l.startKeys(ctx, l.keysOf(l.state.cluster))
 	defer func() { l.stopKeys() }()
-	timer := time.NewTimer(time.Hour)
+	timer := time.NewTimer(BeatGap)
 	defer timer.Stop()
 	step := func(e Event) { l.step(ctx, e) }
 	for {

@@ -19,7 +19,7 @@ import (
 const (
 	// nap is between two rounds while there is something to do. It is what an answer may come later for it, each time that there is
 	// something to wait for.
-	nap = time.Millisecond
+	nap = 2 * time.Millisecond
 	// patience is how long an answer may take before it is looked whether the host is there: most are there long before, and are
 	// spared the system calls.
 	patience = time.Second
@@ -369,11 +369,14 @@ func (l *Loop) receive(x *exchange, events uint32) {
 			l.end(x, nil)
 			return
 		}
-		if n < len(room) {
-			// All is read that was there, the peer's end if that was announced before: no other read has to find out.
-			if events&unix.EPOLLRDHUP != 0 && events&unix.EPOLLERR == 0 {
-				l.end(x, io.EOF)
-			}
+		switch {
+		case n == len(room), events&unix.EPOLLERR != 0:
+		case events&unix.EPOLLRDHUP != 0:
+			// All is read that there was before the peer's end: no other read has to find out.
+			l.end(x, io.EOF)
+			return
+		default:
+			// There is nothing more, and what comes is another event.
 			return
 		}
 	}
