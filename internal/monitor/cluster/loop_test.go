@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/jmespath"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/resolve"
+	"github.com/pgporter/pgporter/internal/monitor/exchange"
 	"github.com/pgporter/pgporter/internal/monitor/health"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
@@ -565,8 +567,26 @@ func TestStepIsPure(t *testing.T) {
 	}
 }
 
-// TestRealPatroniAPI runs a loop against HTTP servers that answer as Patroni does, on loopback.
+// TestRealPatroniAPI runs a loop against HTTP servers that answer as Patroni does, on loopback: with a goroutine for each question,
+// and with one loop for all where there is one.
 func TestRealPatroniAPI(t *testing.T) {
+	t.Run("goroutines", func(t *testing.T) { realPatroniAPI(t, nil) })
+	questions, err := exchange.New()
+	if errors.Is(err, errors.ErrUnsupported) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { questions.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	t.Run("exchanges", func(t *testing.T) { realPatroniAPI(t, questions) })
+}
+
+func realPatroniAPI(t *testing.T, questions *exchange.Loop) {
 	g := newStage()
 	g.set(1, "lock primary running")
 	g.set(2, "replica running")
@@ -590,7 +610,7 @@ func TestRealPatroniAPI(t *testing.T) {
 		m.PatroniPort, _ = strconv.Atoi(port)
 		c.Members = append(c.Members, m)
 	}
-	l, err := New(c, Config{Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Probe: g.probe})
+	l, err := New(c, Config{Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Probe: g.probe, Exchange: questions})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -619,4 +639,15 @@ func TestRealPatroniAPI(t *testing.T) {
 	g.set(2, "lock primary running")
 	l.Recheck("pg-test-1")
 	until("serve primary 2, replica 1, default 2, offline 1")
+	// It ends at once with a question under way.
+	g.set(1, "silent timed out")
+	for asked := g.askedOf("pg-test-1"); g.askedOf("pg-test-1") == asked; l.Recheck("pg-test-1") {
+		runtime.Gosched()
+	}
+	began := time.Now()
+	cancel()
+	joined.Wait()
+	if took := time.Since(began); took > longestAnswer/2 {
+		t.Errorf("its end took %v", took)
+	}
 }
