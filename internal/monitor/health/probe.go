@@ -32,9 +32,6 @@ func Probe(ctx context.Context, t Target) Outcome {
 		return silent(err, plainly(err))
 	}
 	defer conn.Close()
-	if deadline, limited := ctx.Deadline(); limited {
-		_ = conn.SetDeadline(deadline)
-	}
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	packet, err := announced(t.Proxy)
 	if err != nil {
