@@ -41,6 +41,9 @@ var rooms = map[string]room{
 	"internal/config/resolve":         {may: "jmespath model", pure: true, because: "resolving is a function of the plan and the roles, so that it can be replayed"},
 	"internal/config/intake":          {may: "jmespath model tcpservice", pure: true, because: "what comes from outside is judged by itself, before anything that runs is touched"},
 
+	// internal/beat: when does an idle process wake?
+	"internal/beat": {because: "a rhythm needs a clock and nothing else"},
+
 	// internal/monitor: what is true now?
 	"internal/monitor/patroni":  {because: "a client of one HTTP API; what an answer means for a service is decided in health"},
 	"internal/monitor/etcd":     {because: "a client of etcd: what a key means is decided in cluster"},
@@ -50,14 +53,14 @@ var rooms = map[string]room{
 	"internal/monitor/discover": {may: "model patroni", because: "discovery finds members; nothing of an inventory may be needed for it"},
 	"internal/monitor/inquiry":  {may: "health", because: "when a respondent is asked hangs on times and costs alone: not on clusters, roles or services"},
 	"internal/monitor/cluster":  {may: "etcd exchange health inquiry model patroni resolve view", because: "the loop must not know who reads its Board"},
-	"internal/monitor/tcpcheck": {may: "health model patroni tcpservice view", because: "servers that are declared and checked need neither a cluster nor its roles; of patroni only how TLS is spoken"},
+	"internal/monitor/tcpcheck": {may: "beat health model patroni tcpservice view", because: "servers that are declared and checked need neither a cluster nor its roles; of patroni only how TLS is spoken"},
 
 	// internal/engine: what carries the bytes?
 	"internal/engine":          {may: "model tcpservice view", pure: true, because: "whoever carries or follows an offer is given the same one: none of them may be needed to make it"},
 	"internal/engine/balance":  {may: "model view", pure: true, because: "choosing a server needs the View and nothing else"},
-	"internal/engine/relay":    {because: "moving bytes must not know of services, so that it can be read, tested and handed over alone"},
+	"internal/engine/relay":    {may: "beat", because: "moving bytes must not know of services, so that it can be read, tested and handed over alone"},
 	"internal/engine/handover": {because: "passing sockets to another process must not know what they are for, so that any release can take over from another"},
-	"internal/engine/proxy":    {may: "balance engine handover model relay view", because: "the engine follows the Board; it must not check health or read configuration itself"},
+	"internal/engine/proxy":    {may: "balance beat engine handover model relay view", because: "the engine follows the Board; it must not check health or read configuration itself"},
 	"internal/engine/haproxy":  {may: "engine fileset haproxycfg model stamp view", because: "HAProxy is run by what the Boards show and what is rendered; who checks members and who reads configuration is not its business"},
 
 	// internal/access: how do clients come?
@@ -81,7 +84,7 @@ var rooms = map[string]room{
 	"internal/admin/web":     {may: "api", because: "pages and routes show what the API says and nothing more"},
 
 	// internal/daemon: one process of them all
-	"internal/daemon":          {may: "api cluster control diag diff discover dns engine etcd exchange handover haproxy intake inventory model owner plan proxy resolve tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
+	"internal/daemon":          {may: "api beat cluster control diag diff discover dns engine etcd exchange handover haproxy intake inventory model owner plan proxy resolve tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"internal/daemon/logqueue": {because: "whoever logs must not wait for whoever reads: nothing may be between them but a buffer"},
 
 	// internal/cli: the commands

@@ -17,7 +17,7 @@ type Engine interface {
 	// Traffic tells what is carried now, by the services' full names.
 	Traffic(ctx context.Context) map[string]Traffic
 	// Beats are those of its loops, as long as they are to go round.
-	Beats() map[string]beat
+	Beats() map[string]rounds
 }
 
 // Part is something besides the engine that follows the running configuration: names, virtual addresses.
@@ -73,10 +73,10 @@ func (n native) Traffic(context.Context) map[string]Traffic {
 }
 
 // Beats are those of dispatchers and of the relay.
-func (n native) Beats() map[string]beat {
-	all := map[string]beat{}
+func (n native) Beats() map[string]rounds {
+	all := map[string]rounds{}
 	for name, count := range n.Engine.Beats() {
-		all[name] = beat{count, standstill}
+		all[name] = rounds{count, standstill}
 	}
 	return all
 }
@@ -100,8 +100,8 @@ func (b balancer) Prepare(ctx context.Context, o engine.Offer) (Change, error) {
 }
 
 // Beats are those of the one loop that follows the Boards.
-func (b balancer) Beats() map[string]beat {
-	return map[string]beat{"the loop that follows HAProxy": {b.Engine.Beats(), haproxy.LongestRound}}
+func (b balancer) Beats() map[string]rounds {
+	return map[string]rounds{"the loop that follows HAProxy": {b.Engine.Beats(), haproxy.LongestRound}}
 }
 
 // Traffic is what HAProxy counts.

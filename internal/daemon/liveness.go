@@ -14,6 +14,7 @@ import (
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/beat"
 	"github.com/pgporter/pgporter/internal/monitor/cluster"
 )
 
@@ -29,8 +30,8 @@ const (
 	longestStep = 2 * lookGap
 )
 
-// beat is how often a loop has gone round, and how long it may take for a round.
-type beat struct {
+// rounds is how often a loop has gone round, and how long it may take for a round.
+type rounds struct {
 	count uint64
 	limit time.Duration
 }
@@ -51,7 +52,7 @@ type judge struct {
 
 // look takes the beats of all loops that run now, by what each is in words, and gives those that hang, in order. A loop
 // that is seen for the first time has all its time before it, and one that isn't there any more is forgotten.
-func (j *judge) look(now time.Time, beats map[string]beat) []api.Stalled {
+func (j *judge) look(now time.Time, beats map[string]rounds) []api.Stalled {
 	step := min(now.Sub(j.last), longestStep)
 	j.last = now
 	pulses := make(map[string]pulse, len(beats))
@@ -125,18 +126,18 @@ func (l *liveness) problems() []string {
 }
 
 // beats are those of all loops that decide or move something.
-func (d *Daemon) beats() map[string]beat {
-	all := map[string]beat{}
+func (d *Daemon) beats() map[string]rounds {
+	all := map[string]rounds{}
 	d.mu.Lock()
 	for name, r := range d.running {
-		all["the loop of cluster "+name] = beat{r.loop.Beats(), standstill}
+		all["the loop of cluster "+name] = rounds{r.loop.Beats(), standstill}
 	}
 	d.mu.Unlock()
 	if d.tcpcheck != nil {
-		all["the loop of services that aren't PostgreSQL's"] = beat{d.tcpcheck.Beats(), standstill}
+		all["the loop of services that aren't PostgreSQL's"] = rounds{d.tcpcheck.Beats(), standstill}
 	}
 	if d.exchange != nil {
-		all["the loop of questions to members"] = beat{d.exchange.Beats(), standstill}
+		all["the loop of questions to members"] = rounds{d.exchange.Beats(), standstill}
 	}
 	maps.Copy(all, d.engine.Beats())
 	return all
@@ -146,7 +147,7 @@ func (d *Daemon) beats() map[string]beat {
 func (d *Daemon) watchLoops(ctx context.Context, alive func()) {
 	var j judge
 	before := ""
-	again := time.NewTicker(lookGap)
+	again := beat.Every(lookGap)
 	defer again.Stop()
 	for {
 		now := time.Now()
@@ -172,6 +173,7 @@ func (d *Daemon) watchLoops(ctx context.Context, alive func()) {
 		case <-ctx.Done():
 			return
 		case <-again.C:
+			again.Again()
 		}
 	}
 }

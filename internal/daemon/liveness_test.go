@@ -64,9 +64,9 @@ func TestJudge(t *testing.T) {
 					if p.beats > 0 && i%p.beats == 0 {
 						count++
 					}
-					beats := map[string]beat{}
+					beats := map[string]rounds{}
 					for _, loop := range strings.Fields(p.loops) {
-						beats[loop] = beat{count, standstill}
+						beats[loop] = rounds{count, standstill}
 					}
 					got = nil
 					for _, s := range j.look(now, beats) {
@@ -87,7 +87,7 @@ func TestLongRounds(t *testing.T) {
 	began := time.Unix(1_000_000, 0)
 	for s := range 300 {
 		now := began.Add(time.Duration(s) * time.Second)
-		stalled := j.look(now, map[string]beat{"HAProxy": {7, 3 * time.Minute}})
+		stalled := j.look(now, map[string]rounds{"HAProxy": {7, 3 * time.Minute}})
 		if want := s > 180; len(stalled) > 0 != want || want && !stalled[0].Since.Equal(began) {
 			t.Fatalf("after %d s: %+v", s, stalled)
 		}
@@ -100,8 +100,8 @@ type carrier struct{ beats atomic.Uint64 }
 func (*carrier) Prepare(context.Context, engine.Offer) (Change, error) { return Change{}, nil }
 func (*carrier) Run(ctx context.Context) error                         { <-ctx.Done(); return nil }
 func (*carrier) Traffic(context.Context) map[string]Traffic            { return nil }
-func (c *carrier) Beats() map[string]beat {
-	return map[string]beat{"the engine": {c.beats.Add(1), standstill}}
+func (c *carrier) Beats() map[string]rounds {
+	return map[string]rounds{"the engine": {c.beats.Add(1), standstill}}
 }
 
 // TestHealthFollowsTheLoops: while a cluster's loop waits for somebody, /health is 503 and names it, the status shows it and

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/beat"
 	"github.com/pgporter/pgporter/internal/engine/balance"
 )
 
@@ -66,9 +67,8 @@ func (d *dispatcher) interrupt() {
 
 // watch ends sessions and lets clients in as Views come, until the service is gone.
 func (d *dispatcher) watch() {
-	beat := time.NewTicker(BeatGap)
-	defer beat.Stop()
-	w := watcher{dispatcher: d, beat: beat.C}
+	w := watcher{dispatcher: d, beat: beat.Every(BeatGap)}
+	defer w.beat.Stop()
 	for {
 		task := d.assigned.Load()
 		_, changed := task.Board.Watch()
@@ -101,7 +101,7 @@ func (d *dispatcher) logEnded(ended endings) {
 // watcher is what watch knows from one wait to the next.
 type watcher struct {
 	*dispatcher
-	beat <-chan time.Time
+	beat beat.Timer
 	// awaited is when it was last said that clients wait for a server to be up, idleChecked when sessions were last looked at
 	// for idleness.
 	awaited, idleChecked time.Time
@@ -146,7 +146,8 @@ func (w *watcher) wait(changed <-chan struct{}, task *assignment) bool {
 		case <-w.queue.joined:
 		case <-again:
 		case <-idle:
-		case <-w.beat:
+		case <-w.beat.C:
+			w.beat.Again()
 		}
 	}
 }

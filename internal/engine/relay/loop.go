@@ -10,10 +10,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pgporter/pgporter/internal/beat"
 )
 
 // Relay carries flows, by a loop for each of the runtime's processors but one (and at least one). The zero Relay is ready: its loops begin with its first flow. Close
@@ -226,7 +227,7 @@ func (l *loop) park(events []unix.EpollEvent) (n int) {
 	// While the loop looks out by itself nobody else is to be woken up by its events, so the runtime waits for another
 	// epoll, which has the loop's one in it for as long as the loop is parked.
 	_ = control(l.outer, unix.EPOLL_CTL_ADD, l.epoll, &unix.EpollEvent{Events: unix.EPOLLIN})
-	_ = l.file.SetReadDeadline(time.Now().Add(BeatGap))
+	_ = l.file.SetReadDeadline(beat.Next(BeatGap))
 	err := l.parked.Read(func(uintptr) bool {
 		n = wait(l.epoll, events, 0)
 		return n > 0

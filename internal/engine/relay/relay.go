@@ -21,6 +21,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/pgporter/pgporter/internal/beat"
 )
 
 // Times of a flow that ends other than by both streams' ends.
@@ -32,7 +34,7 @@ const (
 )
 
 // BeatGap is how long a loop that has nothing to do takes for a round.
-const BeatGap = time.Second
+const BeatGap = beat.Gap
 
 // What finds a peer that vanished without a word within two minutes (tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT). While
 // bytes are on their way to it the kernel tries to bring them instead, for as long as net.ipv4.tcp_retries2 says: a quarter of

@@ -24,6 +24,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/beat"
 	"github.com/pgporter/pgporter/internal/config/tcpservice"
 	"github.com/pgporter/pgporter/internal/monitor/health"
 	"github.com/pgporter/pgporter/internal/monitor/view"
@@ -129,7 +130,7 @@ func New(log *slog.Logger) *Watcher {
 func (w *Watcher) Board() *view.Board { return w.board }
 
 // BeatGap is how long Run takes for a round.
-const BeatGap = time.Second
+const BeatGap = beat.Gap
 
 // Run has the checks run until ctx ends, and returns when all of them have ended. It may be called once.
 //
@@ -139,8 +140,8 @@ func (w *Watcher) Run(ctx context.Context) {
 	var checking sync.WaitGroup
 	checking.Go(func() { w.checker.Run(ctx) })
 	defer checking.Wait()
-	beat := time.NewTicker(BeatGap)
-	defer beat.Stop()
+	again := beat.Every(BeatGap)
+	defer again.Stop()
 	for {
 		w.mu.Lock()
 		w.beats.Add(1)
@@ -148,7 +149,8 @@ func (w *Watcher) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-beat.C:
+		case <-again.C:
+			again.Again()
 		}
 	}
 }

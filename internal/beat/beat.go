@@ -1,0 +1,35 @@
+// Package beat is the rhythm in which a process does what it does by the clock, though nothing has happened. What costs an idle
+// process most is being woken up, not what it does then: so all loops go round at the same moments.
+package beat
+
+import "time"
+
+// Gap is how long a loop that nothing happens to takes for a round.
+const Gap = time.Second
+
+// began is different in each process, so that those of many nodes don't all turn to the same server at once.
+var began = time.Now()
+
+// Next is when the next beat is, of those that are gap apart: later than now, by gap at most, and the same for all that ask in
+// between.
+func Next(gap time.Duration) time.Time {
+	now := time.Now()
+	// Less than 0 in a test whose clock is not the one of began.
+	since := now.Sub(began) % gap
+	if since < 0 {
+		since += gap
+	}
+	return now.Add(gap - since)
+}
+
+// Timer fires with the next beat; whoever takes that resets it with Again. time.Ticker has a rhythm of its own.
+type Timer struct {
+	*time.Timer
+	gap time.Duration
+}
+
+// Every makes a Timer of beats that are gap apart.
+func Every(gap time.Duration) Timer { return Timer{time.NewTimer(time.Until(Next(gap))), gap} }
+
+// Again has it fire with the next beat.
+func (t Timer) Again() { t.Reset(time.Until(Next(t.gap))) }
