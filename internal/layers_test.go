@@ -47,12 +47,12 @@ var rooms = map[string]room{
 	// internal/monitor: what is true now?
 	"internal/monitor/patroni":  {because: "a client of one HTTP API; what an answer means for a service is decided in health"},
 	"internal/monitor/etcd":     {because: "a client of etcd: what a key means is decided in cluster"},
-	"internal/monitor/exchange": {because: "sending bytes and waiting for others must not know whom is asked what"},
+	"internal/monitor/exchange": {may: "beat", because: "sending bytes and waiting for others must not know whom is asked what"},
 	"internal/monitor/health":   {may: "exchange model patroni", because: "health judges one server of one service; membership and publishing are the cluster's"},
 	"internal/monitor/view":     {may: "model", pure: true, because: "readers of a View must not pull in what makes it"},
 	"internal/monitor/discover": {may: "model patroni", because: "discovery finds members; nothing of an inventory may be needed for it"},
 	"internal/monitor/inquiry":  {may: "health", because: "when a respondent is asked hangs on times and costs alone: not on clusters, roles or services"},
-	"internal/monitor/cluster":  {may: "etcd exchange health inquiry model patroni resolve view", because: "the loop must not know who reads its Board"},
+	"internal/monitor/cluster":  {may: "beat etcd exchange health inquiry model patroni resolve view", because: "the loop must not know who reads its Board"},
 	"internal/monitor/tcpcheck": {may: "beat health model patroni tcpservice view", because: "servers that are declared and checked need neither a cluster nor its roles; of patroni only how TLS is spoken"},
 
 	// internal/engine: what carries the bytes?

@@ -4,8 +4,8 @@ package beat
 
 import "time"
 
-// Gap is how long a loop that nothing happens to takes for a round.
-const Gap = time.Second
+// Gap is how long a loop that nothing happens to takes for a round: longer than from one question to a member to the next.
+const Gap = 3 * time.Second
 
 // began is different in each process, so that those of many nodes don't all turn to the same server at once.
 var began = time.Now()

@@ -15,16 +15,15 @@ import (
 
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/beat"
-	"github.com/pgporter/pgporter/internal/monitor/cluster"
 )
 
 const (
 	// lookGap is how often it is looked whether loops go round.
 	lookGap = time.Second
 	// standstill is how long a loop may hang, unless it says otherwise. A round takes microseconds of work, and an idle loop
-	// begins one each cluster.BeatGap at least: on a machine that is ten times slower, or as busy, one that works is as long late, and
+	// begins one each beat.Gap at least: on a machine that is ten times slower, or as busy, one that works is as long late, and
 	// that is no accident any more.
-	standstill = 10 * cluster.BeatGap
+	standstill = 10 * beat.Gap
 	// longestStep is how much time counts between two looks. If more has passed, this process didn't run in between (it was
 	// stopped, or the machine was suspended), and no loop could have: all of them have until the next look to catch up.
 	longestStep = 2 * lookGap

@@ -36,6 +36,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/beat"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/resolve"
 	"github.com/pgporter/pgporter/internal/monitor/etcd"
@@ -114,9 +115,8 @@ type Loop struct {
 	doubted            []serverKey
 }
 
-// BeatGap is how long a loop that nothing happens to takes for a round: longer than from one question to the next, so that it wakes
-// for those alone.
-const BeatGap = 3 * time.Second
+// BeatGap is how long a loop that nothing happens to takes for a round: it wakes for its questions as a rule.
+const BeatGap = beat.Gap
 
 const (
 	// awaitGap is the same while an answer is awaited. No standstill that is longer than it and stillGap goes unnoticed then.

@@ -13,6 +13,8 @@ package exchange
 import (
 	"net/netip"
 	"time"
+
+	"github.com/pgporter/pgporter/internal/beat"
 )
 
 // Request is what is sent, and what becomes of the answer.
@@ -53,4 +55,4 @@ type Result struct {
 }
 
 // BeatGap is how long a loop that nothing happens to takes for a round.
-const BeatGap = time.Second
+const BeatGap = beat.Gap
