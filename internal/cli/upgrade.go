@@ -4,13 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"syscall"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/cli/command"
+	"github.com/pgporter/pgporter/internal/daemon"
+	"github.com/pgporter/pgporter/internal/engine/process"
 )
 
 func newUpgradeCommand() *cobra.Command {
@@ -24,7 +29,8 @@ arguments, and hand everything over to it: open ports, sessions, clients that wa
 reads its configuration anew and checks the servers before it takes anything; if it can't, or if it isn't the moment (a server
 that has sessions is just failing, say), the old one goes on as if nothing had been, and upgrade says why.
 
-It works on the machine, and as the user, that pgporter runs on and as. It is the same as sending the process SIGUSR2, but that
+It works on the machine (Linux), and as the user, that pgporter runs on and as: the process that the address names gets a signal
+only if it is a pgporter of that user and seen to listen at the address. It is the same as sending the process SIGUSR2, but that
 upgrade waits for the outcome. The new process has another number; systemd is notified.`,
 		Example: `  pgporter upgrade
   pgporter upgrade --admin 10.10.10.11
@@ -67,11 +73,17 @@ func upgrade(ctx context.Context, client api.Client) (before, after *api.Status,
 	if before, err = client.Status(ctx); err != nil {
 		return nil, nil, err
 	}
-	switch err := syscall.Kill(before.PID, syscall.SIGUSR2); {
-	case errors.Is(err, syscall.ESRCH):
+	at, err := resolved(ctx, client.Address)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch err := daemon.AskUpgrade(before.PID, at); {
+	case errors.Is(err, process.ErrEnded):
 		return nil, nil, fmt.Errorf("the pgporter at %s (pid %d) doesn't run on this machine: upgrade it there", client.Address, before.PID)
-	case err != nil:
+	case errors.Is(err, os.ErrPermission):
 		return nil, nil, fmt.Errorf("the pgporter at %s (pid %d) can't be sent a signal: %w: upgrade it as its user, or as root", client.Address, before.PID, err)
+	case err != nil:
+		return nil, nil, fmt.Errorf("what answers at %s names process %d, which isn't sent a signal: %w", client.Address, before.PID, err)
 	}
 	for {
 		select {
@@ -91,6 +103,27 @@ func upgrade(ctx context.Context, client api.Client) (before, after *api.Status,
 			return nil, nil, fmt.Errorf("not upgraded, pid %d goes on: %s", before.PID, after.Upgrade.Problem)
 		}
 	}
+}
+
+// resolved gives the addresses that an address with a host may be.
+func resolved(ctx context.Context, address string) ([]netip.AddrPort, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, fmt.Errorf("admin address %s: %w", address, err)
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("admin address %s: %w", address, err)
+	}
+	var all []netip.AddrPort
+	for _, addr := range addrs {
+		all = append(all, netip.AddrPortFrom(addr, uint16(number)))
+	}
+	return all, nil
 }
 
 func plural(n int, what string) string {

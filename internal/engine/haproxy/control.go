@@ -23,8 +23,8 @@ type control struct {
 	master, socket string
 }
 
-// process is a line of the master's `show proc`.
-type process struct {
+// procLine is a line of the master's `show proc`.
+type procLine struct {
 	PID int
 	// Reloads counts reloads of the master, or those that a worker has outlived.
 	Reloads int
@@ -33,12 +33,12 @@ type process struct {
 // processes are HAProxy's.
 type processes struct {
 	// Master is zero without a master socket.
-	Master process
+	Master procLine
 	// Failed is how many of the last reloads failed in a row.
 	Failed int
 	// Current is the worker that takes new clients; zero if there is none. Old are those that only finish their sessions.
-	Current process
-	Old     []process
+	Current procLine
+	Old     []procLine
 }
 
 // send gives one command to a socket and returns the whole answer. The writing side is closed at once: without that the
@@ -99,7 +99,7 @@ func (c control) processes(ctx context.Context) (processes, error) {
 		for line := range strings.Lines(answer) {
 			if pid, found := strings.CutPrefix(strings.TrimSpace(line), "Pid: "); found {
 				n, err := strconv.Atoi(pid)
-				return processes{Current: process{PID: n}}, err
+				return processes{Current: procLine{PID: n}}, err
 			}
 		}
 		return processes{}, fmt.Errorf("no Pid in the answer of HAProxy's socket %s", c.socket)
@@ -132,7 +132,7 @@ func parseProcesses(text string) (processes, error) {
 		if err != nil {
 			return p, fmt.Errorf("a line of HAProxy's process table: %q", line)
 		}
-		found := process{pid, reloads}
+		found := procLine{pid, reloads}
 		switch {
 		case words[1] == "master":
 			p.Master = found

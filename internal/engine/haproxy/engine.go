@@ -54,6 +54,8 @@ type Engine struct {
 	// started none.
 	master int
 	ended  chan struct{}
+	// child is the one that we started; nil with ended.
+	child *os.Process
 
 	// offer and services are what HAProxy carries: services of each cluster as they were rendered last.
 	offer    engine.Offer

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -695,4 +696,35 @@ func TestSystemsHAProxyThatDoesntReadConfD(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(moved, confDir, "*")); len(left) > 0 {
 		t.Errorf("files were left: %v", left)
 	}
+}
+
+// What answers at the socket of a HAProxy that runs already may name any process as its master.
+func TestAttackAdoptedMasterIsHAProxy(t *testing.T) {
+	dir := t.TempDir()
+	socket, err := net.Listen("unix", filepath.Join(dir, masterSocket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		for {
+			conn, err := socket.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.ReadAll(conn)
+			fmt.Fprintf(conn, "%d master 0 0d 2.6\n", os.Getpid())
+			conn.Close()
+		}
+	}()
+	e, err := New(Config{Dir: dir, Binary: "/usr/sbin/haproxy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.begin(t.Context()); err == nil || !strings.Contains(err.Error(), "as its master") {
+		t.Errorf("taken over as HAProxy: %v", err)
+	}
+	socket.Close()
+	<-answered
 }

@@ -20,7 +20,7 @@ const processTable = `#<PID>          <type>          <reloads>       <uptime>  
 
 func TestParseProcesses(t *testing.T) {
 	got, err := parseProcesses(processTable)
-	want := processes{Master: process{21829, 4}, Failed: 1, Current: process{23528, 0}, Old: []process{{21834, 4}, {22920, 2}}}
+	want := processes{Master: procLine{21829, 4}, Failed: 1, Current: procLine{23528, 0}, Old: []procLine{{21834, 4}, {22920, 2}}}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/engine/process"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 	"github.com/pgporter/pgporter/internal/render/fileset"
 )
@@ -63,6 +64,9 @@ func (e *Engine) begin(ctx context.Context) error {
 	}
 	e.lock = lock
 	if running, err := e.control.processes(ctx); err == nil {
+		if err := e.signal(running.Master.PID, 0); err != nil {
+			return fmt.Errorf("what answers at HAProxy's socket %s names process %d as its master: %w", e.control.master, running.Master.PID, err)
+		}
 		e.adopted, e.master = true, running.Master.PID
 		e.say(slog.LevelInfo, "HAProxy runs already, it is taken over", "pid", running.Master.PID)
 	}
@@ -91,7 +95,7 @@ func (e *Engine) start(ctx context.Context, l *layout) error {
 		return fmt.Errorf("starting HAProxy: %w", err)
 	}
 	ended := make(chan struct{})
-	e.ended, e.master = ended, command.Process.Pid
+	e.ended, e.child, e.master = ended, command.Process, command.Process.Pid
 	go func() {
 		defer close(ended)
 		if err := command.Wait(); err != nil {
@@ -200,7 +204,7 @@ func (e *Engine) awaitReload(ctx context.Context, before processes) (processes, 
 	for {
 		after, err := e.control.processes(ctx)
 		if err == nil {
-			switch old := slices.ContainsFunc(before.Old, func(p process) bool { return p.PID == after.Current.PID }); {
+			switch old := slices.ContainsFunc(before.Old, func(p procLine) bool { return p.PID == after.Current.PID }); {
 			case after.Current.PID != 0 && after.Current.PID != before.Current.PID && !old:
 				return after, nil
 			// The master has executed itself and forked nobody.
@@ -300,7 +304,7 @@ func (e *Engine) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.StopTimeout)
 	defer cancel()
 	running, err := e.control.processes(ctx)
-	if err == nil && e.cfg.StopTimeout > 0 && syscall.Kill(e.master, syscall.SIGUSR1) == nil {
+	if err == nil && e.cfg.StopTimeout > 0 && e.signal(e.master, syscall.SIGUSR1) == nil {
 		// It is now an old worker like others.
 		e.watch.retired(running, e.epochs())
 		for e.alive() && ctx.Err() == nil {
@@ -324,7 +328,7 @@ func (e *Engine) kill(ctx context.Context) {
 		return
 	}
 	running, _ := e.control.processes(ctx)
-	syscall.Kill(e.master, syscall.SIGTERM)
+	_ = e.signal(e.master, syscall.SIGTERM)
 	for e.alive() && ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
@@ -334,23 +338,40 @@ func (e *Engine) kill(ctx context.Context) {
 	}
 	if e.alive() {
 		e.say(slog.LevelWarn, "HAProxy doesn't end, it is killed", "pid", e.master)
-		for _, p := range append(slices.Clone(running.Old), running.Current, process{PID: e.master}) {
-			if p.PID > 0 {
-				syscall.Kill(p.PID, syscall.SIGKILL)
+		for _, p := range append(slices.Clone(running.Old), running.Current, procLine{PID: e.master}) {
+			if p.PID != 0 {
+				_ = e.signal(p.PID, syscall.SIGKILL)
 			}
 		}
 	}
 	e.adopted, e.master = false, 0
 	if e.ended != nil {
 		<-e.ended
-		e.ended = nil
+		e.ended, e.child = nil, nil
 	}
+}
+
+// signal sends a signal to the master, or to a process that it named: which has to be a HAProxy, whatever the number was. Signal 0
+// only looks.
+func (e *Engine) signal(pid int, signal syscall.Signal) error {
+	if e.child != nil && e.child.Pid == pid {
+		return e.child.Signal(signal)
+	}
+	p, err := process.Open(pid)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if err := p.Executes(e.settings.binary, "haproxy"); err != nil {
+		return err
+	}
+	return p.Signal(signal)
 }
 
 // alive tells whether the master of a HAProxy of our own runs: our child by its end, an adopted one by its number.
 func (e *Engine) alive() bool {
 	if e.ended == nil {
-		return e.master != 0 && !errors.Is(syscall.Kill(e.master, 0), syscall.ESRCH)
+		return e.master != 0 && e.signal(e.master, 0) == nil
 	}
 	select {
 	case <-e.ended:

@@ -35,15 +35,31 @@ func holder(at listenAddr) string {
 
 // strangers says in words who else than this process listens on an address that overlaps at; empty if nobody does.
 func strangers(at listenAddr) string {
-	mine := ownSockets()
+	mine := socketsOf("self")
 	return describe(slices.DeleteFunc(sockets(at), func(h row) bool { return !h.listening || mine[h.inode] }))
 }
 
+// listens tells whether a process listens on an address that overlaps at. One of another network namespace counts where nobody of
+// this one does: the address is reached there, then.
+func listens(pid int, at listenAddr) bool {
+	connected := func(row row) bool { return !row.listening }
+	process := strconv.Itoa(pid)
+	found := slices.DeleteFunc(sockets(at), connected)
+	if len(found) == 0 && at.Addr.IsValid() && !at.Addr.IsLoopback() {
+		found = slices.DeleteFunc(socketsSeenBy(process, at), connected)
+	}
+	theirs := socketsOf(process)
+	return slices.ContainsFunc(found, func(row row) bool { return theirs[row.inode] })
+}
+
 // sockets gives all sockets of this network namespace whose local address overlaps at.
-func sockets(at listenAddr) []row {
+func sockets(at listenAddr) []row { return socketsSeenBy("self", at) }
+
+// socketsSeenBy gives those of a process's network namespace.
+func socketsSeenBy(process string, at listenAddr) []row {
 	var found []row
-	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		rows, err := os.Open(file)
+	for _, file := range []string{"tcp", "tcp6"} {
+		rows, err := os.Open(filepath.Join("/proc", process, "net", file))
 		if err != nil {
 			continue // no IPv6, as a rule
 		}
@@ -123,10 +139,10 @@ func ownerOf(h row) string {
 	return "a process that can't be seen from here"
 }
 
-// ownSockets are the inodes of this process's sockets.
-func ownSockets() map[string]bool {
+// socketsOf are the inodes of a process's sockets, as far as they may be seen.
+func socketsOf(process string) map[string]bool {
 	sockets := map[string]bool{}
-	fds, _ := filepath.Glob("/proc/self/fd/*")
+	fds, _ := filepath.Glob(filepath.Join("/proc", process, "fd/*"))
 	for _, fd := range fds {
 		target, err := os.Readlink(fd)
 		if inode, is := strings.CutPrefix(target, "socket:["); err == nil && is {

@@ -120,12 +120,17 @@ func (c *Change) open(at listenAddr, kept map[listenAddr]bool) (*listener, error
 }
 
 // Holder says in words who has an address that could not be listened on, as far as it can be known.
-func Holder(address netip.AddrPort) string {
-	at := listenAddr{Addr: address.Addr().Unmap(), Port: address.Port()}
+func Holder(address netip.AddrPort) string { return holder(overlapping(address)) }
+
+// Listens tells whether a process is seen to listen on an address, or on every one.
+func Listens(pid int, address netip.AddrPort) bool { return listens(pid, overlapping(address)) }
+
+func overlapping(address netip.AddrPort) listenAddr {
+	at := listenAddr{Addr: address.Addr().WithZone("").Unmap(), Port: address.Port()}
 	if at.Addr.IsUnspecified() {
 		at.Addr = netip.Addr{}
 	}
-	return holder(at)
+	return at
 }
 
 // listenOn opens a socket. prepare, if any, is run on it before it is bound.
