@@ -180,7 +180,7 @@ func TestWhatTheNativeEngineCanCarry(t *testing.T) {
 	o.Plan.TCPServices[0].Protocol = "http"
 	o.Plan.TCPServices[0].Options = append(o.Plan.TCPServices[0].Options, "option forwardfor")
 	o.Plan.TCPServices[0].Default += " cookie a"
-	o.Plan.TCPServices[0].Servers[0].Options += " track b/c"
+	o.Plan.TCPServices[0].Servers[0].Options += " minconn 3"
 	if _, err := o.Encode(); err != nil {
 		t.Errorf("HAProxy could: %v", err)
 	}
@@ -189,7 +189,7 @@ func TestWhatTheNativeEngineCanCarry(t *testing.T) {
 		"service etcd: protocol http isn't supported by the native engine; tcp; or HAProxy as the engine (--engine haproxy)\n" +
 		"service etcd: options: option forwardfor isn't supported by the native engine; leave it out; or HAProxy as the engine (--engine haproxy)\n" +
 		"service etcd: default: option cookie isn't supported by the native engine; leave it out: it is about HTTP; or HAProxy as the engine (--engine haproxy)\n" +
-		"service etcd: server etcd-1: option track isn't supported by the native engine; leave it out: a member is checked once for all services; or HAProxy as the engine (--engine haproxy)"
+		"service etcd: server etcd-1: option minconn isn't supported by the native engine; maxconn; or HAProxy as the engine (--engine haproxy)"
 	if err := Native(o.Plan); err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
 	}

@@ -3,6 +3,7 @@ package intake
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -124,6 +125,7 @@ func (c *checker) definition(cluster string, d model.Definition) {
 	c.balance(what, string(d.Balance))
 	// An order without options has none of the defaults of ParseOptions either.
 	c.that(d.Options.Inter > 0, "%s: options are missing", what)
+	c.words(what+": options", d.Options.Text)
 }
 
 // Native says what of a plan the native engine can't carry, though HAProxy could; nil if there is nothing.
@@ -155,8 +157,11 @@ func (c *checker) tcpService(g model.TCPService) {
 	c.maxConn(what, g.MaxConn)
 	c.balance(what, g.Balance)
 	c.line(what+": default", g.Default)
-	for _, o := range g.Options {
+	c.words(what+": default", g.Default)
+	for i, o := range g.Options {
 		c.line(what+": options", o)
+		why, offset := tcpservice.NotFromElsewhere(o)
+		c.that(why == "", "%s: options: line %d, column %d, can't be sent to a node: %s; %s", what, i+1, offset+1, why, saidLocally)
 	}
 	servers := map[string]bool{}
 	for _, s := range g.Servers {
@@ -170,6 +175,7 @@ func (c *checker) tcpService(g model.TCPService) {
 			c.weight(one, *s.Weight)
 		}
 		c.line(one+": options", s.Options)
+		c.words(one+": options", s.Options)
 	}
 }
 
@@ -210,6 +216,21 @@ func (c *checker) maxConn(what string, n int) {
 func (c *checker) balance(what, algorithm string) {
 	c.that(algorithm != "", "%s: balance is missing", what)
 	c.line(what+": balance", algorithm)
+	c.that(harmlessBalance.MatchString(algorithm), "%s: balance %q can't be sent to a node: it isn't known to name no file, script or variable; %s", what, algorithm, saidLocally)
+}
+
+// harmlessBalance has the algorithms that name nothing of the node's. `hash` isn't among them: it takes an expression, which may be
+// of variables and files.
+var harmlessBalance = regexp.MustCompile(`^(roundrobin|static-rr|leastconn|first|source|random|uri|url_param|hdr|rdp-cookie)(\([\w,-]*\))?( [\w-]+)*$`)
+
+// saidLocally is where words may be said that aren't taken from elsewhere.
+const saidLocally = "say it in an inventory that the node reads itself"
+
+// words checks that a text of server options names nothing of the node's.
+func (c *checker) words(what, text string) {
+	for _, p := range model.NotFromElsewhere(text) {
+		c.that(false, "%s: column %d: %s can't be sent to a node: it %s; %s", what, p.Offset+1, p.Word, p.What, p.Want)
+	}
 }
 
 // line checks words for HAProxy, which must not leave their line.
