@@ -44,7 +44,7 @@ SESSIONS ?= 1000000
 IDLE ?= 9000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit e2e derivation trouble build lint bench bench-go bench-failover chaos soak prerequisites
+.PHONY: help demo test unit e2e attack derivation trouble build lint bench bench-go bench-failover chaos soak prerequisites
 
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
@@ -70,6 +70,10 @@ unit: ## go vet, the unit tests, and a build for another system
 # race detector, the tests themselves don't: they log in thousands of times, which takes ten times as long with it.
 e2e: ## the end-to-end tests (they start clusters of their own)
 	@PROGRESS_TMP=$(TEST_TMP)-e2e scripts/progress 'end-to-end tests' $(GO) test -vet=off -count=1 -parallel 3 -timeout 25m ./lab/e2e/...
+
+# Some of the attacks compute up to what they may; on two busy processors that takes a minute.
+attack: ## the attacks that pgporter withstands: hostile inventories, senders, neighbours, answers (docs/security.md)
+	@PROGRESS_TMP=$(TEST_TMP)-attack scripts/progress 'attacks' $(GO) test -vet=off -count=1 -p 2 -timeout 10m -run '^TestAttack' ./internal/... ./lab/...
 
 derivation: prerequisites ## what follows from one answer of Patroni, compared with what it says to all paths in all states (minutes)
 	@PROGRESS_TMP=$(TEST_TMP)-derivation scripts/progress 'derivation' $(GO) test -vet=off -count=1 -tags derivation -timeout 15m -run TestDerivation ./lab/e2e

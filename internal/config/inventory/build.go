@@ -14,6 +14,7 @@ type builder struct {
 	problems *diag.Problems
 	// inProgress are the groups between the top and where the builder is, to recognise one inside itself.
 	inProgress map[*Group]bool
+	limits
 }
 
 const groupWant = "a mapping with hosts, children and vars"
@@ -36,6 +37,13 @@ func (b *builder) document(name string, data []byte) bool {
 	listed := isListed(data)
 	if listed {
 		load = loadJSON
+	}
+	most := maxMarks
+	if listed {
+		most = maxJSONMarks
+	}
+	if !b.marked(name, data, most) {
+		return false
 	}
 	doc, problems := load(name, data)
 	*b.problems = append(*b.problems, problems...)
@@ -175,12 +183,18 @@ func (b *builder) hosts(g *Group, e Entry) {
 		b.problems.Errorf(e.Value.Pos(), "a mapping of the host's variables, or nothing", "host %q is %s", pattern, e.Value.Describe())
 		return
 	}
+	if b.limits.hosts > maxHosts {
+		return
+	}
 	names, err := expand(pattern)
 	if err != nil {
 		b.problems.Errorf(e.Key.Pos(), "a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c]", "host %q: %v", pattern, err)
 		return
 	}
 	for _, name := range names {
+		if !b.named(e.Key.Pos(), 1+len(e.Value.Entries())/10) {
+			return
+		}
 		h := b.host(name, e.Key.Pos())
 		b.enlist(g, h)
 		for _, v := range e.Value.Entries() {
@@ -234,6 +248,9 @@ func (b *builder) settle() {
 				if !seen[a] {
 					seen[a] = true
 					h.chain = append(h.chain, a)
+					if !b.joined(h.Pos) {
+						return
+					}
 				}
 			}
 		}
@@ -265,6 +282,9 @@ func (b *builder) ancestors(g *Group) {
 			if !seen[a] {
 				seen[a] = true
 				found = append(found, a)
+				if !b.joined(g.Pos) {
+					break
+				}
 			}
 		}
 	}

@@ -269,7 +269,7 @@ func (f *flattener) mapping(n *yaml.Node) []pair {
 			pairs = append(pairs, p)
 			continue
 		}
-		if earlier := pairs[position]; !earlier.merged && !p.merged {
+		if earlier := pairs[position]; !earlier.merged && !p.merged && len(*f.problems) < maxTold {
 			f.problems.Warnf(f.d.at(p.key), "one of them taken out", "the key %q stands here twice and the last one counts; the first is at %s",
 				f.d.value(p.key).keyName(), f.d.at(earlier.key))
 		}

@@ -27,7 +27,8 @@ func plain(text string) any {
 	if v, ok := words[text]; ok {
 		return v
 	}
-	if strings.IndexByte("-+.0123456789", text[0]) < 0 {
+	// A number of more digits than a float64 has magnitude for is none that anything could be, and takes long to read.
+	if strings.IndexByte("-+.0123456789", text[0]) < 0 || len(text) > longestNumber {
 		return text
 	}
 	digits := strings.ReplaceAll(text, "_", "")
@@ -43,6 +44,8 @@ func plain(text string) any {
 	}
 	return text
 }
+
+const longestNumber = 400
 
 func whole(digits string) (any, bool) {
 	sign, rest := signOf(digits)

@@ -29,7 +29,7 @@ func Read(path string) (*Inventory, diag.Problems) {
 	found := false
 	if info.IsDir() {
 		dir = path
-		found = b.directory(path)
+		found = b.directory(path, 0)
 	} else {
 		found = b.file(path)
 	}
@@ -43,7 +43,10 @@ func Read(path string) (*Inventory, diag.Problems) {
 
 // ReadFrom reads an inventory from a stream, such as what `ansible-inventory --list` prints; name is what positions call it.
 func ReadFrom(name string, r io.Reader) (*Inventory, diag.Problems) {
-	data, err := io.ReadAll(r)
+	data, err := io.ReadAll(io.LimitReader(r, maxRead+1))
+	if err == nil && len(data) > maxRead {
+		err = errTooLong
+	}
 	if err != nil {
 		var problems diag.Problems
 		unreadableFile(&problems, name, "the inventory", err)
@@ -74,7 +77,7 @@ func unreadableFile(problems *diag.Problems, path, what string, err error) {
 
 // file reads a file of the inventory; false if it is none.
 func (b *builder) file(path string) bool {
-	data, err := os.ReadFile(path)
+	data, err := b.read(path)
 	if err != nil {
 		unreadableFile(b.problems, path, "the inventory", err)
 		return false
@@ -91,8 +94,8 @@ func (b *builder) file(path string) bool {
 var ignoredEndings = []string{".pyc", ".pyo", ".swp", ".bak", "~", ".rpm", ".md", ".txt", ".rst", ".orig", ".ini", ".cfg", ".retry"}
 
 // directory reads all files of a directory in the order of their names; false if none is an inventory.
-func (b *builder) directory(path string) bool {
-	entries, err := os.ReadDir(path)
+func (b *builder) directory(path string, depth int) bool {
+	entries, err := b.entries(path, depth)
 	if err != nil {
 		unreadableFile(b.problems, path, "the directory", err)
 		return false
@@ -111,7 +114,7 @@ func (b *builder) directory(path string) bool {
 		}
 		tried++
 		if info, err := os.Stat(full); err == nil && info.IsDir() {
-			found = b.directory(full) || found
+			found = b.directory(full, depth+1) || found
 			continue
 		}
 		found = b.file(full) || found
@@ -165,7 +168,7 @@ func (b *builder) varsFiles(dir string) {
 
 // varsOf reads the variables of all whom a directory has a file or a directory for, and warns of what is for nobody.
 func (b *builder) varsOf(dir, kind string, owners map[string]func(map[string]Value)) {
-	entries, err := os.ReadDir(dir)
+	entries, err := b.entries(dir, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
@@ -201,7 +204,7 @@ func (b *builder) varsOf(dir, kind string, owners map[string]func(map[string]Val
 			continue
 		}
 		vars := map[string]Value{}
-		b.varsIn(full, vars)
+		b.varsIn(full, vars, 1)
 		set(vars)
 	}
 }
@@ -210,7 +213,7 @@ func (b *builder) varsOf(dir, kind string, owners map[string]func(map[string]Val
 func skipped(name string) bool { return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") }
 
 // varsIn reads a file of variables, or all below a directory in the order of their names, into vars.
-func (b *builder) varsIn(path string, vars map[string]Value) {
+func (b *builder) varsIn(path string, vars map[string]Value, depth int) {
 	info, err := os.Stat(path)
 	if err != nil {
 		unreadableFile(b.problems, path, "the file", err)
@@ -220,7 +223,7 @@ func (b *builder) varsIn(path string, vars map[string]Value) {
 		b.varsFile(path, vars)
 		return
 	}
-	entries, err := os.ReadDir(path)
+	entries, err := b.entries(path, depth)
 	if err != nil {
 		unreadableFile(b.problems, path, "the directory", err)
 		return
@@ -238,18 +241,21 @@ func (b *builder) varsIn(path string, vars map[string]Value) {
 			b.problems.Warnf(diag.Position{File: full}, "a name that ends in .yml, .yaml, .json or nothing", "this is passed over, as in Ansible")
 			continue
 		}
-		b.varsIn(full, vars)
+		b.varsIn(full, vars, depth+1)
 	}
 }
 
 func (b *builder) varsFile(path string, vars map[string]Value) {
-	data, err := os.ReadFile(path)
+	data, err := b.read(path)
 	if err != nil {
 		unreadableFile(b.problems, path, "the file", err)
 		return
 	}
 	if isVault(data) {
 		b.problems.Errorf(diag.Position{File: path}, "variables written out", "the file is encrypted with Ansible Vault, which is not supported")
+		return
+	}
+	if !b.marked(path, data, maxMarks) {
 		return
 	}
 	doc, problems := load(path, data)

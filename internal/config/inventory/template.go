@@ -19,6 +19,8 @@ type Templates struct {
 	// asking are the variables between the one asked for and the one that is evaluated now.
 	asking map[asked]bool
 	groups *jinja.Dict
+	// total is for all of them, budget for the value that is evaluated now.
+	total  *jinja.Total
 	budget *jinja.Budget
 }
 
@@ -41,7 +43,7 @@ const maxChain = 50
 // bool, int64, float64, string, []any, *jinja.Dict); other hosts don't see them, as they don't in Ansible's hostvars.
 func (inv *Inventory) Templates(defaults map[string]any) *Templates {
 	return &Templates{
-		inv: inv, defaults: defaults,
+		inv: inv, defaults: defaults, total: jinja.NewTotal(),
 		compiled: map[string]compiledTemplate{}, done: map[asked]Value{}, asking: map[asked]bool{},
 	}
 }
@@ -81,7 +83,7 @@ func (t *Templates) value(q asked) (Value, bool) {
 	case len(t.asking) >= maxChain:
 		return v.failed(&failure{pos: v.pos, what: fmt.Sprintf("more than %d variables refer to each other in a row", maxChain)}), true
 	case len(t.asking) == 0:
-		t.budget = jinja.NewBudget()
+		t.budget = t.total.NewBudget()
 	}
 	t.asking[q] = true
 	evaluated := t.evaluate(v, scope{t, q.host, q.own})
@@ -118,7 +120,7 @@ func (t *Templates) evaluate(v Value, s scope) Value {
 	text, _ := v.Text()
 	c, done := t.compiled[text]
 	if !done {
-		c.template, c.err = jinja.Compile(text)
+		c.template, c.err = t.total.Compile(text)
 		t.compiled[text] = c
 	}
 	result, err := any(nil), c.err

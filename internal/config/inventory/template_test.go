@@ -67,7 +67,7 @@ func TestTemplates(t *testing.T) {
 		{"half", `v: the variable "nosuch" is not defined on h1; a variable of the inventory, or a default() for it`},
 		{"of_vault", `vault: v: a value that the template needs is encrypted with Ansible Vault, which is not supported; a value written out`},
 		{"default_port", `v: the variable "pg_port" is not defined on h1; a variable of the inventory, or a default() for it`},
-		{"bomb", `v: the template takes too many steps; a value written out`},
+		{"bomb", `v: the template takes too many steps: more than 500000; a value written out`},
 		{"loop", `v: the statement for is not supported: pick items with map, select or selectattr and join them, or write them out; a value written out`},
 		{"regex", `v: the filter regex_replace is not supported: take the text apart with split and an index, or change it with replace; a value written out`},
 	} {

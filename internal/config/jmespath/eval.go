@@ -6,19 +6,35 @@ import (
 	"strings"
 )
 
-// maxSteps bounds the work of one evaluation. A selector over some hundred members takes some thousand steps; only one that
-// multiplies its own results comes near.
-const maxSteps = 2_000_000
+// Bounds of the work of one evaluation, and of those that share a Budget. A selector over some hundred members takes some thousand
+// steps, those of a thousand clusters together less than a million; only one that multiplies its own results comes near.
+const (
+	maxSteps    = 2_000_000
+	sharedSteps = 20_000_000
+)
+
+// Budget bounds what several evaluations may cost together, such as those of a whole inventory. It is for one goroutine.
+type Budget struct{ steps int }
+
+// NewBudget gives some two seconds of computing.
+func NewBudget() *Budget { return &Budget{steps: sharedSteps} }
 
 // interpreter evaluates one expression once.
 type interpreter struct {
-	steps int
+	steps  int
+	shared *Budget
 }
+
+// charBytes are how many bytes of a text are looked at in the time of a step.
+const charBytes = 64
 
 // spend counts n steps.
 func (in *interpreter) spend(offset, n int) error {
 	if in.steps -= n; in.steps < 0 {
-		return failAt(offset, "the expression takes too many steps")
+		return failAt(offset, "the expression takes too many steps: more than %d", maxSteps)
+	}
+	if in.shared.steps -= n; in.shared.steps < 0 {
+		return failAt(offset, "the selectors take too many steps together: more than %d", sharedSteps)
 	}
 	return nil
 }
@@ -50,6 +66,9 @@ func (in *interpreter) eval(n *node, v any) (any, error) {
 		list, isList := v.([]any)
 		if !isList {
 			return nil, nil
+		}
+		if err := in.spend(n.offset, len(list)); err != nil {
+			return nil, err
 		}
 		return slice(list, n.slice), nil
 	case opChain:
@@ -92,6 +111,9 @@ func (in *interpreter) project(n *node, v any) (any, error) {
 	items, isList := left.([]any)
 	if n.op == opValues {
 		object, isObject := left.(map[string]any)
+		if err := in.spend(n.offset, 5*len(object)); err != nil {
+			return nil, err
+		}
 		items, isList = sortedValues(object), isObject
 	}
 	if !isList {
@@ -187,6 +209,9 @@ func (in *interpreter) compare(n *node, v any) (any, error) {
 	if !isOrdered(left) || !isOrdered(right) {
 		return nil, nil
 	}
+	if err := in.spend(n.offset, weightOf(left)); err != nil {
+		return nil, err
+	}
 	order, ok := orderOf(left, right)
 	if !ok {
 		return nil, failAt(n.offset, "%s can't order %s and %s", n.name, describe(left), describe(right))
@@ -204,7 +229,7 @@ func (in *interpreter) compare(n *node, v any) (any, error) {
 
 // equal compares JSON values in depth.
 func (in *interpreter) equal(offset int, a, b any) (bool, error) {
-	if err := in.spend(offset, 1); err != nil {
+	if err := in.spend(offset, 1+weightOf(a)); err != nil {
 		return false, err
 	}
 	switch a := a.(type) {
@@ -240,6 +265,19 @@ func (in *interpreter) equal(offset int, a, b any) (bool, error) {
 		return false, nil
 	}
 	return a == b, nil
+}
+
+// weightOf is how many steps it takes to look at a value once, without what is in it.
+func weightOf(v any) int {
+	switch v := v.(type) {
+	case string:
+		return len(v) / charBytes
+	case []any:
+		return len(v)
+	case map[string]any:
+		return 5 * len(v)
+	}
+	return 0
 }
 
 // isFalse tells JMESPath's false values: null, false, and the empty text, list and object. 0 is true.

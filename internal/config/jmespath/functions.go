@@ -111,6 +111,10 @@ func (in *interpreter) call(n *node, v any) (any, error) {
 		if err != nil {
 			return nil, err
 		}
+		// Whatever a function does, it looks at its arguments; one that does more spends for that itself.
+		if err := in.spend(kid.offset, weightOf(arg)); err != nil {
+			return nil, err
+		}
 		if want := f.args[min(i, len(f.args)-1)]; want&isAny == 0 && want&kindsOf(arg) == 0 {
 			return nil, failAt(kid.offset, "argument %d of %s is %s instead of %s", i+1, n.name, describe(arg), want)
 		}
@@ -309,6 +313,9 @@ func (c *call) keyed() ([]keyedItem, error) {
 			return nil, err
 		}
 		offset := c.node.kids[1].offset
+		if err := c.in.spend(offset, sortSteps*(1+weightOf(key))); err != nil {
+			return nil, err
+		}
 		if !isOrdered(key) {
 			return nil, failAt(offset, "%s can't go by %s; a number or a text for each", c.node.name, describe(key))
 		}
@@ -401,8 +408,16 @@ func reverse(c *call) (any, error) {
 	return items, nil
 }
 
+// sortSteps is how often an item is compared while some thousands are sorted.
+const sortSteps = 10
+
 func sorted(c *call) (any, error) {
 	items := slices.Clone(c.list(0))
+	for _, item := range items {
+		if err := c.in.spend(c.node.offset, sortSteps*(1+weightOf(item))); err != nil {
+			return nil, err
+		}
+	}
 	slices.SortStableFunc(items, func(a, b any) int { order, _ := orderOf(a, b); return order })
 	return items, nil
 }

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -103,7 +102,12 @@ func (s *Selector) UnmarshalText(text []byte) error {
 // objects (numbers are float64); they are told apart by identity, so none may be in the list twice. A result that isn't a
 // list of members, null included, is an *Error.
 func (s *Selector) Select(members []map[string]any) ([]int, error) {
-	result, err := s.search(members)
+	return s.SelectWithin(NewBudget(), members)
+}
+
+// SelectWithin is Select at the cost of a Budget that several evaluations share.
+func (s *Selector) SelectWithin(b *Budget, members []map[string]any) ([]int, error) {
+	result, err := s.search(b, members)
 	if err != nil {
 		return nil, err
 	}
@@ -112,14 +116,19 @@ func (s *Selector) Select(members []map[string]any) ([]int, error) {
 
 // SelectBackup is Select for a backup expression, where null means that there are no backups.
 func (s *Selector) SelectBackup(members []map[string]any) ([]int, error) {
-	result, err := s.search(members)
+	return s.SelectBackupWithin(NewBudget(), members)
+}
+
+// SelectBackupWithin is SelectBackup at the cost of a Budget that several evaluations share.
+func (s *Selector) SelectBackupWithin(b *Budget, members []map[string]any) ([]int, error) {
+	result, err := s.search(b, members)
 	if err != nil || result == nil {
 		return nil, err
 	}
 	return s.indices(result, members)
 }
 
-func (s *Selector) search(members []map[string]any) (any, error) {
+func (s *Selector) search(b *Budget, members []map[string]any) (any, error) {
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
@@ -127,7 +136,7 @@ func (s *Selector) search(members []map[string]any) (any, error) {
 	for i, m := range members {
 		list[i] = m
 	}
-	in := interpreter{steps: maxSteps}
+	in := interpreter{steps: maxSteps, shared: b}
 	result, err := in.eval(s.root, list)
 	if err != nil {
 		return nil, located(s.text, err)
@@ -147,7 +156,7 @@ func (s *Selector) indices(result any, members []map[string]any) ([]int, error) 
 	for i, m := range members {
 		known[reflect.ValueOf(m).Pointer()] = i
 	}
-	selected := make([]int, 0, len(list))
+	selected, taken := make([]int, 0, len(list)), make([]bool, len(members))
 	for _, item := range list {
 		m, isObject := item.(map[string]any)
 		if !isObject {
@@ -157,9 +166,10 @@ func (s *Selector) indices(result any, members []map[string]any) ([]int, error) 
 		if !isMember {
 			return fail("the result holds an object that the expression made instead of members")
 		}
-		if slices.Contains(selected, i) {
+		if taken[i] {
 			return fail("the result holds the same member twice")
 		}
+		taken[i] = true
 		selected = append(selected, i)
 	}
 	return selected, nil

@@ -118,6 +118,9 @@ func (p *planner) list(h *inventory.Host, variable string) []definition {
 		}
 		return nil
 	}
+	if !p.fewServices(v, variable) {
+		return nil
+	}
 	var definitions []definition
 	for i, item := range v.Items() {
 		if d, sound := p.definition(fmt.Sprintf("service %d of %s", i+1, variable), item); sound {

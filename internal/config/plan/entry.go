@@ -64,9 +64,32 @@ func readEntry[R any](reader *R, r *entryReader, keys []entryKey[R], v inventory
 				r.sound = false
 				continue
 			}
-			k.read(reader, value)
+			if r.short(value, k.name) {
+				k.read(reader, value)
+			}
 		}
 	}
+}
+
+// short tells whether a key's texts are short enough to be read.
+func (r *entryReader) short(v inventory.Value, key string) bool {
+	text, _ := v.Text()
+	length := len(text)
+	if v.Kind() == inventory.List {
+		for _, item := range v.Items() {
+			line, _ := item.Text()
+			length += 1 + len(line)
+		}
+	}
+	if length > maxEntryText {
+		r.fail(v.Pos(), "", "%s has %d bytes, more than %d", key, length, maxEntryText)
+		return false
+	}
+	if !r.p.spend(v.Pos(), length/textWork) {
+		r.sound = false
+		return false
+	}
+	return true
 }
 
 // fail reports what makes the entry unusable.

@@ -116,10 +116,47 @@ type planner struct {
 	others bool
 	// infra are the hosts of the group of that name, once they were asked for.
 	infra []*inventory.Host
+	// selecting is what selectors may cost together, and work what is left of everything else that a small inventory may make large.
+	selecting *jmespath.Budget
+	work      int
+}
+
+// Bounds of what an inventory may have us do, for who wrote it may be a stranger. One of a thousand clusters takes a tenth.
+const (
+	// maxWork is about members that services look at, and words that are read.
+	maxWork = 1_000_000
+	// serviceWork is what reading a service costs, textWork how many bytes of text cost one.
+	serviceWork, textWork = 5, 50
+	// maxServices is how many services a list may declare, maxEntryText how long a text of theirs may be: HAProxy's lines have 2 KB.
+	maxServices  = 1000
+	maxEntryText = 16 << 10
+)
+
+// spend takes n from work. What isn't there any more is an error, told once, and then nothing more is looked at.
+func (p *planner) spend(pos diag.Position, n int) bool {
+	if p.work < 0 {
+		return false
+	}
+	if p.work -= n; p.work < 0 {
+		p.problems.Errorf(pos, "an inventory of its own for a part of the clusters",
+			"members, services and their words are too many together: checking them takes more than %d steps", maxWork)
+	}
+	return p.work >= 0
+}
+
+// fewServices tells whether a list of services is short enough to be read.
+func (p *planner) fewServices(v inventory.Value, variable string) bool {
+	n := len(v.Items())
+	if n > maxServices {
+		p.problems.Errorf(v.Pos(), "", "%s declares %d services, more than %d", variable, n, maxServices)
+		return false
+	}
+	return p.spend(v.Pos(), serviceWork*n)
 }
 
 func newPlanner(inv *inventory.Inventory) *planner {
-	p := &planner{inv: inv, of: map[*inventory.Host]*cluster{}, selectors: map[string]*jmespath.Selector{}, templates: inv.Templates(roleDefaults())}
+	p := &planner{inv: inv, of: map[*inventory.Host]*cluster{}, selectors: map[string]*jmespath.Selector{}, templates: inv.Templates(roleDefaults()),
+		selecting: jmespath.NewBudget(), work: maxWork}
 	byName := map[string]*cluster{}
 	for _, h := range inv.Hosts() {
 		name, v, ok := p.clusterName(h)

@@ -79,6 +79,9 @@ func (p *planner) tcpServices(h *inventory.Host) []tcpService {
 		p.problems.Errorf(v.Pos(), "a list of services; [] for none", "haproxy_services is %s", v.Describe())
 		return nil
 	}
+	if !p.fewServices(v, "haproxy_services") {
+		return nil
+	}
 	var all []tcpService
 	index := map[string]int{}
 	for i, item := range v.Items() {
@@ -124,6 +127,11 @@ func (p *planner) tcpService(i int, v inventory.Value) (tcpService, bool) {
 
 // native refuses what the native engine can't carry.
 func (r *tcpReader) native() {
+	// The words of all servers are read for each.
+	if !r.p.spend(r.g.positions.protocol, len(r.g.Servers)*(1+len(r.g.Default)/textWork)) {
+		r.sound = false
+		return
+	}
 	_, problems := tcpservice.Parse(r.g.TCPService)
 	positions := r.g.positions
 	for _, n := range problems {

@@ -48,6 +48,9 @@ func (p *planner) view(c *cluster, h *inventory.Host, carried bool) view {
 
 // look makes a view.
 func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
+	if !p.spend(c.pos, len(c.hosts)) {
+		return view{seen: model.Cluster{Name: c.name}}
+	}
 	members := p.declared(c)
 	before := len(p.problems)
 	t := p.timing(h)
@@ -77,6 +80,9 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 			d.Options, _ = model.ParseOptions(t.options())
 		}
 		p.warnOfTLS(members, d)
+	}
+	if !p.spend(c.pos, len(members)*len(definitions)) {
+		return view{seen: seen}
 	}
 	vars, refused := p.selectorVars(members, definitions)
 	for i, m := range members {
@@ -237,14 +243,14 @@ func withoutSecrets(value any, withheld map[string]bool) any {
 // selects evaluates a definition's expressions with the declared roles and tells whether they can be used.
 func (p *planner) selects(c *cluster, d definition, members []member, vars []map[string]any) bool {
 	name := fmt.Sprintf("service %q", d.FullName)
-	selected, err := d.Selector.Select(vars)
+	selected, err := d.Selector.SelectWithin(p.selecting, vars)
 	if err != nil {
 		p.badExpression(d.selectorValue, name+": selector", err)
 	}
 	var backups []int
 	if !d.Backup.None() {
 		var backupErr error
-		if backups, backupErr = d.Backup.SelectBackup(vars); backupErr != nil {
+		if backups, backupErr = d.Backup.SelectBackupWithin(p.selecting, vars); backupErr != nil {
 			p.badExpression(d.backupValue, name+": backup", backupErr)
 			err = errors.Join(err, backupErr)
 		}

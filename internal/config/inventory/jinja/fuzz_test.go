@@ -18,10 +18,10 @@ func FuzzTemplate(f *testing.F) {
 			return
 		}
 		started := time.Now()
-		compiled, err := Compile(source)
+		compiled, err := NewTotal().Compile(source)
 		var v any
 		if err == nil {
-			v, err = compiled.Value(newFixture(t, "testdata/variables.json"), NewBudget())
+			v, err = compiled.Value(newFixture(t, "testdata/variables.json"), NewTotal().NewBudget())
 		}
 		if took := time.Since(started); took > time.Minute {
 			t.Fatalf("it took %s", took)

@@ -73,12 +73,26 @@ type Template struct {
 	textual bool
 }
 
-// Is tells whether Ansible takes a text for a template.
-func Is(text string) bool { return tagBegin.MatchString(text) }
+// Is tells whether Ansible takes a text for a template. Every text of an inventory is asked about.
+func Is(text string) bool {
+	for {
+		i := strings.IndexByte(text, '{')
+		if i < 0 || i+1 == len(text) {
+			return false
+		}
+		if text = text[i+1:]; strings.IndexByte("{%#", text[0]) >= 0 {
+			return true
+		}
+	}
+}
 
-// Compile reads a template.
-func Compile(source string) (t *Template, err error) {
+// Compile reads a template, at the total's cost.
+func (total *Total) Compile(source string) (t *Template, err error) {
 	defer catch(&err)
+	// Reading costs as well: a step for what a short token has.
+	if total.steps -= len(source) / 4; total.steps < 0 {
+		panic(failAt(0, "the templates of the inventory take too many steps together: more than %d", totalSteps))
+	}
 	if len(source) > maxSource {
 		panic(failAt(0, "the template has more than %d bytes", maxSource))
 	}
@@ -134,23 +148,36 @@ func trailingBreaks(text string) int { return len(text) - len(strings.TrimRight(
 // Budget bounds what an evaluation, with all that it leads to, may cost.
 type Budget struct {
 	steps, bytes int
+	total        *Total
 }
+
+// Total bounds what all evaluations for one purpose may cost together, such as those of a whole inventory.
+type Total struct {
+	steps, bytes int
+}
+
+// NewTotal gives what the templates of an inventory are allowed to cost together: some two seconds of computing. Those of a thousand
+// clusters take less than a tenth.
+func NewTotal() *Total { return &Total{steps: totalSteps, bytes: totalBytes} }
 
 // Bounds of a Budget, and of what one operation may make.
 const (
-	maxSteps  = 500_000
-	maxBytes  = 16 << 20
-	maxText   = 1 << 20
-	maxItems  = 100_000
-	maxSource = 1 << 20
+	maxSteps = 500_000
+	maxBytes = 16 << 20
+	// totalSteps and totalBytes are those of a Total.
+	totalSteps = 4_000_000
+	totalBytes = 256 << 20
+	maxText    = 1 << 20
+	maxItems   = 100_000
+	maxSource  = 1 << 20
 	// maxDepth bounds nesting in the source and in values, maxChain the operators and filters that follow each other: each is
 	// a level of the tree, and so of the stack.
 	maxDepth = 100
 	maxChain = 1000
 )
 
-// NewBudget gives what one value of an inventory is allowed to cost.
-func NewBudget() *Budget { return &Budget{steps: maxSteps, bytes: maxBytes} }
+// NewBudget gives what one value of an inventory is allowed to cost, of what all are.
+func (t *Total) NewBudget() *Budget { return &Budget{steps: maxSteps, bytes: maxBytes, total: t} }
 
 // exhausted is the failure of a template that costs too much.
 func (m *machine) exhausted(format string, args ...any) failure {
@@ -161,7 +188,10 @@ func (m *machine) exhausted(format string, args ...any) failure {
 
 func (m *machine) step(n int) {
 	if m.budget.steps -= n; m.budget.steps < 0 {
-		panic(m.exhausted("the template takes too many steps"))
+		panic(m.exhausted("the template takes too many steps: more than %d", maxSteps))
+	}
+	if m.budget.total.steps -= n; m.budget.total.steps < 0 {
+		panic(m.exhausted("the templates of the inventory take too many steps together: more than %d", totalSteps))
 	}
 }
 
@@ -172,6 +202,9 @@ func (m *machine) made(n int) {
 	}
 	if m.budget.bytes -= n; m.budget.bytes < 0 {
 		panic(m.exhausted("the template makes more than %d bytes of text", maxBytes))
+	}
+	if m.budget.total.bytes -= n; m.budget.total.bytes < 0 {
+		panic(m.exhausted("the templates of the inventory make more than %d bytes of text together", totalBytes))
 	}
 }
 

@@ -25,7 +25,7 @@ func newFixture(t testing.TB, path string) *fixture {
 	}
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.UseNumber()
-	return &fixture{vars: readJSON(t, decoder).(*Dict), budget: NewBudget(), asked: map[string]bool{}}
+	return &fixture{vars: readJSON(t, decoder).(*Dict), budget: NewTotal().NewBudget(), asked: map[string]bool{}}
 }
 
 // readJSON reads a value, whole numbers as such and mappings in their order.
@@ -94,7 +94,7 @@ func (f *fixture) resolve(v any) (any, error) {
 		if !Is(v) {
 			return v, nil
 		}
-		t, err := Compile(v)
+		t, err := NewTotal().Compile(v)
 		if err != nil {
 			return nil, err
 		}
@@ -183,9 +183,9 @@ func outcome(t testing.TB, scope Scope, source string) string {
 		return "= " + string(text)
 	}
 	var v any
-	compiled, err := Compile(source)
+	compiled, err := NewTotal().Compile(source)
 	if err == nil {
-		v, err = compiled.Value(scope, NewBudget())
+		v, err = compiled.Value(scope, NewTotal().NewBudget())
 	}
 	if err != nil {
 		failed := (*Error)(nil)

@@ -20,9 +20,9 @@ func TestRefused(t *testing.T) {
 	}
 	var got strings.Builder
 	for _, source := range strings.Split(strings.TrimSpace(string(data)), "\n") {
-		compiled, err := Compile(source)
+		compiled, err := NewTotal().Compile(source)
 		if err == nil {
-			_, err = compiled.Value(newFixture(t, "testdata/variables.json"), NewBudget())
+			_, err = compiled.Value(newFixture(t, "testdata/variables.json"), NewTotal().NewBudget())
 		}
 		failed, ok := err.(*Error)
 		if !ok {
@@ -65,9 +65,9 @@ func TestRefusedByName(t *testing.T) {
 			continue
 		}
 		source := fmt.Sprintf(form, what[i+1:])
-		compiled, err := Compile(source)
+		compiled, err := NewTotal().Compile(source)
 		if err == nil {
-			_, err = compiled.Value(newFixture(t, "testdata/variables.json"), NewBudget())
+			_, err = compiled.Value(newFixture(t, "testdata/variables.json"), NewTotal().NewBudget())
 		}
 		want := "the " + what + " is not supported: " + advice
 		failed, ok := err.(*Error)
@@ -130,9 +130,9 @@ func TestMessagesKeepSecrets(t *testing.T) {
 		"{{ [v] | map(attribute=v) | first }}", "{{ v | split(1) }}", "{{ v | split('') }}", "{{ v.startswith(1) }}", "{{ d < v }}", "{{ v * 2 }}", "{{ v % 2 }}", "{{ 2 * v }}", "{{ d[v].x }}",
 		"{{ l[v] }}", "{{ v.upper(v) }}", "{{ v.join([1]) }}", "{{ v | map('upper', v) }}", "{{ v is in 1 }}", "{{ [v, l] | unique }}",
 	} {
-		compiled, err := Compile(source)
+		compiled, err := NewTotal().Compile(source)
 		if err == nil {
-			_, err = compiled.Value(scope, NewBudget())
+			_, err = compiled.Value(scope, NewTotal().NewBudget())
 		}
 		if err == nil || strings.Contains(err.Error(), secret) {
 			t.Errorf("%s: %v", source, err)
