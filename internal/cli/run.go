@@ -30,6 +30,7 @@ import (
 // runFlags are what `pgporter run` takes.
 type runFlags struct {
 	inventory, node, bind, admin, logFormat, logLevel string
+	adminNames                                        []string
 	control                                           controlFlags
 	patroni                                           []string
 	watch                                             bool
@@ -85,6 +86,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 	c.Flags().StringSliceVar(&f.patroni, "patroni", nil, "discover members from the Patroni REST API at these `ADDRESSES` instead of an inventory")
 	c.Flags().StringVar(&f.bind, "bind", "", "the `ADDRESS` that \"*\" means on this node (default: every address)")
 	c.Flags().StringVar(&f.admin, "admin", "", "where status is served, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
+	c.Flags().StringSliceVar(&f.adminNames, "admin-name", nil, "a `NAME` with a dot in it by which browsers and proxies ask for the admin address; addresses, plain names and this machine's own go without")
 	f.control.add(c)
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
 	c.Flags().DurationVar(&f.hold, "hold", 5*time.Second, "how long a client waits for a server while none takes it, as `TIME`; 0 refuses it at once")
@@ -188,7 +190,7 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	upgrade := make(chan os.Signal, 1)
 	signal.Notify(upgrade, syscall.SIGUSR2)
 	defer signal.Stop(upgrade)
-	cfg := daemon.Config{Version: command.Version, Source: source, Admin: admin, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys,
+	cfg := daemon.Config{Version: command.Version, Source: source, Admin: admin, AdminNames: f.adminNames, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys,
 		Upgrade: upgrade, Program: program(), Inherited: inherited, Logger: logger, LogDropped: queue.Dropped}
 	if file, isFile := source.(*daemon.InventoryFile); isFile && engine != nil {
 		file.HAProxy, engine.Node, cfg.HAProxy = true, file.Node, engine

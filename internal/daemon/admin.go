@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -33,13 +35,24 @@ func listenAdmin(ctx context.Context, address string, inherited *Inherited) (net
 	return listener, nil
 }
 
+// adminNames are the names by which the admin address may be asked for: those that were said, and this machine's.
+func (d *Daemon) adminNames() []string {
+	d.mu.Lock()
+	names := append(slices.Clone(d.cfg.AdminNames), d.node)
+	d.mu.Unlock()
+	if host, err := os.Hostname(); err == nil {
+		names = append(names, host)
+	}
+	return names
+}
+
 // lastAnswers is how long requests that are being answered may take once ctx has ended.
 const lastAnswers = 300 * time.Millisecond
 
 // serveAdmin answers at the admin address until ctx ends.
 func (d *Daemon) serveAdmin(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
-		Handler:           web.Handler(d.Status, d.liveness.problems),
+		Handler:           web.Handler(d.Status, d.liveness.problems, d.adminNames),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,

@@ -39,8 +39,10 @@ type Config struct {
 	HAProxy *haproxy.Config
 	// Bind is the address that "*" means for services; empty is every address of this machine.
 	Bind string
-	// Admin is where status is served, host:port.
-	Admin string
+	// Admin is where status is served, host:port; AdminNames are names by which it is asked for besides addresses, such as those of
+	// proxies before it.
+	Admin      string
+	AdminNames []string
 	// Control is where the configuration may be changed from elsewhere; nil for nowhere.
 	Control *Control
 	// Hold is how long a client may wait for a server while none takes it; 0 refuses it at once.

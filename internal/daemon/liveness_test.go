@@ -141,12 +141,12 @@ func TestHealthFollowsTheLoops(t *testing.T) {
 		joined.Go(func() { d.tcpcheck.Run(ctx) })
 		var alive atomic.Int64
 		joined.Go(func() { d.watchLoops(ctx, func() { alive.Add(1) }) })
-		handler := web.Handler(d.Status, d.liveness.problems)
+		handler := web.Handler(d.Status, d.liveness.problems, d.adminNames)
 		healthy := func(when, want string) {
 			t.Helper()
 			synctest.Wait()
 			answer := httptest.NewRecorder()
-			handler.ServeHTTP(answer, httptest.NewRequest("GET", "/health", nil))
+			handler.ServeHTTP(answer, httptest.NewRequest("GET", "http://127.0.0.1/health", nil))
 			code := http.StatusServiceUnavailable
 			if want == "ok" {
 				code = http.StatusOK

@@ -63,8 +63,8 @@ func compare(dir string, files []zone.HostsFile) ([]fileset.Change, error) {
 	wanted := make(map[string]bool, len(files))
 	for _, f := range files {
 		wanted[f.Name] = true
-		old, err := os.ReadFile(filepath.Join(dir, f.Name))
-		_, ours := stamp.Of(f.Name, string(old))
+		old, err := fileset.ReadFile(dir, f.Name)
+		_, ours := stamp.Of(f.Name, old)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			changes = append(changes, fileset.Change{Path: f.Name, New: f.Text, Added: true})
@@ -72,8 +72,8 @@ func compare(dir string, files []zone.HostsFile) ([]fileset.Change, error) {
 			problems = append(problems, err)
 		case !ours:
 			problems = append(problems, fmt.Errorf("%s is there and isn't pgporter's: remove it, if it has no more use", filepath.Join(dir, f.Name)))
-		case string(old) != f.Text:
-			changes = append(changes, fileset.Change{Path: f.Name, Old: string(old), New: f.Text})
+		case old != f.Text:
+			changes = append(changes, fileset.Change{Path: f.Name, Old: old, New: f.Text})
 		}
 	}
 	entries, err := os.ReadDir(dir)
@@ -84,7 +84,7 @@ func compare(dir string, files []zone.HostsFile) ([]fileset.Change, error) {
 		if wanted[entry.Name()] || !entry.Type().IsRegular() {
 			continue
 		}
-		text, err := os.ReadFile(filepath.Join(dir, entry.Name()))
+		text, err := fileset.ReadFile(dir, entry.Name())
 		if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
 			continue // not known to be ours
 		}
@@ -92,8 +92,8 @@ func compare(dir string, files []zone.HostsFile) ([]fileset.Change, error) {
 			problems = append(problems, err)
 			continue
 		}
-		if mark, ours := stamp.Of(entry.Name(), string(text)); ours && mark.Kind == stamp.DNSMasq {
-			changes = append(changes, fileset.Change{Path: entry.Name(), Old: string(text), Removed: true})
+		if mark, ours := stamp.Of(entry.Name(), text); ours && mark.Kind == stamp.DNSMasq {
+			changes = append(changes, fileset.Change{Path: entry.Name(), Old: text, Removed: true})
 		}
 	}
 	return changes, errors.Join(problems...)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -106,37 +107,49 @@ func readCertificate(files Files) (tls.Certificate, error) {
 	return pair, nil
 }
 
-// readPrivate reads a file that none of those in the mask can do anything with.
+// readPrivate reads a file that none of those in the mask can do anything with, and that belongs to who may decide what is in it.
 func readPrivate(what, path string, mask fs.FileMode, mend string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&mask != 0 {
-		return nil, fmt.Errorf("%s %s: others than its owner have access to it (mode %04o); %s it", what, path, info.Mode().Perm(), mend)
-	}
-	var text []byte
-	if err == nil {
-		text, err = readBounded(path)
-	}
+	text, err := readChecked(path, func(info fs.FileInfo) error {
+		if info.Mode().Perm()&mask != 0 {
+			return fmt.Errorf("others than its owner have access to it (mode %04o); %s it", info.Mode().Perm(), mend)
+		}
+		if owner, is := info.Sys().(*syscall.Stat_t); is && !trusted(int(owner.Uid), os.Geteuid()) {
+			return fmt.Errorf("it belongs to the user with id %d, who can put in it what he likes; chown it to yourself or to root", owner.Uid)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", what, path, plain(err))
 	}
 	return text, nil
 }
 
+// trusted tells whether a user may rely on what is in another's file: his own, root's, and any for root, who chose to name it.
+func trusted(owner, us int) bool { return owner == us || owner == 0 || us == 0 }
+
 // readBounded reads a file that isn't a device, a pipe or by mistake something huge.
 func readBounded(path string) ([]byte, error) {
+	return readChecked(path, func(fs.FileInfo) error { return nil })
+}
+
+// readChecked reads a file that is found right once it is open, so that it can't become another one in between.
+func readChecked(path string, check func(fs.FileInfo) error) ([]byte, error) {
 	const most = 1 << 20
-	info, err := os.Stat(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("isn't a file")
 	}
-	f, err := os.Open(path)
-	if err != nil {
+	if err := check(info); err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && len(text) > most {
 		err = errors.New("is too large")

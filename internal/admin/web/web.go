@@ -7,34 +7,38 @@ package web
 
 import (
 	"bytes"
-	_ "embed"
+	"embed"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
 )
 
-//go:embed page.html
-var page []byte
+//go:embed page.html page.css page.js
+var page embed.FS
 
 // Handler answers the routes of the admin address from what status gives, and problems: what keeps the daemon from its work, a line
-// each, which has to be known also where status can't be had.
+// each, which has to be known also where status can't be had. names gives those by which the address may be asked for besides the
+// ones that nobody on the Internet can have lead here (isOurs).
 //
-//	GET /                  the page
+//	GET /                  the page, with page.css and page.js
 //	GET /status            api.Status
 //	GET /services          one line per service: name, up or down
 //	GET /services/NAME     200 while the service (by full name) connects clients to a server, else 503; 404 if there is none
 //	GET /health            200 as long as the daemon works, else 503 and the problems
-func Handler(status func() api.Status, problems func() []string) http.Handler {
+func Handler(status func() api.Status, problems, names func() []string) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Header().Set("Content-Security-Policy", "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'")
-		w.Write(page)
-	})
+	for path, file := range map[string]string{"/{$}": "page.html", "/page.css": "page.css", "/page.js": "page.js"} {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "no-cache")
+			http.ServeFileFS(w, r, page, file)
+		})
+	}
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		var body bytes.Buffer
 		encoder := json.NewEncoder(&body)
@@ -85,7 +89,39 @@ func Handler(status func() api.Status, problems func() []string) http.Handler {
 		plain(w, http.StatusOK)
 		fmt.Fprintln(w, "ok")
 	})
-	return mux
+	return guarded(mux, names)
+}
+
+// guarded refuses what was meant for another host, and tells browsers what may become of the answers: the page is made of its own
+// files alone, nobody shows it inside another, nothing is taken for what it doesn't say that it is.
+func guarded(next http.Handler, names func() []string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Referrer-Policy", "no-referrer")
+		if !isOurs(r.Host, names) {
+			plain(w, http.StatusMisdirectedRequest)
+			fmt.Fprintf(w, "this pgporter isn't known as %.100q; run --admin-name says by which names it is asked for, besides its addresses\n", r.Host)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// isOurs tells whether a request's Host is a name by which this may be asked for. A page of any site can have a browser ask what its
+// own name leads to, which may be an address of ours by then (DNS rebinding), and read the answer; but not by an address, nor by a
+// name without a dot, which no public DNS has.
+func isOurs(host string, names func() []string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
+	if _, err := netip.ParseAddr(host); err == nil || !strings.Contains(host, ".") || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	return slices.ContainsFunc(names(), func(name string) bool { return strings.EqualFold(strings.TrimSuffix(name, "."), host) })
 }
 
 func plain(w http.ResponseWriter, code int) {

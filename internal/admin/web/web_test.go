@@ -18,8 +18,17 @@ func sample() api.Status {
 	}}}}
 }
 
+func none() []string { return nil }
+
+// asked is a request to an address.
+func asked(method, path string) *http.Request {
+	r := httptest.NewRequest(method, path, nil)
+	r.Host = "10.10.10.11:8432"
+	return r
+}
+
 func TestRoutes(t *testing.T) {
-	handler := Handler(sample, func() []string { return nil })
+	handler := Handler(sample, none, none)
 	for _, test := range []struct {
 		method, path string
 		code         int
@@ -37,7 +46,7 @@ func TestRoutes(t *testing.T) {
 	} {
 		t.Run(test.method+test.path, func(t *testing.T) {
 			answer := httptest.NewRecorder()
-			handler.ServeHTTP(answer, httptest.NewRequest(test.method, test.path, nil))
+			handler.ServeHTTP(answer, asked(test.method, test.path))
 			if answer.Code != test.code || answer.Body.String() != test.body {
 				t.Errorf("got %d %q, want %d %q", answer.Code, answer.Body, test.code, test.body)
 			}
@@ -49,14 +58,14 @@ func TestRoutes(t *testing.T) {
 func TestHealthTellsProblems(t *testing.T) {
 	answer := httptest.NewRecorder()
 	status := func() api.Status { t.Error("the status was asked for"); return api.Status{} }
-	Handler(status, func() []string { return []string{"one stands still", "two stands still"} }).ServeHTTP(answer, httptest.NewRequest("GET", "/health", nil))
+	Handler(status, func() []string { return []string{"one stands still", "two stands still"} }, none).ServeHTTP(answer, asked("GET", "/health"))
 	if answer.Code != 503 || answer.Body.String() != "one stands still\ntwo stands still\n" {
 		t.Errorf("got %d %q", answer.Code, answer.Body)
 	}
 }
 
 func TestStatusIsTheAPI(t *testing.T) {
-	server := httptest.NewServer(Handler(sample, func() []string { return nil }))
+	server := httptest.NewServer(Handler(sample, none, none))
 	defer server.Close()
 	got, err := api.Client{Address: strings.TrimPrefix(server.URL, "http://")}.Status(t.Context())
 	if err != nil {
@@ -85,8 +94,18 @@ func TestClientNamesWhatAnswers(t *testing.T) {
 
 func TestPageIsServed(t *testing.T) {
 	answer := httptest.NewRecorder()
-	Handler(sample, func() []string { return nil }).ServeHTTP(answer, httptest.NewRequest("GET", "/", nil))
-	if answer.Code != 200 || !strings.HasPrefix(answer.Header().Get("Content-Type"), "text/html") || !strings.Contains(answer.Body.String(), "fetch('status'") {
+	Handler(sample, none, none).ServeHTTP(answer, asked("GET", "/"))
+	if answer.Code != 200 || !strings.HasPrefix(answer.Header().Get("Content-Type"), "text/html") {
 		t.Errorf("the page: %d %s", answer.Code, answer.Header())
+	}
+	for _, part := range []struct{ path, kind, text string }{{"page.css", "text/css", ".serving"}, {"page.js", "text/javascript", "fetch('status'"}} {
+		if !strings.Contains(answer.Body.String(), `"`+part.path+`"`) {
+			t.Errorf("the page doesn't name %s", part.path)
+		}
+		of := httptest.NewRecorder()
+		Handler(sample, none, none).ServeHTTP(of, asked("GET", "/"+part.path))
+		if of.Code != 200 || !strings.HasPrefix(of.Header().Get("Content-Type"), part.kind) || !strings.Contains(of.Body.String(), part.text) {
+			t.Errorf("%s: %d %s", part.path, of.Code, of.Header())
+		}
 	}
 }
