@@ -107,7 +107,7 @@ var rooms = map[string]room{
 	"lab/fakepatroni":       {because: "a fake must not share what it is to be judged by with pgporter"},
 	"lab/overload":          {because: "a stand-in must not share what it is to be judged by with pgporter"},
 	"lab/e2e":               {may: "api load restproxy sandbox", because: "end-to-end tests see what users see: programs, ports and the admin address"},
-	"lab/soak":              {may: "api fakepatroni", because: "what is loaded is a program like any other: it is judged by its sockets, its status and /proc"},
+	"lab/soak":              {may: "api fakepatroni process", because: "what is loaded is a program like any other: it is judged by its sockets, its status and /proc"},
 	"lab/sandbox/restproxy": {because: "what asks Patroni must be counted and lied to without any notion of who it is"},
 }
 

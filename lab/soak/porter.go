@@ -15,10 +15,13 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/engine/process"
 )
 
 // porter is the pgporter under test.
 type porter struct {
+	// binary is the program.
+	binary string
 	// command started the first process; process is the number of the one that serves now.
 	command *exec.Cmd
 	process int
@@ -41,7 +44,7 @@ func startPorter(ctx context.Context, binary, dir, host, inventory string, files
 	}
 	admin := free.Addr().String()
 	_ = free.Close()
-	p := &porter{admin: api.Client{Address: admin}, log: &lastLines{}, ended: make(chan struct{})}
+	p := &porter{binary: binary, admin: api.Client{Address: admin}, log: &lastLines{}, ended: make(chan struct{})}
 	args := []string{binary, "run", "--inventory", path, "--node", host, "--bind", host, "--admin", admin}
 	if files > 0 {
 		args = append([]string{"/bin/sh", "-c", `ulimit -Sn "$(($0 / 2))" && ulimit -Hn "$0" && exec "$@"`, strconv.FormatUint(files, 10)}, args...)
@@ -144,6 +147,15 @@ func (p *porter) upgrade(ctx context.Context) (frozen string, sessions int, err 
 			return fmt.Errorf("%w: %s", errOver, s.Upgrade.Problem)
 		case s.PID == before || s.Upgrade == nil || p.log.count(handedOver) == 0:
 			return errors.New("not yet")
+		}
+		// It is going to be sent signals: the number is only what somebody said who answered.
+		next, err := process.Open(s.PID)
+		if err == nil {
+			err = next.Executes(p.binary)
+			next.Close()
+		}
+		if err != nil {
+			return fmt.Errorf("%w: process %d, which has taken over: %w", errOver, s.PID, err)
 		}
 		p.process, sessions = s.PID, s.Upgrade.Sessions
 		return nil
