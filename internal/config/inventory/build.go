@@ -191,13 +191,14 @@ func (b *builder) hosts(g *Group, e Entry) {
 		b.problems.Errorf(e.Key.Pos(), "a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c]", "host %q: %v", pattern, err)
 		return
 	}
+	entries := e.Value.Entries()
 	for _, name := range names {
-		if !b.named(e.Key.Pos(), 1+len(e.Value.Entries())/10) {
+		if !b.named(e.Key.Pos(), 1+len(entries)/10) {
 			return
 		}
 		h := b.host(name, e.Key.Pos())
 		b.enlist(g, h)
-		for _, v := range e.Value.Entries() {
+		for _, v := range entries {
 			h.vars[v.Name] = v.Value
 		}
 	}

@@ -51,6 +51,14 @@ func (p *planner) node(h *inventory.Host) ([]model.Cluster, []model.TCPService) 
 	return clusters, sound
 }
 
+// one gives what node does for one of all hosts, as long as there is work left.
+func (p *planner) one(h *inventory.Host) ([]model.Cluster, []model.TCPService) {
+	if !p.spend(h.Pos, hostWork+serviceWork*len(p.delegatedTo(h))) {
+		return nil, nil
+	}
+	return p.node(h)
+}
+
 // provider gives the group that a host's services are delegated to, or nil if the host's own cluster carries them.
 func (p *planner) provider(h *inventory.Host) *inventory.Group {
 	v, set := p.variable(h, "pg_service_provider")
@@ -101,7 +109,11 @@ func (p *planner) delegatedTo(h *inventory.Host) []*cluster {
 				continue
 			}
 			if group := p.quietly(primary); group != nil {
-				for _, provider := range group.Hosts() {
+				hosts := group.Hosts()
+				if !p.spend(c.pos, len(hosts)) {
+					break
+				}
+				for _, provider := range hosts {
 					p.delegations[provider] = append(p.delegations[provider], c)
 				}
 			}
@@ -179,7 +191,12 @@ func (p *planner) settle(h *inventory.Host, tcpServices []tcpService, carried []
 	services := len(all)
 	all = append(all, p.memberListeners(h)...)
 	var taken model.Listeners[listener]
+	perPort := map[uint16]int{}
 	for i, l := range all {
+		// One is compared with all before it on its port.
+		if perPort[l.at.Port]++; !p.spend(h.Pos, perPort[l.at.Port]/compareWork) {
+			break
+		}
 		for _, other := range taken.Overlapping(l.at, maxListed) {
 			if i >= services {
 				// What the member's own programs take the service can't have.
@@ -219,20 +236,16 @@ func (p *planner) memberListeners(h *inventory.Host) []listener {
 		return nil
 	}
 	var taken []listener
-	for _, m := range p.declared(c) {
-		if m.host != h {
-			continue
-		}
-		for _, own := range []struct {
-			program, variable string
-			port              int
-		}{{"PostgreSQL", "pg_port", m.PostgresPort}, {"PgBouncer", "pgbouncer_port", m.PgBouncerPort}, {"Patroni", "patroni_port", m.PatroniPort}} {
-			l := listener{name: own.program + "'s " + own.variable, at: listenAddr(h.Name, own.port)}
-			var set bool
-			l.position, set = h.Position(own.variable)
-			l.builtIn = !set
-			taken = append(taken, l)
-		}
+	m := p.declared(c)[c.index[h]]
+	for _, own := range []struct {
+		program, variable string
+		port              int
+	}{{"PostgreSQL", "pg_port", m.PostgresPort}, {"PgBouncer", "pgbouncer_port", m.PgBouncerPort}, {"Patroni", "patroni_port", m.PatroniPort}} {
+		l := listener{name: own.program + "'s " + own.variable, at: listenAddr(h.Name, own.port)}
+		var set bool
+		l.position, set = h.Position(own.variable)
+		l.builtIn = !set
+		taken = append(taken, l)
 	}
 	return taken
 }

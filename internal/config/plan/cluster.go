@@ -18,6 +18,8 @@ type cluster struct {
 	// pos is where the first member's pg_cluster is set.
 	pos   diag.Position
 	hosts []*inventory.Host
+	// index is where in hosts one is.
+	index map[*inventory.Host]int
 	// members are filled in when the cluster is first looked at.
 	members []member
 	// views are what hosts see, by the positions of the variables that decide it.

@@ -86,7 +86,7 @@ func CheckForHAProxy(inv *inventory.Inventory) diag.Problems {
 func (p *planner) check() diag.Problems {
 	inv := p.inv
 	for _, h := range inv.Hosts() {
-		clusters, _ := p.node(h)
+		clusters, _ := p.one(h)
 		p.withVIP(h, clusters)
 	}
 	p.warnOfNone()
@@ -112,6 +112,8 @@ type planner struct {
 	endpoints []string
 	// virtuals are the clusters by their virtual addresses, once they were asked for.
 	virtuals map[netip.Addr][]*cluster
+	// addresses are the hosts whose names are addresses, once they were asked for.
+	addresses map[netip.Addr]*inventory.Host
 	// others says that a host has been seen to carry services that belong to no cluster.
 	others bool
 	// infra are the hosts of the group of that name, once they were asked for.
@@ -121,10 +123,16 @@ type planner struct {
 	work      int
 }
 
-// Bounds of what an inventory may have us do, for who wrote it may be a stranger. One of a thousand clusters takes a tenth.
+// Bounds of what an inventory may have us do, for who wrote it may be a stranger. One of a thousand clusters takes a sixth.
 const (
 	// maxWork is about members that services look at, and words that are read.
 	maxWork = 1_000_000
+	// hostWork is what a host costs of all that are looked at.
+	hostWork = 20
+	// viewWork is what a host's view of a cluster costs, and lookWork each member that it looks at, services aside.
+	viewWork, lookWork = 20, 5
+	// compareWork is how many listeners on a port one is compared with for one.
+	compareWork = 200
 	// serviceWork is what reading a service costs, textWork how many bytes of text cost one.
 	serviceWork, textWork = 5, 50
 	// maxServices is how many services a list may declare, maxEntryText how long a text of theirs may be: HAProxy's lines have 2 KB.
@@ -165,10 +173,11 @@ func newPlanner(inv *inventory.Inventory) *planner {
 		}
 		c, known := byName[name]
 		if !known {
-			c = &cluster{name: name, unnamable: !model.IsName(name), pos: v.Pos(), views: map[string]view{}}
+			c = &cluster{name: name, unnamable: !model.IsName(name), pos: v.Pos(), views: map[string]view{}, index: map[*inventory.Host]int{}}
 			byName[name] = c
 			p.clusters = append(p.clusters, c)
 		}
+		c.index[h] = len(c.hosts)
 		c.hosts = append(c.hosts, h)
 		p.of[h] = c
 	}

@@ -55,7 +55,7 @@ func ForSite(inv *inventory.Inventory, parts Parts) (Site, diag.Problems) {
 	site := Site{Nodes: make([]Node, 0, len(inv.Hosts()))}
 	for _, h := range inv.Hosts() {
 		n := Node{Pos: h.Pos, Plan: model.Plan{Node: h.Name}}
-		n.Plan.Clusters, n.Plan.TCPServices = p.node(h)
+		n.Plan.Clusters, n.Plan.TCPServices = p.one(h)
 		if parts.Base {
 			n.Base = p.baseOf(h, n.Plan)
 		}

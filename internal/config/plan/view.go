@@ -48,7 +48,7 @@ func (p *planner) view(c *cluster, h *inventory.Host, carried bool) view {
 
 // look makes a view.
 func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
-	if !p.spend(c.pos, len(c.hosts)) {
+	if !p.spend(c.pos, viewWork+lookWork*len(c.hosts)) {
 		return view{seen: model.Cluster{Name: c.name}}
 	}
 	members := p.declared(c)

@@ -91,11 +91,17 @@ func (p *planner) ownAddress(c *cluster, h *inventory.Host, prefix netip.Prefix)
 			return false
 		}
 	}
-	for _, host := range p.inv.Hosts() {
-		if own, err := netip.ParseAddr(host.Name); err == nil && own == address {
-			p.problems.Errorf(v.Pos(), want, "pg_vip_address %s of cluster %q is the address of the host %s (%s)", address, c.name, host.Name, host.Pos)
-			return false
+	if p.addresses == nil {
+		p.addresses = map[netip.Addr]*inventory.Host{}
+		for _, host := range p.inv.Hosts() {
+			if own, err := netip.ParseAddr(host.Name); err == nil && p.addresses[own] == nil {
+				p.addresses[own] = host
+			}
 		}
+	}
+	if host := p.addresses[address]; host != nil {
+		p.problems.Errorf(v.Pos(), want, "pg_vip_address %s of cluster %q is the address of the host %s (%s)", address, c.name, host.Name, host.Pos)
+		return false
 	}
 	return true
 }
