@@ -30,14 +30,17 @@ type room struct {
 
 // rooms are all that there are, by district.
 var rooms = map[string]room{
+	// what may be shown?
+	"internal/safetext": {pure: true, because: "whoever shows what others wrote needs it, so it may need nobody"},
+
 	// internal/config: what is declared?
-	"internal/config/diag":            {pure: true, because: "every room reports problems, so the report may depend on none"},
+	"internal/config/diag":            {may: "safetext", pure: true, because: "every room reports problems, so the report may depend on none but that which makes text fit to be shown"},
 	"internal/config/model":           {may: "diag jmespath", pure: true, because: "the model is what all others agree on: it needs nothing else of ours but the language of its selectors"},
 	"internal/config/jmespath":        {pure: true, because: "an expression over members given as data has no need of where they came from"},
-	"internal/config/inventory/jinja": {pure: true, because: "a template reaches its variables and nothing else, least of all files"},
-	"internal/config/inventory":       {may: "diag jinja", because: "reading Ansible's format has nothing to do with what pgporter makes of it"},
+	"internal/config/inventory/jinja": {may: "safetext", pure: true, because: "a template reaches its variables and nothing else, least of all files"},
+	"internal/config/inventory":       {may: "diag jinja safetext", because: "reading Ansible's format has nothing to do with what pgporter makes of it"},
 	"internal/config/tcpservice":      {may: "model", pure: true, because: "what a service's lines mean follows from the lines: whoever checks servers reads it here"},
-	"internal/config/plan":            {may: "diag inventory jinja jmespath model tcpservice", because: "a plan is declared: what runs now must not leak into it"},
+	"internal/config/plan":            {may: "diag inventory jinja jmespath model safetext tcpservice", because: "a plan is declared: what runs now must not leak into it"},
 	"internal/config/resolve":         {may: "jmespath model", pure: true, because: "resolving is a function of the plan and the roles, so that it can be replayed"},
 	"internal/config/intake":          {may: "jmespath model tcpservice", pure: true, because: "what comes from outside is judged by itself, before anything that runs is touched"},
 

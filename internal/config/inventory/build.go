@@ -160,6 +160,7 @@ func (b *builder) vars(g *Group, v Value) {
 	}
 	for _, e := range v.Entries() {
 		if e.Name != "ansible_group_priority" {
+			e.findSecrets()
 			g.vars[e.Name] = e.Value
 			continue
 		}
@@ -199,6 +200,7 @@ func (b *builder) hosts(g *Group, e Entry) {
 		h := b.host(name, e.Key.Pos())
 		b.enlist(g, h)
 		for _, v := range entries {
+			v.findSecrets()
 			h.vars[v.Name] = v.Value
 		}
 	}

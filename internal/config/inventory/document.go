@@ -12,6 +12,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory/jinja"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // document is a YAML file with everything that Values need of it. It doesn't change after load.
@@ -25,6 +26,9 @@ type document struct {
 	maps map[*yaml.Node][]pair
 	// templated are the nodes with a template in them.
 	templated map[*yaml.Node]bool
+	// secrets are the nodes that are under a secret's name somewhere, with that name; searched those below which it was looked for.
+	secrets  map[*yaml.Node]string
+	searched map[*yaml.Node]bool
 }
 
 // pair is a key of a mapping with its value, as nodes.
@@ -40,7 +44,8 @@ const maxExpanded = 2_000_000
 
 // newDocument finds where the lines begin.
 func newDocument(name string, data []byte) *document {
-	d := &document{file: name, source: string(data), lines: []int{0}, maps: map[*yaml.Node][]pair{}, templated: map[*yaml.Node]bool{}}
+	d := &document{file: name, source: string(data), lines: []int{0}, maps: map[*yaml.Node][]pair{}, templated: map[*yaml.Node]bool{},
+		secrets: map[*yaml.Node]string{}, searched: map[*yaml.Node]bool{}}
 	for i, c := range d.source {
 		if isBreak(c) && !strings.HasPrefix(d.source[i:], "\r\n") {
 			d.lines = append(d.lines, i+utf8.RuneLen(c))
@@ -109,6 +114,11 @@ func (d *document) syntax(err error, problems *diag.Problems) {
 			pos.Column = 0
 		}
 	}
+	// The anchor's name may be a password that begins with an asterisk.
+	if strings.HasPrefix(what, "unknown anchor ") {
+		problems.Errorf(pos, "quotes around a text that begins with *", "the YAML can't be read: an alias refers to nothing")
+		return
+	}
 	problems.Errorf(pos, "", "the YAML can't be read: %s", what)
 }
 
@@ -155,7 +165,7 @@ func (d *document) bounded(problems *diag.Problems) bool {
 	weigh = func(n *yaml.Node) int {
 		if n.Kind == yaml.AliasNode {
 			if weights[n.Alias] == inProgress {
-				problems.Errorf(d.at(n), "", "the alias *%s stands inside what it refers to", n.Value)
+				problems.Errorf(d.at(n), "", "an alias stands inside what it refers to")
 				ok = false
 				return 1
 			}
@@ -220,6 +230,8 @@ type flattener struct {
 	d        *document
 	problems *diag.Problems
 	seen     map[*yaml.Node]bool
+	// secret says that what is read is under a secret's name: messages don't quote it.
+	secret bool
 }
 
 func (f *flattener) walk(n *yaml.Node) {
@@ -248,7 +260,10 @@ func (f *flattener) mapping(n *yaml.Node) []pair {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		f.walk(key)
+		above := f.secret
+		f.secret = above || safetext.IsSecret(key.Value)
 		f.walk(value)
+		f.secret = above
 		if isMerge(key) {
 			merged = append(merged, f.merge(value)...)
 			continue
@@ -270,8 +285,11 @@ func (f *flattener) mapping(n *yaml.Node) []pair {
 			continue
 		}
 		if earlier := pairs[position]; !earlier.merged && !p.merged && len(*f.problems) < maxTold {
-			f.problems.Warnf(f.d.at(p.key), "one of them taken out", "the key %q stands here twice and the last one counts; the first is at %s",
-				f.d.value(p.key).keyName(), f.d.at(earlier.key))
+			key := fmt.Sprintf("the key %q", f.d.value(p.key).keyName())
+			if f.secret {
+				key = "a key"
+			}
+			f.problems.Warnf(f.d.at(p.key), "one of them taken out", "%s stands here twice and the last one counts; the first is at %s", key, f.d.at(earlier.key))
 		}
 		pairs[position] = p
 	}
@@ -295,7 +313,11 @@ func (f *flattener) merge(value *yaml.Node) []pair {
 			source = source.Alias
 		}
 		if source.Kind != yaml.MappingNode {
-			f.problems.Errorf(f.d.at(sources[i]), "a mapping, or a list of mappings", "<< merges %s", f.d.value(source).Describe())
+			merged := f.d.value(source).Describe()
+			if f.secret {
+				merged = "what is no mapping"
+			}
+			f.problems.Errorf(f.d.at(sources[i]), "a mapping, or a list of mappings", "<< merges %s", merged)
 			continue
 		}
 		for _, p := range f.mapping(source) {

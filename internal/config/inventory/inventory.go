@@ -223,6 +223,7 @@ func (h *Host) implicit(name string) (Value, bool) {
 // memberNames are the hosts' names by group.
 func (inv *Inventory) memberNames() *jinja.Dict {
 	members := jinja.NewDict()
+	members.Public = true
 	members.Set("all", nil)
 	members.Set("ungrouped", []any{})
 	for _, g := range inv.groups {

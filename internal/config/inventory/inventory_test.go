@@ -323,7 +323,7 @@ func TestProblems(t *testing.T) {
 		{"null", "---\n", "test.yml:2:1: error: the inventory is empty; a mapping of groups, as in `all: { children: … }`"},
 		{"a list", "- a\n", "test.yml:1:1: error: the inventory is a list; a mapping of groups, as in `all: { children: … }`"},
 		{"a control character", "all:\n  vars: { a: \"\x01\" }\n", "test.yml:2:15: error: the control character U+0001 can't stand in YAML; text in UTF-8"},
-		{"an unknown anchor", "all: { vars: *nobody }\n", "test.yml:1:14: error: the YAML can't be read: unknown anchor 'nobody' referenced"},
+		{"an unknown anchor", "all: { vars: *nobody }\n", "test.yml:1:14: error: the YAML can't be read: an alias refers to nothing; quotes around a text that begins with *"},
 		{"a key twice", "all: { vars: { a: 1, b: 2, a: 3 } }\n",
 			"test.yml:1:28: warning: the key \"a\" stands here twice and the last one counts; the first is at test.yml:1:16; one of them taken out"},
 		{"a list as key", "all: { vars: { [ 1 ]: 2 } }\n", "test.yml:1:16: error: a list can't be a key; a name"},

@@ -85,6 +85,7 @@ func (b *builder) listed(root Value) {
 			continue
 		}
 		for _, v := range e.Value.Entries() {
+			v.findSecrets()
 			h.vars[v.Name] = v.Value
 		}
 	}

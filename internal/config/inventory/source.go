@@ -276,6 +276,7 @@ func (b *builder) varsFile(path string, vars map[string]Value) {
 		if e.Name == "ansible_group_priority" {
 			b.problems.Warnf(e.Key.Pos(), "vars of the group in the inventory itself", "ansible_group_priority has no effect here, as in Ansible")
 		}
+		e.findSecrets()
 		vars[e.Name] = e.Value
 	}
 }

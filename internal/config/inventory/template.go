@@ -86,7 +86,7 @@ func (t *Templates) value(q asked) (Value, bool) {
 		t.budget = t.total.NewBudget()
 	}
 	t.asking[q] = true
-	evaluated := t.evaluate(v, scope{t, q.host, q.own})
+	evaluated := t.evaluate(v, scope{t: t, host: q.host, own: q.own})
 	delete(t.asking, q)
 	// A failure that another variable was evaluated in may come from that evaluation: its depth, what it has cost already.
 	if _, failed := evaluated.Unreadable(q.name); !failed || len(t.asking) == 0 {
@@ -118,6 +118,8 @@ func (t *Templates) evaluate(v Value, s scope) Value {
 		return Value{made: &mapping{entries}, pos: v.pos}
 	}
 	text, _ := v.Text()
+	secret := v.Secret()
+	s.secret = &secret
 	c, done := t.compiled[text]
 	if !done {
 		c.template, c.err = t.total.Compile(text)
@@ -128,7 +130,7 @@ func (t *Templates) evaluate(v Value, s scope) Value {
 		result, err = c.template.Value(s, t.budget)
 	}
 	if err == nil {
-		return Value{made: result, pos: v.pos}
+		return Value{made: result, pos: v.pos, templated: true, secret: secret}
 	}
 	why := &failure{pos: v.pos, what: err.Error(), source: text}
 	if inner := (*failure)(nil); errors.As(err, &inner) {
@@ -155,7 +157,7 @@ func (v Value) native() (any, error) {
 	case Encrypted:
 		return nil, &failure{pos: v.pos, what: "a value that the template needs is encrypted with Ansible Vault, which is not supported"}
 	case UnknownTag:
-		return nil, &failure{pos: v.pos, what: "a value that the template needs has the YAML tag " + v.node.ShortTag() + ", which Ansible doesn't know"}
+		return nil, &failure{pos: v.pos, what: "a value that the template needs has " + v.tag() + ", which Ansible doesn't know"}
 	case List:
 		if items, made := v.made.([]any); made {
 			return items, nil
@@ -194,13 +196,18 @@ type scope struct {
 	t    *Templates
 	host *Host
 	own  bool
+	// secret is what Secret was told last.
+	secret *string
 }
+
+// Secret notes that a template's result may be made of a secret.
+func (s scope) Secret(name string) { *s.secret = name }
 
 // Lookup finds a variable of the host's.
 func (s scope) Lookup(name string) (jinja.Variable, bool, error) {
 	switch name {
 	case "hostvars":
-		return jinja.Variable{Value: everyHost{s.t}}, true, nil
+		return jinja.Variable{Value: everyHost(s)}, true, nil
 	case "vars":
 		return jinja.Variable{Value: oneHost(s)}, true, nil
 	}
@@ -216,6 +223,9 @@ func (s scope) find(name string) (any, bool, error) {
 		value, hasDefault := s.t.defaults[name]
 		return value, hasDefault && s.own, nil
 	}
+	if secret := v.Tainted(); secret != "" {
+		s.Secret(secret)
+	}
 	value, err := v.native()
 	if failed := (*failure)(nil); errors.As(err, &failed) && failed.undefined {
 		return &jinja.Undefined{Cause: failed}, true, nil
@@ -224,7 +234,7 @@ func (s scope) find(name string) (any, bool, error) {
 }
 
 // everyHost is hostvars.
-type everyHost struct{ t *Templates }
+type everyHost scope
 
 // Get gives a host's variables as other hosts see them.
 func (e everyHost) Get(name string) (any, bool, error) {
@@ -232,7 +242,7 @@ func (e everyHost) Get(name string) (any, bool, error) {
 	if !known {
 		return nil, false, nil
 	}
-	return oneHost{t: e.t, host: h}, true, nil
+	return oneHost{t: e.t, host: h, secret: e.secret}, true, nil
 }
 
 // Names are all hosts'.

@@ -126,7 +126,7 @@ func TestMadeValues(t *testing.T) {
 	if len(items) != 3 || items[0].Kind() != Int || items[1].Kind() != Text || items[2].Kind() != Null || items[1].Pos() != m.Pos() {
 		t.Errorf("a is %v", entries[0].Value.JSON())
 	}
-	if b, has := entries[1].Value.Get("b"); !has || b.Kind() != Bool || b.Describe() != "the boolean true" {
+	if b, has := entries[1].Value.Get("b"); !has || b.Kind() != Bool || b.Describe() != "a boolean that a template makes" {
 		t.Errorf("b is %s", b.Describe())
 	}
 	if u, _ := h.Var("u"); len(u.Items()) != 1 || len(u.Items()[0].Items()) != 2 {

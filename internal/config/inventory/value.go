@@ -12,6 +12,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory/jinja"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // Kind is a value's type.
@@ -41,6 +42,9 @@ type Value struct {
 	// or a *failure.
 	made any
 	pos  diag.Position
+	// templated says that a template made the value, secret names a secret that it is made of, where there is no node that does.
+	templated bool
+	secret    string
 }
 
 // list and mapping are parts of which some were templates.
@@ -209,11 +213,11 @@ func (v Value) Items() []Value {
 		return made.items
 	case []any:
 		for _, item := range made {
-			items = append(items, Value{made: item, pos: v.pos})
+			items = append(items, v.part(item, ""))
 		}
 		return items
 	case jinja.Tuple:
-		return Value{made: []any(made), pos: v.pos}.Items()
+		return v.part([]any(made), "").Items()
 	}
 	for _, n := range v.node.Content {
 		items = append(items, v.doc.value(n))
@@ -232,9 +236,9 @@ func (v Value) Entries() []Entry {
 	case *jinja.Dict:
 		entries := make([]Entry, 0, len(made.Keys()))
 		for _, key := range made.Keys() {
-			k := Value{made: key, pos: v.pos}
+			k := v.part(key, "")
 			value, _ := made.Get(key)
-			entries = append(entries, Entry{Name: k.keyName(), Key: k, Value: Value{made: value, pos: v.pos}})
+			entries = append(entries, Entry{Name: k.keyName(), Key: k, Value: v.part(value, k.keyName())})
 		}
 		return entries
 	}
@@ -245,6 +249,15 @@ func (v Value) Entries() []Entry {
 		entries = append(entries, Entry{Name: key.keyName(), Key: key, Value: v.doc.value(p.value)})
 	}
 	return entries
+}
+
+// part is a part of a value that has no node, name the key that it is under.
+func (v Value) part(made any, name string) Value {
+	part := Value{made: made, pos: v.pos, templated: v.templated, secret: v.secret}
+	if part.secret == "" && safetext.IsSecret(name) {
+		part.secret = name
+	}
+	return part
 }
 
 // Get gives the value of a mapping's key.
@@ -309,7 +322,7 @@ func (v Value) Unreadable(what string) (diag.Problem, bool) {
 	case Encrypted:
 		p.Errorf(v.pos, written, "%s is encrypted with Ansible Vault, which is not supported", what)
 	case UnknownTag:
-		p.Errorf(v.pos, written, "%s has the YAML tag %s, which Ansible doesn't know", what, v.node.ShortTag())
+		p.Errorf(v.pos, written, "%s has %s, which Ansible doesn't know", what, v.tag())
 	case List:
 		for _, item := range v.Items() {
 			if problem, found := item.Unreadable(what); found {
@@ -356,8 +369,11 @@ func (v Value) asWritten() string {
 	return ", written " + v.node.Value
 }
 
-// Describe names the value for a message: `the text "abc"`, `a list`.
+// Describe names the value for a message: `the text "abc"`, `a list`. One that isn't Quotable is named by its kind.
 func (v Value) Describe() string {
+	if !v.Quotable() {
+		return v.unquoted()
+	}
 	switch v.Kind() {
 	case Null:
 		return "empty"
@@ -380,5 +396,5 @@ func (v Value) Describe() string {
 	case Failed:
 		return "a template that can't be evaluated"
 	}
-	return "tagged " + v.node.ShortTag()
+	return "under " + v.tag()
 }

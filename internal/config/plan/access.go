@@ -59,7 +59,7 @@ var (
 
 // secret reads a text that messages must not show. It is empty if it can't be used.
 func (p *planner) secret(h *inventory.Host, name, otherwise string) model.Secret {
-	v, set := p.variable(h, name)
+	v, set := p.secretVariable(h, name)
 	if !set {
 		return model.Secret(otherwise)
 	}
@@ -209,7 +209,7 @@ func (p *planner) vip(c *cluster, m member) (model.VIP, bool) {
 
 // etcdPassword is pg_etcd_password, or the user's name where that is empty, as in Pigsty.
 func (p *planner) etcdPassword(h *inventory.Host, user string) model.Secret {
-	if v, set := p.variable(h, "pg_etcd_password"); set {
+	if v, set := p.secretVariable(h, "pg_etcd_password"); set {
 		if text, isText := v.Text(); v.Kind() == inventory.Null || isText && text == "" {
 			return model.Secret(user)
 		}

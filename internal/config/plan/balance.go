@@ -46,6 +46,9 @@ func (p *planner) balance(v inventory.Value, label, mode string) (string, bool) 
 		p.problems.Errorf(v.Pos(), suggestion(name, names), "%s: balance is %s, which is no algorithm of HAProxy's", label, v.Describe())
 		return "", false
 	case !p.haproxy && !model.Balance(name).Native():
+		if !v.Quotable() {
+			text = name
+		}
 		p.problems.Errorf(v.Pos(), suggestion("", names), "%s: balance %s is not supported by the native engine", label, text)
 		return "", false
 	case !form.MatchString(text[len(name):]):

@@ -75,7 +75,11 @@ func (p *planner) provider(h *inventory.Host) *inventory.Group {
 	}
 	group, exists := p.inv.Group(name)
 	if !exists {
-		p.problems.Warnf(v.Pos(), "the name of a group", "pg_service_provider: there is no group %q; the members carry the services, as in Pigsty", name)
+		called := "group of the name that a template makes"
+		if v.Quotable() {
+			called = fmt.Sprintf("group %q", name)
+		}
+		p.problems.Warnf(v.Pos(), "the name of a group", "pg_service_provider: there is no %s; the members carry the services, as in Pigsty", called)
 		return nil
 	}
 	return group

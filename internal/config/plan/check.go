@@ -19,6 +19,11 @@ var (
 	wholePaths = []string{"sync", "synchronous", "async", "asynchronous", "quorum"}
 )
 
+// known tells whether Patroni knows a path.
+func known(path string) bool {
+	return slices.ContainsFunc(rolePaths, func(role string) bool { return strings.Contains(path, role) }) || slices.Contains(wholePaths, path[1:])
+}
+
 // warnOfCheck tells of a check that HAProxy can never see passing, or that nobody can.
 func (p *planner) warnOfCheck(v inventory.Value, label, check string) {
 	path, _, _ := strings.Cut(check, "?")
@@ -28,11 +33,12 @@ func (p *planner) warnOfCheck(v inventory.Value, label, check string) {
 	case slices.Contains(getOnly, segment):
 		p.problems.Warnf(v.Pos(), "/health, or a path that asks for a role",
 			"%s: check /%s never passes with HAProxy, which asks by OPTIONS: Patroni knows it under GET only", label, segment)
-	case slices.ContainsFunc(rolePaths, func(role string) bool { return strings.Contains(path, role) }), slices.Contains(wholePaths, path[1:]):
-	default:
-		known := slices.Concat(rolePaths, wholePaths, getOnly)
+	case !v.Quotable() && !known(path):
+		p.problems.Warnf(v.Pos(), "a path of Patroni's REST API", "%s: check, which a template makes, never passes: Patroni doesn't know the path", label)
+	case !known(path):
+		words := slices.Concat(rolePaths, wholePaths, getOnly)
 		want := "one of /primary, /leader, /replica, /read-only, /sync, /read-only-sync, /async, /health and their like"
-		if word := diag.Nearest(segment, known); word != "" {
+		if word := diag.Nearest(segment, words); word != "" {
 			want = "did you mean /" + word
 		}
 		p.problems.Warnf(v.Pos(), want, "%s: check %s never passes: Patroni doesn't know the path", label, path)

@@ -51,6 +51,10 @@ func (p *planner) clusterName(h *inventory.Host) (string, inventory.Value, bool)
 		return "", v, false
 	}
 	if !model.IsClusterName(name) {
+		if !v.Quotable() {
+			p.problems.Errorf(v.Pos(), want, "pg_cluster is %s", v.Describe())
+			return "", v, false
+		}
 		p.problems.Errorf(v.Pos(), want, "the cluster name %q can't be used", name)
 	}
 	return name, v, name != ""

@@ -132,10 +132,8 @@ func (p *planner) list(h *inventory.Host, variable string) []definition {
 
 // definition reads an entry, all of it even if a part is wrong.
 func (p *planner) definition(label string, v inventory.Value) (definition, bool) {
-	if name, set := v.Get("name"); set {
-		if text, ok := name.Name(); ok {
-			label = fmt.Sprintf("service %q", text)
-		}
+	if name, ok := called(v); ok {
+		label = fmt.Sprintf("service %q", name)
 	}
 	r := &definitionReader{entryReader: entryReader{p: p, kind: "service", label: label, sound: true}}
 	r.d.Definition = model.Definition{IP: "*", Check: "/", MaxConn: defaultMaxConn, Balance: model.RoundRobin}
@@ -182,6 +180,10 @@ func (p *planner) badExpression(v inventory.Value, what string, err error) {
 	pos := v.Pos()
 	if at := (*jmespath.Error)(nil); errors.As(err, &at) {
 		pos = v.At(at.Offset)
+	}
+	if !v.Quotable() {
+		p.problems.Errorf(pos, "a JMESPath expression", "%s, which a template makes, can't be used", what)
+		return
 	}
 	p.problems.Errorf(pos, "", "%s, %v", what, err)
 }
@@ -246,14 +248,9 @@ func (r *definitionReader) readOptions(v inventory.Value) {
 		return
 	}
 	options, wrong := model.ParseOptions(text)
-	for _, o := range wrong {
-		r.fail(v.At(o.Offset), o.Want, "option %s %s", o.Word, o.What)
-	}
-	for _, o := range options.Refused() {
-		if r.p.haproxy {
-			break
-		}
-		r.fail(v.At(o.Offset), o.Want, "option %s %s", o.Word, o.What)
+	r.refuse(v, wrong, "")
+	if !r.p.haproxy {
+		r.refuse(v, options.Refused(), "")
 	}
 	r.d.Options, r.d.ownOptions, r.d.optionsPos = options, true, v.Pos()
 }

@@ -46,6 +46,10 @@ func readEntry[R any](reader *R, r *entryReader, keys []entryKey[R], v inventory
 	values := map[string]inventory.Value{}
 	for _, e := range v.Entries() {
 		if !slices.Contains(known, e.Name) {
+			if !e.Key.Quotable() {
+				r.fail(e.Key.Pos(), suggestion("", known), "a template makes a key that a %s hasn't", r.kind)
+				continue
+			}
 			r.fail(e.Key.Pos(), suggestion(e.Name, known), "a %s has no key %q", r.kind, e.Name)
 			continue
 		}
@@ -137,8 +141,24 @@ func (r *entryReader) serverWords(v inventory.Value, key string) string {
 		return ""
 	}
 	_, wrong := model.ParseOptions(text)
-	for _, o := range wrong {
-		r.fail(v.At(o.Offset), o.Want, "%s: option %s %s", key, o.Word, o.What)
-	}
+	r.refuse(v, wrong, key+": ")
 	return text
+}
+
+// refuse reports what is wrong with the words of a text.
+func (r *entryReader) refuse(v inventory.Value, wrong []model.OptionProblem, prefix string) {
+	for _, o := range wrong {
+		if !v.Quotable() {
+			r.fail(v.Pos(), o.Want, "%san option that a template makes can't be used", prefix)
+			continue
+		}
+		r.fail(v.At(o.Offset), o.Want, "%soption %s %s", prefix, o.Word, o.What)
+	}
+}
+
+// called is the name of an entry, if messages may call it so: one that a template makes has to be fit for a plan.
+func called(entry inventory.Value) (string, bool) {
+	v, _ := entry.Get("name")
+	name, ok := v.Name()
+	return name, ok && (v.Quotable() || v.Tainted() == "" && model.IsName(name))
 }

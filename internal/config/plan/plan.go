@@ -197,14 +197,33 @@ func (p *planner) variable(h *inventory.Host, name string) (inventory.Value, boo
 	return v, set && p.readable(v, name)
 }
 
+// secretVariable is variable for one that may be a secret.
+func (p *planner) secretVariable(h *inventory.Host, name string) (inventory.Value, bool) {
+	v, set := p.templates.Own(h, name)
+	return v, set && p.evaluated(v, name)
+}
+
 // shown looks a variable up as other hosts see it: what the host is as a member.
 func (p *planner) shown(h *inventory.Host, name string) (inventory.Value, bool) {
 	v, set := p.templates.Var(h, name)
 	return v, set && p.readable(v, name)
 }
 
-// readable reports a value that has no value; what names it in the message.
+// readable reports a value that has no value, or that a secret went into: what is read becomes a part of plans and messages. what
+// names it in the message.
 func (p *planner) readable(v inventory.Value, what string) bool {
+	if !p.evaluated(v, what) {
+		return false
+	}
+	secret := v.Tainted()
+	if secret != "" {
+		p.problems.Errorf(v.Pos(), "a value that no secret is needed for", "%s is made of a secret, %s, and isn't handed on", what, secret)
+	}
+	return secret == ""
+}
+
+// evaluated reports a value that has no value.
+func (p *planner) evaluated(v inventory.Value, what string) bool {
 	problem, found := v.Unreadable(what)
 	if found {
 		p.problems = append(p.problems, problem)

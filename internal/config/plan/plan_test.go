@@ -296,17 +296,6 @@ func TestMemberVars(t *testing.T) {
 	}
 }
 
-func TestSecretNames(t *testing.T) {
-	for name, want := range map[string]bool{
-		"pg_admin_password": true, "PATRONI_PASSWORD": true, "minio_secret_key": true, "api-key": true, "auth.token": true, "tokens": true, "db_pass": true,
-		"pg_role": false, "keyspace": false, "monkey": false, "pg_offline_query": false, "compass": false,
-	} {
-		if isSecret(name) != want {
-			t.Errorf("isSecret(%q) is %v", name, !want)
-		}
-	}
-}
-
 // BenchmarkLarge reads and plans 1,000 clusters of three, as values and with most of them computed by templates.
 func BenchmarkLarge(b *testing.B) {
 	for _, tc := range []struct{ name, cluster, host string }{

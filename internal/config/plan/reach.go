@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -101,7 +102,7 @@ func vacant(c model.Cluster, d model.Definition) bool {
 // entriesOf gives the mappings of a list that have a name. Whatever else is wrong with them is Pigsty's to tell: they have
 // nothing to do with services.
 func (p *planner) entriesOf(h *inventory.Host, variable, what string, each func(v inventory.Value, name string)) {
-	v, set := p.variable(h, variable)
+	v, set := p.secretVariable(h, variable)
 	if !set || v.Kind() == inventory.Null {
 		return
 	}
@@ -112,6 +113,9 @@ func (p *planner) entriesOf(h *inventory.Host, variable, what string, each func(
 	for _, item := range v.Items() {
 		named, _ := item.Get("name")
 		name, ok := named.Name()
+		if !p.readable(named, fmt.Sprintf("the name of %s of %s", what, variable)) {
+			continue
+		}
 		if !ok || name == "" || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 			p.problems.Errorf(item.Pos(), "a mapping with a name", "%s of %s can't be used", what, variable)
 			continue
@@ -142,6 +146,9 @@ func (p *planner) databases(h *inventory.Host) []model.Database {
 		}
 		owner, _ := v.Get("owner")
 		text, _ := owner.Name()
+		if !p.readable(owner, fmt.Sprintf("the owner of the database %q", name)) {
+			text = ""
+		}
 		all = append(all, model.Database{Name: name, Owner: text, Pooled: truthIn(v, "pgbouncer", true)})
 	})
 	return all
@@ -159,7 +166,7 @@ func (p *planner) accounts(h *inventory.Host) (all []model.Account, admin string
 		}
 		if roles, set := v.Get("roles"); set {
 			for _, r := range roles.Items() {
-				if role, ok := r.Name(); ok {
+				if role, ok := r.Name(); ok && p.readable(r, fmt.Sprintf("a role of the user %q", name)) {
 					a.Roles = append(a.Roles, role)
 				}
 			}

@@ -57,8 +57,12 @@ func (p *planner) timing(h *inventory.Host) timing {
 			row = defaultRTO
 		}
 	}
+	called := fmt.Sprintf("row %q", row)
+	if named && !name.Quotable() {
+		called = "row of the name that a template makes"
+	}
 	fallBack := func() {
-		p.problems.Warnf(name.Pos(), "fast, norm, safe, wide or a row of one's own", "pg_rto_plan has no row %q; %s is taken", row, defaultRTO)
+		p.problems.Warnf(name.Pos(), "fast, norm, safe, wide or a row of one's own", "pg_rto_plan has no %s; %s is taken", called, defaultRTO)
 	}
 	rows, own := p.variable(h, "pg_rto_plan")
 	if !own {
@@ -76,26 +80,26 @@ func (p *planner) timing(h *inventory.Host) timing {
 	v, known := rows.Get(row)
 	if !known {
 		if v, known = rows.Get(defaultRTO); !known {
-			p.problems.Errorf(rows.Pos(), "a row "+defaultRTO+", or the one that pg_rto names", "pg_rto_plan has no row %q", row)
+			p.problems.Errorf(rows.Pos(), "a row "+defaultRTO+", or the one that pg_rto names", "pg_rto_plan has no %s", called)
 			return timings[defaultRTO]
 		}
 		fallBack()
 	}
-	return p.timingRow(row, v)
+	return p.timingRow(called, v)
 }
 
-// timingRow reads a row of an inventory's own pg_rto_plan.
+// timingRow reads a row of an inventory's own pg_rto_plan; row is what messages call it.
 func (p *planner) timingRow(row string, v inventory.Value) timing {
 	items := v.Items()
 	if len(items) < columns {
 		p.problems.Errorf(v.Pos(), "a list of ttl, loop, retry, start, margin, inter, fastinter, downinter, rise, fall",
-			"row %q of pg_rto_plan is %s with %d items", row, v.Describe(), len(items))
+			"%s of pg_rto_plan is %s with %d items", row, v.Describe(), len(items))
 		return timings[defaultRTO]
 	}
 	count := func(column int, what string, least int) int {
 		n, ok := items[column].WholeNumber()
 		if !ok || n < int64(least) || n > 1<<31-1 {
-			p.problems.Errorf(items[column].Pos(), fmt.Sprintf("a whole number from %d", least), "row %q of pg_rto_plan: %s is %s",
+			p.problems.Errorf(items[column].Pos(), fmt.Sprintf("a whole number from %d", least), "%s of pg_rto_plan: %s is %s",
 				row, what, items[column].Describe())
 			return least
 		}
@@ -105,7 +109,7 @@ func (p *planner) timingRow(row string, v inventory.Value) timing {
 		text, _ := items[column].Name()
 		text = inMilliseconds(text)
 		if d, err := model.ParseTime(text); err != nil || d == 0 {
-			p.problems.Errorf(items[column].Pos(), "a time as in 500ms or 2s", "row %q of pg_rto_plan: %s is %s", row, what, items[column].Describe())
+			p.problems.Errorf(items[column].Pos(), "a time as in 500ms or 2s", "%s of pg_rto_plan: %s is %s", row, what, items[column].Describe())
 			return timings[defaultRTO].inter
 		}
 		return text

@@ -29,12 +29,22 @@ type tcpService struct {
 
 // tcpPositions are a service's texts in the inventory, at the indices that they have in its TCPService.
 type tcpPositions struct {
-	protocol     diag.Position
-	lines        []func(offset int) diag.Position
-	words        func(offset int) diag.Position
-	serverWords  []func(offset int) diag.Position
+	protocol     place
+	lines        []place
+	words        place
+	serverWords  []place
 	serverLabels []string
 }
+
+// place is where a text begins in the inventory: at an offset of a value.
+type place struct {
+	value  inventory.Value
+	offset int
+	// unquoted says that messages may not quote what is there, though they may quote the value.
+	unquoted bool
+}
+
+func (at place) position(offset int) diag.Position { return at.value.At(at.offset + offset) }
 
 // tcpKeys are the keys of an entry of haproxy_services, with how each is read. The first three are required.
 var tcpKeys = []entryKey[tcpReader]{
@@ -103,21 +113,18 @@ func (p *planner) tcpServices(h *inventory.Host) []tcpService {
 // tcpService reads an entry, all of it even if a part is wrong.
 func (p *planner) tcpService(i int, v inventory.Value) (tcpService, bool) {
 	label := fmt.Sprintf("service %d of haproxy_services", i+1)
-	if name, set := v.Get("name"); set {
-		if text, ok := name.Name(); ok {
-			label = fmt.Sprintf("service %q of haproxy_services", text)
-		}
+	if name, ok := called(v); ok {
+		label = fmt.Sprintf("service %q of haproxy_services", name)
 	}
 	r := &tcpReader{entryReader: entryReader{p: p, kind: "service", label: label, sound: true}}
 	r.g.TCPService = model.TCPService{
 		IP: "*", Protocol: "tcp", MaxConn: tcpMaxConn, Balance: string(model.RoundRobin), Default: tcpOptions, Servers: []model.TCPServer{},
 	}
 	// What may be said of an algorithm depends on the protocol, wherever that stands.
-	if protocol, _ := v.Get("protocol"); protocol.Kind() == inventory.Text {
+	if protocol, _ := v.Get("protocol"); protocol.Kind() == inventory.Text && protocol.Tainted() == "" {
 		r.g.Protocol, _ = protocol.Text()
 	}
-	at := func(int) diag.Position { return v.Pos() }
-	r.g.positions.protocol, r.g.positions.words = v.Pos(), at
+	r.g.positions.protocol, r.g.positions.words = place{value: v}, place{value: v}
 	readEntry(r, &r.entryReader, tcpKeys, v)
 	if !p.haproxy && v.Kind() == inventory.Map {
 		r.native()
@@ -135,23 +142,24 @@ func (r *tcpReader) native() {
 	_, problems := tcpservice.Parse(r.g.TCPService)
 	positions := r.g.positions
 	for _, n := range problems {
-		var pos diag.Position
-		prefix := ""
+		at, prefix := positions.protocol, ""
 		switch n.Part {
 		case tcpservice.InBalance:
 			// Reading it has said so.
 			continue
-		case tcpservice.InProtocol:
-			pos = positions.protocol
 		case tcpservice.InLine:
-			pos, prefix = positions.lines[n.Index](n.Offset), "options: "
+			at, prefix = positions.lines[n.Index], "options: "
 		case tcpservice.InDefault:
-			pos, prefix = positions.words(n.Offset), "default: "
+			at, prefix = positions.words, "default: "
 		case tcpservice.InServer:
-			pos, prefix = positions.serverWords[n.Index](n.Offset), "options: "
+			at, prefix = positions.serverWords[n.Index], "options: "
 			if label, is := strings.CutPrefix(positions.serverLabels[n.Index], r.label+": "); is {
 				prefix = label + ": " + prefix
 			}
+		}
+		pos := at.position(n.Offset)
+		if at.unquoted || !at.value.Quotable() {
+			n.What = "a line or word that a template makes can't be used by the native engine as it is"
 		}
 		if n.Minor {
 			r.p.problems.Warnf(pos, n.Want, "%s: %s%s", r.label, prefix, n.What)
@@ -179,7 +187,7 @@ func (r *tcpReader) readMaxConn(v inventory.Value) {
 }
 
 func (r *tcpReader) readProtocol(v inventory.Value) {
-	r.g.positions.protocol = v.Pos()
+	r.g.positions.protocol = place{value: v}
 	if text, _ := v.Text(); text != "tcp" && text != "http" {
 		r.fail(v.Pos(), "tcp or http", "protocol is %s", v.Describe())
 	}
@@ -192,7 +200,7 @@ func (r *tcpReader) readBalance(v inventory.Value) {
 }
 
 func (r *tcpReader) readDefault(v inventory.Value) {
-	r.g.Default, r.g.positions.words = r.serverWords(v, "default"), v.At
+	r.g.Default, r.g.positions.words = r.serverWords(v, "default"), place{value: v}
 }
 
 // readOptions reads the lines: a list of texts, or one text with a line for each.
@@ -227,13 +235,15 @@ func (r *tcpReader) listenLine(v inventory.Value, offset int, line string) {
 		return
 	}
 	switch known := slices.Contains(listenWords, words[0]); {
+	case !known && !v.Quotable():
+		r.fail(v.Pos(), "a line of HAProxy's listen section", "options: a line that a template makes begins as none of a listen section")
 	case !known:
 		r.fail(v.At(offset), near(words[0], listenWords, "a line of HAProxy's listen section"), "options: %s begins no line of a listen section", words[0])
 	case len(words) == 1 && !slices.Contains(listenWordsAlone, words[0]):
 		r.fail(v.At(offset), "what it is to do", "options: nothing follows %s", words[0])
 	default:
 		r.g.Options = append(r.g.Options, line)
-		r.g.positions.lines = append(r.g.positions.lines, func(in int) diag.Position { return v.At(offset + in) })
+		r.g.positions.lines = append(r.g.positions.lines, place{value: v, offset: offset})
 	}
 }
 
@@ -245,10 +255,8 @@ func (r *tcpReader) readServers(v inventory.Value) {
 	taken := map[string]diag.Position{}
 	for i, item := range v.Items() {
 		label := fmt.Sprintf("%s: server %d", r.label, i+1)
-		if name, set := item.Get("name"); set {
-			if text, ok := name.Name(); ok {
-				label = fmt.Sprintf("%s: server %q", r.label, text)
-			}
+		if name, ok := called(item); ok {
+			label = fmt.Sprintf("%s: server %q", r.label, name)
 		}
 		s := &tcpServerReader{entryReader: entryReader{p: r.p, kind: "server", label: label, sound: true}}
 		readEntry(s, &s.entryReader, tcpServerKeys, item)
@@ -262,12 +270,12 @@ func (r *tcpReader) readServers(v inventory.Value) {
 		before := len(s.weightWord) + 1 - (len(text) - len(strings.TrimLeftFunc(text, unicode.IsSpace)))
 		r.g.Servers = append(r.g.Servers, s.s)
 		r.g.positions.serverLabels = append(r.g.positions.serverLabels, label)
-		r.g.positions.serverWords = append(r.g.positions.serverWords, func(offset int) diag.Position {
-			if s.words.Kind() != inventory.Text {
-				return item.Pos()
-			}
-			return s.words.At(offset - before)
-		})
+		at := place{value: s.words, offset: -before}
+		if s.words.Kind() != inventory.Text {
+			at = place{value: item}
+		}
+		at.unquoted = s.weightUnquoted
+		r.g.positions.serverWords = append(r.g.positions.serverWords, at)
 	}
 }
 
@@ -276,6 +284,8 @@ type tcpServerReader struct {
 	s model.TCPServer
 	// weightWord is a weight that is no number, in the words of the server line.
 	weightWord string
+	// weightUnquoted says that messages may not quote it.
+	weightUnquoted bool
 	// words is the value of options, if it has one.
 	words inventory.Value
 }
@@ -320,8 +330,12 @@ func (r *tcpServerReader) readWeight(v inventory.Value) {
 			r.fail(v.Pos(), want, "weight is %s", v.Describe())
 			return
 		}
-		r.p.problems.Warnf(v.Pos(), want, "%s: weight is %s, of which HAProxy makes %d", r.label, v.Describe(), leadingDigits(text))
-		r.weightWord = strings.TrimSpace("weight " + text)
+		made := ""
+		if v.Quotable() {
+			made = fmt.Sprintf(", of which HAProxy makes %d", leadingDigits(text))
+		}
+		r.p.problems.Warnf(v.Pos(), want, "%s: weight is %s%s", r.label, v.Describe(), made)
+		r.weightWord, r.weightUnquoted = strings.TrimSpace("weight "+text), !v.Quotable()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/inventory"
 	"github.com/pgporter/pgporter/internal/config/jmespath"
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // viewVariables are those of the host that looks which decide what it sees.
@@ -170,34 +171,40 @@ func (p *planner) selectorVars(members []member, definitions []definition) (all 
 			wanted = m.host.Names()
 		}
 		vars := map[string]any{"inventory_hostname": m.host.Name, "pg_role": string(m.Role)}
-		withheld := map[string]bool{}
+		withheld := map[string]string{}
 		for _, name := range wanted {
 			v, set := p.templates.Var(m.host, name)
 			_, has := vars[name]
 			switch {
 			case !set || has:
-			case isSecret(name):
-				withheld[name] = true
+			case safetext.IsSecret(name):
+				withheld[name] = ""
+			case v.Secret() != "":
+				withheld[name] = v.Secret()
 			case whole && !slices.Contains(names, name), p.haproxy && v.LeftAsWritten():
 				// An expression that looks at members as a whole need not care for this one; and as Pigsty has it a selector
 				// sees what is written.
 				if problem, found := v.Unreadable(name); found {
 					p.problems.Warnf(problem.Pos, problem.Want, "%s; selectors see it as it is written", problem.What)
 				}
-				vars[name] = withoutSecrets(v.JSON(), withheld)
-			case p.readable(v, name):
-				vars[name] = withoutSecrets(v.JSON(), withheld)
+				addShown(vars, name, v, withheld)
+			case p.evaluated(v, name):
+				addShown(vars, name, v, withheld)
 			default:
 				for _, a := range askers[name] {
 					refused[a.service] = true
 				}
 			}
 		}
-		for name := range withheld {
+		for name, secret := range withheld {
+			looks := "which looks like a secret"
+			if secret != "" {
+				looks = "which is made of a secret, " + secret + ","
+			}
 			for _, a := range askers[name] {
 				refused[a.service] = true
 				p.problems.Errorf(a.value.Pos(), "a variable that is no secret",
-					"service %q: the selector looks at %s, which looks like a secret and isn't handed on", a.service, name)
+					"service %q: the selector looks at %s, %s and isn't handed on", a.service, name, looks)
 			}
 		}
 		all[i] = vars
@@ -205,39 +212,43 @@ func (p *planner) selectorVars(members []member, definitions []definition) (all 
 	return all, refused
 }
 
-// secretWords in a variable's name mean that its value is not for others to read.
-var secretWords = []string{"password", "passwd", "secret", "token", "credential"}
-
-// isSecret tells whether a name looks like a secret's: it holds one of secretWords, or `key`, `keys` or `pass` as a word.
-func isSecret(name string) bool {
-	name = strings.ToLower(name)
-	for _, w := range secretWords {
-		if strings.Contains(name, w) {
-			return true
-		}
+// addShown adds a value to JSON's under its name, without what is a secret or made of one: that is in withheld by its name, with the
+// secret's where it isn't the same. A list with such an item is withheld as a whole.
+func addShown(to map[string]any, name string, v inventory.Value, withheld map[string]string) {
+	if shown, secret := shownJSON(v, withheld); secret != "" {
+		withheld[name] = secret
+	} else {
+		to[name] = shown
 	}
-	words := strings.FieldsFunc(name, func(r rune) bool { return r == '_' || r == '-' || r == '.' })
-	return slices.ContainsFunc(words, func(w string) bool { return w == "key" || w == "keys" || w == "pass" || w == "pwd" })
 }
 
-// withoutSecrets takes what looks like a secret out of a JSON value and notes the names in withheld.
-func withoutSecrets(value any, withheld map[string]bool) any {
-	switch value := value.(type) {
-	case map[string]any:
-		for name, inner := range value {
-			if isSecret(name) {
-				withheld[name] = true
-				delete(value, name)
-			} else {
-				value[name] = withoutSecrets(inner, withheld)
-			}
-		}
-	case []any:
-		for i, inner := range value {
-			value[i] = withoutSecrets(inner, withheld)
-		}
+func shownJSON(v inventory.Value, withheld map[string]string) (shown any, secret string) {
+	if secret := v.Secret(); secret != "" {
+		return nil, secret
 	}
-	return value
+	switch v.Kind() {
+	case inventory.Map:
+		object := map[string]any{}
+		for _, e := range v.Entries() {
+			if safetext.IsSecret(e.Name) {
+				withheld[e.Name] = ""
+				continue
+			}
+			addShown(object, e.Name, e.Value, withheld)
+		}
+		return object, ""
+	case inventory.List:
+		items := []any{}
+		for _, item := range v.Items() {
+			one, secret := shownJSON(item, withheld)
+			if secret != "" {
+				return nil, secret
+			}
+			items = append(items, one)
+		}
+		return items, ""
+	}
+	return v.JSON(), ""
 }
 
 // selects evaluates a definition's expressions with the declared roles and tells whether they can be used.

@@ -3,6 +3,8 @@ package jinja
 import (
 	"fmt"
 	"strings"
+
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // machine evaluates one template. Whatever fails panics with a failure, which Template.Value returns.
@@ -14,6 +16,9 @@ type machine struct {
 	doing string
 	// depth is how many nodes are being evaluated.
 	depth int
+	// copying says that the result is being written, copied is a secret's name whose value was written into it.
+	copying bool
+	copied  string
 }
 
 // failure is that of the operation at hand.
@@ -48,7 +53,7 @@ func (m *machine) value(n *node) any {
 	case "literal":
 		return n.value
 	case "body":
-		return m.body(n.of)
+		return m.body(n.of, false)
 	case "name":
 		return m.lookup(n)
 	case "if":
@@ -106,12 +111,15 @@ func (m *machine) value(n *node) any {
 	return m.compares(values[0], n.op, values[1])
 }
 
-// body gives what parts of a template write, one after the other. None writes nothing.
-func (m *machine) body(parts []*node) string {
+// body gives what parts of a template write, one after the other. None writes nothing. If it is the template's whole, and of one
+// part, what that writes is the result.
+func (m *machine) body(parts []*node, whole bool) string {
 	var out strings.Builder
 	for _, part := range parts {
 		if v := m.eval(part); v != nil {
+			m.copying = whole && len(parts) == 1
 			text := m.str(v)
+			m.copying = false
 			m.made(len(text))
 			out.WriteString(text)
 		}
@@ -165,7 +173,11 @@ func (m *machine) member(of, key any) (any, bool) {
 	key = defined(key)
 	switch container := of.(type) {
 	case *Dict:
-		return container.Get(key)
+		v, found := container.Get(key)
+		if name, isText := key.(string); found && isText && !container.Public && safetext.IsSecret(name) {
+			m.secret(name)
+		}
+		return v, found
 	case Mapping:
 		if name, ok := key.(string); ok {
 			v, found, err := container.Get(name)
@@ -185,4 +197,13 @@ func (m *machine) member(of, key any) (any, bool) {
 		}
 	}
 	return nil, false
+}
+
+// secret notes that the value under a secret's name is read.
+func (m *machine) secret(name string) {
+	if m.copying {
+		m.copied = name
+		return
+	}
+	m.scope.Secret(name)
 }

@@ -21,6 +21,9 @@ type Scope interface {
 	// Lookup finds a variable. An error ends the evaluation; a variable whose own template asks for one that isn't defined
 	// should be given as an Undefined instead, since `default` may still save it.
 	Lookup(name string) (v Variable, found bool, err error)
+	// Secret is told the name of each key of a mapping that looks like a secret's and whose value the result may be made of.
+	// A mapping that is the result as it is doesn't count: the secrets in it are under their names still.
+	Secret(name string)
 }
 
 // Variable is a variable's value: nil, bool, int64, float64, string, []any, Tuple, *Dict, a Mapping or an *Undefined.
@@ -126,7 +129,7 @@ func (t *Template) Value(scope Scope, budget *Budget) (result any, err error) {
 		}
 	}
 	m := &machine{scope: scope, budget: budget}
-	text := m.body(t.body.of)
+	text := m.body(t.body.of, true)
 	if t.textual {
 		return text, nil
 	}
@@ -135,6 +138,9 @@ func (t *Template) Value(scope Scope, budget *Budget) (result any, err error) {
 		if literal, err := parseLiteral(text); err == nil {
 			return m.eval(literal), nil
 		}
+	}
+	if m.copied != "" {
+		m.scope.Secret(m.copied)
 	}
 	// Ansible puts back the line ends that the source has more than the result.
 	if missing := trailingBreaks(t.source) - trailingBreaks(text); missing > 0 {

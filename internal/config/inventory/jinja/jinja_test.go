@@ -69,6 +69,8 @@ func skip(decoder *json.Decoder) error {
 	return err
 }
 
+func (*fixture) Secret(string) {}
+
 func (f *fixture) Lookup(name string) (Variable, bool, error) {
 	v, found := f.vars.Get(name)
 	if !found {

@@ -142,6 +142,8 @@ func TestMessagesKeepSecrets(t *testing.T) {
 
 type secretScope string
 
+func (secretScope) Secret(string) {}
+
 func (s secretScope) Lookup(name string) (Variable, bool, error) {
 	switch name {
 	case "v":

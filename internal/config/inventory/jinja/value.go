@@ -34,6 +34,8 @@ func defined(v any) any {
 type Dict struct {
 	keys   []any
 	values map[any]any
+	// Public says that its keys are names of their own, which tell nothing of what is under them.
+	Public bool
 }
 
 // NewDict gives an empty mapping.

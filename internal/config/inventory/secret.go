@@ -1,0 +1,109 @@
+package inventory
+
+import (
+	"go.yaml.in/yaml/v4"
+
+	"github.com/pgporter/pgporter/internal/safetext"
+)
+
+// Secret names the secret that the value is, or is made of; empty if it is none. Secrets are what is under a name that looks like
+// one's (safetext.IsSecret), wherever else it stands by an alias, and what a template makes of such.
+func (v Value) Secret() string {
+	if v.secret == "" && v.node != nil {
+		return v.doc.secrets[v.node]
+	}
+	return v.secret
+}
+
+// Tainted is Secret, also of a value of which a part is made of a secret and has a name that doesn't say so.
+func (v Value) Tainted() string {
+	if secret := v.Secret(); secret != "" || v.node != nil && len(v.doc.secrets) == 0 {
+		return secret
+	}
+	for _, item := range v.Items() {
+		if secret := item.Tainted(); secret != "" {
+			return secret
+		}
+	}
+	for _, e := range v.Entries() {
+		if secret := e.Value.Tainted(); secret != "" && !safetext.IsSecret(e.Name) {
+			return secret
+		}
+	}
+	return ""
+}
+
+// Quotable tells whether messages may show the value: it stands in the file as it is, and is no secret. What a template makes may be
+// made of a secret that isn't known for one.
+func (v Value) Quotable() bool { return !v.templated && v.Secret() == "" }
+
+// unquoted names a value that isn't Quotable.
+func (v Value) unquoted() string {
+	var what string
+	switch v.Kind() {
+	case Null:
+		return "empty"
+	case List:
+		return "a list"
+	case Map:
+		return "a mapping"
+	case Failed:
+		return "a template that can't be evaluated"
+	case Bool:
+		what = "a boolean"
+	case Int, Float:
+		what = "a number"
+	case Text, Encrypted, UnknownTag:
+		what = "a text"
+	}
+	if v.templated {
+		return what + " that a template makes"
+	}
+	return what + " that isn't shown"
+}
+
+// tag names the value's YAML tag.
+func (v Value) tag() string {
+	if !v.Quotable() {
+		return "a YAML tag"
+	}
+	return "the YAML tag " + v.node.ShortTag()
+}
+
+// findSecrets finds what is a secret in a variable.
+func (e Entry) findSecrets() {
+	if e.Value.node == nil {
+		return
+	}
+	name := ""
+	if safetext.IsSecret(e.Name) {
+		name = e.Name
+	}
+	e.Value.doc.findSecrets(e.Value.node, name)
+}
+
+// findSecrets notes that a node, with all below it, is under a secret's name, or looks for such names below it if that is empty.
+func (d *document) findSecrets(n *yaml.Node, secret string) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if d.searched[n] && secret == "" || d.secrets[n] != "" {
+		return
+	}
+	d.searched[n] = true
+	if secret != "" {
+		d.secrets[n] = secret
+	}
+	if n.Kind == yaml.SequenceNode {
+		for _, item := range n.Content {
+			d.findSecrets(item, secret)
+		}
+	}
+	for _, p := range d.maps[n] {
+		name := secret
+		if key := d.value(p.key).keyName(); name == "" && safetext.IsSecret(key) {
+			name = key
+		}
+		d.findSecrets(p.value, name)
+	}
+}
