@@ -42,21 +42,21 @@ var rooms = map[string]room{
 	"internal/config/tcpservice":      {may: "model", pure: true, because: "what a service's lines mean follows from the lines: whoever checks servers reads it here"},
 	"internal/config/plan":            {may: "diag inventory jinja jmespath model safetext tcpservice", because: "a plan is declared: what runs now must not leak into it"},
 	"internal/config/resolve":         {may: "jmespath model", pure: true, because: "resolving is a function of the plan and the roles, so that it can be replayed"},
-	"internal/config/intake":          {may: "jmespath model tcpservice", pure: true, because: "what comes from outside is judged by itself, before anything that runs is touched"},
+	"internal/config/intake":          {may: "jmespath model safetext tcpservice", pure: true, because: "what comes from outside is judged by itself, before anything that runs is touched"},
 
 	// internal/beat: when does an idle process wake?
 	"internal/beat": {because: "a rhythm needs a clock and nothing else"},
 
 	// internal/monitor: what is true now?
-	"internal/monitor/patroni":  {because: "a client of one HTTP API; what an answer means for a service is decided in health"},
-	"internal/monitor/etcd":     {because: "a client of etcd: what a key means is decided in cluster"},
+	"internal/monitor/patroni":  {may: "safetext", because: "a client of one HTTP API; what an answer means for a service is decided in health"},
+	"internal/monitor/etcd":     {may: "safetext", because: "a client of etcd: what a key means is decided in cluster"},
 	"internal/monitor/exchange": {may: "beat", because: "sending bytes and waiting for others must not know whom is asked what"},
 	"internal/monitor/health":   {may: "exchange model patroni", because: "health judges one server of one service; membership and publishing are the cluster's"},
 	"internal/monitor/view":     {may: "model", pure: true, because: "readers of a View must not pull in what makes it"},
 	"internal/monitor/discover": {may: "model patroni", because: "discovery finds members; nothing of an inventory may be needed for it"},
 	"internal/monitor/inquiry":  {may: "health", because: "when a respondent is asked hangs on times and costs alone: not on clusters, roles or services"},
 	"internal/monitor/cluster":  {may: "beat etcd exchange health inquiry model patroni resolve view", because: "the loop must not know who reads its Board"},
-	"internal/monitor/tcpcheck": {may: "beat health model patroni tcpservice view", because: "servers that are declared and checked need neither a cluster nor its roles; of patroni only how TLS is spoken"},
+	"internal/monitor/tcpcheck": {may: "beat health model patroni safetext tcpservice view", because: "servers that are declared and checked need neither a cluster nor its roles; of patroni only how TLS is spoken"},
 
 	// internal/engine: what carries the bytes?
 	"internal/engine":          {may: "model tcpservice view", pure: true, because: "whoever carries or follows an offer is given the same one: none of them may be needed to make it"},
@@ -73,7 +73,7 @@ var rooms = map[string]room{
 	"internal/access/vip/owner": {may: "model stamp view", pure: true, because: "who has an address is decided from Views and the time alone, and frames are bytes: nothing is sent or changed here"},
 	"internal/access/vip":       {may: "owner view", because: "it does on the machine what owner decides; it must not check members or read configuration itself"},
 	"internal/access/connstr":   {may: "diag model stamp", pure: true, because: "rendering is text from values: who carries a service is decided by its plan"},
-	"internal/access/doctor":    {may: "connstr model patroni", because: "it tries what connstr lists as any client would, and asks Patroni itself: what pgporter itself takes for true must not colour it"},
+	"internal/access/doctor":    {may: "connstr model patroni safetext", because: "it tries what connstr lists as any client would, and asks Patroni itself: what pgporter itself takes for true must not colour it"},
 
 	// internal/render: other programs' files
 	"internal/render/stamp":      {pure: true, because: "what marks a file as ours is a line of text, whatever is in the file"},
@@ -83,18 +83,18 @@ var rooms = map[string]room{
 
 	// internal/admin: how do people look and steer?
 	"internal/admin/diff":    {may: "api model resolve", pure: true, because: "what a plan changes is a function of two plans and the roles; nothing is asked"},
-	"internal/admin/control": {may: "api intake", because: "the listener checks who calls and what is sent; what becomes of it is decided behind it"},
-	"internal/admin/api":     {because: "the JSON types are a contract with scripts: they must not follow our own types"},
+	"internal/admin/control": {may: "api intake safetext", because: "the listener checks who calls and what is sent; what becomes of it is decided behind it"},
+	"internal/admin/api":     {may: "safetext", because: "the JSON types are a contract with scripts: they must not follow our own types"},
 	"internal/admin/web":     {may: "api", because: "pages and routes show what the API says and nothing more"},
 
 	// internal/daemon: one process of them all
-	"internal/daemon":          {may: "api beat cluster control diag diff discover dns engine etcd exchange handover haproxy intake inventory model owner plan process proxy resolve tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
+	"internal/daemon":          {may: "api beat cluster control diag diff discover dns engine etcd exchange handover haproxy intake inventory model owner plan process proxy resolve safetext tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"internal/daemon/logqueue": {because: "whoever logs must not wait for whoever reads: nothing may be between them but a buffer"},
 
 	// internal/cli: the commands
 	"internal/cli/documented": {because: "what the documents show is text: tests of any command line ask for it"},
-	"internal/cli/command":    {may: "diag", because: "what command lines have in common must not bring any command's rooms with it: the lab uses it too"},
-	"internal/cli":            {may: "api command connstr control daemon diag dns doctor fileset haproxy intake inventory logqueue model owner plan process render resolve stamp tcpservice vip", because: "commands ask the rooms that do the work; they don't reach below them"},
+	"internal/cli/command":    {may: "diag safetext", because: "what command lines have in common must not bring any command's rooms with it: the lab uses it too"},
+	"internal/cli":            {may: "api command connstr control daemon diag dns doctor fileset haproxy intake inventory logqueue model owner plan process render resolve safetext stamp tcpservice vip", because: "commands ask the rooms that do the work; they don't reach below them"},
 
 	// lab: what pgporter is tried and tested with
 	"lab/sandbox/netns":     {may: "guard", because: "a network of namespaces is of use to any program: what runs on its nodes is others' business"},

@@ -10,11 +10,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgporter/pgporter/internal/cli/command"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // Main runs the command line and gives the exit status.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	return command.Main(newRootCommand(), args, stdin, stdout, stderr)
+	return command.Main(newRootCommand(), args, stdin, stdout, safetext.Writer(stderr))
 }
 
 func newRootCommand() *cobra.Command {

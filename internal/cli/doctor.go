@@ -25,6 +25,7 @@ import (
 	"github.com/pgporter/pgporter/internal/access/doctor"
 	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // doctorFlags are those of doctor.
@@ -107,13 +108,15 @@ func (f *doctorFlags) run(c *cobra.Command, cluster string) error {
 	asking.Wait()
 	report := reportOf(cluster, results)
 	report.Findings = findings
+	safetext.Deep(&report)
+	out := safetext.Writer(c.OutOrStdout())
 	if f.output == "json" {
-		encoder := json.NewEncoder(c.OutOrStdout())
+		encoder := json.NewEncoder(out)
 		encoder.SetIndent("", "  ")
 		encoder.SetEscapeHTML(false)
 		err = encoder.Encode(report)
 	} else {
-		err = report.print(c.OutOrStdout())
+		err = report.print(out)
 	}
 	if err != nil {
 		return err

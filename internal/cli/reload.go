@@ -17,7 +17,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -30,6 +29,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/inventory"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/plan"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // reloadFlags are what `pgporter reload` takes.
@@ -105,6 +105,7 @@ func reload(c *cobra.Command, f reloadFlags, args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	out := safetext.Writer(c.OutOrStdout())
 	r := rollout{client: client, port: f.port, timeout: f.timeout, dryRun: f.dryRun, source: printable(wholePath(f.inventory)), sender: sender()}
 	nodes := make([]*reloaded, len(hosts))
 	for i, host := range hosts {
@@ -128,7 +129,7 @@ func reload(c *cobra.Command, f reloadFlags, args []string) error {
 	r.send(ctx, nodes, func(n *reloaded) {
 		report(n)
 		if n.err == nil && f.output == "text" {
-			printReloaded(c.OutOrStdout(), n, printed)
+			printReloaded(out, n, printed)
 		}
 	})
 	var names []string
@@ -139,7 +140,7 @@ func reload(c *cobra.Command, f reloadFlags, args []string) error {
 		}
 	}
 	if f.output == "json" {
-		encoder := json.NewEncoder(c.OutOrStdout())
+		encoder := json.NewEncoder(out)
 		encoder.SetIndent("", "  ")
 		encoder.SetEscapeHTML(false)
 		if err := encoder.Encode(nodes); err != nil {
@@ -378,12 +379,7 @@ func sender() string {
 
 // printable makes a text fit to be sent as a remark.
 func printable(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
+	text = safetext.Short(text, len(text))
 	for len(text) > intake.MaxRemark {
 		// The end of a path says more than its beginning.
 		_, first := utf8.DecodeRuneInString(text)

@@ -361,7 +361,7 @@ func hidesNothing(t *testing.T, text string, secrets []string) {
 func TestPrintable(t *testing.T) {
 	for text, want := range map[string]string{
 		"dba@infra":                       "dba@infra",
-		"a\x1b[2J\nb\xff":                 "a?[2J?b?",
+		"a\x1b[2J\nb\xff":                 "a\\u001b[2J\\nb\\xff",
 		"/" + strings.Repeat("é", 300):    strings.Repeat("é", 200),
 		strings.Repeat("x", 500) + "/end": strings.Repeat("x", 396) + "/end",
 	} {

@@ -15,6 +15,7 @@ import (
 	"github.com/pgporter/pgporter/internal/render"
 	"github.com/pgporter/pgporter/internal/render/fileset"
 	"github.com/pgporter/pgporter/internal/render/stamp"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // rendering is what `pgporter render` was asked for.
@@ -67,7 +68,7 @@ nothing, and exits with 2 all the same.`,
 				}
 				r.wanted.Kinds = append(r.wanted.Kinds, stamp.Kind(k))
 			}
-			return r.run(c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr())
+			return r.run(c.InOrStdin(), safetext.Writer(c.OutOrStdout()), c.ErrOrStderr())
 		},
 	}
 	inventoryFlag(c, &r.inventory)

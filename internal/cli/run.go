@@ -25,6 +25,7 @@ import (
 	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/daemon"
 	"github.com/pgporter/pgporter/internal/daemon/logqueue"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // runFlags are what `pgporter run` takes.
@@ -248,11 +249,29 @@ func newLogger(w io.Writer, f runFlags) (*slog.Logger, error) {
 
 // newHandler writes lines of a format, from a level on; nil is info.
 func newHandler(w io.Writer, format string, level slog.Leveler) slog.Handler {
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: bounded}
 	if format == "json" {
 		return slog.NewJSONHandler(w, options)
 	}
 	return slog.NewTextHandler(w, options)
+}
+
+// mostLogged is how many bytes of one text a line of the log has.
+const mostLogged = 8 << 10
+
+// bounded keeps what others wrote from filling the log. The handlers write out what doesn't show, or the writer behind them does.
+func bounded(_ []string, a slog.Attr) slog.Attr {
+	switch a.Value.Kind() {
+	case slog.KindString:
+		if text := a.Value.String(); len(text) > mostLogged {
+			a.Value = slog.StringValue(safetext.Cut(text, mostLogged))
+		}
+	case slog.KindAny:
+		if err, is := a.Value.Any().(error); is {
+			a.Value = slog.StringValue(safetext.Cut(err.Error(), mostLogged))
+		}
+	}
+	return a
 }
 
 // newSource makes the one source that the flags name.

@@ -18,6 +18,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/plan"
 	"github.com/pgporter/pgporter/internal/config/resolve"
 	"github.com/pgporter/pgporter/internal/config/tcpservice"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // declared is what `pgporter services` prints: a Plan whose services name the servers that the declared roles give.
@@ -62,7 +63,7 @@ members are at this moment is told by pgporter status. With --node a node's hapr
 			for _, p := range problems.Warnings() {
 				fmt.Fprintln(c.ErrOrStderr(), p)
 			}
-			return d.print(c.OutOrStdout(), output)
+			return d.print(safetext.Writer(c.OutOrStdout()), output)
 		},
 	}
 	inventoryFlag(c, &path)

@@ -28,6 +28,7 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/exchange"
 	"github.com/pgporter/pgporter/internal/monitor/tcpcheck"
 	"github.com/pgporter/pgporter/internal/monitor/view"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // Config is what a daemon needs to know.
@@ -318,7 +319,7 @@ func (d *Daemon) change(ctx context.Context, l Loaded, err error) {
 // refuse notes why a configuration wasn't taken; about are attributes of the log's line.
 func (d *Daemon) refuse(err error, about ...any) {
 	d.mu.Lock()
-	d.refused = err.Error()
+	d.refused = safetext.Text(err.Error())
 	generation := d.accepted
 	d.mu.Unlock()
 	d.log.Error("the new configuration is refused, what was running goes on", append(about, "generation", generation, "problems", err.Error())...)

@@ -65,26 +65,29 @@ func Line(text string) string { return Short(text, Most) }
 
 // Short is Line with another limit, of the bytes before they are escaped.
 func Short(text string, most int) string {
-	whole := len(text)
-	if whole > most {
-		text = text[:most]
-		// A character that would be cut in two is left out.
-		for i := range min(utf8.UTFMax, most) {
-			if start := most - 1 - i; utf8.RuneStart(text[start]) {
-				if !utf8.FullRuneInString(text[start:]) {
-					text = text[:start]
-				}
-				break
-			}
-		}
-	}
+	text = Cut(text, most)
 	if !Is(text) {
 		text = string(escape(nil, []byte(text), ""))
 	}
-	if whole > most {
-		text += fmt.Sprintf("… (%d bytes)", whole)
-	}
 	return text
+}
+
+// Cut gives at most so many bytes of a text, and a word on how many there are where that are more.
+func Cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	head := text[:most]
+	// A character that would be cut in two is left out.
+	for i := range min(utf8.UTFMax, most) {
+		if start := most - 1 - i; utf8.RuneStart(head[start]) {
+			if !utf8.FullRuneInString(head[start:]) {
+				head = head[:start]
+			}
+			break
+		}
+	}
+	return fmt.Sprintf("%s… (%d bytes)", head, len(text))
 }
 
 // Text gives a text of several lines with each as Line gives it, at most mostLines of them.

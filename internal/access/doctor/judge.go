@@ -146,7 +146,7 @@ func poolStuck(w connstr.Endpoint, program string) Verdict {
 func said(o Outcome) string {
 	text := fmt.Sprintf("%s (%s)", o.Message, o.Code)
 	if o.Detail != "" {
-		text += ": " + strings.ReplaceAll(o.Detail, "\n", "; ")
+		text += ": " + o.Detail
 	}
 	return text
 }

@@ -67,7 +67,7 @@ func TestJudge(t *testing.T) {
 		"the same behind":        {primary, at(Asking, TimedOut), nobody, PoolStuck, "the PgBouncer behind pg-test-primary", "SHOW POOLS"},
 		"pool's server fails":    {pool, sql("08P01", "server login has been failing, try again later (server_login_retry)", ""), nobody, PoolStuck, "server_login_retry", "SHOW SERVERS"},
 		"hung up":                {direct, at(LoggingIn, Closed), nobody, HungUp, "hung up", "log"},
-		"no server up":           {primary, sql("57P03", "service pg-test-primary has no usable server", "pg-test-1: down: 503\npg-test-2: down: silent"), nobody, NoServer, "pg-test-1: down: 503; pg-test-2: down: silent", "pgporter status --watch"},
+		"no server up":           {primary, sql("57P03", "service pg-test-primary has no usable server", "pg-test-1: down: 503; pg-test-2: down: silent"), nobody, NoServer, "pg-test-1: down: 503; pg-test-2: down: silent", "pgporter status --watch"},
 		"nobody declared":        {vacant, sql("57P03", "service pg-test-offline has no usable server", "its selector matches no member now"), nobody, Vacant, "selects no member", ""},
 		"starting":               {direct, sql("57P03", "the database system is starting up", ""), nobody, NotReady, "starting up", "wait"},
 		"starting, through":      {primary, sql("57P03", "the database system is starting up", ""), nobody, NotReady, "starting up", "wait"},

@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/pgporter/pgporter/internal/access/connstr"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // Stage is how far a probe came.
@@ -54,7 +56,7 @@ type Outcome struct {
 	// Resolved are the addresses of a name, Address the one that was dialled last, with its port.
 	Resolved []string
 	Address  string
-	// Code (SQLSTATE), Message and Detail are a server's own words, Text says everything else.
+	// Code (SQLSTATE), Message and Detail are a server's own words, short and on one line; Text says everything else.
 	Code, Message, Detail, Text string
 	// Answer is set with the stage Answered.
 	Answer  *Answer
@@ -140,6 +142,11 @@ func probeHost(ctx context.Context, w connstr.Endpoint, host string, port int, c
 		config.Password = w.Password.Reveal()
 	}
 	config.RuntimeParams["application_name"] = "pgporter doctor"
+	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		frontend := pgproto3.NewFrontend(r, w)
+		frontend.SetMaxBodyLen(mostRead)
+		return frontend
+	}
 	resolved := o.Resolved
 	for _, address := range addresses {
 		o = probeAddress(ctx, config, address, port)
@@ -159,7 +166,7 @@ func (o *Outcome) unresolved(err error) {
 		o.Text = innermost(err)
 		return
 	}
-	o.Text = wrong.Err
+	o.Text = shown(wrong.Err)
 	switch {
 	case wrong.IsNotFound:
 		o.Fault = NoSuchName
@@ -227,11 +234,11 @@ func (o *Outcome) ask(ctx context.Context, conn *pgconn.PgConn) {
 	}
 	port, err := strconv.Atoi(row[1])
 	if err != nil {
-		o.Fault, o.Text = Other, "its answer can't be read: "+err.Error()
+		o.Fault, o.Text = Other, "its answer can't be read: "+shown(err.Error())
 		return
 	}
 	a := &Answer{Host: row[0], Port: port, Recovery: row[2] == "t", ReadOnly: row[3] == "on", Started: row[4],
-		Reported: conn.ParameterStatus("in_hot_standby")}
+		Reported: shown(conn.ParameterStatus("in_hot_standby"))}
 	// Not every user may ask.
 	if row, err := oneRow(ctx, conn, systemQuestion, 1); err == nil {
 		a.System = row[0]
@@ -249,7 +256,7 @@ func oneRow(ctx context.Context, conn *pgconn.PgConn, sql string, columns int) (
 	}
 	row := make([]string, columns)
 	for i, field := range results[0].Rows[0] {
-		row[i] = string(field)
+		row[i] = shown(string(field))
 	}
 	return row, nil
 }
@@ -260,7 +267,7 @@ func (o *Outcome) fail(ctx context.Context, err error) {
 	var network net.Error
 	switch {
 	case errors.As(err, &said):
-		o.Fault, o.Code, o.Message, o.Detail = BySQL, said.Code, said.Message, said.Detail
+		o.Fault, o.Code, o.Message, o.Detail = BySQL, shown(said.Code), shown(said.Message), shown(strings.ReplaceAll(said.Detail, "\n", "; "))
 	case errors.Is(err, syscall.ECONNREFUSED):
 		o.Fault = Refused
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
@@ -283,11 +290,14 @@ func innermost(err error) string {
 			inner = several.Unwrap()[len(several.Unwrap())-1]
 		}
 		if inner == nil {
-			return err.Error()
+			return shown(err.Error())
 		}
 		err = inner
 	}
 }
+
+// shown is what is kept of a text that a server wrote.
+func shown(text string) string { return safetext.Short(text, 500) }
 
 // quote writes a value of libpq's keyword/value form.
 func quote(text string) string {

@@ -37,6 +37,7 @@ func (n *negotiation) dial(ctx context.Context, network, address string) (net.Co
 		return nil, err
 	}
 	n.dialled = true
+	conn = &bounded{Conn: conn, left: mostRead}
 	if n.with == nil {
 		return conn, nil
 	}
@@ -78,6 +79,28 @@ func (n *negotiation) ask(ctx context.Context, conn net.Conn) (net.Conn, error) 
 		return &begun{Conn: conn, read: answer}, nil
 	}
 	return nil, fmt.Errorf("the answer to a request for TLS is %q", answer)
+}
+
+// mostRead is how much is read of one server: what is asked for is some hundred bytes, a server's words and certificates some
+// thousand.
+const mostRead = 1 << 20
+
+// errTooMuch ends a conversation with a server that doesn't stop.
+var errTooMuch = fmt.Errorf("the server sends more than %d bytes", mostRead)
+
+// bounded is a connection of which only so much is read.
+type bounded struct {
+	net.Conn
+	left int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errTooMuch
+	}
+	n, err := b.Conn.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
 }
 
 // begun is a connection of which the first bytes have been read.

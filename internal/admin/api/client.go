@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // maxAnswer bounds what is read of an answer: 1,000 clusters make about 4 MB of status.
@@ -53,5 +55,20 @@ func (c Client) Status(ctx context.Context) (*Status, error) {
 	if err := json.Unmarshal(body, &status); err != nil {
 		return nil, fmt.Errorf("status from %s isn't a pgporter's: %w", c.Address, err)
 	}
+	status.show()
 	return &status, nil
+}
+
+// show makes all texts fit to be shown: whoever listens at the address has written them. Why a reload was refused, or an upgrade was
+// in vain, may be several lines.
+func (s *Status) show() {
+	refused, problem := safetext.Text(s.Config.Refused), ""
+	if s.Upgrade != nil {
+		problem = safetext.Text(s.Upgrade.Problem)
+	}
+	safetext.Deep(s)
+	s.Config.Refused = refused
+	if s.Upgrade != nil {
+		s.Upgrade.Problem = problem
+	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/config/intake"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // Client sends orders to nodes. Every node's certificate is verified, for the host that was asked for.
@@ -111,13 +112,14 @@ func (c *Client) do(ctx context.Context, method, address, path string, body []by
 	if res.StatusCode != http.StatusOK {
 		var refusal api.Refusal
 		if err := json.Unmarshal(text, &refusal); err != nil || refusal.Error == "" {
-			return false, fmt.Errorf("%s answers HTTP %s, as no control address of this version does", address, res.Status)
+			return false, fmt.Errorf("%s answers HTTP %s, as no control address of this version does", address, safetext.Line(res.Status))
 		}
-		return true, fmt.Errorf("%w: %s", ErrRefused, refusal.Error)
+		return true, fmt.Errorf("%w: %s", ErrRefused, safetext.Text(refusal.Error))
 	}
 	if err := json.Unmarshal(text, into); err != nil {
 		return true, fmt.Errorf("the answer of %s isn't a pgporter's: %w", address, err)
 	}
+	safetext.Deep(into)
 	return true, nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/pgporter/pgporter/internal/config/diag"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // Exit statuses.
@@ -70,11 +71,11 @@ func Report(stderr io.Writer, command *cobra.Command, err error) int {
 		fmt.Fprintln(stderr, problems)
 		return ExitInput
 	case errors.As(err, &input):
-		fmt.Fprintf(stderr, "%s: %v\n", program, err)
+		fmt.Fprintf(stderr, "%s: %s\n", program, safetext.Text(err.Error()))
 		fmt.Fprintf(stderr, "see: %s --help\n", command.CommandPath())
 		return ExitInput
 	}
-	fmt.Fprintf(stderr, "%s: %v\n", program, err)
+	fmt.Fprintf(stderr, "%s: %s\n", program, safetext.Text(err.Error()))
 	return ExitFailed
 }
 

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // Position is a point in an input. Line and Column count from 1; a Line of 0 means the whole file.
@@ -20,7 +22,7 @@ type Position struct {
 
 // String gives file:line:col, or the file alone when the position inside it isn't known.
 func (p Position) String() string {
-	file := p.File
+	file := safetext.Line(p.File)
 	if file == "" {
 		file = "-"
 	}
@@ -48,7 +50,8 @@ func (s Severity) String() string {
 	return "error"
 }
 
-// Problem is one thing that is wrong with an input. Neither text ends in a full stop, and neither holds a secret.
+// Problem is one thing that is wrong with an input. Neither text ends in a full stop, and neither holds a secret. Errorf and Warnf
+// make each a short line of which every character shows (safetext.Line), whatever it quotes.
 type Problem struct {
 	Pos      Position
 	Severity Severity
@@ -72,12 +75,16 @@ type Problems []Problem
 
 // Errorf adds an error. A verb %w is not supported: a Problem is for a person to read.
 func (ps *Problems) Errorf(pos Position, want, format string, args ...any) {
-	*ps = append(*ps, Problem{Pos: pos, Severity: Error, What: fmt.Sprintf(format, args...), Want: want})
+	ps.add(pos, Error, want, fmt.Sprintf(format, args...))
 }
 
 // Warnf adds a warning.
 func (ps *Problems) Warnf(pos Position, want, format string, args ...any) {
-	*ps = append(*ps, Problem{Pos: pos, Severity: Warning, What: fmt.Sprintf(format, args...), Want: want})
+	ps.add(pos, Warning, want, fmt.Sprintf(format, args...))
+}
+
+func (ps *Problems) add(pos Position, severity Severity, want, what string) {
+	*ps = append(*ps, Problem{Pos: pos, Severity: severity, What: safetext.Line(what), Want: safetext.Line(want)})
 }
 
 // Error lists the problems, one to a line, in the order of their positions.

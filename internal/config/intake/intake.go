@@ -17,10 +17,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // MaxBytes bounds an Order's text: a provider of 1,000 clusters is sent about 4 MB.
@@ -88,5 +88,5 @@ func plainJSONError(err error) string {
 
 // remark checks a text for people: it goes into logs and onto terminals.
 func remark(text string) bool {
-	return len(text) <= MaxRemark && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
+	return len(text) <= MaxRemark && safetext.Is(text)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory"
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // Where Pigsty's nodes have what it takes to speak to etcd.
@@ -53,9 +54,11 @@ func (p *planner) text(h *inventory.Host, name, otherwise, want string, form fun
 }
 
 var (
-	userForm = regexp.MustCompile(`^[^\x00-\x20\x7f,:]+$`)
+	userForm = regexp.MustCompile(`^[^\s,:]+$`)
 	urlForm  = regexp.MustCompile(`^/[!-~]*$`)
 )
+
+func isUser(text string) bool { return userForm.MatchString(text) && safetext.Is(text) }
 
 // secret reads a text that messages must not show. It is empty if it can't be used.
 func (p *planner) secret(h *inventory.Host, name, otherwise string) model.Secret {
@@ -85,7 +88,7 @@ func (p *planner) base(h *inventory.Host) (model.Base, bool) {
 		Auth:        p.flag(h, "haproxy_auth_enabled", true),
 	}
 	if b.Auth {
-		b.AdminUser = p.text(h, "haproxy_admin_username", "admin", "a name without blanks, commas and colons", userForm.MatchString)
+		b.AdminUser = p.text(h, "haproxy_admin_username", "admin", "a name without blanks, commas and colons", isUser)
 		b.AdminPassword = p.secret(h, "haproxy_admin_password", defaultPassword)
 		if b.AdminPassword == defaultPassword {
 			pos := diag.Position{File: p.inv.File}

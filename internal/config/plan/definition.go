@@ -252,6 +252,7 @@ func (r *definitionReader) readOptions(v inventory.Value) {
 	if !r.p.haproxy {
 		r.refuse(v, options.Refused(), "")
 	}
+	r.shows(v, "options", text)
 	r.d.Options, r.d.ownOptions, r.d.optionsPos = options, true, v.Pos()
 }
 

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory"
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // entryKey is a key that a mapping may have, with how a reader reads its value.
@@ -142,7 +144,20 @@ func (r *entryReader) serverWords(v inventory.Value, key string) string {
 	}
 	_, wrong := model.ParseOptions(text)
 	r.refuse(v, wrong, key+": ")
+	r.shows(v, key, text)
 	return text
+}
+
+// blanks are those that a text of several words may have.
+var blanks = strings.NewReplacer("\t", " ", "\n", " ", "\r", " ")
+
+// shows refuses words that look like others than they are, or like none: files that are rendered have them as they are.
+func (r *entryReader) shows(v inventory.Value, key, text string) bool {
+	shows := safetext.Is(blanks.Replace(text))
+	if !shows {
+		r.fail(v.Pos(), "letters, digits and signs", "%s: there is a character that doesn't show", key)
+	}
+	return shows
 }
 
 // refuse reports what is wrong with the words of a text.

@@ -8,6 +8,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory"
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // Pigsty's own administrator, where the inventory doesn't name another.
@@ -116,7 +117,7 @@ func (p *planner) entriesOf(h *inventory.Host, variable, what string, each func(
 		if !p.readable(named, fmt.Sprintf("the name of %s of %s", what, variable)) {
 			continue
 		}
-		if !ok || name == "" || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		if !ok || name == "" || !safetext.Is(name) {
 			p.problems.Errorf(item.Pos(), "a mapping with a name", "%s of %s can't be used", what, variable)
 			continue
 		}
@@ -146,7 +147,7 @@ func (p *planner) databases(h *inventory.Host) []model.Database {
 		}
 		owner, _ := v.Get("owner")
 		text, _ := owner.Name()
-		if !p.readable(owner, fmt.Sprintf("the owner of the database %q", name)) {
+		if !p.readable(owner, fmt.Sprintf("the owner of the database %q", name)) || !safetext.Is(text) {
 			text = ""
 		}
 		all = append(all, model.Database{Name: name, Owner: text, Pooled: truthIn(v, "pgbouncer", true)})
@@ -175,8 +176,10 @@ func (p *planner) accounts(h *inventory.Host) (all []model.Account, admin string
 	})
 	admin = defaultAdmin
 	if v, set := p.variable(h, "pg_admin_username"); set {
-		if text, ok := v.Name(); ok && text != "" {
+		if text, ok := v.Name(); ok && text != "" && safetext.Is(text) {
 			admin = text
+		} else if ok && text != "" {
+			p.problems.Errorf(v.Pos(), "a name of which every character shows", "pg_admin_username is %s", v.Describe())
 		}
 	}
 	if !slices.ContainsFunc(all, func(a model.Account) bool { return a.Name == admin }) {

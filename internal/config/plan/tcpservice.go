@@ -231,7 +231,7 @@ func (r *tcpReader) readOptions(v inventory.Value) {
 // listenLine takes one line if it begins as a line of a listen section may.
 func (r *tcpReader) listenLine(v inventory.Value, offset int, line string) {
 	words := strings.Fields(line)
-	if len(words) == 0 || strings.HasPrefix(line, "#") {
+	if len(words) == 0 || strings.HasPrefix(line, "#") || !r.shows(v, "options", line) {
 		return
 	}
 	switch known := slices.Contains(listenWords, words[0]); {

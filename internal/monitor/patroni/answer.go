@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // Roles as Patroni names them, in an Answer and in a ClusterMember. What versions before 4.0 call `master` is given as
@@ -224,7 +226,10 @@ func (o object) texts() map[string]string {
 			value = o.text(key)
 		}
 		if all == nil {
-			all = make(map[string]string, len(o))
+			all = make(map[string]string, min(len(o), mostTags))
+		}
+		if len(all) == mostTags {
+			break
 		}
 		all[printable(key)] = printable(value)
 	}
@@ -239,16 +244,11 @@ func roleName(role string) string {
 	return printable(role)
 }
 
-// printable cuts a text from the network to what may stand in a log line or on a terminal: at most 200 bytes, control
-// characters replaced.
-func printable(s string) string {
-	if len(s) > 200 {
-		s = s[:200]
-	}
-	return strings.ToValidUTF8(strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s), "?")
-}
+// longest is how many bytes of a text from the network are kept, mostTags how many tags.
+const (
+	longest  = 200
+	mostTags = 50
+)
+
+// printable makes a text from the network fit for a log line or a terminal.
+func printable(s string) string { return safetext.Short(s, longest) }

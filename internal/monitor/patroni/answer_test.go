@@ -60,9 +60,9 @@ func TestParseAnswer(t *testing.T) {
 			want: Answer{Status: 200, Role: RoleReplica},
 		},
 		{
-			name: "control characters", code: 200, words: "200 pri?[31mmary running?",
+			name: "control characters", code: 200, words: "200 pri\\u001b[31mmary running\\n",
 			body: `{"role":"pri\u001b[31mmary","state":"running\n"}`,
-			want: Answer{Status: 200, Role: "pri?[31mmary", State: "running?"},
+			want: Answer{Status: 200, Role: "pri\\u001b[31mmary", State: "running\\n"},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

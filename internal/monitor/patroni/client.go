@@ -155,7 +155,8 @@ func inWords(ctx context.Context, err error) error {
 	case errors.As(err, &authority):
 		return worded{"its certificate is signed by an unknown authority", err}
 	}
-	return err
+	// What isn't HTTP, or a certificate, is quoted in its error.
+	return worded{printable(err.Error()), err}
 }
 
 // worded is a failure with a short text.

@@ -19,6 +19,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/tcpservice"
 	"github.com/pgporter/pgporter/internal/monitor/health"
 	"github.com/pgporter/pgporter/internal/monitor/patroni"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // probe is a check that is ready to run: its files are there, its patterns compiled.
@@ -57,7 +58,8 @@ func newProbe(c tcpservice.Check) (*probe, error) {
 
 // failed is a check that didn't pass.
 func failed(format string, args ...any) health.Outcome {
-	return health.Outcome{Silence: fmt.Sprintf(format, args...)}
+	// What isn't HTTP, or a certificate, is quoted in its error.
+	return health.Outcome{Silence: safetext.Short(fmt.Sprintf(format, args...), 300)}
 }
 
 // run asks the server. An Outcome with Silence is a failure and says why; one without has the status of an HTTP check, and 0
@@ -83,7 +85,7 @@ func (p *probe) run(ctx context.Context) health.Outcome {
 	if _, err := conn.Write(request(p.HTTP)); err != nil {
 		return failed("cannot send the request: %s", plain(err))
 	}
-	answer, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: p.HTTP.Method})
+	answer, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, mostHeader+mostBody)), &http.Request{Method: p.HTTP.Method})
 	if err != nil {
 		return failed("no HTTP answer: %s", plain(err))
 	}
@@ -111,8 +113,11 @@ func request(q *tcpservice.Request) []byte {
 	return b.Bytes()
 }
 
-// mostBody is how much of an answer's body is looked at: HAProxy's tune.bufsize.
-const mostBody = 16 << 10
+// mostBody is how much of an answer's body is looked at: HAProxy's tune.bufsize. mostHeader is how much there may be before it.
+const (
+	mostBody   = 16 << 10
+	mostHeader = 64 << 10
+)
 
 // judge holds an answer against what is expected of it.
 func (p *probe) judge(answer *http.Response) health.Outcome {
@@ -182,7 +187,7 @@ func plain(err error) string {
 	}
 	var op *net.OpError
 	if errors.As(err, &op) {
-		return op.Err.Error()
+		err = op.Err
 	}
 	return err.Error()
 }
