@@ -99,8 +99,8 @@ func (r *rendering) run(stdin io.Reader, stdout, stderr io.Writer) error {
 	if broken && !r.keepGoing {
 		return problems
 	}
-	for _, p := range problems {
-		fmt.Fprintln(stderr, p)
+	if len(problems) > 0 {
+		fmt.Fprintln(stderr, problems)
 	}
 	var sound []fileset.File
 	var left int

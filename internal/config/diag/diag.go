@@ -87,11 +87,18 @@ func (ps *Problems) add(pos Position, severity Severity, want, what string) {
 	*ps = append(*ps, Problem{Pos: pos, Severity: severity, What: safetext.Line(what), Want: safetext.Line(want)})
 }
 
-// Error lists the problems, one to a line, in the order of their positions.
+// mostShown is how many problems are listed: nobody mends more of them in one pass.
+const mostShown = 1000
+
+// Error lists the problems, one to a line, in the order of their positions; of more than mostShown the first.
 func (ps Problems) Error() string {
-	lines := make([]string, 0, len(ps))
-	for _, p := range ps.Sorted() {
+	sorted := ps.Sorted()
+	lines := make([]string, 0, min(len(sorted), mostShown)+1)
+	for _, p := range sorted[:min(len(sorted), mostShown)] {
 		lines = append(lines, p.String())
+	}
+	if more := len(sorted) - mostShown; more > 0 {
+		lines = append(lines, fmt.Sprintf("… and %d more problems", more))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -118,13 +125,13 @@ func (ps Problems) Err() error {
 	return nil
 }
 
-// Warnings gives those that don't forbid the use of the input.
+// Warnings gives those that don't forbid the use of the input; of more than mostShown the first, and a last one that says how
+// many there are besides.
 func (ps Problems) Warnings() Problems {
-	var warnings Problems
-	for _, p := range ps.Sorted() {
-		if p.Severity == Warning {
-			warnings = append(warnings, p)
-		}
+	warnings := slices.DeleteFunc(ps.Sorted(), func(p Problem) bool { return p.Severity != Warning })
+	if more := len(warnings) - mostShown; more > 0 {
+		last := Problem{Pos: Position{File: warnings[mostShown].Pos.File}, Severity: Warning, What: fmt.Sprintf("there are %d more warnings", more)}
+		warnings = append(warnings[:mostShown], last)
 	}
 	return warnings
 }

@@ -1,6 +1,9 @@
 package diag
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestProblemsAreSortedAndSaidOnce(t *testing.T) {
 	var ps Problems
@@ -32,5 +35,22 @@ func TestOnlyErrorsForbidUse(t *testing.T) {
 	}
 	if w := ps.Warnings(); len(w) != 1 || w[0].What != "odd" {
 		t.Errorf("warnings: %v", w)
+	}
+}
+
+// Whatever a problem quotes, it is one short line; and there is an end of them.
+func TestAttackProblemsAreShortLines(t *testing.T) {
+	var ps Problems
+	hostile := "\x1b[2J\u202e\nnext" + strings.Repeat("A", 60_000)
+	for i := range 5000 {
+		ps.Errorf(Position{File: "a\x1b\nb.yml", Line: i + 1, Column: 1}, hostile, "it is %s", hostile)
+		ps.Warnf(Position{File: "a\x1b\nb.yml", Line: i + 1, Column: 1}, hostile, "it is %s", hostile)
+	}
+	text := ps.Error()
+	if lines := strings.Count(text, "\n") + 1; lines != mostShown+1 || strings.ContainsAny(text, "\x1b\u202e") || len(text) > 3_000_000 {
+		t.Errorf("%d lines of %d bytes: %.300q", lines, len(text), text)
+	}
+	if warnings := ps.Warnings(); len(warnings) != mostShown+1 || warnings[mostShown].What != "there are 4000 more warnings" {
+		t.Errorf("%d warnings", len(warnings))
 	}
 }

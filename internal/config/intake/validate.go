@@ -10,6 +10,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/jmespath"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/tcpservice"
+	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // checker gathers what is wrong.
@@ -235,5 +236,5 @@ func (c *checker) words(what, text string) {
 
 // line checks words for HAProxy, which must not leave their line.
 func (c *checker) line(what, text string) {
-	c.that(!strings.ContainsFunc(text, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }), "%s: %q is more than one line", what, text)
+	c.that(safetext.Is(strings.ReplaceAll(text, "\t", " ")), "%s: %q is more than one line, or has characters that don't show", what, text)
 }

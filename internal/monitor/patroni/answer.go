@@ -157,6 +157,9 @@ func ParseCluster(body []byte) (Cluster, error) {
 	if err := json.Unmarshal(o["members"], &entries); err != nil {
 		return Cluster{}, fmt.Errorf("the answer has no list of members: %w", err)
 	}
+	if len(entries) > mostMembers {
+		return Cluster{}, fmt.Errorf("the answer lists more than %d members", mostMembers)
+	}
 	c := Cluster{Scope: printable(o.text("scope")), Pause: o.truth("pause"), Members: make([]ClusterMember, 0, len(entries))}
 	for _, e := range entries {
 		m := ClusterMember{
@@ -244,10 +247,12 @@ func roleName(role string) string {
 	return printable(role)
 }
 
-// longest is how many bytes of a text from the network are kept, mostTags how many tags.
+// longest is how many bytes of a text from the network are kept, mostTags how many tags, mostMembers how many members a cluster
+// may have.
 const (
-	longest  = 200
-	mostTags = 50
+	longest     = 200
+	mostTags    = 50
+	mostMembers = 1000
 )
 
 // printable makes a text from the network fit for a log line or a terminal.

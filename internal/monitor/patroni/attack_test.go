@@ -38,6 +38,9 @@ func TestAttackHostilePatroni(t *testing.T) {
 			t.Errorf("%d bytes, %.100q", len(text), text)
 		}
 	}
+	if c, err := ParseCluster([]byte(`{"members":[` + strings.Repeat(`{"name":"a"},`, 50_000) + `{"name":"a"}]}`)); err == nil {
+		t.Errorf("%d members are taken", len(c.Members))
+	}
 	for name, answer := range map[string]string{
 		"no HTTP":         long,
 		"a reason":        "HTTP/1.0 200 " + strings.Repeat("A", 60_000) + "\r\nbad",
