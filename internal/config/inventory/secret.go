@@ -1,13 +1,19 @@
 package inventory
 
 import (
+	"regexp"
+
 	"go.yaml.in/yaml/v4"
 
 	"github.com/pgporter/pgporter/internal/safetext"
 )
 
+// confession is a text that says itself that a secret is in it: a URL with a password, libpq's settings with one, a private key.
+var confession = regexp.MustCompile(`://[^/@:\s]*:[^/@\s{]+@|(?i:\bpassword\s*=\s*[^\s{])|-----BEGIN [A-Z ]*PRIVATE KEY-----`)
+
 // Secret names the secret that the value is, or is made of; empty if it is none. Secrets are what is under a name that looks like
-// one's (safetext.IsSecret), wherever else it stands by an alias, and what a template makes of such.
+// one's (safetext.IsSecret), wherever else it stands by an alias, a text that says that a password is in it, and what a template
+// makes of such.
 func (v Value) Secret() string {
 	if v.secret == "" && v.node != nil {
 		return v.doc.secrets[v.node]
@@ -91,6 +97,9 @@ func (d *document) findSecrets(n *yaml.Node, secret string) {
 		return
 	}
 	d.searched[n] = true
+	if secret == "" && n.Kind == yaml.ScalarNode && confession.MatchString(n.Value) {
+		secret = "a password in a text"
+	}
 	if secret != "" {
 		d.secrets[n] = secret
 	}

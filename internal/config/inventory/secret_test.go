@@ -14,6 +14,9 @@ all:
     users: [ { name: u, password: p1 }, { name: v, password: p2, comment: c } ]
     settings: { s3_key: k, region: r }
     plain: x
+    url: postgres://u:hunter2@h/db
+    conninfo: host=h password = hunter2
+    open_url: http://h:80/a@b
     vaulted: !vault |
       $ANSIBLE_VAULT;1.1;AES256
   children: { tokens: { vars: { of_group: y }, hosts: { key-1: { own_secret: z } } } }
@@ -27,16 +30,24 @@ all:
 		"{ b_secret: *a }":     "",
 		"{{ a_password }}":     "a_password",
 		"x{{ a_password[0] }}": "a_password",
-		"{{ 'yes' if a_password == 'x' else 'no' }}":         "a_password",
-		"{{ a_password | length }}":                          "a_password",
-		"{{ a_password is defined }}":                        "a_password",
-		"{{ hostvars.h.a_password }}":                        "a_password",
-		"{{ vars.a_password }}":                              "a_password",
-		"{{ hostvars['key-1'].own_secret }}":                 "own_secret",
-		"{{ hostvars['key-1'].of_group }}":                   "",
-		"{{ users }}":                                        "",
-		"{{ users + users }}":                                "",
-		"{{ users[1] }}":                                     "",
+		"{{ 'yes' if a_password == 'x' else 'no' }}": "a_password",
+		"{{ a_password | length }}":                  "a_password",
+		"{{ a_password is defined }}":                "",
+		"{{ users[0].password is defined }}":         "",
+		"{{ a_password is defined and a_password }}": "a_password",
+		"{{ hostvars.h.a_password is undefined }}":   "",
+		"{{ 1 if a_password is defined else 2 }}":    "",
+		"{{ url }}":                          "a password in a text",
+		"{{ conninfo }}":                     "a password in a text",
+		"{{ url.split('/')[2] }}":            "a password in a text",
+		"{{ open_url }}":                     "",
+		"{{ hostvars.h.a_password }}":        "a_password",
+		"{{ vars.a_password }}":              "a_password",
+		"{{ hostvars['key-1'].own_secret }}": "own_secret",
+		"{{ hostvars['key-1'].of_group }}":   "",
+		"{{ users }}":                        "",
+		"{{ users + users }}":                "",
+		"{{ users[1] }}":                     "",
 		"{{ users | selectattr('name', 'eq', 'u') | list }}": "",
 		"{{ users | map(attribute='name') | list }}":         "",
 		"{{ users[0].name }}":                                "",

@@ -207,42 +207,40 @@ func (s scope) Secret(name string) { *s.secret = name }
 func (s scope) Lookup(name string) (jinja.Variable, bool, error) {
 	switch name {
 	case "hostvars":
-		return jinja.Variable{Value: everyHost(s)}, true, nil
+		return jinja.Variable{Value: everyHost{s.t}}, true, nil
 	case "vars":
 		return jinja.Variable{Value: oneHost(s)}, true, nil
 	}
-	value, set, err := s.find(name)
+	v, set, err := s.find(name)
 	written, _ := s.host.written(name)
-	return jinja.Variable{Value: value, Plain: !written.hasTemplate()}, set, err
+	v.Plain = !written.hasTemplate()
+	return v, set, err
 }
 
 // find gives a variable. One for which something isn't defined is itself as good as undefined: `default` may save it.
-func (s scope) find(name string) (any, bool, error) {
+func (s scope) find(name string) (jinja.Variable, bool, error) {
 	v, set := s.t.value(asked{s.host, name, s.own})
 	if !set {
 		value, hasDefault := s.t.defaults[name]
-		return value, hasDefault && s.own, nil
-	}
-	if secret := v.Tainted(); secret != "" {
-		s.Secret(secret)
+		return jinja.Variable{Value: value}, hasDefault && s.own, nil
 	}
 	value, err := v.native()
 	if failed := (*failure)(nil); errors.As(err, &failed) && failed.undefined {
-		return &jinja.Undefined{Cause: failed}, true, nil
+		return jinja.Variable{Value: &jinja.Undefined{Cause: failed}}, true, nil
 	}
-	return value, true, err
+	return jinja.Variable{Value: value, Secret: v.Tainted()}, true, err
 }
 
 // everyHost is hostvars.
-type everyHost scope
+type everyHost struct{ t *Templates }
 
 // Get gives a host's variables as other hosts see them.
-func (e everyHost) Get(name string) (any, bool, error) {
+func (e everyHost) Get(name string) (jinja.Variable, bool, error) {
 	h, known := e.t.inv.Host(name)
 	if !known {
-		return nil, false, nil
+		return jinja.Variable{}, false, nil
 	}
-	return oneHost{t: e.t, host: h, secret: e.secret}, true, nil
+	return jinja.Variable{Value: oneHost{t: e.t, host: h}}, true, nil
 }
 
 // Names are all hosts'.
@@ -258,7 +256,7 @@ func (e everyHost) Names() []string {
 type oneHost scope
 
 // Get gives one of them.
-func (o oneHost) Get(name string) (any, bool, error) { return scope(o).find(name) }
+func (o oneHost) Get(name string) (jinja.Variable, bool, error) { return scope(o).find(name) }
 
 // Names are all variables'.
 func (o oneHost) Names() []string {

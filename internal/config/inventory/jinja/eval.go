@@ -19,6 +19,9 @@ type machine struct {
 	// copying says that the result is being written, copied is a secret's name whose value was written into it.
 	copying bool
 	copied  string
+	// secret is one that was read; existence says that it is only asked whether something is there.
+	secret    string
+	existence bool
 }
 
 // failure is that of the operation at hand.
@@ -75,6 +78,10 @@ func (m *machine) value(n *node) any {
 		return m.eval(n.of[1])
 	case "not":
 		return !m.truth(m.eval(n.of[0]))
+	}
+	if (n.name == "test defined" || n.name == "test undefined") && !m.existence {
+		m.existence = true
+		defer func() { m.existence = false }()
 	}
 	values := make([]any, 0, len(n.of))
 	name := n.name
@@ -136,6 +143,7 @@ func (m *machine) lookup(n *node) any {
 	case err != nil:
 		panic(failure{err})
 	case found:
+		m.read(v.Secret)
 		return v.Value
 	case refusals["function "+n.name] != "":
 		panic(refusal(n.at, "function "+n.name))
@@ -175,7 +183,11 @@ func (m *machine) member(of, key any) (any, bool) {
 	case *Dict:
 		v, found := container.Get(key)
 		if name, isText := key.(string); found && isText && !container.Public && safetext.IsSecret(name) {
-			m.secret(name)
+			if m.copying {
+				m.copied = name
+			} else {
+				m.read(name)
+			}
 		}
 		return v, found
 	case Mapping:
@@ -184,7 +196,8 @@ func (m *machine) member(of, key any) (any, bool) {
 			if err != nil {
 				panic(failure{err})
 			}
-			return v, found
+			m.read(v.Secret)
+			return v.Value, found
 		}
 	case []any, Tuple, string:
 		i, isIndex := whole(key)
@@ -199,11 +212,9 @@ func (m *machine) member(of, key any) (any, bool) {
 	return nil, false
 }
 
-// secret notes that the value under a secret's name is read.
-func (m *machine) secret(name string) {
-	if m.copying {
-		m.copied = name
-		return
+// read notes that a secret was read; empty for none.
+func (m *machine) read(secret string) {
+	if secret != "" && !m.existence {
+		m.secret = secret
 	}
-	m.scope.Secret(name)
 }

@@ -21,8 +21,9 @@ type Scope interface {
 	// Lookup finds a variable. An error ends the evaluation; a variable whose own template asks for one that isn't defined
 	// should be given as an Undefined instead, since `default` may still save it.
 	Lookup(name string) (v Variable, found bool, err error)
-	// Secret is told the name of each key of a mapping that looks like a secret's and whose value the result may be made of.
-	// A mapping that is the result as it is doesn't count: the secrets in it are under their names still.
+	// Secret is told the name of a secret that the result may be made of: a variable that is one (Variable.Secret), or what is in
+	// a mapping under a name that looks like one's. A mapping that is the result as it is doesn't count: the secrets in it are
+	// under their names still. Nor does whether a secret is there at all.
 	Secret(name string)
 }
 
@@ -31,6 +32,8 @@ type Variable struct {
 	Value any
 	// Plain says that the variable is written out, not computed by a template of its own.
 	Plain bool
+	// Secret names the secret that the value is or is made of; empty for none.
+	Secret string
 }
 
 // Error is why a template can't be compiled or evaluated.
@@ -124,11 +127,19 @@ func (t *Template) Value(scope Scope, budget *Budget) (result any, err error) {
 		if found && v.Plain {
 			switch v.Value.(type) {
 			case nil, bool, int64, float64:
+				if v.Secret != "" {
+					scope.Secret(v.Secret)
+				}
 				return v.Value, nil
 			}
 		}
 	}
 	m := &machine{scope: scope, budget: budget}
+	defer func() {
+		if m.secret != "" {
+			scope.Secret(m.secret)
+		}
+	}()
 	text := m.body(t.body.of, true)
 	if t.textual {
 		return text, nil
@@ -139,9 +150,7 @@ func (t *Template) Value(scope Scope, budget *Budget) (result any, err error) {
 			return m.eval(literal), nil
 		}
 	}
-	if m.copied != "" {
-		m.scope.Secret(m.copied)
-	}
+	m.read(m.copied)
 	// Ansible puts back the line ends that the source has more than the result.
 	if missing := trailingBreaks(t.source) - trailingBreaks(text); missing > 0 {
 		text += strings.Repeat("\n", missing)

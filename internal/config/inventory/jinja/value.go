@@ -10,7 +10,7 @@ type Tuple []any
 
 // Mapping is a mapping that is computed as it is asked, such as Ansible's hostvars.
 type Mapping interface {
-	Get(name string) (v any, found bool, err error)
+	Get(name string) (v Variable, found bool, err error)
 	Names() []string
 }
 
