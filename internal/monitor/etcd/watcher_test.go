@@ -67,9 +67,9 @@ func TestFollow(t *testing.T) {
 		_, err = e.admin.Put(ctx, "/pg/pg-test/leader", "pg\x1b-test-3", clientv3.WithLease(lease.ID))
 		return err
 	})
-	late.says("leader pg?-test-3, system 7710787112816185761")
+	late.says("leader pg\\u001b-test-3, system 7710787112816185761")
 	late.says("leader , system 7710787112816185761")
-	f.says("leader pg?-test-3, system 7710787112816185761")
+	f.says("leader pg\\u001b-test-3, system 7710787112816185761")
 	f.says("leader , system 7710787112816185761")
 }
 
