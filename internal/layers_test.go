@@ -31,7 +31,7 @@ type room struct {
 // rooms are all that there are, by district.
 var rooms = map[string]room{
 	// what may be shown?
-	"internal/safetext": {pure: true, because: "whoever shows what others wrote needs it, so it may need nobody"},
+	"internal/config/safetext": {pure: true, because: "whoever shows what others wrote needs it, so it may need nobody"},
 
 	// internal/config: what is declared?
 	"internal/config/diag":            {may: "safetext", pure: true, because: "every room reports problems, so the report may depend on none but that which makes text fit to be shown"},

@@ -24,7 +24,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/config/intake"
-	"github.com/pgporter/pgporter/internal/safetext"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 )
 
 // hostile is a text that does to a terminal what it can: escape sequences of 7 and 8 bits, characters that turn the line round, blank

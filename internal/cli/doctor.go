@@ -25,7 +25,7 @@ import (
 	"github.com/pgporter/pgporter/internal/access/doctor"
 	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/config/model"
-	"github.com/pgporter/pgporter/internal/safetext"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 )
 
 // doctorFlags are those of doctor.

@@ -12,10 +12,10 @@ import (
 	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 	"github.com/pgporter/pgporter/internal/render"
 	"github.com/pgporter/pgporter/internal/render/fileset"
 	"github.com/pgporter/pgporter/internal/render/stamp"
-	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // rendering is what `pgporter render` was asked for.

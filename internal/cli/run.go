@@ -23,9 +23,9 @@ import (
 
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/cli/command"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 	"github.com/pgporter/pgporter/internal/daemon"
 	"github.com/pgporter/pgporter/internal/daemon/logqueue"
-	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // runFlags are what `pgporter run` takes.

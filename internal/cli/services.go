@@ -17,8 +17,8 @@ import (
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/plan"
 	"github.com/pgporter/pgporter/internal/config/resolve"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 	"github.com/pgporter/pgporter/internal/config/tcpservice"
-	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // declared is what `pgporter services` prints: a Plan whose services name the servers that the declared roles give.

@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
-	"github.com/pgporter/pgporter/internal/safetext"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 )
 
 // What a hostile Patroni says, and what is wrong with an inventory, leaves the status and the log small and fit to be read, and

@@ -22,13 +22,13 @@ import (
 	"github.com/pgporter/pgporter/internal/access/vip"
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 	"github.com/pgporter/pgporter/internal/engine/haproxy"
 	"github.com/pgporter/pgporter/internal/engine/proxy"
 	"github.com/pgporter/pgporter/internal/monitor/cluster"
 	"github.com/pgporter/pgporter/internal/monitor/exchange"
 	"github.com/pgporter/pgporter/internal/monitor/tcpcheck"
 	"github.com/pgporter/pgporter/internal/monitor/view"
-	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // Config is what a daemon needs to know.

@@ -10,7 +10,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/pgporter/pgporter/internal/safetext"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 )
 
 // maxAnswer bounds what is read of an answer: 1,000 clusters make about 4 MB of status.

@@ -19,7 +19,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/config/intake"
-	"github.com/pgporter/pgporter/internal/safetext"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 )
 
 // Client sends orders to nodes. Every node's certificate is verified, for the host that was asked for.

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/pgporter/pgporter/internal/config/diag"
-	"github.com/pgporter/pgporter/internal/safetext"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 )
 
 // Exit statuses.

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/pgporter/pgporter/internal/safetext"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 )
 
 // Position is a point in an input. Line and Column count from 1; a Line of 0 means the whole file.

@@ -20,7 +20,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pgporter/pgporter/internal/config/model"
-	"github.com/pgporter/pgporter/internal/safetext"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 )
 
 // MaxBytes bounds an Order's text: a provider of 1,000 clusters is sent about 4 MB.

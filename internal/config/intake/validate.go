@@ -9,8 +9,8 @@ import (
 
 	"github.com/pgporter/pgporter/internal/config/jmespath"
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 	"github.com/pgporter/pgporter/internal/config/tcpservice"
-	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // checker gathers what is wrong.

@@ -12,7 +12,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory/jinja"
-	"github.com/pgporter/pgporter/internal/safetext"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 )
 
 // document is a YAML file with everything that Values need of it. It doesn't change after load.

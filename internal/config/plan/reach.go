@@ -8,7 +8,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory"
 	"github.com/pgporter/pgporter/internal/config/model"
-	"github.com/pgporter/pgporter/internal/safetext"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 )
 
 // Pigsty's own administrator, where the inventory doesn't name another.

@@ -135,7 +135,7 @@ func (p *planner) tcpService(i int, v inventory.Value) (tcpService, bool) {
 // native refuses what the native engine can't carry.
 func (r *tcpReader) native() {
 	// The words of all servers are read for each.
-	if !r.p.spend(r.g.positions.protocol, len(r.g.Servers)*(1+len(r.g.Default)/textWork)) {
+	if !r.p.spend(r.g.positions.protocol.value.Pos(), len(r.g.Servers)*(1+len(r.g.Default)/textWork)) {
 		r.sound = false
 		return
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/inventory"
 	"github.com/pgporter/pgporter/internal/config/jmespath"
 	"github.com/pgporter/pgporter/internal/config/model"
-	"github.com/pgporter/pgporter/internal/safetext"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 )
 
 // viewVariables are those of the host that looks which decide what it sees.

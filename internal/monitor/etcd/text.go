@@ -1,6 +1,6 @@
 package etcd
 
-import "github.com/pgporter/pgporter/internal/safetext"
+import "github.com/pgporter/pgporter/internal/config/safetext"
 
 // longest is how much of a text from etcd is kept. Names of members are far shorter, and so is what Patroni writes into the
 // failover key.

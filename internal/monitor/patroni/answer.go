@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/pgporter/pgporter/internal/safetext"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 )
 
 // Roles as Patroni names them, in an Answer and in a ClusterMember. What versions before 4.0 call `master` is given as

@@ -16,10 +16,10 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/pgporter/pgporter/internal/config/safetext"
 	"github.com/pgporter/pgporter/internal/config/tcpservice"
 	"github.com/pgporter/pgporter/internal/monitor/health"
 	"github.com/pgporter/pgporter/internal/monitor/patroni"
-	"github.com/pgporter/pgporter/internal/safetext"
 )
 
 // probe is a check that is ready to run: its files are there, its patterns compiled.

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/pgporter/pgporter/internal/safetext"
+	"github.com/pgporter/pgporter/internal/config/safetext"
 )
 
 // machine evaluates one template. Whatever fails panics with a failure, which Template.Value returns.
