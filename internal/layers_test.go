@@ -69,7 +69,8 @@ var rooms = map[string]room{
 
 	// internal/access: how do clients come?
 	"internal/access/dns/zone":  {may: "model stamp view", pure: true, because: "answers are a function of a configuration, Views and a question: who asks and who listens is others' business"},
-	"internal/access/dns":       {may: "engine fileset model stamp view zone", because: "serving names is sockets and files: what is answered is decided in zone, and who checks members shows it on Boards"},
+	"internal/access/dns":       {may: "engine fileset gate model stamp view zone", because: "serving names is sockets and files: what is answered is decided in zone, and who checks members shows it on Boards"},
+	"internal/access/gate":      {because: "who gets in is decided by how many are in and where they come from: nothing of what is said to whom may be needed for it"},
 	"internal/access/vip/owner": {may: "model stamp view", pure: true, because: "who has an address is decided from Views and the time alone, and frames are bytes: nothing is sent or changed here"},
 	"internal/access/vip":       {may: "owner view", because: "it does on the machine what owner decides; it must not check members or read configuration itself"},
 	"internal/access/connstr":   {may: "diag model stamp", pure: true, because: "rendering is text from values: who carries a service is decided by its plan"},
@@ -83,12 +84,12 @@ var rooms = map[string]room{
 
 	// internal/admin: how do people look and steer?
 	"internal/admin/diff":    {may: "api model resolve", pure: true, because: "what a plan changes is a function of two plans and the roles; nothing is asked"},
-	"internal/admin/control": {may: "api intake safetext", because: "the listener checks who calls and what is sent; what becomes of it is decided behind it"},
+	"internal/admin/control": {may: "api gate intake safetext", because: "the listener checks who calls and what is sent; what becomes of it is decided behind it"},
 	"internal/admin/api":     {may: "safetext", because: "the JSON types are a contract with scripts: they must not follow our own types"},
 	"internal/admin/web":     {may: "api", because: "pages and routes show what the API says and nothing more"},
 
 	// internal/daemon: one process of them all
-	"internal/daemon":          {may: "api beat cluster control diag diff discover dns engine etcd exchange handover haproxy intake inventory model owner plan process proxy resolve safetext tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
+	"internal/daemon":          {may: "api beat cluster control diag diff discover dns engine etcd exchange gate handover haproxy intake inventory model owner plan process proxy resolve safetext tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"internal/daemon/logqueue": {because: "whoever logs must not wait for whoever reads: nothing may be between them but a buffer"},
 
 	// internal/cli: the commands

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/access/gate"
 	"github.com/pgporter/pgporter/internal/admin/web"
 	"github.com/pgporter/pgporter/internal/engine/proxy"
 )
@@ -52,11 +53,12 @@ const lastAnswers = 300 * time.Millisecond
 // serveAdmin answers at the admin address until ctx ends.
 func (d *Daemon) serveAdmin(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
-		Handler:           web.Handler(d.Status, d.liveness.problems, d.adminNames),
+		Handler:           gate.Serving(web.Handler(d.Status, d.liveness.problems, d.adminNames)),
+		ConnContext:       gate.Context,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       time.Minute,
+		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
@@ -69,7 +71,7 @@ func (d *Daemon) serveAdmin(ctx context.Context, listener net.Listener) error {
 			server.Close()
 		}
 	})
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(d.guard(listener, "admin", d.budget.admin)); !errors.Is(err, http.ErrServerClosed) {
 		stopped()
 		return fmt.Errorf("admin address %s: %w", listener.Addr(), err)
 	}

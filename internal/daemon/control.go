@@ -67,7 +67,7 @@ func (d *Daemon) serveControl(ctx context.Context, listener net.Listener) error 
 		d.log.Warn("the certificate of the control address has expired, nobody will trust it", "expired", expires)
 	}
 	server := control.Server{Credentials: d.cfg.Control.Credentials, Node: d.who, Take: d.carryOut, Logger: d.log}
-	return server.Serve(ctx, listener)
+	return server.Serve(ctx, d.guard(listener, "control", d.budget.control))
 }
 
 // renewCredentials reads the token and the certificate again; if they can't be used, those in use stay.

@@ -99,10 +99,6 @@ type Loaded struct {
 	Sent *Sent
 }
 
-// mostQuestions bounds the questions under way at members' APIs and ports, of all clusters together: of the descriptors that are set
-// aside (proxy: 64 and a 32nd of the limit) with a limit of 20,000 they leave some for what else is open.
-const mostQuestions = 512
-
 // Daemon is a running pgporter.
 type Daemon struct {
 	cfg    Config
@@ -116,6 +112,8 @@ type Daemon struct {
 
 	// exchange puts the questions of all clusters; nil has a goroutine put each.
 	exchange *exchange.Loop
+	// budget is what the limit of open files is divided into.
+	budget budget
 	// slots bound the questions that all clusters have under way, seed makes this node's times to ask its own.
 	slots *cluster.Slots
 	seed  uint64
@@ -161,16 +159,17 @@ type runningCluster struct {
 // Run serves until ctx ends and then stops in order. It returns nil after an orderly stop; an error means that it could not
 // start (nothing is left open) or that a part of it died. It also returns nil once another process has taken over.
 func Run(ctx context.Context, cfg Config) error {
-	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), liveness: newLiveness(),
-		slots: cluster.NewSlots(mostQuestions), seed: rand.Uint64(), running: map[string]*runningCluster{}}
+	files := newBudget(cfg)
+	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), liveness: newLiveness(), budget: files,
+		slots: cluster.NewSlots(files.questions), seed: rand.Uint64(), running: map[string]*runningCluster{}}
 	if cfg.HAProxy == nil {
 		sockets, err := cfg.Inherited.services()
 		if err != nil {
 			return err
 		}
-		d.tcpcheck = tcpcheck.New(cfg.Logger)
+		d.tcpcheck = tcpcheck.New(cfg.Logger, files.checks)
 		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck, Await: d.await, Doubt: d.doubt,
-			Inherited: sockets})}
+			Inherited: sockets}), files}
 	} else {
 		h := *cfg.HAProxy
 		h.Bind, h.StopTimeout, h.Logger = cfg.Bind, cfg.StopTimeout, cfg.Logger

@@ -48,7 +48,10 @@ type ServerTraffic struct {
 }
 
 // native is our own engine.
-type native struct{ *proxy.Engine }
+type native struct {
+	*proxy.Engine
+	files budget
+}
 
 // Prepare opens the ports that aren't open yet.
 func (n native) Prepare(_ context.Context, o engine.Offer) (Change, error) {
@@ -56,7 +59,11 @@ func (n native) Prepare(_ context.Context, o engine.Offer) (Change, error) {
 	if err != nil {
 		return Change{}, err
 	}
-	return Change{Commit: change.Commit, Publish: change.Publish, Abort: change.Abort}, nil
+	commit := func() {
+		n.SetAside(n.files.aside(clusters(o)))
+		change.Commit()
+	}
+	return Change{Commit: commit, Publish: change.Publish, Abort: change.Abort}, nil
 }
 
 // Traffic is the engine's status.

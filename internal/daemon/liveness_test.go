@@ -114,7 +114,7 @@ func TestHealthFollowsTheLoops(t *testing.T) {
 			return model.Cluster{Name: name, Members: []model.Member{{Name: name + "-1", Host: "10.10.10.11", Role: model.Primary}}}
 		}
 		d := &Daemon{log: slog.New(slog.NewTextHandler(&log, nil)), engine: &carrier{}, liveness: newLiveness(), running: map[string]*runningCluster{},
-			cfg: Config{Source: &InventoryFile{}}, tcpcheck: tcpcheck.New(slog.New(slog.DiscardHandler))}
+			cfg: Config{Source: &InventoryFile{}}, tcpcheck: tcpcheck.New(slog.New(slog.DiscardHandler), 8)}
 		ctx, cancel := context.WithCancel(t.Context())
 		var joined sync.WaitGroup
 		for _, name := range []string{"pg-test", "pg-meta"} {

@@ -24,9 +24,8 @@ import (
 const (
 	// maxQuestion is longer than any question that has an answer.
 	maxQuestion = 4096
-	// maxConnections and maxPerClient bound connections, in all and from one address.
+	// maxConnections bounds connections where nobody says how many there may be.
 	maxConnections = 256
-	maxPerClient   = 16
 	// patience is how long a connection may take for a question, or to take its answer (RFC 7766, section 6.2.3 asks for
 	// seconds).
 	patience = 10 * time.Second
@@ -176,40 +175,12 @@ func pause(ctx context.Context) bool {
 	}
 }
 
-// clients counts open connections.
-type clients struct {
-	mu    sync.Mutex
-	total int
-	open  map[netip.Addr]int
-}
-
-// admit counts a connection in, unless there are too many.
-func (c *clients) admit(from netip.Addr) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.total >= maxConnections || c.open[from] >= maxPerClient {
-		return false
-	}
-	c.total++
-	c.open[from]++
-	return true
-}
-
-func (c *clients) leave(from netip.Addr) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.total--
-	if c.open[from]--; c.open[from] == 0 {
-		delete(c.open, from)
-	}
-}
-
 // answerConnections takes connections until the socket is closed, and ends those that are open then.
 func (s *Server) answerConnections(ctx context.Context) error {
 	var serving sync.WaitGroup
 	defer serving.Wait()
 	for {
-		conn, err := s.tcp.AcceptTCP()
+		conn, err := s.gate.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
@@ -220,16 +191,7 @@ func (s *Server) answerConnections(ctx context.Context) error {
 			}
 			continue
 		}
-		from := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-		if !s.clients.admit(from) {
-			s.counts.turnedAway.Add(1)
-			conn.Close()
-			continue
-		}
-		serving.Go(func() {
-			defer s.clients.leave(from)
-			s.answerConnection(ctx, conn)
-		})
+		serving.Go(func() { s.answerConnection(ctx, conn) })
 	}
 }
 

@@ -7,10 +7,11 @@
 //
 // A flood of questions costs nobody else anything but this machine's time: as many goroutines as there are processors read
 // datagrams, one after the other, and what they don't get to is dropped by the kernel; connections are bounded, in all and
-// for each client, and each has little time to say something.
+// for each source, and each has little time to say something: see package gate.
 package dns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgporter/pgporter/internal/access/dns/zone"
+	"github.com/pgporter/pgporter/internal/access/gate"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/monitor/view"
@@ -41,6 +43,8 @@ type Config struct {
 	// TCP and UDP are sockets of the address that are open already; both or none. They are the Server's from then on.
 	TCP *net.TCPListener
 	UDP *net.UDPConn
+	// Connections is how many there may be at a time over TCP; 0 is 256. One source may have three quarters.
+	Connections int
 	// TTL is how long answers may be kept, to the second; 0 is DefaultTTL.
 	TTL time.Duration
 	// HostsDir is the directory that a dnsmasq has as its hostsdir; empty for none. It has to exist.
@@ -61,7 +65,8 @@ type Server struct {
 	replaced chan struct{}
 	closing  sync.Once
 	counts   counts
-	clients  clients
+	// gate is tcp with its connections bounded.
+	gate *gate.Listener
 }
 
 // published is a configuration whose names are served.
@@ -83,7 +88,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.retry == 0 {
 		cfg.retry = retryFiles
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, replaced: make(chan struct{}, 1), clients: clients{open: map[netip.Addr]int{}}}
+	s := &Server{cfg: cfg, log: cfg.Logger, replaced: make(chan struct{}, 1)}
 	if cfg.HostsDir != "" {
 		if err := usable(cfg.HostsDir); err != nil {
 			return nil, err
@@ -209,6 +214,7 @@ func (s *Server) Run(ctx context.Context) error {
 	stopped := context.AfterFunc(ctx, s.hush)
 	defer stopped()
 	if s.tcp != nil {
+		s.gate = gate.New(s.tcp, gate.Of(cmp.Or(s.cfg.Connections, maxConnections)), func(netip.Addr) { s.counts.turnedAway.Add(1) })
 		s.log.Info("names are told", "dns", s.Address(), "names", s.current.Load().catalog.Names(), "ttl", s.cfg.TTL)
 		for range readers() {
 			group.Go(func() error { return s.answerDatagrams(ctx) })

@@ -28,6 +28,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/access/gate"
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/config/intake"
 )
@@ -54,13 +55,15 @@ type Server struct {
 	strangers strangers
 }
 
-// Serve answers until ctx ends; requests that are being answered then get a moment to end.
+// Serve answers until ctx ends; requests that are being answered then get a moment to end. Where the listener is a gate.Listener,
+// who has shown the token keeps the connection, and others give way.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
-		Handler:   s.handler(ctx),
-		TLSConfig: s.Credentials.serverTLS(),
-		// What a stranger's connection can cost is bounded before the token is looked at.
-		ReadHeaderTimeout: 15 * time.Second,
+		Handler:     gate.Serving(s.handler(ctx)),
+		ConnContext: gate.Context,
+		TLSConfig:   s.Credentials.serverTLS(),
+		// What a stranger's connection can cost is bounded before the token is looked at: this bounds the handshake, too.
+		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      time.Minute,
 		IdleTimeout:       30 * time.Second,
@@ -106,6 +109,7 @@ func (s *Server) handler(ctx context.Context) http.Handler {
 			refuse(w, http.StatusUnauthorized, "the token isn't this node's")
 			return
 		}
+		gate.Know(r)
 		mux.ServeHTTP(w, r)
 	})
 }

@@ -155,6 +155,10 @@ func (c *Change) Commit() {
 		}
 	}
 	e.listeners, e.dispatchers = listeners, dispatchers
+	for _, d := range c.retired {
+		d.slots.setOwn(0)
+	}
+	e.divide()
 }
 
 // Publish shows what was committed: clients are accepted at new addresses and no more at those that are gone, listeners that

@@ -52,6 +52,17 @@ func newClient(conn *net.TCPConn, ticket uint64) *client {
 	return &client{conn: conn, raw: raw, from: netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), ticket: ticket}
 }
 
+// source is what the client is counted as where its origin counts: its address, or its network of IPv6, of which one machine has as many
+// addresses as it likes.
+func (c *client) source() netip.Addr {
+	addr := c.from.Addr()
+	if addr.Is4() || addr.IsLoopback() {
+		return addr
+	}
+	network, _ := addr.WithZone("").Prefix(64) // every address of IPv6 has one
+	return network.Addr()
+}
+
 // connection hands a socket to the runtime, which makes a descriptor of its own. If that fails lack is called, with the socket
 // still open. It is closed in any case.
 func connection(fd int, lack func(error)) (*net.TCPConn, error) {

@@ -58,7 +58,7 @@ func (d *dispatcher) hear(c *client) error {
 		c.kind = notStartup
 		return nil
 	}
-	return hear(d.here, c)
+	return d.listen(c, func() error { return hear(d.here, c) })
 }
 
 // connect is dispatch for a client that was heard, and may have been given a server already.
@@ -170,7 +170,7 @@ func (d *dispatcher) startup(c *client, s *session, server *net.TCPConn) error {
 			// The client may take its time for the next packet.
 			d.backoff.yield(s)
 			d.queue.letIn()
-			if err := c.decline(d.here, d.engine.cfg.OpeningTimeout); err != nil {
+			if err := d.listen(c, func() error { return c.decline(d.here, d.engine.cfg.OpeningTimeout) }); err != nil {
 				return err
 			}
 			if c.kind == cancelRequest {

@@ -19,7 +19,10 @@ type dispatcher struct {
 	*service
 	// slots are for all clients that were accepted and haven't left: sessions, and those being connected, queued or refused. tickets
 	// numbers them in the order in which they come.
-	slots    slots
+	slots slots
+	// lobby is for clients that come while there is no slot, and unheard those that haven't said yet what they want.
+	lobby    lobby
+	unheard  unheard
 	tickets  atomic.Uint64
 	queue    queue
 	sessions sessions
@@ -35,6 +38,7 @@ type dispatcher struct {
 func newDispatcher(e *Engine, a assignment) *dispatcher {
 	d := &dispatcher{service: newService(e, a)}
 	d.slots = slots{of: &e.slots, limit: a.Definition.MaxConn}
+	d.lobby.open(e)
 	d.backoff.servers = map[string]*failing{}
 	d.sessions = sessions{service: d.service, slots: &d.slots, backoff: &d.backoff, open: map[*session]struct{}{},
 		picker: balance.Picker{Seed: rand.Uint64()}, tally: newTally()}
@@ -128,6 +132,10 @@ func (w *watcher) wait(changed <-chan struct{}, task *assignment) bool {
 		if waiting {
 			again = time.After(queueInterval)
 		}
+		var unheard <-chan time.Time
+		if w.endSilent(now) {
+			unheard = time.After(unheardInterval)
+		}
 		var idle <-chan time.Time
 		if limit := task.protocol.idle; limit > 0 {
 			if now.Sub(w.idleChecked) >= idleCheck(limit) {
@@ -145,6 +153,7 @@ func (w *watcher) wait(changed <-chan struct{}, task *assignment) bool {
 			return false
 		case <-w.queue.joined:
 		case <-again:
+		case <-unheard:
 		case <-idle:
 		case <-w.beat.C:
 			w.beat.Again()

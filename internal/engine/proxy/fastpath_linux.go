@@ -49,6 +49,8 @@ type connector struct {
 	// until is when the stage has lasted for too long, or is to be looked at; connectUntil is when the connection isn't waited for any
 	// longer.
 	until, connectUntil time.Time
+	// declinedAt is when the client was last told that there is no encryption.
+	declinedAt time.Time
 }
 
 // stage is how far a client has come.
@@ -289,6 +291,7 @@ func (k *connector) decline() {
 	}
 	k.response, k.stage = k.response[:0], awaitPacket
 	k.expireIn(d.engine.cfg.OpeningTimeout)
+	k.declinedAt = time.Now()
 	k.hear()
 }
 
@@ -354,7 +357,8 @@ func (f *fastPath) sweep() {
 func (k *connector) expire(now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if now.Before(k.until) {
+	impatient := k.stage == awaitPacket && k.session != nil && now.Sub(k.declinedAt) >= k.d.patience()
+	if now.Before(k.until) && !impatient {
 		return
 	}
 	switch {

@@ -97,6 +97,8 @@ func (e *Engine) goOn() {
 func (e *Engine) replace(old *dispatcher) *dispatcher {
 	d := newDispatcher(e, *old.assigned.Load())
 	e.dispatchers[d.name] = d
+	old.slots.setOwn(0)
+	e.divide()
 	for _, l := range e.listeners {
 		if l.dispatcher.Load() == old {
 			l.assignTo(d)

@@ -190,6 +190,7 @@ func newListener(e *Engine, at listenAddr, socket *net.TCPListener) (*listener, 
 func (l *listener) assignTo(d *dispatcher) {
 	if old := l.dispatcher.Swap(d); old != nil && old != d {
 		old.slots.wake()
+		old.lobby.wake()
 	}
 }
 
@@ -209,8 +210,8 @@ func (l *listener) pause() {
 	}
 }
 
-// accept takes clients while the service and the engine have room, until the listener is closed or halt is. Those beyond a
-// service's maxconn, or the engine's slots, wait in the kernel's backlog, as they do with HAProxy.
+// accept takes clients while there is room, until the listener is closed or halt is. Those beyond a service's maxconn, or the engine's
+// slots, wait in the lobby, and beyond that in the kernel's backlog, as they do with HAProxy.
 func (l *listener) accept(halt <-chan struct{}) {
 	var complaints throttle
 	backOff, failed := time.Duration(0), time.Time{}
@@ -240,10 +241,10 @@ func (l *listener) accept(halt <-chan struct{}) {
 	}
 }
 
-// waitForRoom returns once the service has room for a client; false when the listener was closed, or halt.
+// waitForRoom returns once there is room for a client; false when the listener was closed, or halt.
 func (l *listener) waitForRoom(halt <-chan struct{}) bool {
 	for {
-		room, changed := l.dispatcher.Load().slots.room()
+		room, slot, place := l.dispatcher.Load().room()
 		select {
 		case <-l.closed:
 			return false
@@ -255,7 +256,8 @@ func (l *listener) waitForRoom(halt <-chan struct{}) bool {
 			return true
 		}
 		select {
-		case <-changed:
+		case <-slot:
+		case <-place:
 		case <-halt:
 			return false
 		case <-l.closed:

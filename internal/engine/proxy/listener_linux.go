@@ -130,8 +130,8 @@ const acceptBatch = 32
 func (l *listener) admitBatch(affinity *relay.Flow) (over bool, err error) {
 	for range acceptBatch {
 		d := l.dispatcher.Load()
-		if !d.slots.reserve() {
-			return true, nil
+		if !d.passes() || !d.slots.reserve() {
+			return l.admitToLobby(d)
 		}
 		fd, from, err := acceptFrom(l.socket.fd)
 		if err != nil {
@@ -144,6 +144,26 @@ func (l *listener) admitBatch(affinity *relay.Flow) (over bool, err error) {
 		d.fast.begin(d, fd, from, affinity)
 	}
 	return false, nil
+}
+
+// admitToLobby is admitBatch for one client that gets no slot at once.
+func (l *listener) admitToLobby(d *dispatcher) (over bool, err error) {
+	if !d.hears() || !d.lobby.reserve() {
+		return true, nil
+	}
+	fd, _, err := acceptFrom(l.socket.fd)
+	if err == nil {
+		var conn *net.TCPConn
+		if conn, err = connection(fd, func(error) {}); err == nil {
+			d.attend(conn)
+			return false, nil
+		}
+	}
+	d.lobby.free()
+	if err == errNothingYet {
+		return false, nil
+	}
+	return true, err
 }
 
 // drain takes the clients that wait now, and nobody afterwards.

@@ -19,10 +19,20 @@ func (o *listenSocket) close() { _ = o.Close() }
 // acceptClients waits for a client and has it served. Nothing halts a listener here: see relay.Detaches.
 func (l *listener) acceptClients(<-chan struct{}) error {
 	conn, err := l.socket.AcceptTCP()
-	if err == nil {
-		l.dispatcher.Load().admit(conn)
+	if err != nil {
+		return err
 	}
-	return err
+	d := l.dispatcher.Load()
+	switch {
+	case d.passes() && d.slots.reserve():
+		d.begin(newClient(conn, d.tickets.Add(1)))
+	case d.hears() && d.lobby.reserve():
+		d.attend(conn)
+	default:
+		// There was room for it before it was accepted.
+		d.admit(conn)
+	}
+	return nil
 }
 
 // drain takes the clients that wait now.

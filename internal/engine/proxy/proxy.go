@@ -29,6 +29,8 @@
 //	listener.go        an address: opening it, accepting; listener_linux.go, socket_linux.go the system's part
 //	holder_linux.go    who else has an address
 //	slots.go           how many clients there may be, of a service and of all
+//	lobby.go           clients that come while there is no slot
+//	unheard.go         how long a client may take to say what it wants
 //	dispatcher.go      one service: its parts, and the watcher of its Board
 //	service.go         what its parts know of it, and the seam between protocols; tcpservice.go the other protocol
 //	dispatch.go        a client's way from accept to relay
@@ -40,7 +42,7 @@
 //	sessions.go        the table of sessions, picking, counters, mark-downs
 //	backoff.go         servers that failed their latest client
 //	refusal.go         what a client is told that no server takes
-//	cancel.go          CancelRequests
+//	cancel.go          CancelRequests; line.go how many are passed on at a time
 //	status.go          what is shown
 //	freeze.go          another process takes over: standing still; underway.go. handover.go what is handed over, takeover.go the other end
 //
@@ -56,7 +58,7 @@
 //	sessions.mu          of a dispatcher, then of its successor
 //	fastPath.mu, backoff.mu, parked.mu, relay's Flow
 //	slots.mu             of a service, then of the Engine
-//	throttle.mu, underway.mu
+//	unheard.mu, cancels.mu, throttle.mu, underway.mu
 //
 // The log is written with none of them held, but for Engine.freezing: its reader may stand still.
 //
@@ -140,7 +142,14 @@ type Engine struct {
 	listeners   map[listenAddr]*listener
 	dispatchers map[string]*dispatcher
 
-	slots       slots
+	// files is the limit of open files, of which aside are for the rest of the process. slots are those that all services have in
+	// common, lobby is for clients that come while there is none.
+	files   uint64
+	aside   int
+	slots   slots
+	lobby   slots
+	cancels cancels
+
 	accepting   sync.WaitGroup // listeners
 	relay       relay.Relay
 	serving     sync.WaitGroup // clients, from accept to close
@@ -177,7 +186,10 @@ func New(cfg Config) *Engine {
 		cfg.Doubt = func(string, string, string) {}
 	}
 	e := &Engine{cfg: cfg, log: cfg.Logger, listeners: map[listenAddr]*listener{}, dispatchers: map[string]*dispatcher{}}
-	e.slots.limit = Slots()
+	e.files, e.aside = OpenFiles(), defaultAside
+	e.slots.limit = Slots(e.files, e.aside, 0)
+	e.lobby.limit = lobbyFiles(e.files)
+	e.cancels.limit = cancelFiles(e.files)
 	e.over, e.kill = context.WithCancel(context.Background())
 	return e
 }

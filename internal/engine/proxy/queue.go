@@ -32,7 +32,7 @@ type queue struct {
 	// waiting is len(clients) and one for each client that is about to be among them. Whoever finds it 0 has no use for the lock. A
 	// client is counted before it is found that no server takes it; so whoever makes room after that finds it counted.
 	waiting atomic.Int32
-	// joined tells the watcher that somebody came to wait.
+	// joined tells the watcher that somebody came to wait, or to be heard.
 	joined chan struct{}
 
 	mu      sync.Mutex
@@ -75,11 +75,16 @@ func (q *queue) enter(c *client) (*session, *waiter, shortage) {
 	_ = c.conn.SetReadDeadline(c.holdUntil)
 	at, _ := slices.BinarySearchFunc(q.clients, c.ticket, func(o *waiter, ticket uint64) int { return cmp.Compare(o.ticket, ticket) })
 	q.clients = slices.Insert(q.clients, at, w)
+	q.wakeWatcher()
+	return nil, w, short
+}
+
+// wakeWatcher has the watcher look after clients that wait.
+func (q *queue) wakeWatcher() {
 	select {
 	case q.joined <- struct{}{}:
 	default:
 	}
-	return nil, w, short
 }
 
 // leave ends a client's wait, and gives the session if its turn had come.

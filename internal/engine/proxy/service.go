@@ -18,8 +18,9 @@ type service struct {
 	// here ends when the service is no longer offered, or the engine is over; gone ends it.
 	here context.Context
 	gone context.CancelCauseFunc
-	// complaints are for lines of the log about servers that fail, rejections for those about clients that were closed without a word.
-	complaints, rejections throttle
+	// complaints are for lines of the log about servers that fail, rejections for those about clients that were closed without a word,
+	// silences for those about clients that don't say what they want, and drops for those about cancel requests.
+	complaints, rejections, silences, drops throttle
 }
 
 // assignment is what a Change made a service go by.

@@ -5,47 +5,93 @@ import (
 	"sync"
 )
 
-// A process that has no descriptor left can't check servers either: they would count as silent, and as down before long, and
-// the sessions that it has would end for clients that it can't serve anyway. So the engine accepts no more clients than it has
-// descriptors for, two each, and leaves some for everything else; who comes beyond waits in the kernel's backlog.
-const (
-	// reservedFiles descriptors are not for clients, and one more for each setAsidePart that the limit allows.
-	reservedFiles = 64
-	reservedPart  = 32
-)
+// A process that has no descriptor left can't check servers either, or be asked what is wrong. So everything that isn't a client has its
+// descriptors set aside, and the engine accepts no more clients than it has descriptors for beside that, two each. Who comes beyond
+// waits in the lobby, as far as that has room, and else in the kernel's backlog.
 
-// Slots gives for how many clients this process has descriptors. The limit of open files is the one that holds now: Go has
-// raised it as far as it may be at the process's start (os, since Go 1.19).
-func Slots() int { return slotsOf(openFilesLimit()) }
+// defaultAside is what is set aside for the rest of the process where nobody says how much that is.
+const defaultAside = 64
 
-func slotsOf(files uint64) int {
-	files = min(files, math.MaxInt32)
-	if files <= reservedFiles {
-		return 1
-	}
-	return max(1, int(files-reservedFiles-files/reservedPart)/2)
+// cancelFiles and lobbyFiles are what the engine itself sets aside of a limit of open files: for connections by which CancelRequests are
+// passed on, and for clients that came while there was no slot.
+func cancelFiles(files uint64) int { return part(files, 21, 16, 512) }
+func lobbyFiles(files uint64) int  { return part(files, 64, 4, 256) }
+
+// part is one of so many parts, at least and at most so much.
+func part(files uint64, of uint64, least, most int) int {
+	return max(least, int(min(files/of, uint64(most))))
 }
 
-// FilesFor gives the limit of open files with which Slots is at least clients.
-func FilesFor(clients int) uint64 {
-	files := uint64(2*clients+reservedFiles) * reservedPart / (reservedPart - 1)
-	for slotsOf(files) < clients {
-		files++
+// Slots gives for how many clients there are descriptors with a limit of open files, of which aside are for the rest of the process and
+// one is for each service's port.
+func Slots(files uint64, aside, services int) int {
+	left := int64(min(files, math.MaxInt32)) - int64(cancelFiles(files)+lobbyFiles(files)+aside+services)
+	return int(max(1, left/2))
+}
+
+// OpenFiles is the limit of open files that holds now: Go has raised it as far as it may be at the process's start (os, since Go 1.19).
+func OpenFiles() uint64 { return openFilesLimit() }
+
+// SetAside has so many descriptors be for the rest of the process from now on. Clients that are there stay.
+func (e *Engine) SetAside(descriptors int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.aside = descriptors
+	e.divide()
+}
+
+// ownPart is which part of all slots is divided among the services as their own.
+const ownPart = 8
+
+// divide gives each service its own slots, and what is left to all. e.mu is held.
+func (e *Engine) divide() {
+	all, services := Slots(e.files, e.aside, len(e.listeners)), max(1, len(e.dispatchers))
+	own := all / ownPart / services
+	if own == 0 && all >= 2*services {
+		own = 1
 	}
-	return files
+	for _, d := range e.dispatchers {
+		share := own
+		if most := d.endpoint().Definition.MaxConn; most > 0 {
+			share = min(share, most)
+		}
+		all -= share
+		d.slots.setOwn(share)
+	}
+	e.slots.setLimit(all)
 }
 
 // slots count clients against a limit: those of a service, and, through of, those of all services together.
 type slots struct {
-	// of are the engine's, of which each of a service's slots takes one; nil for the engine's own.
+	// of are those that all services have in common, of which a service takes one for each client beyond its own; nil for these.
 	of *slots
 
 	mu sync.Mutex
 	// limit is how many there may be; 0 is any number.
 	limit int
+	// own are a service's that no other one can take.
+	own   int
 	taken int
 	// freed is closed, if somebody waits for it, when there may be room again.
 	freed chan struct{}
+}
+
+// setOwn changes how many of a service's slots no other one can take.
+func (s *slots) setOwn(own int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := max(0, s.taken-s.own)
+	s.own = own
+	s.of.add(max(0, s.taken-own) - before)
+	s.wakeLocked()
+}
+
+// add counts some more or less, whether there is room or not.
+func (s *slots) add(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken += n
+	s.wakeLocked()
 }
 
 // setLimit changes how many there may be. Clients that are there stay.
@@ -69,7 +115,7 @@ func (s *slots) room() (bool, <-chan struct{}) {
 			s.freed = make(chan struct{})
 		}
 		return false, s.freed
-	case s.of != nil:
+	case s.of != nil && s.taken >= s.own:
 		return s.of.room()
 	}
 	return true, nil
@@ -79,7 +125,7 @@ func (s *slots) room() (bool, <-chan struct{}) {
 func (s *slots) reserve() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.full() || s.of != nil && !s.of.reserve() {
+	if s.full() || s.of != nil && s.taken >= s.own && !s.of.reserve() {
 		return false
 	}
 	s.taken++
@@ -91,7 +137,7 @@ func (s *slots) take() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.taken++
-	if s.of != nil {
+	if s.of != nil && s.taken > s.own {
 		s.of.take()
 	}
 }
@@ -101,8 +147,13 @@ func (s *slots) free() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.taken--
-	if s.of != nil {
+	switch {
+	case s.of == nil:
+	case s.taken >= s.own:
 		s.of.free()
+	default:
+		// Who waits for one that all have in common may have this service's own.
+		s.of.wake()
 	}
 	s.wakeLocked()
 }
@@ -126,4 +177,18 @@ func (s *slots) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.taken
+}
+
+// spare gives which part of the limit is left, of a service's or of what all have in common, whichever is less; 1 without a limit.
+func (s *slots) spare() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	part := 1.0
+	if s.limit > 0 {
+		part = max(0, float64(s.limit-s.taken)/float64(s.limit))
+	}
+	if s.of != nil {
+		part = min(part, s.of.spare())
+	}
+	return part
 }

@@ -7,32 +7,28 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
-func TestSlotsOf(t *testing.T) {
+func TestSlots(t *testing.T) {
 	for _, test := range []struct {
-		files uint64
-		want  int
-	}{{0, 1}, {64, 1}, {66, 1}, {256, 92}, {1024, 464}, {20_000, 9655}, {524_288, 253_920}, {1 << 63, 1_040_187_360}} {
-		if got := slotsOf(test.files); got != test.want {
-			t.Errorf("%d files: %d clients, want %d", test.files, got, test.want)
-		}
-	}
-	for _, clients := range []int{1, 2, 92, 464, 9655, 20_000, 1_000_003} {
-		files := FilesFor(clients)
-		if got, less := slotsOf(files), slotsOf(files-3); got < clients || clients > 1 && less >= clients {
-			t.Errorf("%d clients: %d files give %d, three less %d", clients, files, got, less)
+		files           uint64
+		aside, services int
+		want            int
+	}{{0, 0, 0, 1}, {64, 64, 4, 1}, {256, 64, 4, 84}, {1024, 130, 5, 412}, {20_000, 200, 5, 9513}, {1 << 63, 200, 5, 1_073_741_337}} {
+		if got := Slots(test.files, test.aside, test.services); got != test.want {
+			t.Errorf("%d files, %d aside, %d services: %d clients, want %d", test.files, test.aside, test.services, got, test.want)
 		}
 	}
 }
 
-// Berths are shared by all services: a client of one waits for one of another to leave.
+// Slots are shared by all services: a client of one waits for one of another to leave.
 func TestSlotsAreShared(t *testing.T) {
 	a := startBackend(t, "a", "127.0.42.1")
 	one, other := definition(t, "one", "127.0.63.11"), definition(t, "other", "127.0.63.11")
 	board := view.NewBoard(viewOf(serviceOf(one, up(a)), serviceOf(other, up(a))))
 	r := run(t, Config{})
-	r.slots.mu.Lock()
-	r.slots.limit = 3
-	r.slots.mu.Unlock()
+	r.files = 0
+	for Slots(r.files, r.aside, 2) < 3 {
+		r.files++
+	}
 	r.commit(t, Endpoint{"pg-test", one, board, 0}, Endpoint{"pg-test", other, board, 0})
 	var inside []*net.TCPConn
 	for range 3 {

@@ -62,20 +62,28 @@ func failed(format string, args ...any) health.Outcome {
 	return health.Outcome{Silence: safetext.Short(fmt.Sprintf(format, args...), 300)}
 }
 
+// broken is a check that an error has ended. One of this node's own, which may have opened no socket or read no file, says nothing of the
+// server.
+func broken(what string, err error) health.Outcome {
+	o := failed("%s: %s", what, plain(err))
+	o.NotAsked = health.Ours(err)
+	return o
+}
+
 // run asks the server. An Outcome with Silence is a failure and says why; one without has the status of an HTTP check, and 0
 // where connecting was all.
 func (p *probe) run(ctx context.Context) health.Outcome {
 	dialer := net.Dialer{Timeout: p.Connect}
 	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(p.Host, strconv.Itoa(p.Port)))
 	if err != nil {
-		return failed("cannot connect: %s", plain(err))
+		return broken("cannot connect", err)
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	if p.tls != nil {
 		encrypted := tls.Client(conn, p.tls)
 		if err := encrypted.HandshakeContext(ctx); err != nil {
-			return failed("TLS: %s", plain(err))
+			return broken("TLS", err)
 		}
 		conn = encrypted
 	}
@@ -83,11 +91,11 @@ func (p *probe) run(ctx context.Context) health.Outcome {
 		return health.Outcome{}
 	}
 	if _, err := conn.Write(request(p.HTTP)); err != nil {
-		return failed("cannot send the request: %s", plain(err))
+		return broken("cannot send the request", err)
 	}
 	answer, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, mostHeader+mostBody)), &http.Request{Method: p.HTTP.Method})
 	if err != nil {
-		return failed("no HTTP answer: %s", plain(err))
+		return broken("no HTTP answer", err)
 	}
 	return p.judge(answer)
 }

@@ -171,7 +171,7 @@ func (c *checker) once(ctx context.Context, p *schedule) health.Outcome {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	outcome := c.check(ctx, p.target)
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && !outcome.NotAsked {
 		p.rest(time.Now().Add(breather))
 		return health.Outcome{Silence: "timed out after " + timeout.String(), Accepted: outcome.Accepted}
 	}

@@ -65,6 +65,8 @@ type Watcher struct {
 	log     *slog.Logger
 	board   *view.Board
 	checker *checker
+	// under has an entry for each check that is under way.
+	under chan struct{}
 	// beats counts the times that Run has gone round.
 	beats atomic.Uint64
 
@@ -116,11 +118,13 @@ type server struct {
 	// recovered is when it came up again; zero if it has never been down since it was up.
 	recovered time.Time
 	epoch     uint64
+	// notAsked is why it couldn't be checked the last time; empty if it was.
+	notAsked string
 }
 
-// New makes a Watcher of no services. Its Board shows an empty View.
-func New(log *slog.Logger) *Watcher {
-	w := &Watcher{log: log, board: view.NewBoard(&view.View{At: time.Now()}), servers: map[serverKey]*server{},
+// New makes a Watcher of no services, which has at most so many checks under way at a time. Its Board shows an empty View.
+func New(log *slog.Logger, most int) *Watcher {
+	w := &Watcher{log: log, under: make(chan struct{}, most), board: view.NewBoard(&view.View{At: time.Now()}), servers: map[serverKey]*server{},
 		byTarget: map[health.Target]*server{}, serving: map[string]bool{}}
 	w.checker = newChecker(w.check, w.take)
 	return w
@@ -209,7 +213,7 @@ func target(key serverKey, p *probe) health.Target {
 	return health.Target{Member: key.service + "/" + key.member, Base: net.JoinHostPort(p.Host, strconv.Itoa(p.Port)), Path: string(text)}
 }
 
-// check runs a check.
+// check runs a check, once there is room for it.
 func (w *Watcher) check(ctx context.Context, t health.Target) health.Outcome {
 	w.mu.Lock()
 	s := w.byTarget[t]
@@ -219,7 +223,15 @@ func (w *Watcher) check(ctx context.Context, t health.Target) health.Outcome {
 	}
 	p := s.probe
 	w.mu.Unlock()
-	return p.run(ctx)
+	select {
+	case w.under <- struct{}{}:
+		defer func() { <-w.under }()
+		return p.run(ctx)
+	case <-ctx.Done():
+		o := failed("this node has too many checks under way")
+		o.NotAsked = true
+		return o
+	}
 }
 
 // take takes a result into account.
@@ -239,6 +251,14 @@ func (w *Watcher) take(_ context.Context, r health.Result) {
 		words = strconv.Itoa(r.Outcome.Answer.Status)
 	}
 	was := s.machine
+	if r.Outcome.NotAsked {
+		if s.notAsked != words {
+			s.notAsked = words
+			w.logf(slog.LevelError, "service %s: server %s can't be checked, what was known of it stays: %s", s.key.service, s.key.member, words)
+		}
+		return
+	}
+	s.notAsked = ""
 	w.change(s, was.feed(pass, words, r.Ended), r.Ended)
 	w.checker.SetInterval(r.Target, s.machine.next())
 	if s.machine.up != was.up || s.machine.reason() != was.reason() {

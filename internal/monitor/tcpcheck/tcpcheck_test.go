@@ -53,7 +53,7 @@ type watching struct {
 func watch(t *testing.T) *watching {
 	t.Helper()
 	w := &watching{t: t, log: &logBook{}}
-	w.Watcher = New(slog.New(slog.NewTextHandler(w.log, nil)))
+	w.Watcher = New(slog.New(slog.NewTextHandler(w.log, nil)), 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
