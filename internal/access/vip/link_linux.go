@@ -22,6 +22,9 @@ import (
 type device struct {
 	want owner.Want
 	log  *slog.Logger
+	// kernel is asked for addresses and interfaces through a socket that is always open: an address must not be lost since there is no
+	// descriptor to renew it by. nil as long as there has been none.
+	kernel *netlink.Handle
 	// found is the interface; nil while there is none.
 	found netlink.Link
 	mac   owner.MAC
@@ -36,7 +39,26 @@ func openLink(w owner.Want, log *slog.Logger) link {
 	return &device{want: w, log: log, heard: make(chan owner.MAC, 8)}
 }
 
-func (d *device) close() { d.leave() }
+func (d *device) close() {
+	d.leave()
+	if d.kernel != nil {
+		d.kernel.Close()
+		d.kernel = nil
+	}
+}
+
+// ask opens the socket by which the kernel is asked, if it isn't open yet.
+func (d *device) ask() error {
+	if d.kernel != nil {
+		return nil
+	}
+	kernel, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("a socket to ask the kernel: %w", err)
+	}
+	d.kernel = kernel
+	return nil
+}
 
 // leave closes the socket and forgets the interface.
 func (d *device) leave() {
@@ -63,8 +85,13 @@ func (d *device) see() (owner.Link, error) {
 	if err := privileged(); err != nil {
 		return owner.Link{}, err
 	}
-	addresses, err := netlink.AddrList(nil, d.family())
+	if err := d.ask(); err != nil {
+		return owner.Link{}, err
+	}
+	addresses, err := d.kernel.AddrList(nil, d.family())
 	if err != nil {
+		d.kernel.Close()
+		d.kernel = nil
 		return owner.Link{}, fmt.Errorf("this machine's addresses: %w", err)
 	}
 	found, err := d.find(addresses)
@@ -79,7 +106,7 @@ func (d *device) see() (owner.Link, error) {
 			continue
 		}
 		if prefix != d.want.Address || a.LinkIndex != attributes.Index {
-			return owner.Link{}, fmt.Errorf("%s is on %s already: another program put it there", prefix, nameOf(a.LinkIndex))
+			return owner.Link{}, fmt.Errorf("%s is on %s already: another program put it there", prefix, d.nameOf(a.LinkIndex))
 		}
 		if seen.Bound = owner.Leased; a.Flags&unix.IFA_F_PERMANENT != 0 {
 			seen.Bound = owner.Lasting
@@ -98,7 +125,7 @@ func (d *device) family() int {
 // find gives the interface of that name, or the one that carries the member's own address.
 func (d *device) find(addresses []netlink.Addr) (netlink.Link, error) {
 	if d.want.Interface != "" {
-		found, err := netlink.LinkByName(d.want.Interface)
+		found, err := d.kernel.LinkByName(d.want.Interface)
 		if err != nil {
 			return nil, fmt.Errorf("pg_vip_interface: there is no network interface %s: %w", d.want.Interface, err)
 		}
@@ -111,7 +138,7 @@ func (d *device) find(addresses []netlink.Addr) (netlink.Link, error) {
 	}
 	if own.Is4() != d.want.Address.Addr().Is4() {
 		// The member's own address is of the other kind.
-		all, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+		all, err := d.kernel.AddrList(nil, netlink.FAMILY_ALL)
 		if err != nil {
 			return nil, fmt.Errorf("this machine's addresses: %w", err)
 		}
@@ -124,7 +151,7 @@ func (d *device) find(addresses []netlink.Addr) (netlink.Link, error) {
 	if i < 0 {
 		return nil, fmt.Errorf("pg_vip_interface is auto, and no network interface carries %s: %s", own, mend)
 	}
-	found, err := netlink.LinkByIndex(addresses[i].LinkIndex)
+	found, err := d.kernel.LinkByIndex(addresses[i].LinkIndex)
 	if err != nil {
 		return nil, fmt.Errorf("the network interface that carries %s: %w", own, err)
 	}
@@ -137,8 +164,8 @@ func prefixOf(a netlink.Addr) netip.Prefix {
 	return netip.PrefixFrom(address.Unmap(), bits)
 }
 
-func nameOf(index int) string {
-	found, err := netlink.LinkByIndex(index)
+func (d *device) nameOf(index int) string {
+	found, err := d.kernel.LinkByIndex(index)
 	if err != nil {
 		return fmt.Sprintf("network interface %d", index)
 	}
@@ -232,7 +259,7 @@ func (d *device) bind(seconds int) error {
 		// itself aren't to come from it.
 		a.Flags, a.PreferedLft = unix.IFA_F_NODAD, 0
 	}
-	if err := netlink.AddrReplace(d.found, a); err != nil {
+	if err := d.kernel.AddrReplace(d.found, a); err != nil {
 		return fmt.Errorf("putting %s on %s: %w", d.want.Address, d.found.Attrs().Name, err)
 	}
 	return nil
@@ -244,7 +271,7 @@ func (d *device) unbind() error {
 	if d.found == nil {
 		return errNoLink
 	}
-	if err := netlink.AddrDel(d.found, d.address()); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+	if err := d.kernel.AddrDel(d.found, d.address()); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return fmt.Errorf("taking %s from %s: %w", d.want.Address, d.found.Attrs().Name, err)
 	}
 	return nil

@@ -406,6 +406,8 @@ func inWords(ctx context.Context, hostPort string, err error) error {
 	}
 	text := ""
 	switch {
+	case ours(err):
+		text = "this node can't ask: " + plainErrno(err)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		text = "connection refused"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
@@ -421,6 +423,15 @@ func inWords(ctx context.Context, hostPort string, err error) error {
 		}
 	}
 	return worded{hostPort + ": " + printable([]byte(text)), err}
+}
+
+// plainErrno gives the system's word for an error that has one.
+func plainErrno(err error) string {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno.Error()
+	}
+	return err.Error()
 }
 
 // worded is a failure with a short text.

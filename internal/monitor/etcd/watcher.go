@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -57,7 +58,8 @@ func (w *Watcher) AskLease(on bool) {
 // Run follows the keys until ctx ends: it delivers what they say once that is known, and each change. It may be called once.
 //
 // What was known is void as soon as a read isn't answered in time, or the next address after a broken connection fails. While
-// nothing was known, as at the start, every address is tried before that is said.
+// nothing was known, as at the start, every address is tried before that is said. A connection that this node couldn't make, for want of
+// a descriptor, is no failure of the address: it is tried again at once, for as long as what is known may go without a word.
 func (w *Watcher) Run(ctx context.Context, deliver Deliver) {
 	hosts := w.etcd.hosts
 	failures, pause := 0, time.Duration(0)
@@ -79,6 +81,12 @@ func (w *Watcher) Run(ctx context.Context, deliver Deliver) {
 			}
 			continue
 		}
+		if w.holds(err) {
+			if !sleep(ctx, jitter(w.pace.first)) {
+				return
+			}
+			continue
+		}
 		failures++
 		if known := w.published != nil && w.published.Lost == ""; known || failures >= len(hosts) {
 			w.lose(ctx, err, deliver)
@@ -91,6 +99,22 @@ func (w *Watcher) Run(ctx context.Context, deliver Deliver) {
 			return
 		}
 	}
+}
+
+// holds tells whether what is known holds although a connection couldn't be made: for as long as it may without an answer, if this node
+// hadn't what it takes to ask. That says nothing of etcd.
+func (w *Watcher) holds(err error) bool {
+	return ours(err) && w.published != nil && w.published.Lost == "" && time.Since(w.published.Read) < w.pace.beat+w.pace.read
+}
+
+// ours says that a connection failed for a want of this node's own: descriptors, memory, local ports.
+func ours(err error) bool {
+	for _, want := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
+		if errors.Is(err, want) {
+			return true
+		}
+	}
+	return false
 }
 
 // lose delivers why etcd is lost, each reason once until it is back.
