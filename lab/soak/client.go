@@ -49,6 +49,8 @@ const (
 	// Crowd has Count clients come at once who stay; Harvest looks what has become of them, waiting until all know.
 	Crowd   Deed = "crowd"
 	Harvest Deed = "harvest"
+	// Mute has Count clients come who say nothing and are kept like sessions.
+	Mute Deed = "mute"
 )
 
 // Done is what became of a Task.
@@ -102,6 +104,8 @@ func (c *clients) do(ctx context.Context, task Task) Done {
 		done = c.scripts(ctx, task)
 	case Hold:
 		done = c.hold(ctx, task)
+	case Mute:
+		done = c.mute(ctx, task)
 	case Ask:
 		done = c.ask()
 	case Drop:
@@ -123,6 +127,22 @@ func (c *clients) do(ctx context.Context, task Task) Done {
 		done.fail(fmt.Errorf("no such task: %q", task.Do))
 	}
 	done.Took = time.Since(began)
+	return done
+}
+
+// mute connects clients that say nothing.
+func (c *clients) mute(ctx context.Context, task Task) (done Done) {
+	for range task.Count {
+		conn, err := dial(ctx, task.Address)
+		if err != nil {
+			done.fail(err)
+			continue
+		}
+		done.Served++
+		c.mu.Lock()
+		c.kept = append(c.kept, conn)
+		c.mu.Unlock()
+	}
 	return done
 }
 

@@ -114,7 +114,7 @@ func (r *rig) lack(ctx context.Context) (used float64, lines int, err error) {
 const (
 	// fewFiles is the hard limit of open files of a pgporter that is to have too few, and mostInside how many clients it may
 	// take with it: two descriptors each.
-	fewFiles, mostInside = 256, fewFiles / 2
+	fewFiles, mostInside = 512, fewFiles / 2
 	// checkedFor is longer than silence has to last before the server counts as down.
 	checkedFor = 4 * time.Second
 )
@@ -180,5 +180,32 @@ func few(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	r.say("few: as they leave the others come in: %d of %d are served, %d are refused", served.Served, comers, served.Refused)
-	return errors.Join(check("of those who came, served", served.Served, comers), check("complaints in the log", int64(r.porter.log.count(complaint)), 0))
+	return errors.Join(check("of those who came, served", served.Served, comers), r.strangers(), check("complaints in the log", int64(r.porter.log.count(complaint)), 0))
+}
+
+const (
+	// guests come while strangers say nothing, more of them than there are places. One waits no longer for another service than
+	// ownWait, and for the strangers' not longer than sameWait, though each of those may say nothing for a minute.
+	guests            = 10
+	ownWait, sameWait = 3 * time.Second, 20 * time.Second
+)
+
+// strangers has clients that say nothing come to one service, more than there are places, and then guests to another and to that one.
+func (r *rig) strangers() error {
+	mute, err := r.have(Task{Do: Mute, Address: r.address(rudePort), Count: comers})
+	if err != nil {
+		return err
+	}
+	// The others of those who are kept are counted, too.
+	other, otherErr := r.have(Task{Do: Hold, Address: r.address(idlePort), Count: guests})
+	same, sameErr := r.have(Task{Do: Hold, Address: r.address(rudePort), Count: guests})
+	_, dropErr := r.have(Task{Do: Drop})
+	err = errors.Join(otherErr, sameErr, dropErr, check("guests of another service, served", other.Served, mute.Served+guests),
+		check("guests of the same, served", same.Served, mute.Served+2*guests))
+	r.say("few: %d strangers say nothing at one service: %d guests of another are served within %s, %d of the same within %s", mute.Served,
+		guests, other.Took.Round(time.Millisecond), guests, same.Took.Round(time.Millisecond))
+	if other.Took > ownWait || same.Took > sameWait {
+		err = errors.Join(err, fmt.Errorf("guests waited for %s and %s, %s and %s are the most", other.Took, same.Took, ownWait, sameWait))
+	}
+	return err
 }
