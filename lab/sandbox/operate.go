@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -378,7 +379,11 @@ func (s *Sandbox) answers(p part) func(context.Context) error {
 func (s *Sandbox) anybodyListens(p part) error {
 	return s.on(p, func() error {
 		for _, address := range s.layout.ports(p) {
-			if err := tryPort(address); err == nil {
+			at, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return err
+			}
+			if len(listeners(at)) == 0 {
 				return fmt.Errorf("nobody listens on %s", address)
 			}
 		}

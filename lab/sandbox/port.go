@@ -29,7 +29,8 @@ func (t portTaken) Error() string {
 	return fmt.Sprintf("%s is taken by process %d: %s", t.address, t.pid, t.command)
 }
 
-// tryPort says whether a server could listen on host:port now: nil, a portTaken, or why the address can't be used.
+// tryPort says whether a server could listen on host:port now: nil, a portTaken, or why the address can't be used. It takes the address for an
+// instant, which whoever is about to listen there must not find taken.
 func tryPort(address string) error {
 	listener, err := net.Listen("tcp4", address)
 	if err == nil {
@@ -48,8 +49,9 @@ func tryPort(address string) error {
 	return taken
 }
 
-// listenerPID finds the process that listens on an address or on the wildcard with its port; 0 if that can't be seen.
-func listenerPID(want netip.AddrPort) int {
+// listeners are the sockets, by what /proc calls them, that listen on an address or on the wildcard with its port. Looking for them takes the
+// address from nobody, be it for an instant.
+func listeners(want netip.AddrPort) map[string]bool {
 	inodes := map[string]bool{}
 	for _, name := range []string{"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"} {
 		table, err := os.Open(name)
@@ -63,6 +65,12 @@ func listenerPID(want netip.AddrPort) int {
 		}
 		table.Close()
 	}
+	return inodes
+}
+
+// listenerPID finds the process that listens on an address or on the wildcard with its port; 0 if that can't be seen.
+func listenerPID(want netip.AddrPort) int {
+	inodes := listeners(want)
 	if len(inodes) == 0 {
 		return 0
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -122,4 +123,35 @@ func FuzzParseListener(f *testing.F) {
 			t.Errorf("%q: accepted as %s inode %q", line, local, inode)
 		}
 	})
+}
+
+// TestWaitersTakeNoPort: whoever waits for a part to listen doesn't keep it from that.
+func TestWaitersTakeNoPort(t *testing.T) {
+	s := &Sandbox{layout: mustLayout(t, Config{Prefix: "127.91.74", Members: 1})}
+	etcd := part{kind: etcdKind}
+	ctx, cancel := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	defer cancel()
+	looked := make(chan struct{})
+	waiting.Go(func() {
+		for ctx.Err() == nil {
+			s.anybodyListens(etcd) //nolint:errcheck // it is only to look
+			select {
+			case looked <- struct{}{}:
+			default:
+			}
+		}
+	})
+	for range 100 {
+		<-looked
+		listener, err := net.Listen("tcp4", "127.91.74.10:2379")
+		if err != nil {
+			t.Fatal(err)
+		}
+		listener.Close()
+	}
+	if err := s.anybodyListens(etcd); err == nil || err.Error() != "nobody listens on 127.91.74.10:2379" {
+		t.Errorf("nobody listens: %v", err)
+	}
 }
