@@ -29,7 +29,7 @@ const probeSeldom = 15 * time.Second
 
 const (
 	// witnessedAfter is for how long a port has to have answered before clients are relied on to find out that it doesn't.
-	witnessedAfter = 30 * time.Second
+	witnessedAfter = 10 * time.Second
 	// witnessedPace is how many times `inter` such a port is left alone: what a probe finds then is a pooler that has hung itself up
 	// while nobody came.
 	witnessedPace = 3

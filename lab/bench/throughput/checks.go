@@ -25,8 +25,9 @@ var crowds = []int{1, 100, 300, 1000}
 const (
 	// checkRounds is enough for what goes by a clock.
 	checkRounds = 3
-	// checkWarmUp is what a proxy gets when all members have been asked, before it counts: those that answer no are down by then.
-	checkWarmUp = 10 * time.Second
+	// checkWarmUp is what a proxy gets when all members have been asked, before it counts: those that answer no are down by then, and ports that
+	// answer are probed as seldom as they will be.
+	checkWarmUp = 15 * time.Second
 	// checkWindow is how long is counted; idleWindow is that of a single cluster, which takes little.
 	checkWindow = 10 * time.Second
 	idleWindow  = 30 * time.Second
