@@ -29,7 +29,7 @@ type Crowd struct {
 
 // Counts are how often members were asked since the Crowd was made, in the order of clusters and of members within them.
 type Counts struct {
-	// Asked are answered requests to Patroni, Knocked are connections to the ports of PostgreSQL and PgBouncer.
+	// Asked are whole requests to Patroni, Knocked are connections to the ports of PostgreSQL and PgBouncer.
 	Asked, Knocked []int64
 }
 
@@ -146,9 +146,9 @@ func (c *Crowd) answer(conn net.Conn, member int) {
 	if method == "GET" {
 		out = append(out, body(member)...)
 	}
-	if _, err := conn.Write(out); err == nil {
-		c.asked[member].Add(1)
-	}
+	// Whoever has the answer finds it counted.
+	c.asked[member].Add(1)
+	_, _ = conn.Write(out)
 }
 
 // The paths that Patroni answers with 200 (its REST API's documentation, "Health check endpoints").
