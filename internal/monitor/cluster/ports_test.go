@@ -137,14 +137,16 @@ func TestWitnessedPorts(t *testing.T) {
 	test("nobody comes", func(l *Loop, _ *stage) time.Duration { return closes(l) }, 10*time.Second+500*time.Millisecond)
 	// The client has waited for 250 ms, and three probes take a second each or a bit more.
 	test("a client waits", func(l *Loop, g *stage) time.Duration {
-		began, other := time.Now(), g.probedAt(direct)
+		began := time.Now()
 		time.Sleep(250 * time.Millisecond)
+		doubted, other := g.probedAt(pooler), g.probedAt(direct)
 		l.Doubt("pg-test-primary", "pg-test-1")
 		l.Doubt("pg-test-primary", "nobody")
-		closes(l)
-		if n := g.probedAt(direct) - other; n > 1 {
-			t.Errorf("another port is probed %d times", n)
+		synctest.Wait()
+		if n, others := g.probedAt(pooler)-doubted, g.probedAt(direct)-other; n != 1 || others != 0 {
+			t.Errorf("%d probes of the port in doubt, %d of another", n, others)
 		}
+		closes(l)
 		return time.Since(began)
 	}, 3750*time.Millisecond)
 }
