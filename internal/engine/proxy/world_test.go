@@ -39,12 +39,18 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	}
 }
 
+// given are the ports that freePort has given: none of them twice.
+var given sync.Map
+
 // freePort finds a port that nobody listens on, at any address. It stays below the ports that the kernel gives to outgoing
 // connections: one of those would be in the way of a listener for every address.
 func freePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
 		port := 10000 + rand.IntN(20000)
+		if _, before := given.LoadOrStore(port, true); before {
+			continue
+		}
 		if l, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(port))); err == nil {
 			_ = l.Close()
 			return port
