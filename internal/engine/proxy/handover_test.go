@@ -653,3 +653,37 @@ func TestTakeOverRefusesNonsense(t *testing.T) {
 		t.Error("an engine that has run takes over")
 	}
 }
+
+// TestLobbyIsHandedOver: who waits in the lobby is handed over, and served where it comes to.
+func TestLobbyIsHandedOver(t *testing.T) {
+	a := startBackend(t, "a", "127.0.42.1")
+	def := definition(t, "one", "127.0.64.17")
+	def.MaxConn = 1
+	r := run(t, Config{Hold: time.Minute}, Endpoint{"pg-test", def, view.NewBoard(viewOf(serviceOf(def, up(a)))), 0})
+	session, _ := reach(t, addressOf(def))
+	waiting := dial(t, addressOf(def))
+	d := func() *dispatcher {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.dispatchers[def.FullName]
+	}
+	eventually(t, "a client waits in the lobby", func() bool { return d().lobby.waiting.Load() == 1 })
+	before := d()
+	frozen, err := r.Freeze()
+	must(t, err)
+	// The service, its session and the client.
+	if items, err := frozen.Items(); err != nil || len(items) != 3 {
+		t.Errorf("%d items, %v", len(items), err)
+	}
+	frozen.Thaw()
+	if before.lobby.count() != 0 || before.lobby.waiting.Load() != 0 {
+		t.Error("the lobby still has somebody")
+	}
+	echoes(t, session)
+	must(t, session.Close())
+	if _, err := greeting(waiting); err != nil {
+		t.Errorf("who waited: %v", err)
+	}
+	must(t, waiting.Close())
+	eventually(t, "nobody is left", func() bool { return d().slots.count() == 0 && r.lobby.count() == 0 })
+}
