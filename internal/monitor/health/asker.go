@@ -174,7 +174,7 @@ func probed(r exchange.Result) Outcome {
 
 // silent is the outcome where there was no connection, or no answer of an API.
 func silent(err error, words string) Outcome {
-	return Outcome{Silence: words, Dead: errors.Is(err, syscall.ECONNREFUSED), NotAsked: ours(err)}
+	return Outcome{Silence: words, Dead: errors.Is(err, syscall.ECONNREFUSED), NotAsked: Ours(err)}
 }
 
 // secureSocket is secure for a descriptor, which it closes.

@@ -19,8 +19,9 @@ func AskPatroni(c *patroni.Client) CheckFunc {
 	}
 }
 
-// ours says that a check failed for a want of this node's own: descriptors, memory, local ports.
-func ours(err error) bool {
+// Ours says that a check failed for a want of this node's own: descriptors, memory, local ports.
+// It says nothing of whoever was to be asked.
+func Ours(err error) bool {
 	for _, want := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
 		if errors.Is(err, want) {
 			return true
