@@ -22,6 +22,20 @@ func Next(gap time.Duration) time.Time {
 	return now.Add(gap - since)
 }
 
+// grid is what lies between the moments of Together: a hundred clusters that are each asked every three seconds fill a third of what there
+// would be otherwise.
+const grid = 100 * time.Millisecond
+
+// Together is the first moment from t on of those at which a process does what may as well be done a tenth of a second later. The seed
+// tells its moments from those of other processes.
+func Together(t time.Time, seed uint64) time.Time {
+	past := t.Sub(time.Unix(0, int64(seed%uint64(grid)))) % grid
+	if past <= 0 {
+		past += grid
+	}
+	return t.Add(grid - past)
+}
+
 // Timer fires with the next beat; whoever takes that resets it with Again. time.Ticker has a rhythm of its own.
 type Timer struct {
 	*time.Timer

@@ -48,3 +48,31 @@ func TestNext(t *testing.T) {
 		}
 	})
 }
+
+// TestDoneTogether: what is due at different times is done at the same moment, a tenth of a second later at most, and at others by another
+// seed.
+func TestDoneTogether(t *testing.T) {
+	start := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	moments := map[uint64]map[time.Time]bool{0: {}, 12345678: {}}
+	for seed, at := range moments {
+		for i := range 1000 {
+			due := start.Add(time.Duration(i) * 1003 * time.Microsecond)
+			done := Together(due, seed)
+			if late := done.Sub(due); late < 0 || late >= grid {
+				t.Fatalf("%v late", late)
+			}
+			if Together(done, seed) != done {
+				t.Fatalf("%v isn't itself such a moment", done)
+			}
+			at[done] = true
+		}
+		if len(at) > 12 {
+			t.Errorf("%d moments in a second", len(at))
+		}
+	}
+	for at := range moments[0] {
+		if moments[12345678][at] {
+			t.Errorf("two seeds have the moment %v", at)
+		}
+	}
+}

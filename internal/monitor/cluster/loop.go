@@ -178,6 +178,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	timer := time.NewTimer(BeatGap)
 	defer timer.Stop()
 	step := func(e Event) { l.step(ctx, e) }
+	together := func(t time.Time) time.Time { return beat.Together(t, l.state.seed) }
 	for {
 		l.beats.Add(1)
 		began := time.Now()
@@ -185,7 +186,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		if l.state.Awaits() {
 			round = awaitGap
 		}
-		at, limited := l.state.Deadline()
+		at, limited := l.state.Wake(together)
 		if limited {
 			round = min(round, max(at.Sub(began), 0))
 		}

@@ -73,9 +73,9 @@ type State struct {
 	// epoch is the highest one given to a server.
 	epoch uint64
 	// judged is when time alone changes what is known, but for marks of members; backed says that the age of the leader key's last
-	// read matters. next is when anything is due: see Deadline.
-	judged, next time.Time
-	backed       bool
+	// read matters. turn is when a question is due in turn, next when anything else is: see Wake.
+	judged, next, turn time.Time
+	backed             bool
 	// awaits says that a question is under way.
 	awaits bool
 	view   *view.View
@@ -285,7 +285,19 @@ func (s *State) loudly(e Event, now time.Time) (a Actions) {
 }
 
 // Deadline is when a Ticked is due; false if only events change anything.
-func (s *State) Deadline() (time.Time, bool) { return s.next, !s.next.IsZero() }
+func (s *State) Deadline() (time.Time, bool) {
+	return s.Wake(func(t time.Time) time.Time { return t })
+}
+
+// Wake is the same for who puts questions that are due in turn, and for no other reason, off to a moment that together gives: they may be
+// put at any later time.
+func (s *State) Wake(together func(time.Time) time.Time) (time.Time, bool) {
+	next := s.next
+	if !s.turn.IsZero() {
+		next = earlier(next, together(s.turn))
+	}
+	return next, !next.IsZero()
+}
 
 // reckonJudged settles when time alone changes what is known. A confirmation that comes meanwhile only puts that off.
 func (s *State) reckonJudged() {
@@ -315,7 +327,7 @@ func (s *State) Awaits() bool { return s.awaits }
 
 // reckonNext settles when anything is due, and whether an answer is awaited.
 func (s *State) reckonNext() {
-	s.next, s.awaits = s.judged, false
+	s.next, s.turn, s.awaits = s.judged, time.Time{}, false
 	for name := range s.members {
 		m := s.members[name]
 		s.next = earlier(s.next, m.mark)
@@ -328,7 +340,9 @@ func (s *State) reckonNext() {
 }
 
 func (s *State) reckon(ask *inquiry.Schedule) {
-	if due, any := ask.Due(); any {
+	if due, inTurn, any := ask.Due(); any && inTurn {
+		s.turn = earlier(s.turn, due)
+	} else if any {
 		s.next = earlier(s.next, due)
 	} else if _, _, busy := ask.UnderWay(); busy {
 		s.awaits = true

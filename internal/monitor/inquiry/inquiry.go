@@ -243,13 +243,15 @@ func (s *Schedule) Closely(on bool) {
 	s.closely = on
 }
 
-// Due is when Start has something to put; false while it has nothing, as with a question under way.
-func (s *Schedule) Due() (time.Time, bool) {
+// Due is when Start has something to put, and whether that is in turn, at a pace that nothing has hastened; any is false while it has
+// nothing, as with a question under way.
+func (s *Schedule) Due() (at time.Time, inTurn, any bool) {
 	if s.busy || len(s.asks) == 0 {
-		return time.Time{}, false
+		return time.Time{}, false, false
 	}
-	_, at, _ := s.pick()
-	return at, true
+	i, at, early := s.pick()
+	e := &s.asks[i]
+	return at, !early && e.Pace >= e.Quiet && !e.last.IsZero(), true
 }
 
 // pick finds the question that is due first, when that is, and whether it is out of turn.

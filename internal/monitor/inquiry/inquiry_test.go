@@ -71,7 +71,7 @@ var start = time.Unix(1000, 0)
 func (r *rig) until(end time.Time) {
 	for {
 		next := end
-		if at, any := r.Due(); any && at.Before(next) {
+		if at, _, any := r.Due(); any && at.Before(next) {
 			next = at
 		}
 		t, since, busy := r.UnderWay()
@@ -223,6 +223,28 @@ func TestBudget(t *testing.T) {
 		}
 		if len(r.put) < 2 {
 			t.Fatalf("round %d: %d questions in all", round, len(r.put))
+		}
+	}
+}
+
+// TestDueInTurn: what nothing has hastened, and only that, is due in turn.
+func TestDueInTurn(t *testing.T) {
+	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	ask := Ask{Target: target("/primary"), Quiet: 2 * time.Second, Pace: 2 * time.Second}
+	for name, hasten := range map[string]func(s *Schedule){
+		"":                func(*Schedule) {},
+		"it's the first":  func(s *Schedule) { *s = New(2); s.Set([]Ask{ask}, now) },
+		"news":            func(s *Schedule) { s.Noticed(now) },
+		"looking closely": func(s *Schedule) { s.Closely(true) },
+		"a faster pace":   func(s *Schedule) { s.Paced(ask.Target, time.Second) },
+	} {
+		s := New(1)
+		s.Set([]Ask{ask}, now)
+		s.Start(now.Add(ask.Quiet), 0, false)
+		s.End(Ended{Target: ask.Target}, now.Add(ask.Quiet))
+		hasten(&s)
+		if _, inTurn, any := s.Due(); !any || inTurn != (name == "") {
+			t.Errorf("%q: due: %v, in turn: %v", name, any, inTurn)
 		}
 	}
 }
