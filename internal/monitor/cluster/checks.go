@@ -244,12 +244,12 @@ func (s *State) heardAs(v *server, t health.Target, o health.Outcome) (as health
 }
 
 // paces are how often each question is to be put now: as often as the most curious of its servers asks. While a leader's service has
-// nobody up, at fastinter instead of downinter, since the next leader may be any of its servers; the holder of the leader key, and a
-// primary that is about to leave, more often than that: see closely.
-func (s *State) paces() {
+// nobody up and no leader key tells who the next leader is, at fastinter instead of downinter, since it may be any of its servers; the
+// holder of the leader key, and a primary that is about to leave, more often than that: see closely.
+func (s *State) paces(now time.Time) {
 	paces := make(map[health.Target]time.Duration, len(s.wanted))
 	for _, svc := range s.set.Services {
-		leaderless := health.KindOf(svc.Check).OfLeader() && !s.anyAccepts(svc)
+		leaderless := health.KindOf(svc.Check).OfLeader() && !s.anyAccepts(svc) && !s.key.believed()
 		for _, carrier := range svc.Servers {
 			v := s.servers[serverKey{svc.FullName, carrier.Member}]
 			next := v.machine.Next()
@@ -273,7 +273,7 @@ func (s *State) paces() {
 			}
 			seen.api.Paced(t, pace)
 		}
-		seen.api.Closely(s.closely(m.Name))
+		seen.api.Closely(s.closely(m.Name), now)
 		s.members[m.Name] = seen
 	}
 }

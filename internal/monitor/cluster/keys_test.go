@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -38,6 +39,59 @@ func (k *scriptedKeys) Run(ctx context.Context, deliver etcd.Deliver) {
 
 func (k *scriptedKeys) Confirm()      { k.confirmed.Add(1) }
 func (k *scriptedKeys) AskLease(bool) {}
+
+// TestPromotion: whenever in the pace of questions the key comes to name a member, and whatever its last answers have cost, it serves a
+// quarter of a second after it was promoted, and at most as much later than that as the promotion took.
+func TestPromotion(t *testing.T) {
+	for _, promoted := range []time.Duration{100 * time.Millisecond, 240 * time.Millisecond, 400 * time.Millisecond} {
+		for phase := range 20 {
+			after := 18*time.Second + time.Duration(phase)*150*time.Millisecond
+			for name, vacancy := range map[string]time.Duration{"crash": after, "switchover": 200 * time.Millisecond} {
+				t.Run(fmt.Sprintf("%s/%v/%v", name, promoted, phase), func(t *testing.T) { promotion(t, name == "switchover", after, vacancy, promoted) })
+			}
+		}
+	}
+}
+
+func promotion(t *testing.T, asked bool, after, vacancy, promoted time.Duration) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := declared("trio")
+		g := newStage()
+		g.set(1, "lock primary running")
+		g.set(2, "replica running")
+		g.set(3, "replica running")
+		keys := &scriptedKeys{says: make(chan etcd.Reading)}
+		l, err := New(c, Config{Logger: slog.New(&logbook{}), Check: g.check, Probe: g.probe, Keys: func(model.Cluster) Keys { return keys }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var joined sync.WaitGroup
+		joined.Go(func() { l.Run(ctx) })
+		defer joined.Wait()
+		defer cancel()
+		keys.says <- etcd.Reading{Leader: "pg-test-1", LeaderRevision: 1, Read: time.Now()}
+		time.Sleep(after)
+		if asked {
+			keys.says <- etcd.Reading{Leader: "pg-test-1", LeaderRevision: 1, Failover: `{"leader":"pg-test-1"}`, FailoverRevision: 2, Read: time.Now()}
+			time.Sleep(1300 * time.Millisecond)
+		}
+		g.set(1, "silent refused")
+		g.set(2, "unlocked replica running")
+		g.set(3, "unlocked replica running")
+		keys.says <- etcd.Reading{Read: time.Now()}
+		time.Sleep(vacancy)
+		keys.says <- etcd.Reading{Leader: "pg-test-2", LeaderRevision: 3, Read: time.Now()}
+		g.set(2, "lock replica running")
+		time.Sleep(promoted)
+		g.set(2, "lock primary running")
+		for began := time.Now(); !health1(t, l.Board().View(), "pg-test-primary", "pg-test-2").Up; time.Sleep(10 * time.Millisecond) {
+			if late := time.Since(began); late > 250*time.Millisecond+promoted {
+				t.Fatalf("it doesn't serve %v after it was promoted", late)
+			}
+		}
+	})
+}
 
 // TestLoopLeaderKey: a leader key that moves ends the old primary and has the new one found within a tenth of a second, long
 // before its next check would be due.

@@ -55,6 +55,8 @@ type State struct {
 	// switchover and searching are until when a primary is watched closely because it was asked to stop, and a new one is
 	// looked for closely; zero in peace.
 	switchover, searching time.Time
+	// resting says that whom the leader key may name soon isn't asked in turn.
+	resting bool
 	// leaving is until when the primary gets no new clients because it is about to stop; leavingFrom is when that begins, zero once
 	// it has.
 	leaving, leavingFrom time.Time

@@ -65,7 +65,7 @@ func (s *State) conclude(a *Actions, now time.Time) {
 		}
 	}
 	s.serving = serving
-	s.paces()
+	s.paces(now)
 	s.pacePorts(now)
 	s.post(a, services, now)
 }

@@ -8,9 +8,10 @@
 //
 //   - One question is under way at most. One that is late is waited for, not asked again.
 //   - Over Window there are at most twice as many questions as in peace (Ask.Quiet apart). A burst is paid for by the rest of the
-//     window: questions out of turn follow each other at intervals that double, up to the quiet pace.
+//     window: questions out of turn follow each other at intervals that double, up to the quiet pace. Where one will be wanted, those in
+//     turn wait for it (Rest).
 //   - After an answer that was dear (Ended.Dear: the next one costs a backend again) half the quiet pace, and nothing out of turn that
-//     is closer than the quiet pace: never more than in peace, and as a rule less.
+//     is closer than the quiet pace: never more than in peace, and as a rule less. That ends with what made it dear (Spared).
 //   - After an answer that took long the pause is several times that long, so that all askers together, however many there
 //     are, take a part of what a respondent can do and not all.
 //
@@ -42,6 +43,8 @@ const (
 	// urgentShare and urgentMost are the same for a question out of turn.
 	idleShare, urgentShare = 3, 1
 	idleMost, urgentMost   = Window, time.Second
+	// soonShare is the part of the quiet pace after which an answer that is waited for is asked for first.
+	soonShare = 8
 	// spread is the time over which first questions are spread.
 	spread = 100 * time.Millisecond
 	// again is how long after a question that couldn't be put it is tried once more.
@@ -77,6 +80,8 @@ type Schedule struct {
 	// respondent is looked at closely.
 	news    time.Time
 	closely bool
+	// since is when the close look began; rest is until when nothing is asked in turn.
+	since, rest time.Time
 	// pause is from the last question to the next one out of turn, early when the last such one was put.
 	pause time.Duration
 	early time.Time
@@ -229,19 +234,43 @@ func (s *Schedule) Noticed(now time.Time) {
 		return
 	}
 	s.news = now
+	if now.Sub(s.early) > Window/2 {
+		s.pause = gap
+	}
 	if at, _ := s.urgent(); !s.busy && s.allowed(at, s.most).After(now) {
 		s.Counts.HeldBack++
 	}
 }
 
+// Told is Noticed of what the respondent itself has made known. It comes seldom and is true, so that the question follows the last
+// one as soon as any may.
+func (s *Schedule) Told(now time.Time) {
+	s.pause = gap
+	s.Noticed(now)
+}
+
 // Closely begins or ends a time in which the first question is put again and again, at growing intervals, because its answer is
-// waited for.
-func (s *Schedule) Closely(on bool) {
+// waited for. It isn't there yet when the wait begins, so the first one is put soon after that.
+func (s *Schedule) Closely(on bool, now time.Time) {
 	if on && !s.closely {
-		s.pause = gap
+		s.pause, s.since = s.soon(), now
 	}
 	s.closely = on
 }
+
+// soon is the first of the intervals that grow. There are so few questions in a Window that they reach from there to a second or two.
+func (s *Schedule) soon() time.Duration {
+	if len(s.asks) == 0 {
+		return gap
+	}
+	return max(s.asks[0].Quiet/soonShare, gap)
+}
+
+// Rest has nothing asked in turn until a time, which leaves what the budget allows for then; the zero Time ends it.
+func (s *Schedule) Rest(until time.Time) { s.rest = until }
+
+// Spared says that the next answer costs little now, whatever the last one was.
+func (s *Schedule) Spared() { s.dear = false }
 
 // Due is when Start has something to put, and whether that is in turn, at a pace that nothing has hastened; any is false while it has
 // nothing, as with a question under way.
@@ -258,6 +287,9 @@ func (s *Schedule) Due() (at time.Time, inTurn, any bool) {
 func (s *Schedule) pick() (index int, at time.Time, early bool) {
 	for i := range s.asks {
 		due := later(s.asks[i].due, s.free)
+		if !s.asks[i].last.IsZero() {
+			due = later(due, s.rest)
+		}
 		if s.dear && !s.asks[i].last.IsZero() {
 			due = later(due, s.asks[i].last.Add(2*s.asks[i].Quiet))
 		}
@@ -289,7 +321,7 @@ func (s *Schedule) urgent() (at time.Time, any bool) {
 	case !s.news.IsZero():
 		at = later(s.news, first.last.Add(max(min(s.pause, first.Quiet), gap)))
 	case s.closely && !s.dear:
-		at = first.last.Add(min(s.pause, first.Quiet))
+		at = later(first.last.Add(min(s.pause, first.Quiet)), s.since.Add(s.soon()))
 	default:
 		return at, false
 	}
@@ -324,7 +356,7 @@ func (s *Schedule) Start(now time.Time, part Part, along bool) (t health.Target,
 // paced finds the question whose pace has passed, and is due before others of that kind; -1 if there is none, or nothing may be put.
 func (s *Schedule) paced(now time.Time) int {
 	first := -1
-	if s.dear || !s.news.IsZero() || now.Before(s.free) || s.allowed(now, s.most).After(now) {
+	if s.dear || !s.news.IsZero() || now.Before(later(s.free, s.rest)) || s.allowed(now, s.most).After(now) {
 		return first
 	}
 	for i := range s.asks {
@@ -340,10 +372,8 @@ func (s *Schedule) paced(now time.Time) int {
 func (s *Schedule) put(i int, early bool, now time.Time, part Part) health.Target {
 	e := &s.asks[i]
 	if early {
-		// Long after the last one it is the first of its kind again.
-		if now.Sub(s.early) > Window/2 {
-			s.pause = gap
-		} else {
+		// The first of its kind has the same pause after it as before it.
+		if now.Sub(s.early) <= Window/2 {
 			s.pause = min(2*s.pause, max(e.Quiet, gap))
 		}
 		s.early = now

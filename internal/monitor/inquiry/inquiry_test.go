@@ -169,7 +169,7 @@ func play(t *testing.T, text string) string {
 		case words[0] == "noticed":
 			r.Noticed(r.now)
 		case words[0] == "closely":
-			r.Closely(words[1] == "on")
+			r.Closely(words[1] == "on", r.now)
 		default:
 			t.Fatalf("unknown: %s", line)
 		}
@@ -197,7 +197,7 @@ func TestBudget(t *testing.T) {
 			case 1, 2, 3:
 				r.Noticed(r.now)
 			case 4:
-				r.Closely(random.IntN(2) == 0)
+				r.Closely(random.IntN(2) == 0, r.now)
 			case 5:
 				r.Paced(target("/primary"), quiet/time.Duration(1+random.IntN(4)))
 			case 6:
@@ -235,7 +235,7 @@ func TestDueInTurn(t *testing.T) {
 		"":                func(*Schedule) {},
 		"it's the first":  func(s *Schedule) { *s = New(2); s.Set([]Ask{ask}, now) },
 		"news":            func(s *Schedule) { s.Noticed(now) },
-		"looking closely": func(s *Schedule) { s.Closely(true) },
+		"looking closely": func(s *Schedule) { s.Closely(true, now) },
 		"a faster pace":   func(s *Schedule) { s.Paced(ask.Target, time.Second) },
 	} {
 		s := New(1)
