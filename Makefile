@@ -62,6 +62,7 @@ test: prerequisites ## every test with the race detector, those on a real cluste
 # Four packages at a time: much of what they take is waiting for sockets and for what others say.
 unit: ## go vet, the unit tests, and a build for another system
 	@scripts/progress 'go vet' $(GO) vet ./...
+	@scripts/progress 'go vet of what is run by hand' $(GO) vet -tags trouble,derivation ./lab/e2e
 	@scripts/progress 'go build for macOS' env GOOS=darwin $(GO) build ./...
 	@PROGRESS_TMP=$(TEST_TMP)-unit scripts/progress 'unit tests' $(GO) test -race -vet=off -p 4 -timeout 15m $(UNIT)
 	@PROGRESS_TMP=$(TEST_TMP)-portable scripts/progress 'unit tests of what is portable' $(GO) test -race -vet=off -tags portable -p 4 -timeout 15m $(PORTABLE)

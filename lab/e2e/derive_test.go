@@ -380,7 +380,7 @@ func (d *differential) count(member string, before, after patroni.Answer, since 
 			continue
 		}
 		bare, query, _ := strings.Cut(path, "?")
-		if without, _ := after.To(bare, patroni.Facts{}); strings.Contains(query, "lag=") && !strings.Contains(query, "tag_") && got == 503 && without.Status == 200 {
+		if without, _ := after.To(patroni.ParsePath(bare), patroni.Facts{}); strings.Contains(query, "lag=") && !strings.Contains(query, "tag_") && got == 503 && without.Status == 200 {
 			d.lagging++
 		}
 	}
