@@ -166,15 +166,15 @@ func (r *rendering) known(inv *inventory.Inventory) error {
 	}
 	hosts, clusters := render.Known(inv)
 	var problems diag.Problems
-	check := func(what string, asked, have []string) {
+	check := func(code diag.Code, what string, asked, have []string) {
 		for _, name := range asked {
 			if !slices.Contains(have, name) {
-				problems.Errorf(diag.Position{File: inv.File}, "one of "+listed(have), "there is no %s %q", what, name)
+				problems.Errorf(code, diag.Position{File: inv.File}, "one of "+listed(have), "there is no %s %q", what, name)
 			}
 		}
 	}
-	check("host", r.wanted.Hosts, hosts)
-	check("cluster", r.wanted.Clusters, clusters)
+	check(diag.NodeUnknown, "host", r.wanted.Hosts, hosts)
+	check(diag.ClusterUnknown, "cluster", r.wanted.Clusters, clusters)
 	return problems.Err()
 }
 

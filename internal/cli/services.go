@@ -96,7 +96,7 @@ func readDeclared(path, node, engine string, stdin io.Reader) (declared, diag.Pr
 	for _, cluster := range p.Clusters {
 		set, err := resolve.Set(cluster, nil)
 		if err != nil {
-			problems.Errorf(diag.Position{File: path}, "", "cluster %q: %v", cluster.Name, err)
+			problems.Errorf(diag.NotRenderable, diag.Position{File: path}, "", "cluster %q: %v", cluster.Name, err)
 			continue
 		}
 		d.Clusters = append(d.Clusters, declaredCluster{cluster.Name, cluster.Members, set.Services})

@@ -60,12 +60,12 @@ func load(name string, data []byte) (*document, diag.Problems) {
 	var problems diag.Problems
 	d := newDocument(name, data)
 	if i, what := unreadable(data); i >= 0 {
-		problems.Errorf(d.position(i), "text in UTF-8", "%s", what)
+		problems.Errorf(diag.SyntaxError, d.position(i), "text in UTF-8", "%s", what)
 		return nil, problems
 	}
 	loader, err := yaml.NewLoader(bytes.NewReader(data))
 	if err != nil {
-		problems.Errorf(diag.Position{File: name}, "", "the YAML reader can't start: %v", err)
+		problems.Errorf(diag.SyntaxError, diag.Position{File: name}, "", "the YAML reader can't start: %v", err)
 		return nil, problems
 	}
 	var first, second yaml.Node
@@ -80,7 +80,7 @@ func load(name string, data []byte) (*document, diag.Problems) {
 	switch err := loader.Load(&second); {
 	case err == nil:
 		pos := diag.Position{File: name, Line: second.Line, Column: second.Column}
-		problems.Errorf(pos, "one document", "a second YAML document begins here")
+		problems.Errorf(diag.SyntaxError, pos, "one document", "a second YAML document begins here")
 		return nil, problems
 	case !errors.Is(err, io.EOF):
 		d.syntax(err, &problems)
@@ -116,10 +116,10 @@ func (d *document) syntax(err error, problems *diag.Problems) {
 	}
 	// The anchor's name may be a password that begins with an asterisk.
 	if strings.HasPrefix(what, "unknown anchor ") {
-		problems.Errorf(pos, "quotes around a text that begins with *", "the YAML can't be read: an alias refers to nothing")
+		problems.Errorf(diag.YAMLAlias, pos, "quotes around a text that begins with *", "the YAML can't be read: an alias refers to nothing")
 		return
 	}
-	problems.Errorf(pos, "", "the YAML can't be read: %s", what)
+	problems.Errorf(diag.SyntaxError, pos, "", "the YAML can't be read: %s", what)
 }
 
 // unreadable finds the first byte that YAML doesn't allow; -1 if there is none.
@@ -165,7 +165,7 @@ func (d *document) bounded(problems *diag.Problems) bool {
 	weigh = func(n *yaml.Node) int {
 		if n.Kind == yaml.AliasNode {
 			if weights[n.Alias] == inProgress {
-				problems.Errorf(d.at(n), "", "an alias stands inside what it refers to")
+				problems.Errorf(diag.YAMLAlias, d.at(n), "", "an alias stands inside what it refers to")
 				ok = false
 				return 1
 			}
@@ -184,7 +184,7 @@ func (d *document) bounded(problems *diag.Problems) bool {
 	}
 	total := weigh(d.root)
 	if ok && total-len(weights) > maxExpanded {
-		problems.Errorf(d.at(d.root), "", "its aliases, written out, make the file %d times as large", total/len(weights))
+		problems.Errorf(diag.YAMLAlias, d.at(d.root), "", "its aliases, written out, make the file %d times as large", total/len(weights))
 		ok = false
 	}
 	return ok
@@ -270,7 +270,7 @@ func (f *flattener) mapping(n *yaml.Node) []pair {
 		}
 		k := f.d.value(key)
 		if k.Kind() == List || k.Kind() == Map {
-			f.problems.Errorf(f.d.at(key), "a name", "%s can't be a key", k.Describe())
+			f.problems.Errorf(diag.NameNotText, f.d.at(key), "a name", "%s can't be a key", k.Describe())
 			continue
 		}
 		own = append(own, pair{identity: fmt.Sprint(k.Kind(), " ", k.keyName()), key: key, value: value})
@@ -289,7 +289,7 @@ func (f *flattener) mapping(n *yaml.Node) []pair {
 			if f.secret {
 				key = "a key"
 			}
-			f.problems.Warnf(f.d.at(p.key), "one of them taken out", "%s stands here twice and the last one counts; the first is at %s", key, f.d.at(earlier.key))
+			f.problems.Warnf(diag.KeyTwice, f.d.at(p.key), "one of them taken out", "%s stands here twice and the last one counts; the first is at %s", key, f.d.at(earlier.key))
 		}
 		pairs[position] = p
 	}
@@ -317,7 +317,7 @@ func (f *flattener) merge(value *yaml.Node) []pair {
 			if f.secret {
 				merged = "what is no mapping"
 			}
-			f.problems.Errorf(f.d.at(sources[i]), "a mapping, or a list of mappings", "<< merges %s", merged)
+			f.problems.Errorf(diag.YAMLAlias, f.d.at(sources[i]), "a mapping, or a list of mappings", "<< merges %s", merged)
 			continue
 		}
 		for _, p := range f.mapping(source) {

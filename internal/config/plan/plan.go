@@ -40,13 +40,13 @@ func (p *planner) forNode(host string) (model.Plan, diag.Problems) {
 	plan := model.Plan{Node: host, Clusters: []model.Cluster{}}
 	h, known := inv.Host(host)
 	if !known {
-		p.problems.Errorf(diag.Position{File: inv.File}, nearestHost(inv, host), "the host %q isn't in the inventory", host)
+		p.problems.Errorf(diag.NodeUnknown, diag.Position{File: inv.File}, nearestHost(inv, host), "the host %q isn't in the inventory", host)
 		return plan, p.problems.Sorted()
 	}
 	plan.Clusters, plan.TCPServices = p.node(h)
 	plan.Clusters = p.withVIP(h, plan.Clusters)
 	if !p.haproxy && len(plan.Clusters)+len(plan.TCPServices) == 0 && p.problems.Err() == nil {
-		p.problems.Warnf(h.Pos, "pg_cluster, pg_seq and pg_role", "the host %q is a member of no cluster and carries no services", host)
+		p.problems.Warnf(diag.NodeWithoutServices, h.Pos, "pg_cluster, pg_seq and pg_role", "the host %q is a member of no cluster and carries no services", host)
 	}
 	return plan, p.problems.Sorted()
 }
@@ -146,7 +146,7 @@ func (p *planner) spend(pos diag.Position, n int) bool {
 		return false
 	}
 	if p.work -= n; p.work < 0 {
-		p.problems.Errorf(pos, "an inventory of its own for a part of the clusters",
+		p.problems.Errorf(diag.TooLarge, pos, "an inventory of its own for a part of the clusters",
 			"members, services and their words are too many together: checking them takes more than %d steps", maxWork)
 	}
 	return p.work >= 0
@@ -156,7 +156,7 @@ func (p *planner) spend(pos diag.Position, n int) bool {
 func (p *planner) fewServices(v inventory.Value, variable string) bool {
 	n := len(v.Items())
 	if n > maxServices {
-		p.problems.Errorf(v.Pos(), "", "%s declares %d services, more than %d", variable, n, maxServices)
+		p.problems.Errorf(diag.TooLarge, v.Pos(), "", "%s declares %d services, more than %d", variable, n, maxServices)
 		return false
 	}
 	return p.spend(v.Pos(), serviceWork*n)
@@ -186,7 +186,7 @@ func newPlanner(inv *inventory.Inventory) *planner {
 
 func (p *planner) warnOfNone() {
 	if len(p.clusters) == 0 && !p.others && p.problems.Err() == nil {
-		p.problems.Warnf(diag.Position{File: p.inv.File}, "hosts with pg_cluster, pg_seq and pg_role", "no host is a member of a cluster")
+		p.problems.Warnf(diag.NoCluster, diag.Position{File: p.inv.File}, "hosts with pg_cluster, pg_seq and pg_role", "no host is a member of a cluster")
 	}
 }
 
@@ -217,7 +217,7 @@ func (p *planner) readable(v inventory.Value, what string) bool {
 	}
 	secret := v.Tainted()
 	if secret != "" {
-		p.problems.Errorf(v.Pos(), "a value that no secret is needed for", "%s is made of a secret, %s, and isn't handed on", what, secret)
+		p.problems.Errorf(diag.SecretNotHandedOn, v.Pos(), "a value that no secret is needed for", "%s is made of a secret, %s, and isn't handed on", what, secret)
 	}
 	return secret == ""
 }

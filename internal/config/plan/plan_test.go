@@ -197,11 +197,11 @@ func TestOverriding(t *testing.T) {
 func TestForNodeOfNobody(t *testing.T) {
 	inv := read(t, trio+"    infra: { hosts: { 10.10.10.10: { infra_seq: 1 } } }\n")
 	got, problems := ForNode(inv, "10.10.10.10")
-	if want := `test.yml:9:23: warning: the host "10.10.10.10" is a member of no cluster and carries no services; pg_cluster, pg_seq and pg_role`; problems.Error() != want || len(got.Clusters) != 0 {
+	if want := `test.yml:9:23: warning: the host "10.10.10.10" is a member of no cluster and carries no services; pg_cluster, pg_seq and pg_role [node-without-services]`; problems.Error() != want || len(got.Clusters) != 0 {
 		t.Errorf("problems %q, want %q; clusters %v", problems.Error(), want, got.Clusters)
 	}
 	_, problems = ForNode(inv, "10.10.10.1O")
-	if want := `test.yml: error: the host "10.10.10.1O" isn't in the inventory; did you mean 10.10.10.10`; problems.Error() != want {
+	if want := `test.yml: error: the host "10.10.10.1O" isn't in the inventory; did you mean 10.10.10.10 [node-unknown]`; problems.Error() != want {
 		t.Errorf("problems %q, want %q", problems.Error(), want)
 	}
 }
