@@ -69,8 +69,9 @@ func (b *builder) document(name string, data []byte) bool {
 		b.listed(root)
 		return true
 	}
-	for _, e := range root.Entries() {
-		b.groupBody(e)
+	entries := root.Entries()
+	for i, e := range entries {
+		b.groupBody(e, next(entries, i, diag.Position{}))
 	}
 	return true
 }
@@ -88,8 +89,8 @@ func (b *builder) group(name string, pos diag.Position) *Group {
 	return g
 }
 
-// groupBody reads a group's name and what stands under it; nil if it is no group.
-func (b *builder) groupBody(e Entry) *Group {
+// groupBody reads a group's name and what stands under it, up to end; nil if it is no group.
+func (b *builder) groupBody(e Entry, end diag.Position) *Group {
 	name, isText := e.Key.Text()
 	if !isText || name == "" {
 		b.problems.Errorf(diag.NameNotText, e.Key.Pos(), "quotes around it", "%s can't be a group's name", e.Key.Describe())
@@ -106,19 +107,24 @@ func (b *builder) groupBody(e Entry) *Group {
 	}
 	b.inProgress[g] = true
 	defer delete(b.inProgress, g)
-	for _, section := range e.Value.Entries() {
+	b.owns(e, end, g, nil)
+	sections := e.Value.Entries()
+	for i, section := range sections {
+		sectionEnd := next(sections, i, end)
 		switch section.Name {
 		case "vars":
 			b.vars(g, section.Value)
 		case "children":
-			for _, child := range b.section(g, section) {
-				if c := b.groupBody(child); c != nil {
+			children := b.section(g, section)
+			for i, child := range children {
+				if c := b.groupBody(child, next(children, i, sectionEnd)); c != nil {
 					b.adopt(g, c)
 				}
 			}
 		case "hosts":
-			for _, host := range b.section(g, section) {
-				b.hosts(g, host)
+			hosts := b.section(g, section)
+			for i, host := range hosts {
+				b.hosts(g, host, next(hosts, i, sectionEnd))
 			}
 		default:
 			b.problems.Warnf(diag.GroupKeyIgnored, section.Key.Pos(), "hosts, children or vars", "group %q: the key %q is ignored, as Ansible ignores it",
@@ -178,8 +184,8 @@ func (b *builder) vars(g *Group, v Value) {
 	}
 }
 
-// hosts reads an entry under `hosts`: one host, or several if the name holds ranges.
-func (b *builder) hosts(g *Group, e Entry) {
+// hosts reads an entry under `hosts`, up to end: one host, or several if the name holds ranges.
+func (b *builder) hosts(g *Group, e Entry, end diag.Position) {
 	pattern, isText := e.Key.Text()
 	if !isText || pattern == "" {
 		b.problems.Errorf(diag.NameNotText, e.Key.Pos(), "quotes around it", "%s can't be a host's name", e.Key.Describe())
@@ -204,6 +210,9 @@ func (b *builder) hosts(g *Group, e Entry) {
 		}
 		h := b.host(name, e.Key.Pos())
 		b.enlist(g, h)
+		if len(names) == 1 {
+			b.owns(e, end, nil, h)
+		}
 		for _, v := range entries {
 			v.findSecrets()
 			h.vars[v.Name] = v.Value

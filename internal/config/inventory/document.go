@@ -22,6 +22,8 @@ type document struct {
 	// lines are the offsets at which the source's lines start.
 	lines []int
 	root  *yaml.Node
+	// aliased says that there are aliases in it.
+	aliased bool
 	// maps are the entries of each mapping, merge keys worked in, each key once.
 	maps map[*yaml.Node][]pair
 	// templated are the nodes with a template in them.
@@ -164,6 +166,7 @@ func (d *document) bounded(problems *diag.Problems) bool {
 	var weigh func(n *yaml.Node) int
 	weigh = func(n *yaml.Node) int {
 		if n.Kind == yaml.AliasNode {
+			d.aliased = true
 			if weights[n.Alias] == inProgress {
 				problems.Errorf(diag.YAMLAlias, d.at(n), "", "an alias stands inside what it refers to")
 				ok = false

@@ -32,10 +32,12 @@ func (b *builder) listed(root Value) {
 	groups := map[string]Entry{}
 	var order []string
 	var hostVars []Entry
-	for _, e := range root.Entries() {
+	var end diag.Position
+	entries := root.Entries()
+	for i, e := range entries {
 		if e.Name == "_meta" {
 			inner, _ := e.Value.Get("hostvars")
-			hostVars = inner.Entries()
+			hostVars, end = inner.Entries(), next(entries, i, diag.Position{})
 			continue
 		}
 		groups[e.Name] = e
@@ -78,8 +80,9 @@ func (b *builder) listed(root Value) {
 	for _, name := range order {
 		group(name, groups[name].Key.Pos(), 0)
 	}
-	for _, e := range hostVars {
+	for i, e := range hostVars {
 		h := b.host(e.Name, e.Key.Pos())
+		b.owns(e, next(hostVars, i, end), nil, h)
 		if e.Value.Kind() != Map {
 			b.problems.Errorf(diag.InventoryStructure, e.Value.Pos(), "a mapping of the host's variables", "host %q is %s", e.Name, e.Value.Describe())
 			continue

@@ -154,20 +154,26 @@ var varsEndings = []string{"", ".yml", ".yaml", ".json"}
 
 // varsFiles reads group_vars and host_vars of a directory.
 func (b *builder) varsFiles(dir string) {
-	groups := map[string]func(map[string]Value){}
+	groups := map[string]owner{}
 	for _, g := range b.inv.groups {
-		groups[g.Name] = func(vars map[string]Value) { g.fileVars = vars }
+		groups[g.Name] = owner{part{group: g}, func(vars map[string]Value) { g.fileVars = vars }}
 	}
-	hosts := map[string]func(map[string]Value){}
+	hosts := map[string]owner{}
 	for _, h := range b.inv.hosts {
-		hosts[h.Name] = func(vars map[string]Value) { h.fileVars = vars }
+		hosts[h.Name] = owner{part{host: h}, func(vars map[string]Value) { h.fileVars = vars }}
 	}
 	b.varsOf(filepath.Join(dir, "group_vars"), "group", groups)
 	b.varsOf(filepath.Join(dir, "host_vars"), "host", hosts)
 }
 
+// owner is whom a file of variables may be of.
+type owner struct {
+	part part
+	set  func(vars map[string]Value)
+}
+
 // varsOf reads the variables of all whom a directory has a file or a directory for, and warns of what is for nobody.
-func (b *builder) varsOf(dir, kind string, owners map[string]func(map[string]Value)) {
+func (b *builder) varsOf(dir, kind string, owners map[string]owner) {
 	entries, err := b.entries(dir, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
@@ -185,27 +191,29 @@ func (b *builder) varsOf(dir, kind string, owners map[string]func(map[string]Val
 		if skipped(name) {
 			continue
 		}
-		owner, ending := name, ""
-		if owners[owner] == nil {
+		of, ending := name, ""
+		if _, known := owners[of]; !known {
 			ending = filepath.Ext(name)
-			owner = strings.TrimSuffix(name, ending)
+			of = strings.TrimSuffix(name, ending)
 		}
-		set := owners[owner]
+		whose, known := owners[of]
 		full := filepath.Join(dir, name)
 		rank := slices.Index(varsEndings, ending)
-		if set == nil || rank < 0 {
+		if !known || rank < 0 {
 			b.problems.Warnf(diag.VariablesUnused, diag.Position{File: full}, "the name of a "+kind+", with .yml, .yaml, .json or nothing after it",
 				"these variables are nobody's: there is no %s %q", kind, strings.TrimSuffix(name, filepath.Ext(name)))
 			continue
 		}
-		if first := slices.IndexFunc(varsEndings, func(ending string) bool { return names[owner+ending] }); first < rank {
+		if first := slices.IndexFunc(varsEndings, func(ending string) bool { return names[of+ending] }); first < rank {
 			b.problems.Warnf(diag.FilePassedOver, diag.Position{File: full}, "one of them", "this file is passed over, as in Ansible, since %s is there",
-				filepath.Join(dir, owner+varsEndings[first]))
+				filepath.Join(dir, of+varsEndings[first]))
 			continue
 		}
 		vars := map[string]Value{}
 		b.varsIn(full, vars, 1)
-		set(vars)
+		whose.set(vars)
+		whose.part.from = diag.Position{File: full}
+		b.inv.parts = append(b.inv.parts, whose.part)
 	}
 }
 
