@@ -3,7 +3,6 @@ package plan
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/pgporter/pgporter/internal/config/diag"
@@ -254,16 +253,4 @@ func (r *definitionReader) readOptions(v inventory.Value) {
 	}
 	r.shows(v, "options", text)
 	r.d.Options, r.d.ownOptions, r.d.optionsPos = options, true, v.Pos()
-}
-
-// nearestHost suggests what host may have been meant.
-func nearestHost(inv *inventory.Inventory, name string) string {
-	names := map[string]bool{}
-	for _, h := range inv.Hosts() {
-		names[h.Name] = true
-	}
-	if near := diag.Nearest(name, slices.Sorted(maps.Keys(names))); near != "" {
-		return "did you mean " + near
-	}
-	return "one of its host names"
 }

@@ -87,10 +87,17 @@ func (p *planner) ownAddress(c *cluster, h *inventory.Host, prefix netip.Prefix)
 		p.problems = kept
 	}
 	for _, other := range p.virtuals[address] {
-		if other != c {
-			p.problems.Errorf(diag.VIPUsedTwice, v.Pos(), want, "pg_vip_address %s of cluster %q is that of cluster %q too%s", address, c.name, other.name, where(p.viewpoint(other), "pg_vip_address"))
-			return false
+		if other == c {
+			continue
 		}
+		if pos, _ := p.viewpoint(other).Position("pg_vip_address"); pos == v.Pos() {
+			// Both have it from one place: that is one problem.
+			one, two := min(c.name, other.name), max(c.name, other.name)
+			p.problems.Errorf(diag.VIPUsedTwice, v.Pos(), "an address for each", "pg_vip_address %s is that of cluster %q and of cluster %q", address, one, two)
+		} else {
+			p.problems.Errorf(diag.VIPUsedTwice, v.Pos(), want, "pg_vip_address %s of cluster %q is that of cluster %q too%s", address, c.name, other.name, where(p.viewpoint(other), "pg_vip_address"))
+		}
+		return false
 	}
 	if p.addresses == nil {
 		p.addresses = map[netip.Addr]*inventory.Host{}
