@@ -39,7 +39,7 @@ var rooms = map[string]room{
 	"internal/config/jmespath":        {pure: true, because: "an expression over members given as data has no need of where they came from"},
 	"internal/config/inventory/jinja": {may: "safetext", pure: true, because: "a template reaches its variables and nothing else, least of all files"},
 	"internal/config/inventory":       {may: "diag jinja safetext", because: "reading Ansible's format has nothing to do with what pgporter makes of it"},
-	"internal/config/tcpservice":      {may: "model", pure: true, because: "what a service's lines mean follows from the lines: whoever checks servers reads it here"},
+	"internal/config/tcpservice":      {may: "diag model", pure: true, because: "what a service's lines mean follows from the lines: whoever checks servers reads it here"},
 	"internal/config/plan":            {may: "diag inventory jinja jmespath model safetext tcpservice", because: "a plan is declared: what runs now must not leak into it"},
 	"internal/config/resolve":         {may: "jmespath model", pure: true, because: "resolving is a function of the plan and the roles, so that it can be replayed"},
 	"internal/config/intake":          {may: "jmespath model safetext tcpservice", pure: true, because: "what comes from outside is judged by itself, before anything that runs is touched"},

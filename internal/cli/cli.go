@@ -25,9 +25,9 @@ func newRootCommand() *cobra.Command {
 		Long: `pgporter is a TCP proxy for Patroni-managed PostgreSQL clusters. A client connects to a service (primary 5433,
 replica 5434, default 5436, offline 5438, or one of your own) on any node; pgporter connects it to the instance that can
 serve it now, through failover and switchover. It reads Pigsty inventories as they are.`,
-		Example: `  pgporter check --inventory pigsty.yml                        # what is wrong with it, all at once
-  pgporter services --inventory pigsty.yml                     # what it declares
-  pgporter render --inventory pigsty.yml --out rendered        # its files for HAProxy, dnsmasq, vip-manager, libpq
+		Example: `  pgporter check pigsty.yml                                    # what is wrong with it, all at once
+  pgporter services pigsty.yml                                 # what it declares
+  pgporter render pigsty.yml --out rendered                    # its files for HAProxy, dnsmasq, vip-manager, libpq
   pgporter run --inventory pigsty.yml --node 10.10.10.11       # serve it on this node
   pgporter run --patroni 10.10.10.11:8008                      # no inventory: ask Patroni who is there
   pgporter status --watch                                      # who serves what, and why
@@ -38,7 +38,7 @@ serve it now, through failover and switchover. It reads Pigsty inventories as th
 		SuggestionsMinimumDistance: 2,
 	}
 	root.AddCommand(newRunCommand(), newCheckCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newReloadCommand(),
-		newUpgradeCommand(), newCredentialsCommand(), exitStatusTopic(), signalsTopic())
+		newUpgradeCommand(), newCredentialsCommand(), command.NewVersion(), exitStatusTopic(), signalsTopic())
 	return root
 }
 

@@ -58,3 +58,27 @@ func TestDocumentedCommands(t *testing.T) {
 		}
 	}
 }
+
+// What docs/operations.md shows of check is what it prints.
+func TestDocumentedCheck(t *testing.T) {
+	document, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inventory, err := os.ReadFile("testdata/broken.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(document), "## Checking an inventory")
+	_, shown, _ := strings.Cut(section, "```console\n")
+	shown, _, _ = strings.Cut(shown, "```")
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("pigsty.yml", inventory, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	status := Main([]string{"check", "pigsty.yml"}, nil, &stdout, &stderr)
+	if status != 2 || stdout.Len() > 0 || stderr.String() != shown {
+		t.Errorf("status %d; it prints\n%s\nand shown is\n%s", status, &stderr, shown)
+	}
+}

@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -38,22 +37,22 @@ type doctorFlags struct {
 func newDoctorCommand() *cobra.Command {
 	f := doctorFlags{}
 	c := &cobra.Command{
-		Use:   "doctor CLUSTER --inventory FILE",
+		Use:   "doctor CLUSTER {FILE | --inventory FILE}",
 		Short: "Try every way to a cluster, and say what is wrong",
 		Long: `Opens every way that url lists, asks who is at its end, and prints a table: which instance answered, whether it takes
 writes, over which TLS and after how long; then what is broken, and what to do about it. Each member's Patroni is asked once for
 what makes checks of it dear. It changes nothing.
 
 Passwords are those of the inventory; with --user first those of --password-file, PGPASSWORD and ~/.pgpass, as psql
-has them. Nothing shows them. TLS is as PGSSLMODE says.
+has them. Nothing shows them. TLS is as PGSSLMODE says. Without a cluster the error names those that there are.
 
 Exit status: 0 all is well, 1 something is broken, 2 the input can't be used.`,
-		Example: `  pgporter doctor pg-test --inventory pigsty.yml
-  pgporter doctor pg-test --inventory pigsty.yml --dns 10.10.10.10                        # ask this name server
-  pgporter doctor pg-test --inventory pigsty.yml --service primary --by vip
-  pgporter doctor pg-test --inventory pigsty.yml -o json | jq '.ways[] | select(.broken)'`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
+		Example: `  pgporter doctor pg-test pigsty.yml
+  pgporter doctor pg-test pigsty.yml --dns 10.10.10.10                        # ask this name server
+  pgporter doctor pg-test pigsty.yml --service primary --by vip
+  pgporter doctor pg-test pigsty.yml -o json | jq '.ways[] | select(.broken)'`,
+		Args: cobra.MaximumNArgs(2),
+		RunE: f.run,
 	}
 	f.endpoints.add(c)
 	c.Flags().StringVar(&f.passwordFile, "password-file", "", "the password of --user is the first line of `FILE`")
@@ -65,7 +64,7 @@ Exit status: 0 all is well, 1 something is broken, 2 the input can't be used.`,
 	return c
 }
 
-func (f *doctorFlags) run(c *cobra.Command, cluster string) error {
+func (f *doctorFlags) run(c *cobra.Command, args []string) error {
 	if err := command.OneOf("output", f.output, "table", "json"); err != nil {
 		return err
 	}
@@ -78,7 +77,7 @@ func (f *doctorFlags) run(c *cobra.Command, cluster string) error {
 	case f.passwordFile != "" && f.endpoints.choice.User == "":
 		return command.Input(errors.New("--password-file is the password of --user: say which"))
 	}
-	access, err := f.endpoints.read(c, cluster)
+	access, err := f.endpoints.read(c, args)
 	if err != nil {
 		return err
 	}
@@ -106,15 +105,12 @@ func (f *doctorFlags) run(c *cobra.Command, cluster string) error {
 	asking.Go(func() { findings = doctor.AskPatronis(ctx, access.Members, f.timeout) })
 	results := doctor.Examine(ctx, endpoints, doctor.Config{Timeout: f.timeout, Total: f.deadline, Resolver: resolver, OwnPassword: own, Members: access.Members})
 	asking.Wait()
-	report := reportOf(cluster, results)
+	report := reportOf(access.Cluster, results)
 	report.Findings = findings
 	safetext.Deep(&report)
 	out := safetext.Writer(c.OutOrStdout())
 	if f.output == "json" {
-		encoder := json.NewEncoder(out)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		err = encoder.Encode(report)
+		err = printJSON(out, report)
 	} else {
 		err = report.print(out)
 	}

@@ -122,7 +122,7 @@ func reload(c *cobra.Command, f reloadFlags, args []string) error {
 	if err := problems.Err(); err != nil {
 		return err
 	}
-	for _, w := range problems.Warnings() {
+	for _, w := range aboutCluster(inv, cluster, problems).Warnings() {
 		fmt.Fprintln(c.ErrOrStderr(), w)
 	}
 	printed := map[string]string{}

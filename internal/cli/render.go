@@ -12,6 +12,7 @@ import (
 	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/plan"
 	"github.com/pgporter/pgporter/internal/config/safetext"
 	"github.com/pgporter/pgporter/internal/render"
 	"github.com/pgporter/pgporter/internal/render/fileset"
@@ -33,7 +34,7 @@ func newRenderCommand() *cobra.Command {
 		kinds = append(kinds, string(k))
 	}
 	c := &cobra.Command{
-		Use:   "render --inventory FILE --out DIR",
+		Use:   "render {FILE | --inventory FILE} --out DIR",
 		Short: "Write the files of HAProxy, dnsmasq, vip-manager and libpq",
 		Long: `Writes what an inventory means for other programs, a directory for each host:
 
@@ -50,14 +51,14 @@ that isn't rendered any more is removed; it is known by its first line. Nothing 
 
 With a problem in the inventory nothing is written and the exit status is 2. --keep-going writes all that is sound, removes
 nothing, and exits with 2 all the same.`,
-		Example: `  pgporter render --inventory pigsty.yml --out rendered
-  pgporter render --inventory pigsty.yml --out rendered --diff                 # what would change; 1 if anything
-  pgporter render --inventory pigsty.yml --out rendered --host 10.10.10.11 --base
-  pgporter render --inventory pigsty.yml --out rendered --cluster pg-test --only haproxy,pg-service`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if r.inventory == "" {
-				return command.Input(errors.New("--inventory is missing: which file"))
+		Example: `  pgporter render pigsty.yml --out rendered
+  pgporter render pigsty.yml --out rendered --diff                 # what would change; 1 if anything
+  pgporter render pigsty.yml --out rendered --host pg-test-1 --base
+  pgporter render pigsty.yml --out rendered --cluster pg-test --only haproxy,pg-service`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := inventoryArgument(&r.inventory, args); err != nil {
+				return err
 			}
 			if r.out == "" {
 				return command.Input(errors.New("--out is missing: which directory"))
@@ -74,7 +75,7 @@ nothing, and exits with 2 all the same.`,
 	inventoryFlag(c, &r.inventory)
 	flags := c.Flags()
 	flags.StringVarP(&r.out, "out", "d", "", "the `DIR` to write to; made if it isn't there")
-	flags.StringSliceVar(&r.wanted.Hosts, "host", nil, "only this `HOST`'s files (may be repeated)")
+	flags.StringSliceVar(&r.wanted.Hosts, "host", nil, "only the files of this `HOST`, or instance (may be repeated)")
 	flags.StringSliceVar(&r.wanted.Clusters, "cluster", nil, "only this `CLUSTER`'s files (may be repeated)")
 	flags.BoolVar(&r.wanted.Base, "base", false, "haproxy.cfg too")
 	flags.BoolVar(&r.diff, "diff", false, "write nothing, show what would change; exit status 1 if anything would")
@@ -98,6 +99,11 @@ func (r *rendering) run(stdin io.Reader, stdout, stderr io.Writer) error {
 	broken := problems.Err() != nil
 	if broken && !r.keepGoing {
 		return problems
+	}
+	if clusters := r.wanted.Clusters; len(clusters) > 0 && !broken {
+		problems = slices.DeleteFunc(problems, func(p diag.Problem) bool {
+			return !slices.ContainsFunc(clusters, func(c string) bool { return len(aboutCluster(inv, c, diag.Problems{p})) > 0 })
+		})
 	}
 	if len(problems) > 0 {
 		fmt.Fprintln(stderr, problems)
@@ -165,16 +171,21 @@ func (r *rendering) known(inv *inventory.Inventory) error {
 		return nil
 	}
 	hosts, clusters := render.Known(inv)
+	for i, name := range r.wanted.Hosts {
+		if host, known := plan.HostOf(inv, name); known {
+			r.wanted.Hosts[i] = host
+		}
+	}
 	var problems diag.Problems
-	check := func(what string, asked, have []string) {
+	check := func(code diag.Code, what string, asked, have []string) {
 		for _, name := range asked {
 			if !slices.Contains(have, name) {
-				problems.Errorf(diag.Position{File: inv.File}, "one of "+listed(have), "there is no %s %q", what, name)
+				problems.Errorf(code, diag.Position{File: inv.File}, "one of "+listed(have), "there is no %s %q", what, name)
 			}
 		}
 	}
-	check("host", r.wanted.Hosts, hosts)
-	check("cluster", r.wanted.Clusters, clusters)
+	check(diag.NodeUnknown, "host", r.wanted.Hosts, hosts)
+	check(diag.ClusterUnknown, "cluster", r.wanted.Clusters, clusters)
 	return problems.Err()
 }
 

@@ -83,7 +83,7 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 		RunE: func(c *cobra.Command, _ []string) error { return runLogged(c, f) },
 	}
 	inventoryFlag(c, &f.inventory)
-	c.Flags().StringVar(&f.node, "node", "", "which `HOST` of the inventory to serve as (default: the one that is an address of this machine)")
+	c.Flags().StringVar(&f.node, "node", "", "which `NODE` to serve as, a host of the inventory or an instance (default: the one that is an address of this machine)")
 	c.Flags().StringSliceVar(&f.patroni, "patroni", nil, "discover members from the Patroni REST API at these `ADDRESSES` instead of an inventory")
 	c.Flags().StringVar(&f.bind, "bind", "", "the `ADDRESS` that \"*\" means on this node (default: every address)")
 	c.Flags().StringVar(&f.admin, "admin", "", "where status is served, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
@@ -194,7 +194,7 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	cfg := daemon.Config{Version: command.Version, Source: source, Admin: admin, AdminNames: f.adminNames, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys,
 		Upgrade: upgrade, Program: program(), Inherited: inherited, Logger: logger, LogDropped: queue.Dropped}
 	if file, isFile := source.(*daemon.InventoryFile); isFile && engine != nil {
-		file.HAProxy, engine.Node, cfg.HAProxy = true, file.Node, engine
+		file.HAProxy, cfg.HAProxy = true, engine
 	}
 	if file, isFile := source.(*daemon.InventoryFile); isFile {
 		file.Etcd = keys != nil

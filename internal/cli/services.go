@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -38,17 +37,18 @@ type declaredCluster struct {
 func newServicesCommand() *cobra.Command {
 	var path, node, output, engine string
 	c := &cobra.Command{
-		Use:   "services --inventory FILE",
+		Use:   "services {FILE | --inventory FILE}",
 		Short: "List the services that an inventory declares",
 		Long: `Lists every service with its port, check, destination, servers and backups, as the declared roles give them. What the
 members are at this moment is told by pgporter status. With --node a node's haproxy_services are in the list, too.`,
-		Example: `  pgporter services --inventory pigsty.yml
-  pgporter services --inventory pigsty.yml --node 10.10.10.11   # as this node sees them
-  pgporter services --inventory pigsty.yml -o json | jq '.clusters[].services[].full_name'`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if path == "" {
-				return command.Input(errors.New("--inventory is missing: which file"))
+		Example: `  pgporter services pigsty.yml
+  pgporter services pigsty.yml --node 10.10.10.11               # as this node sees them
+  pgporter services pigsty.yml --node pg-test-1                 # the same, by its instance's name
+  pgporter services pigsty.yml -o json | jq '.clusters[].services[].full_name'`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := inventoryArgument(&path, args); err != nil {
+				return err
 			}
 			if err := command.OneOf("output", output, "table", "json", "yaml"); err != nil {
 				return err
@@ -67,7 +67,7 @@ members are at this moment is told by pgporter status. With --node a node's hapr
 		},
 	}
 	inventoryFlag(c, &path)
-	c.Flags().StringVar(&node, "node", "", "show what this `HOST` of the inventory serves (default: every cluster as its primary sees it)")
+	c.Flags().StringVar(&node, "node", "", "show what this `NODE`, a host of the inventory or an instance, serves (default: every cluster as its primary sees it)")
 	command.OutputFlag(c, &output, "table", "json", "yaml")
 	engineFlag(c, &engine)
 	return c
@@ -96,7 +96,7 @@ func readDeclared(path, node, engine string, stdin io.Reader) (declared, diag.Pr
 	for _, cluster := range p.Clusters {
 		set, err := resolve.Set(cluster, nil)
 		if err != nil {
-			problems.Errorf(diag.Position{File: path}, "", "cluster %q: %v", cluster.Name, err)
+			problems.Errorf(diag.NotRenderable, diag.Position{File: path}, "", "cluster %q: %v", cluster.Name, err)
 			continue
 		}
 		d.Clusters = append(d.Clusters, declaredCluster{cluster.Name, cluster.Members, set.Services})
@@ -107,10 +107,7 @@ func readDeclared(path, node, engine string, stdin io.Reader) (declared, diag.Pr
 func (d declared) print(w io.Writer, format string) error {
 	switch format {
 	case "json":
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		return encoder.Encode(d)
+		return printJSON(w, d)
 	case "yaml":
 		return printYAML(w, d)
 	}

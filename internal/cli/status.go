@@ -27,18 +27,18 @@ func newStatusCommand() *cobra.Command {
 	var watch bool
 	var interval time.Duration
 	c := &cobra.Command{
-		Use:   "status",
+		Use:   "status [CLUSTER]",
 		Short: "Show who serves what now, and why",
 		Long: `Asks the pgporter at the admin address which server carries each service now: role, state, the reason, open sessions, and
 since when. With --watch it goes on until interrupted: on a terminal the table is redrawn, elsewhere a table is printed
-whenever something has changed.
+whenever something has changed. With a cluster's name that cluster alone is shown.
 
 A server is serving (takes clients), ready (would take them if those before it were gone) or down.`,
 		Example: `  pgporter status
-  pgporter status --admin 10.10.10.11 --watch
+  pgporter status pg-test --admin 10.10.10.11 --watch
   pgporter status -o json | jq '.clusters[].services[] | select(.up | not) | .full_name'`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
 			if err := command.OneOf("output", output, "table", "json", "yaml"); err != nil {
 				return err
 			}
@@ -50,13 +50,20 @@ A server is serving (takes clients), ready (would take them if those before it w
 				return err
 			}
 			client := api.Client{Address: address}
+			ask := func(ctx context.Context) (*api.Status, error) {
+				status, err := client.Status(ctx)
+				if err == nil && len(args) > 0 {
+					err = only(status, args[0])
+				}
+				return status, err
+			}
 			w := c.OutOrStdout()
 			if watch {
 				ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 				defer stop()
-				return watchStatus(ctx, client, w, output, interval)
+				return watchStatus(ctx, ask, w, output, interval)
 			}
-			status, err := client.Status(context.Background())
+			status, err := ask(context.Background())
 			if err != nil {
 				return err
 			}
@@ -69,6 +76,20 @@ A server is serving (takes clients), ready (would take them if those before it w
 	c.Flags().DurationVar(&interval, "interval", time.Second, "with --watch, the `TIME` between two looks")
 	command.OutputFlag(c, &output, "table", "json", "yaml")
 	return c
+}
+
+// only leaves one cluster in a status; one that isn't there is an error that names those that are.
+func only(s *api.Status, cluster string) error {
+	var there []string
+	for _, c := range s.Clusters {
+		there = append(there, c.Name)
+	}
+	i := slices.Index(there, cluster)
+	if i < 0 {
+		return command.Input(fmt.Errorf("no cluster %q is served here; there are: %s", cluster, orDash(there)))
+	}
+	s.Clusters, s.TCPServices = s.Clusters[i:i+1], nil
+	return nil
 }
 
 // adminFlag adds --admin for commands that ask a daemon.
@@ -100,14 +121,14 @@ func hostPort(flag, text, defaultPort string) (string, error) {
 }
 
 // watchStatus shows the status again and again. A daemon that doesn't answer is said and asked again: it may be restarting.
-func watchStatus(ctx context.Context, client api.Client, w io.Writer, output string, interval time.Duration) error {
+func watchStatus(ctx context.Context, ask func(context.Context) (*api.Status, error), w io.Writer, output string, interval time.Duration) error {
 	isTerminal, colour := command.Terminal(w)
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	last := ""
 	for {
 		var frame bytes.Buffer
-		status, err := client.Status(ctx)
+		status, err := ask(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil

@@ -41,10 +41,11 @@ func (f *endpointFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.choice.Database, "db", "", "ask for this `DATABASE` (default: one of pg_databases)")
 }
 
-// read gives what the inventory says of a cluster.
-func (f *endpointFlags) read(c *cobra.Command, cluster string) (model.Access, error) {
-	if f.inventory == "" {
-		return model.Access{}, command.Input(errors.New("--inventory is missing: which file"))
+// read gives what the inventory says of the cluster that the arguments name.
+func (f *endpointFlags) read(c *cobra.Command, args []string) (model.Access, error) {
+	cluster, err := clusterArguments(&f.inventory, args)
+	if err != nil {
+		return model.Access{}, err
 	}
 	if f.by != "" {
 		allowed := make([]string, len(connstr.Kinds))
@@ -60,12 +61,18 @@ func (f *endpointFlags) read(c *cobra.Command, cluster string) (model.Access, er
 	if inv == nil {
 		return model.Access{}, problems
 	}
+	if cluster == "" {
+		if err := problems.Err(); err != nil {
+			return model.Access{}, err
+		}
+		return model.Access{}, whichCluster(inv)
+	}
 	access, found := plan.ForAccess(inv, cluster)
 	problems = append(problems, found...)
 	if err := problems.Err(); err != nil {
 		return model.Access{}, err
 	}
-	for _, p := range problems.Warnings() {
+	for _, p := range aboutCluster(inv, cluster, problems).Warnings() {
 		fmt.Fprintln(c.ErrOrStderr(), p)
 	}
 	return access, nil
@@ -74,7 +81,7 @@ func (f *endpointFlags) read(c *cobra.Command, cluster string) (model.Access, er
 func newURLCommand() *cobra.Command {
 	f := urlFlags{}
 	c := &cobra.Command{
-		Use:   "url CLUSTER --inventory FILE",
+		Use:   "url CLUSTER {FILE | --inventory FILE}",
 		Short: "List the URLs by which clients reach a cluster's services",
 		Long: `Lists how clients reach a cluster, from what its inventory defines: its name, its virtual address, its instances'
 names and addresses, each with PostgreSQL's own port, PgBouncer's and those of the services; and the URLs of clients that
@@ -82,16 +89,18 @@ choose among several hosts themselves. Behind each is what it goes through.
 
 Without --by and --all the ways by the cluster's name are listed, or, where it has none, those by its virtual address or
 its instances' addresses. Users and the database are those of the inventory that fit: the database's owner, the
-administrator for what goes straight to the primary, a user with dbrole_offline for the offline instance.`,
-		Example: `  pgporter url pg-test --inventory pigsty.yml
-  pgporter url pg-test --inventory pigsty.yml --all
-  pgporter url pg-test --inventory pigsty.yml --service primary --plain                   # for a script
-  pgporter url pg-test --inventory pigsty.yml --by smart --driver jdbc
-  pgporter url pg-test --inventory pigsty.yml --by smart --driver libpq@13                # for an old libpq
-  pgporter url pg-test --inventory pigsty.yml --by ip --format service                    # a pg_service.conf
-  pgporter url pg-test --inventory pigsty.yml --all --format pgpass --with-password       # a .pgpass`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
+administrator for what goes straight to the primary, a user with dbrole_offline for the offline instance.
+
+Without a cluster the error names those that there are.`,
+		Example: `  pgporter url pg-test pigsty.yml
+  pgporter url pg-test pigsty.yml --all
+  pgporter url pg-test pigsty.yml --service primary --plain                   # for a script
+  pgporter url pg-test pigsty.yml --by smart --driver jdbc
+  pgporter url pg-test pigsty.yml --by smart --driver libpq@13                # for an old libpq
+  pgporter url pg-test pigsty.yml --by ip --format service                    # a pg_service.conf
+  pgporter url pg-test pigsty.yml --all --format pgpass --with-password       # a .pgpass`,
+		Args: cobra.MaximumNArgs(2),
+		RunE: f.run,
 	}
 	f.endpoints.add(c)
 	c.Flags().BoolVar(&f.all, "all", false, "list the ways of every kind")
@@ -104,7 +113,7 @@ administrator for what goes straight to the primary, a user with dbrole_offline 
 	return c
 }
 
-func (f *urlFlags) run(c *cobra.Command, cluster string) error {
+func (f *urlFlags) run(c *cobra.Command, args []string) error {
 	if err := command.OneOf("format", f.format, "uri", "service", "pgpass"); err != nil {
 		return err
 	}
@@ -122,7 +131,7 @@ func (f *urlFlags) run(c *cobra.Command, cluster string) error {
 	case f.format == "service" && f.shown:
 		return command.Input(errors.New("--with-password is for URLs and .pgpass: a pg_service.conf is for everybody to read"))
 	}
-	access, err := f.endpoints.read(c, cluster)
+	access, err := f.endpoints.read(c, args)
 	if err != nil {
 		return err
 	}

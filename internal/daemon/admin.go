@@ -30,6 +30,10 @@ func listenAdmin(ctx context.Context, address string, inherited *Inherited) (net
 			return nil, fmt.Errorf("admin address %s: %w: %s; another is chosen with --admin", address, syscall.EADDRINUSE, proxy.Holder(at.AddrPort()))
 		}
 	}
+	if refused != nil {
+		// The address has been said.
+		err = refused.Err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("admin address %s: %w", address, err)
 	}

@@ -40,7 +40,7 @@ func TestHAProxyAsTheEngine(t *testing.T) {
 	go func() {
 		r.ended <- Run(ctx, Config{
 			Version: "test", Source: &InventoryFile{Path: r.path, Node: f.host, HAProxy: true, Logger: logger}, Bind: bind, Admin: r.admin,
-			HAProxy: &haproxy.Config{Dir: dir, Node: f.host}, StopTimeout: 5 * time.Second, Reload: r.reload, Logger: logger, Ready: func() { close(ready) },
+			HAProxy: &haproxy.Config{Dir: dir}, StopTimeout: 5 * time.Second, Reload: r.reload, Logger: logger, Ready: func() { close(ready) },
 		})
 	}()
 	select {

@@ -71,7 +71,7 @@ func (f *InventoryFile) Load(context.Context) (Loaded, error) {
 	var found diag.Problems
 	if f.HAProxy {
 		if l.Plan, l.Base, found = plan.BaseOf(inv, f.Node); l.Base == nil && found.Err() == nil {
-			found.Errorf(diag.Position{File: f.Path}, "haproxy_enabled: true, or another engine", "the host %q has no HAProxy: haproxy_enabled is false", f.Node)
+			found.Errorf(diag.HAProxyDisabled, diag.Position{File: f.Path}, "haproxy_enabled: true, or another engine", "the host %q has no HAProxy: haproxy_enabled is false", f.Node)
 		}
 	} else {
 		l.Plan, found = plan.ForNode(inv, f.Node)

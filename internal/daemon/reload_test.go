@@ -176,7 +176,7 @@ func TestHAProxyThatRefuses(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	part := &witness{}
 	r := start(t, f, address(106), f.inventory("primary:5433", "gone:5439"), false, func(c *Config) {
-		c.Source.(*InventoryFile).HAProxy, c.HAProxy = true, &haproxy.Config{Dir: dir, Node: f.host}
+		c.Source.(*InventoryFile).HAProxy, c.HAProxy = true, &haproxy.Config{Dir: dir}
 		c.Parts, c.StopTimeout = []Part{part}, time.Second
 	})
 	t.Cleanup(func() { r.stop(); <-r.ended })

@@ -111,12 +111,12 @@ func (r *renderer) add(pos diag.Position, host string, f File) {
 		if f.Of.Kind == stamp.DNSMasq {
 			// Within one cluster it is a pg_seq that two members have, which is reported as such.
 			if f.Of.Cluster != first.Of.Cluster {
-				r.problems.Warnf(pos, "names of their own", "the name %s is of cluster %q and of cluster %q: the first keeps it",
+				r.problems.Warnf(diag.DNSNameTwice, pos, "names of their own", "the name %s is of cluster %q and of cluster %q: the first keeps it",
 					path.Base(f.Path), first.Of.Cluster, f.Of.Cluster)
 			}
 			return
 		}
-		r.problems.Errorf(pos, "a service by another name", "%s would be two files of %s", path.Base(f.Path), host)
+		r.problems.Errorf(diag.NameTwice, pos, "a service by another name", "%s would be two files of %s", path.Base(f.Path), host)
 		return
 	}
 	r.taken[f.Path] = len(r.files)
@@ -128,7 +128,7 @@ func (r *renderer) directories() {
 	r.site.Nodes = slices.DeleteFunc(r.site.Nodes, func(n plan.Node) bool {
 		usable := directoryName(n.Plan.Node)
 		if !usable {
-			r.problems.Errorf(n.Pos, "an address, or a name without slashes", "the host %q can't be the name of a directory", n.Plan.Node)
+			r.problems.Errorf(diag.NotRenderable, n.Pos, "an address, or a name without slashes", "the host %q can't be the name of a directory", n.Plan.Node)
 		}
 		return !usable
 	})
@@ -175,7 +175,7 @@ func (r *renderer) haproxy() {
 			carried = append(carried, c.Name)
 			set, err := r.resolve(c)
 			if err != nil {
-				r.problems.Errorf(n.Pos, "", "cluster %q: %v", c.Name, err)
+				r.problems.Errorf(diag.NotRenderable, n.Pos, "", "cluster %q: %v", c.Name, err)
 				continue
 			}
 			r.sets[host] = append(r.sets[host], set)
@@ -207,7 +207,7 @@ func (r *renderer) haproxy() {
 // keep adds a file that could be rendered, and reports one that couldn't.
 func (r *renderer) keep(pos diag.Position, host, text string, err error, f File) {
 	if err != nil {
-		r.problems.Errorf(pos, "", "%s: %v", host, err)
+		r.problems.Errorf(diag.NotRenderable, pos, "", "%s: %v", host, err)
 		return
 	}
 	f.Text = text

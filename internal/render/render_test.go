@@ -209,7 +209,7 @@ pg-a: { hosts: { 10.10.10.11: { pg_seq: 1, pg_role: primary, pg_offline_query: t
 pg-a-1: { hosts: { 10.10.10.12: { pg_seq: 1, pg_role: primary, pg_offline_query: true } }, vars: { pg_cluster: pg-a-1 } }
 infra: { hosts: { 10.10.10.10: } }
 `, Wanted{Kinds: []stamp.Kind{stamp.DNSMasq}})
-	want := `pigsty.yml:4:19: warning: the name pg-a-1 is of cluster "pg-a" and of cluster "pg-a-1": the first keeps it; names of their own`
+	want := `pigsty.yml:4:19: warning: the name pg-a-1 is of cluster "pg-a" and of cluster "pg-a-1": the first keeps it; names of their own [dns-name-used-twice]`
 	if problems.Error() != want {
 		t.Errorf("got\n%s\nwant\n%s", problems.Error(), want)
 	}

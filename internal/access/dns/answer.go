@@ -103,7 +103,7 @@ func explained(address string, err error) error {
 		program, _ := os.Executable()
 		return fmt.Errorf("DNS address %s: %w: a port below 1024 takes root or CAP_NET_BIND_SERVICE (setcap cap_net_bind_service=+ep %s); or take another, as in --dns=:5353", address, err, program)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("DNS address %s: %w: it is no address of this machine", address, err)
+		return fmt.Errorf("DNS address %s: %w: it is no address of this machine", address, syscall.EADDRNOTAVAIL)
 	}
 	return fmt.Errorf("DNS address %s: %w", address, err)
 }

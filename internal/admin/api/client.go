@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/config/safetext"
@@ -39,9 +41,9 @@ func (c Client) Status(ctx context.Context) (*Status, error) {
 		var late net.Error
 		var dialed *net.OpError
 		if errors.As(err, &late) && late.Timeout() && !errors.As(err, &dialed) {
-			return nil, fmt.Errorf("admin address %s takes connections and doesn't answer: %w", c.Address, err)
+			return nil, fmt.Errorf("admin address %s takes connections and doesn't answer: %w", c.Address, cause(err))
 		}
-		return nil, fmt.Errorf("no pgporter answers at %s (give --admin if it listens elsewhere): %w", c.Address, err)
+		return nil, fmt.Errorf("no pgporter answers at %s (give --admin if it listens elsewhere): %w", c.Address, cause(err))
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
@@ -57,6 +59,20 @@ func (c Client) Status(ctx context.Context) (*Status, error) {
 	}
 	status.show()
 	return &status, nil
+}
+
+// cause is what went wrong, without the addresses around it: whoever says it has named them.
+func cause(err error) error {
+	if failed := (*url.Error)(nil); errors.As(err, &failed) {
+		err = failed.Err
+	}
+	if failed := (*net.OpError)(nil); errors.As(err, &failed) {
+		err = failed.Err
+	}
+	if failed := (*os.SyscallError)(nil); errors.As(err, &failed) {
+		err = failed.Err
+	}
+	return err
 }
 
 // show makes all texts fit to be shown: whoever listens at the address has written them. Why a reload was refused, or an upgrade was

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -28,6 +29,19 @@ const (
 
 // Version is that of the programs, set by the linker (-X).
 var Version = "0.1.0-dev"
+
+// NewVersion is the command that prints the version, with what it was built by and for.
+func NewVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintf(c.OutOrStdout(), "%s %s (%s, %s/%s)\n", c.Root().Name(), Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+}
 
 // Status is an error that ends with a given exit status; whatever there is to say has been printed.
 type Status int
@@ -100,6 +114,10 @@ func SubcommandOnly(c *cobra.Command, args []string) error {
 		return nil
 	}
 	text := fmt.Sprintf("%s has no command %q", c.CommandPath(), args[0])
+	if !c.HasParent() {
+		// The program's name stands before every error.
+		text = fmt.Sprintf("there is no command %q", args[0])
+	}
 	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 		text += "; did you mean " + strings.Join(near, " or ")
 	}

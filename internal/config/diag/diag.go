@@ -53,6 +53,8 @@ func (s Severity) String() string {
 // Problem is one thing that is wrong with an input. Neither text ends in a full stop, and neither holds a secret. Errorf and Warnf
 // make each a short line of which every character shows (safetext.Line), whatever it quotes.
 type Problem struct {
+	// Code is the kind of the problem.
+	Code     Code
 	Pos      Position
 	Severity Severity
 	// What is wrong, naming the object: `service "replica": port 70000 is out of range`.
@@ -61,30 +63,30 @@ type Problem struct {
 	Want string
 }
 
-// String gives `file:line:col: error: what; want`.
+// String gives `file:line:col: error: what; want [code]`.
 func (p Problem) String() string {
 	text := fmt.Sprintf("%s: %s: %s", p.Pos, p.Severity, p.What)
 	if p.Want != "" {
 		text += "; " + p.Want
 	}
-	return text
+	return fmt.Sprintf("%s [%s]", text, p.Code)
 }
 
 // Problems are all that was found wrong with an input. As an error they print one to a line.
 type Problems []Problem
 
 // Errorf adds an error. A verb %w is not supported: a Problem is for a person to read.
-func (ps *Problems) Errorf(pos Position, want, format string, args ...any) {
-	ps.add(pos, Error, want, fmt.Sprintf(format, args...))
+func (ps *Problems) Errorf(code Code, pos Position, want, format string, args ...any) {
+	ps.add(code, pos, Error, want, fmt.Sprintf(format, args...))
 }
 
 // Warnf adds a warning.
-func (ps *Problems) Warnf(pos Position, want, format string, args ...any) {
-	ps.add(pos, Warning, want, fmt.Sprintf(format, args...))
+func (ps *Problems) Warnf(code Code, pos Position, want, format string, args ...any) {
+	ps.add(code, pos, Warning, want, fmt.Sprintf(format, args...))
 }
 
-func (ps *Problems) add(pos Position, severity Severity, want, what string) {
-	*ps = append(*ps, Problem{Pos: pos, Severity: severity, What: safetext.Line(what), Want: safetext.Line(want)})
+func (ps *Problems) add(code Code, pos Position, severity Severity, want, what string) {
+	*ps = append(*ps, Problem{Code: code, Pos: pos, Severity: severity, What: safetext.Line(what), Want: safetext.Line(want)})
 }
 
 // mostShown is how many problems are listed: nobody mends more of them in one pass.
@@ -130,7 +132,7 @@ func (ps Problems) Err() error {
 func (ps Problems) Warnings() Problems {
 	warnings := slices.DeleteFunc(ps.Sorted(), func(p Problem) bool { return p.Severity != Warning })
 	if more := len(warnings) - mostShown; more > 0 {
-		last := Problem{Pos: Position{File: warnings[mostShown].Pos.File}, Severity: Warning, What: fmt.Sprintf("there are %d more warnings", more)}
+		last := Problem{Code: MoreWarnings, Pos: Position{File: warnings[mostShown].Pos.File}, Severity: Warning, What: fmt.Sprintf("there are %d more warnings", more)}
 		warnings = append(warnings[:mostShown], last)
 	}
 	return warnings

@@ -29,7 +29,7 @@ func newBuilder(name string, problems *diag.Problems) *builder {
 // document reads one file of an inventory; false if it is none.
 func (b *builder) document(name string, data []byte) bool {
 	if line := iniLine(data); line > 0 {
-		b.problems.Errorf(diag.Position{File: name, Line: line, Column: 1}, "YAML, or the output of ansible-inventory --list --export on standard input",
+		b.problems.Errorf(diag.InventoryFormat, diag.Position{File: name, Line: line, Column: 1}, "YAML, or the output of ansible-inventory --list --export on standard input",
 			"this is an inventory in INI format, which is not supported")
 		return false
 	}
@@ -52,20 +52,26 @@ func (b *builder) document(name string, data []byte) bool {
 	}
 	const want = "a mapping of groups, as in `all: { children: … }`"
 	if doc.root == nil {
-		b.problems.Errorf(diag.Position{File: name}, want, "the inventory is empty")
+		b.problems.Errorf(diag.InventoryEmpty, diag.Position{File: name}, want, "the inventory is empty")
 		return false
 	}
 	root := doc.value(doc.root)
-	if root.Kind() != Map {
-		b.problems.Errorf(root.Pos(), want, "the inventory is %s", root.Describe())
+	switch root.Kind() {
+	case Map:
+	case Null:
+		b.problems.Errorf(diag.InventoryEmpty, root.Pos(), want, "the inventory is empty")
+		return false
+	default:
+		b.problems.Errorf(diag.InventoryStructure, root.Pos(), want, "the inventory is %s", root.Describe())
 		return false
 	}
 	if listed {
 		b.listed(root)
 		return true
 	}
-	for _, e := range root.Entries() {
-		b.groupBody(e)
+	entries := root.Entries()
+	for i, e := range entries {
+		b.groupBody(e, next(entries, i, diag.Position{}))
 	}
 	return true
 }
@@ -83,40 +89,45 @@ func (b *builder) group(name string, pos diag.Position) *Group {
 	return g
 }
 
-// groupBody reads a group's name and what stands under it; nil if it is no group.
-func (b *builder) groupBody(e Entry) *Group {
+// groupBody reads a group's name and what stands under it, up to end; nil if it is no group.
+func (b *builder) groupBody(e Entry, end diag.Position) *Group {
 	name, isText := e.Key.Text()
 	if !isText || name == "" {
-		b.problems.Errorf(e.Key.Pos(), "quotes around it", "%s can't be a group's name", e.Key.Describe())
+		b.problems.Errorf(diag.NameNotText, e.Key.Pos(), "quotes around it", "%s can't be a group's name", e.Key.Describe())
 		return nil
 	}
 	if e.Value.Kind() != Map && e.Value.Kind() != Null {
-		b.problems.Errorf(e.Value.Pos(), groupWant, "group %q is %s", name, e.Value.Describe())
+		b.problems.Errorf(diag.InventoryStructure, e.Value.Pos(), groupWant, "group %q is %s", name, e.Value.Describe())
 		return nil
 	}
 	g := b.group(name, e.Key.Pos())
 	if b.inProgress[g] || g == b.inv.all && len(b.inProgress) > 0 {
-		b.problems.Errorf(e.Key.Pos(), "", "group %q is inside itself", name)
+		b.problems.Errorf(diag.GroupInItself, e.Key.Pos(), "", "group %q is inside itself", name)
 		return nil
 	}
 	b.inProgress[g] = true
 	defer delete(b.inProgress, g)
-	for _, section := range e.Value.Entries() {
+	b.owns(e, end, g, nil)
+	sections := e.Value.Entries()
+	for i, section := range sections {
+		sectionEnd := next(sections, i, end)
 		switch section.Name {
 		case "vars":
 			b.vars(g, section.Value)
 		case "children":
-			for _, child := range b.section(g, section) {
-				if c := b.groupBody(child); c != nil {
+			children := b.section(g, section)
+			for i, child := range children {
+				if c := b.groupBody(child, next(children, i, sectionEnd)); c != nil {
 					b.adopt(g, c)
 				}
 			}
 		case "hosts":
-			for _, host := range b.section(g, section) {
-				b.hosts(g, host)
+			hosts := b.section(g, section)
+			for i, host := range hosts {
+				b.hosts(g, host, next(hosts, i, sectionEnd))
 			}
 		default:
-			b.problems.Warnf(section.Key.Pos(), "hosts, children or vars", "group %q: the key %q is ignored, as Ansible ignores it",
+			b.problems.Warnf(diag.GroupKeyIgnored, section.Key.Pos(), "hosts, children or vars", "group %q: the key %q is ignored, as Ansible ignores it",
 				name, section.Name)
 		}
 	}
@@ -148,14 +159,14 @@ func (b *builder) section(g *Group, section Entry) []Entry {
 		name, _ := section.Value.Text()
 		return []Entry{{Name: name, Key: section.Value, Value: Value{pos: section.Value.Pos()}}}
 	}
-	b.problems.Errorf(section.Value.Pos(), "a mapping: each name with a colon after it, not a dash before it", "%s of group %q is %s",
+	b.problems.Errorf(diag.InventoryStructure, section.Value.Pos(), "a mapping: each name with a colon after it, not a dash before it", "%s of group %q is %s",
 		section.Name, g.Name, section.Value.Describe())
 	return nil
 }
 
 func (b *builder) vars(g *Group, v Value) {
 	if v.Kind() != Map && v.Kind() != Null {
-		b.problems.Errorf(v.Pos(), "a mapping of variables", "vars of group %q is %s", g.Name, v.Describe())
+		b.problems.Errorf(diag.InventoryStructure, v.Pos(), "a mapping of variables", "vars of group %q is %s", g.Name, v.Describe())
 		return
 	}
 	for _, e := range v.Entries() {
@@ -166,22 +177,22 @@ func (b *builder) vars(g *Group, v Value) {
 		}
 		priority, ok := e.Value.WholeNumber()
 		if !ok {
-			b.problems.Errorf(e.Value.Pos(), "a whole number", "ansible_group_priority of group %q is %s", g.Name, e.Value.Describe())
+			b.problems.Errorf(diag.NumberOutOfRange, e.Value.Pos(), "a whole number", "ansible_group_priority of group %q is %s", g.Name, e.Value.Describe())
 			continue
 		}
 		g.priority = priority
 	}
 }
 
-// hosts reads an entry under `hosts`: one host, or several if the name holds ranges.
-func (b *builder) hosts(g *Group, e Entry) {
+// hosts reads an entry under `hosts`, up to end: one host, or several if the name holds ranges.
+func (b *builder) hosts(g *Group, e Entry, end diag.Position) {
 	pattern, isText := e.Key.Text()
 	if !isText || pattern == "" {
-		b.problems.Errorf(e.Key.Pos(), "quotes around it", "%s can't be a host's name", e.Key.Describe())
+		b.problems.Errorf(diag.NameNotText, e.Key.Pos(), "quotes around it", "%s can't be a host's name", e.Key.Describe())
 		return
 	}
 	if e.Value.Kind() != Map && e.Value.Kind() != Null {
-		b.problems.Errorf(e.Value.Pos(), "a mapping of the host's variables, or nothing", "host %q is %s", pattern, e.Value.Describe())
+		b.problems.Errorf(diag.InventoryStructure, e.Value.Pos(), "a mapping of the host's variables, or nothing", "host %q is %s", pattern, e.Value.Describe())
 		return
 	}
 	if b.limits.hosts > maxHosts {
@@ -189,7 +200,7 @@ func (b *builder) hosts(g *Group, e Entry) {
 	}
 	names, err := expand(pattern)
 	if err != nil {
-		b.problems.Errorf(e.Key.Pos(), "a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c]", "host %q: %v", pattern, err)
+		b.problems.Errorf(diag.HostRange, e.Key.Pos(), "a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c]", "host %q: %v", pattern, err)
 		return
 	}
 	entries := e.Value.Entries()
@@ -199,6 +210,9 @@ func (b *builder) hosts(g *Group, e Entry) {
 		}
 		h := b.host(name, e.Key.Pos())
 		b.enlist(g, h)
+		if len(names) == 1 {
+			b.owns(e, end, nil, h)
+		}
 		for _, v := range entries {
 			v.findSecrets()
 			h.vars[v.Name] = v.Value
@@ -276,7 +290,7 @@ func (b *builder) ancestors(g *Group) {
 	seen := map[*Group]bool{g: true}
 	for _, parent := range g.parents {
 		if b.inProgress[parent] {
-			b.problems.Errorf(g.Pos, "", "group %q is inside itself, by way of group %q", g.Name, parent.Name)
+			b.problems.Errorf(diag.GroupInItself, g.Pos, "", "group %q is inside itself, by way of group %q", g.Name, parent.Name)
 			continue
 		}
 		b.ancestors(parent)

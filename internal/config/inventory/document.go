@@ -22,6 +22,8 @@ type document struct {
 	// lines are the offsets at which the source's lines start.
 	lines []int
 	root  *yaml.Node
+	// aliased says that there are aliases in it.
+	aliased bool
 	// maps are the entries of each mapping, merge keys worked in, each key once.
 	maps map[*yaml.Node][]pair
 	// templated are the nodes with a template in them.
@@ -60,12 +62,12 @@ func load(name string, data []byte) (*document, diag.Problems) {
 	var problems diag.Problems
 	d := newDocument(name, data)
 	if i, what := unreadable(data); i >= 0 {
-		problems.Errorf(d.position(i), "text in UTF-8", "%s", what)
+		problems.Errorf(diag.SyntaxError, d.position(i), "text in UTF-8", "%s", what)
 		return nil, problems
 	}
 	loader, err := yaml.NewLoader(bytes.NewReader(data))
 	if err != nil {
-		problems.Errorf(diag.Position{File: name}, "", "the YAML reader can't start: %v", err)
+		problems.Errorf(diag.SyntaxError, diag.Position{File: name}, "", "the YAML reader can't start: %v", err)
 		return nil, problems
 	}
 	var first, second yaml.Node
@@ -80,7 +82,7 @@ func load(name string, data []byte) (*document, diag.Problems) {
 	switch err := loader.Load(&second); {
 	case err == nil:
 		pos := diag.Position{File: name, Line: second.Line, Column: second.Column}
-		problems.Errorf(pos, "one document", "a second YAML document begins here")
+		problems.Errorf(diag.SyntaxError, pos, "one document", "a second YAML document begins here")
 		return nil, problems
 	case !errors.Is(err, io.EOF):
 		d.syntax(err, &problems)
@@ -116,10 +118,10 @@ func (d *document) syntax(err error, problems *diag.Problems) {
 	}
 	// The anchor's name may be a password that begins with an asterisk.
 	if strings.HasPrefix(what, "unknown anchor ") {
-		problems.Errorf(pos, "quotes around a text that begins with *", "the YAML can't be read: an alias refers to nothing")
+		problems.Errorf(diag.YAMLAlias, pos, "quotes around a text that begins with *", "the YAML can't be read: an alias refers to nothing")
 		return
 	}
-	problems.Errorf(pos, "", "the YAML can't be read: %s", what)
+	problems.Errorf(diag.SyntaxError, pos, "", "the YAML can't be read: %s", what)
 }
 
 // unreadable finds the first byte that YAML doesn't allow; -1 if there is none.
@@ -164,8 +166,9 @@ func (d *document) bounded(problems *diag.Problems) bool {
 	var weigh func(n *yaml.Node) int
 	weigh = func(n *yaml.Node) int {
 		if n.Kind == yaml.AliasNode {
+			d.aliased = true
 			if weights[n.Alias] == inProgress {
-				problems.Errorf(d.at(n), "", "an alias stands inside what it refers to")
+				problems.Errorf(diag.YAMLAlias, d.at(n), "", "an alias stands inside what it refers to")
 				ok = false
 				return 1
 			}
@@ -184,7 +187,7 @@ func (d *document) bounded(problems *diag.Problems) bool {
 	}
 	total := weigh(d.root)
 	if ok && total-len(weights) > maxExpanded {
-		problems.Errorf(d.at(d.root), "", "its aliases, written out, make the file %d times as large", total/len(weights))
+		problems.Errorf(diag.YAMLAlias, d.at(d.root), "", "its aliases, written out, make the file %d times as large", total/len(weights))
 		ok = false
 	}
 	return ok
@@ -270,7 +273,7 @@ func (f *flattener) mapping(n *yaml.Node) []pair {
 		}
 		k := f.d.value(key)
 		if k.Kind() == List || k.Kind() == Map {
-			f.problems.Errorf(f.d.at(key), "a name", "%s can't be a key", k.Describe())
+			f.problems.Errorf(diag.NameNotText, f.d.at(key), "a name", "%s can't be a key", k.Describe())
 			continue
 		}
 		own = append(own, pair{identity: fmt.Sprint(k.Kind(), " ", k.keyName()), key: key, value: value})
@@ -289,7 +292,7 @@ func (f *flattener) mapping(n *yaml.Node) []pair {
 			if f.secret {
 				key = "a key"
 			}
-			f.problems.Warnf(f.d.at(p.key), "one of them taken out", "%s stands here twice and the last one counts; the first is at %s", key, f.d.at(earlier.key))
+			f.problems.Warnf(diag.KeyTwice, f.d.at(p.key), "one of them taken out", "%s stands here twice and the last one counts; the first is at %s", key, f.d.at(earlier.key))
 		}
 		pairs[position] = p
 	}
@@ -317,7 +320,7 @@ func (f *flattener) merge(value *yaml.Node) []pair {
 			if f.secret {
 				merged = "what is no mapping"
 			}
-			f.problems.Errorf(f.d.at(sources[i]), "a mapping, or a list of mappings", "<< merges %s", merged)
+			f.problems.Errorf(diag.YAMLAlias, f.d.at(sources[i]), "a mapping, or a list of mappings", "<< merges %s", merged)
 			continue
 		}
 		for _, p := range f.mapping(source) {

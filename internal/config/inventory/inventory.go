@@ -34,6 +34,8 @@ type Inventory struct {
 	groups []*Group
 	named  map[string]*Group
 	all    *Group
+	// parts are what groups and hosts have of the files, for OwnersOf.
+	parts []part
 }
 
 // Host is an entry under some group's `hosts`.

@@ -319,25 +319,25 @@ func TestPositionsInsideTexts(t *testing.T) {
 
 func TestProblems(t *testing.T) {
 	for _, tc := range []struct{ name, text, want string }{
-		{"nothing", "", "test.yml: error: the inventory is empty; a mapping of groups, as in `all: { children: … }`"},
-		{"null", "---\n", "test.yml:2:1: error: the inventory is empty; a mapping of groups, as in `all: { children: … }`"},
-		{"a list", "- a\n", "test.yml:1:1: error: the inventory is a list; a mapping of groups, as in `all: { children: … }`"},
-		{"a control character", "all:\n  vars: { a: \"\x01\" }\n", "test.yml:2:15: error: the control character U+0001 can't stand in YAML; text in UTF-8"},
-		{"an unknown anchor", "all: { vars: *nobody }\n", "test.yml:1:14: error: the YAML can't be read: an alias refers to nothing; quotes around a text that begins with *"},
+		{"nothing", "", "test.yml: error: the inventory is empty; a mapping of groups, as in `all: { children: … }` [inventory-empty]"},
+		{"null", "---\n", "test.yml:2:1: error: the inventory is empty; a mapping of groups, as in `all: { children: … }` [inventory-empty]"},
+		{"a list", "- a\n", "test.yml:1:1: error: the inventory is a list; a mapping of groups, as in `all: { children: … }` [inventory-structure]"},
+		{"a control character", "all:\n  vars: { a: \"\x01\" }\n", "test.yml:2:15: error: the control character U+0001 can't stand in YAML; text in UTF-8 [syntax-error]"},
+		{"an unknown anchor", "all: { vars: *nobody }\n", "test.yml:1:14: error: the YAML can't be read: an alias refers to nothing; quotes around a text that begins with * [yaml-alias]"},
 		{"a key twice", "all: { vars: { a: 1, b: 2, a: 3 } }\n",
-			"test.yml:1:28: warning: the key \"a\" stands here twice and the last one counts; the first is at test.yml:1:16; one of them taken out"},
-		{"a list as key", "all: { vars: { [ 1 ]: 2 } }\n", "test.yml:1:16: error: a list can't be a key; a name"},
-		{"an unknown section", "all: { host: { a: } }\n", "test.yml:1:8: warning: group \"all\": the key \"host\" is ignored, as Ansible ignores it; hosts, children or vars"},
-		{"all inside a group", "a: { children: { all: } }\n", "test.yml:1:18: error: group \"all\" is inside itself"},
+			"test.yml:1:28: warning: the key \"a\" stands here twice and the last one counts; the first is at test.yml:1:16; one of them taken out [key-twice]"},
+		{"a list as key", "all: { vars: { [ 1 ]: 2 } }\n", "test.yml:1:16: error: a list can't be a key; a name [name-not-text]"},
+		{"an unknown section", "all: { host: { a: } }\n", "test.yml:1:8: warning: group \"all\": the key \"host\" is ignored, as Ansible ignores it; hosts, children or vars [group-key-ignored]"},
+		{"all inside a group", "a: { children: { all: } }\n", "test.yml:1:18: error: group \"all\" is inside itself [group-in-itself]"},
 		{"too many hosts", "all: { hosts: { \"n[1:100][1:2000]\": } }\n",
-			"test.yml:1:17: error: host \"n[1:100][1:2000]\": means more than 100000 hosts; a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c]"},
+			"test.yml:1:17: error: host \"n[1:100][1:2000]\": means more than 100000 hosts; a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c] [host-range]"},
 		{"a huge range", "all: { hosts: { \"n[0:9000000000000000000:3]\": } }\n",
-			"test.yml:1:17: error: host \"n[0:9000000000000000000:3]\": range [0:9000000000000000000:3] means more than 100000 hosts; a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c]"},
+			"test.yml:1:17: error: host \"n[0:9000000000000000000:3]\": range [0:9000000000000000000:3] means more than 100000 hosts; a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c] [host-range]"},
 		{"odd ranges", "all: { hosts: { \"a[1]\": , \"b[1:]\": , \"c[1:z]\": , \"d[1:2:0]\": } }\n", strings.Join([]string{
-			"test.yml:1:17: error: host \"a[1]\": range [1] isn't begin:end or begin:end:step; a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c]",
-			"test.yml:1:27: error: host \"b[1:]\": range [1:] has no end; a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c]",
-			"test.yml:1:38: error: host \"c[1:z]\": range [1:z] goes neither from number to number nor from letter to letter; a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c]",
-			"test.yml:1:50: error: host \"d[1:2:0]\": range [1:2:0] has a step that is no positive number; a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c]",
+			"test.yml:1:17: error: host \"a[1]\": range [1] isn't begin:end or begin:end:step; a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c] [host-range]",
+			"test.yml:1:27: error: host \"b[1:]\": range [1:] has no end; a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c] [host-range]",
+			"test.yml:1:38: error: host \"c[1:z]\": range [1:z] goes neither from number to number nor from letter to letter; a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c] [host-range]",
+			"test.yml:1:50: error: host \"d[1:2:0]\": range [1:2:0] has a step that is no positive number; a range as in 10.10.10.[11:13], [01:10:2] or pg-[a:c] [host-range]",
 		}, "\n")},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -359,7 +359,7 @@ func TestNilOnlyIfThereIsNoInventory(t *testing.T) {
 func TestRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pigsty.yml")
 	inv, problems := Read(path)
-	if want := path + ": error: the inventory can't be read: no such file or directory"; problems.Error() != want || inv != nil {
+	if want := path + ": error: the inventory can't be read: no such file or directory [file-unreadable]"; problems.Error() != want || inv != nil {
 		t.Errorf("inventory %v, problems %q, want none and %q", inv, problems.Error(), want)
 	}
 	if err := os.WriteFile(path, []byte("\ufeffall: { hosts: { h: { a: 1 } } }\n"), 0o600); err != nil {

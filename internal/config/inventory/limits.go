@@ -40,7 +40,7 @@ type limits struct {
 func (b *builder) once(pos diag.Position, format string, args ...any) bool {
 	if !b.over {
 		b.over = true
-		b.problems.Errorf(pos, "", format, args...)
+		b.problems.Errorf(diag.TooLarge, pos, "", format, args...)
 	}
 	return false
 }
@@ -70,7 +70,7 @@ func (b *builder) marked(name string, data []byte, most int) bool {
 		}
 	}
 	if b.marks > most {
-		b.problems.Errorf(diag.Position{File: name}, "an inventory of its own for a part of the clusters",
+		b.problems.Errorf(diag.TooLarge, diag.Position{File: name}, "an inventory of its own for a part of the clusters",
 			"the inventory has more than %d line ends, commas, colons, dashes and brackets in it", most)
 	}
 	return b.marks <= most

@@ -32,10 +32,12 @@ func (b *builder) listed(root Value) {
 	groups := map[string]Entry{}
 	var order []string
 	var hostVars []Entry
-	for _, e := range root.Entries() {
+	var end diag.Position
+	entries := root.Entries()
+	for i, e := range entries {
 		if e.Name == "_meta" {
 			inner, _ := e.Value.Get("hostvars")
-			hostVars = inner.Entries()
+			hostVars, end = inner.Entries(), next(entries, i, diag.Position{})
 			continue
 		}
 		groups[e.Name] = e
@@ -54,7 +56,7 @@ func (b *builder) listed(root Value) {
 		if e.Value.Kind() == List {
 			hosts = e.Value
 		} else if e.Value.Kind() != Map {
-			b.problems.Errorf(e.Value.Pos(), groupWant, "group %q is %s", name, e.Value.Describe())
+			b.problems.Errorf(diag.InventoryStructure, e.Value.Pos(), groupWant, "group %q is %s", name, e.Value.Describe())
 		}
 		for _, item := range b.names(hosts, "hosts", name) {
 			host, _ := item.Text()
@@ -67,7 +69,7 @@ func (b *builder) listed(root Value) {
 		for _, item := range b.names(children, "children", name) {
 			child, _ := item.Text()
 			if child == name || child == "all" {
-				b.problems.Errorf(item.Pos(), "", "group %q is inside itself", child)
+				b.problems.Errorf(diag.GroupInItself, item.Pos(), "", "group %q is inside itself", child)
 				continue
 			}
 			b.adopt(g, group(child, item.Pos(), depth+1))
@@ -78,10 +80,11 @@ func (b *builder) listed(root Value) {
 	for _, name := range order {
 		group(name, groups[name].Key.Pos(), 0)
 	}
-	for _, e := range hostVars {
+	for i, e := range hostVars {
 		h := b.host(e.Name, e.Key.Pos())
+		b.owns(e, next(hostVars, i, end), nil, h)
 		if e.Value.Kind() != Map {
-			b.problems.Errorf(e.Value.Pos(), "a mapping of the host's variables", "host %q is %s", e.Name, e.Value.Describe())
+			b.problems.Errorf(diag.InventoryStructure, e.Value.Pos(), "a mapping of the host's variables", "host %q is %s", e.Name, e.Value.Describe())
 			continue
 		}
 		for _, v := range e.Value.Entries() {
@@ -97,12 +100,12 @@ const maxGroupDepth = 1000
 // names gives the texts of a list.
 func (b *builder) names(v Value, what, group string) []Value {
 	if v.Kind() != List && v.Kind() != Null {
-		b.problems.Errorf(v.Pos(), "a list of names", "%s of group %q is %s", what, group, v.Describe())
+		b.problems.Errorf(diag.InventoryStructure, v.Pos(), "a list of names", "%s of group %q is %s", what, group, v.Describe())
 	}
 	return slices.DeleteFunc(v.Items(), func(item Value) bool {
 		name, isText := item.Text()
 		if !isText || name == "" {
-			b.problems.Errorf(item.Pos(), "a name", "one of the %s of group %q is %s", what, group, item.Describe())
+			b.problems.Errorf(diag.NameNotText, item.Pos(), "a name", "one of the %s of group %q is %s", what, group, item.Describe())
 		}
 		return !isText || name == ""
 	})
@@ -116,7 +119,7 @@ func loadJSON(name string, data []byte) (*document, diag.Problems) {
 	var err error
 	if d.root, err = r.value(0); err != nil {
 		var problems diag.Problems
-		problems.Errorf(d.position(int(min(r.decoder.InputOffset(), int64(len(data))))), "", "the JSON can't be read: %v", err)
+		problems.Errorf(diag.SyntaxError, d.position(int(min(r.decoder.InputOffset(), int64(len(data))))), "", "the JSON can't be read: %v", err)
 		return nil, problems
 	}
 	return d.settled(nil)

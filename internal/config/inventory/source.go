@@ -72,7 +72,7 @@ func unreadableFile(problems *diag.Problems, path, what string, err error) {
 	if failed := (*fs.PathError)(nil); errors.As(err, &failed) {
 		why = failed.Err
 	}
-	problems.Errorf(diag.Position{File: path}, "", "%s can't be read: %v", what, why)
+	problems.Errorf(diag.FileUnreadable, diag.Position{File: path}, "", "%s can't be read: %v", what, why)
 }
 
 // file reads a file of the inventory; false if it is none.
@@ -83,7 +83,7 @@ func (b *builder) file(path string) bool {
 		return false
 	}
 	if info, err := os.Stat(path); err == nil && info.Mode()&0o111 != 0 && bytes.HasPrefix(data, []byte("#!")) && !isVault(data) {
-		b.problems.Errorf(diag.Position{File: path}, "its output on standard input: ansible-inventory -i FILE --list, and --inventory -",
+		b.problems.Errorf(diag.InventoryFormat, diag.Position{File: path}, "its output on standard input: ansible-inventory -i FILE --list, and --inventory -",
 			"this is a program, and an inventory's programs are not run")
 		return false
 	}
@@ -108,7 +108,7 @@ func (b *builder) directory(path string, depth int) bool {
 		}
 		if slices.ContainsFunc(ignoredEndings, func(ending string) bool { return strings.HasSuffix(name, ending) }) {
 			if strings.HasSuffix(name, ".ini") {
-				b.problems.Warnf(diag.Position{File: full}, "YAML", "this file is passed over, as Ansible passes it over in a directory")
+				b.problems.Warnf(diag.FilePassedOver, diag.Position{File: full}, "YAML", "this file is passed over, as Ansible passes it over in a directory")
 			}
 			continue
 		}
@@ -120,7 +120,7 @@ func (b *builder) directory(path string, depth int) bool {
 		found = b.file(full) || found
 	}
 	if tried == 0 {
-		b.problems.Errorf(diag.Position{File: path}, "YAML files with groups and hosts", "the directory holds no inventory")
+		b.problems.Errorf(diag.InventoryEmpty, diag.Position{File: path}, "YAML files with groups and hosts", "the directory holds no inventory")
 	}
 	return found
 }
@@ -154,20 +154,26 @@ var varsEndings = []string{"", ".yml", ".yaml", ".json"}
 
 // varsFiles reads group_vars and host_vars of a directory.
 func (b *builder) varsFiles(dir string) {
-	groups := map[string]func(map[string]Value){}
+	groups := map[string]owner{}
 	for _, g := range b.inv.groups {
-		groups[g.Name] = func(vars map[string]Value) { g.fileVars = vars }
+		groups[g.Name] = owner{part{group: g}, func(vars map[string]Value) { g.fileVars = vars }}
 	}
-	hosts := map[string]func(map[string]Value){}
+	hosts := map[string]owner{}
 	for _, h := range b.inv.hosts {
-		hosts[h.Name] = func(vars map[string]Value) { h.fileVars = vars }
+		hosts[h.Name] = owner{part{host: h}, func(vars map[string]Value) { h.fileVars = vars }}
 	}
 	b.varsOf(filepath.Join(dir, "group_vars"), "group", groups)
 	b.varsOf(filepath.Join(dir, "host_vars"), "host", hosts)
 }
 
+// owner is whom a file of variables may be of.
+type owner struct {
+	part part
+	set  func(vars map[string]Value)
+}
+
 // varsOf reads the variables of all whom a directory has a file or a directory for, and warns of what is for nobody.
-func (b *builder) varsOf(dir, kind string, owners map[string]func(map[string]Value)) {
+func (b *builder) varsOf(dir, kind string, owners map[string]owner) {
 	entries, err := b.entries(dir, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
@@ -185,27 +191,29 @@ func (b *builder) varsOf(dir, kind string, owners map[string]func(map[string]Val
 		if skipped(name) {
 			continue
 		}
-		owner, ending := name, ""
-		if owners[owner] == nil {
+		of, ending := name, ""
+		if _, known := owners[of]; !known {
 			ending = filepath.Ext(name)
-			owner = strings.TrimSuffix(name, ending)
+			of = strings.TrimSuffix(name, ending)
 		}
-		set := owners[owner]
+		whose, known := owners[of]
 		full := filepath.Join(dir, name)
 		rank := slices.Index(varsEndings, ending)
-		if set == nil || rank < 0 {
-			b.problems.Warnf(diag.Position{File: full}, "the name of a "+kind+", with .yml, .yaml, .json or nothing after it",
+		if !known || rank < 0 {
+			b.problems.Warnf(diag.VariablesUnused, diag.Position{File: full}, "the name of a "+kind+", with .yml, .yaml, .json or nothing after it",
 				"these variables are nobody's: there is no %s %q", kind, strings.TrimSuffix(name, filepath.Ext(name)))
 			continue
 		}
-		if first := slices.IndexFunc(varsEndings, func(ending string) bool { return names[owner+ending] }); first < rank {
-			b.problems.Warnf(diag.Position{File: full}, "one of them", "this file is passed over, as in Ansible, since %s is there",
-				filepath.Join(dir, owner+varsEndings[first]))
+		if first := slices.IndexFunc(varsEndings, func(ending string) bool { return names[of+ending] }); first < rank {
+			b.problems.Warnf(diag.FilePassedOver, diag.Position{File: full}, "one of them", "this file is passed over, as in Ansible, since %s is there",
+				filepath.Join(dir, of+varsEndings[first]))
 			continue
 		}
 		vars := map[string]Value{}
 		b.varsIn(full, vars, 1)
-		set(vars)
+		whose.set(vars)
+		whose.part.from = diag.Position{File: full}
+		b.inv.parts = append(b.inv.parts, whose.part)
 	}
 }
 
@@ -238,7 +246,7 @@ func (b *builder) varsIn(path string, vars map[string]Value, depth int) {
 			isDir = info.IsDir()
 		}
 		if !slices.Contains(varsEndings, ending) || isDir && ending != "" {
-			b.problems.Warnf(diag.Position{File: full}, "a name that ends in .yml, .yaml, .json or nothing", "this is passed over, as in Ansible")
+			b.problems.Warnf(diag.FilePassedOver, diag.Position{File: full}, "a name that ends in .yml, .yaml, .json or nothing", "this is passed over, as in Ansible")
 			continue
 		}
 		b.varsIn(full, vars, depth+1)
@@ -252,7 +260,7 @@ func (b *builder) varsFile(path string, vars map[string]Value) {
 		return
 	}
 	if isVault(data) {
-		b.problems.Errorf(diag.Position{File: path}, "variables written out", "the file is encrypted with Ansible Vault, which is not supported")
+		b.problems.Errorf(diag.VaultEncrypted, diag.Position{File: path}, "variables written out", "the file is encrypted with Ansible Vault, which is not supported")
 		return
 	}
 	if !b.marked(path, data, maxMarks) {
@@ -269,12 +277,12 @@ func (b *builder) varsFile(path string, vars map[string]Value) {
 	case Null:
 		return
 	default:
-		b.problems.Errorf(root.Pos(), "a mapping of variables", "the file is %s", root.Describe())
+		b.problems.Errorf(diag.InventoryStructure, root.Pos(), "a mapping of variables", "the file is %s", root.Describe())
 		return
 	}
 	for _, e := range root.Entries() {
 		if e.Name == "ansible_group_priority" {
-			b.problems.Warnf(e.Key.Pos(), "vars of the group in the inventory itself", "ansible_group_priority has no effect here, as in Ansible")
+			b.problems.Warnf(diag.GroupKeyIgnored, e.Key.Pos(), "vars of the group in the inventory itself", "ansible_group_priority has no effect here, as in Ansible")
 		}
 		e.findSecrets()
 		vars[e.Name] = e.Value

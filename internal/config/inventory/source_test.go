@@ -87,29 +87,29 @@ func TestFilesOfVariables(t *testing.T) {
 
 func TestSourcesThatAreWrong(t *testing.T) {
 	for _, tc := range []struct{ name, archive, path, want string }{
-		{"nothing there", "", "no.yml", "no.yml: error: the inventory can't be read: no such file or directory"},
-		{"an empty directory", "-- group_vars/all.yml --\na: 1\n", ".", ".: error: the directory holds no inventory; YAML files with groups and hosts"},
+		{"nothing there", "", "no.yml", "no.yml: error: the inventory can't be read: no such file or directory [file-unreadable]"},
+		{"an empty directory", "-- group_vars/all.yml --\na: 1\n", ".", ".: error: the directory holds no inventory; YAML files with groups and hosts [inventory-empty]"},
 		{"INI with sections", "-- hosts --\n# comment\n\n[pg-test]\n10.10.10.11 pg_seq=1\n", "hosts",
-			"hosts:3:1: error: this is an inventory in INI format, which is not supported; YAML, or the output of ansible-inventory --list --export on standard input"},
+			"hosts:3:1: error: this is an inventory in INI format, which is not supported; YAML, or the output of ansible-inventory --list --export on standard input [inventory-format]"},
 		{"INI without", "-- hosts --\n10.10.10.11 pg_seq=1 pg_role=primary\n", "hosts",
-			"hosts:1:1: error: this is an inventory in INI format, which is not supported; YAML, or the output of ansible-inventory --list --export on standard input"},
+			"hosts:1:1: error: this is an inventory in INI format, which is not supported; YAML, or the output of ansible-inventory --list --export on standard input [inventory-format]"},
 		{"INI in a directory", "-- a.yml --\nall: { hosts: { h: } }\n-- b.ini --\n[x]\nh\n-- ansible.cfg --\n[defaults]\n", ".",
-			"b.ini: warning: this file is passed over, as Ansible passes it over in a directory; YAML"},
+			"b.ini: warning: this file is passed over, as Ansible passes it over in a directory; YAML [file-passed-over]"},
 		{"several files, one broken", "-- a.yml --\nall: { hosts: { h: } }\n-- b.yml --\nall: [ ]\n-- c.yml --\n[ ]\n-- sub/d.yml --\n-- sub/e.yml --\na: { hosts: { h: { x: 1 } } }\n", ".",
-			"b.yml:1:6: error: group \"all\" is a list; a mapping with hosts, children and vars\n" +
-				"c.yml:1:1: error: the inventory is a list; a mapping of groups, as in `all: { children: … }`\n" +
-				"sub/d.yml: error: the inventory is empty; a mapping of groups, as in `all: { children: … }`"},
+			"b.yml:1:6: error: group \"all\" is a list; a mapping with hosts, children and vars [inventory-structure]\n" +
+				"c.yml:1:1: error: the inventory is a list; a mapping of groups, as in `all: { children: … }` [inventory-structure]\n" +
+				"sub/d.yml: error: the inventory is empty; a mapping of groups, as in `all: { children: … }` [inventory-empty]"},
 		{"variables of nobody", "-- h.yml --\nall: { hosts: { 10.0.0.1: } }\n-- group_vars/pg-tset.yml --\na: 1\n-- group_vars/all.txt --\na: 1\n-- host_vars/10.0.0.2 --\na: 1\n-- host_vars/10.0.0.1 --\na: 1\n", "h.yml",
-			"group_vars/all.txt: warning: these variables are nobody's: there is no group \"all\"; the name of a group, with .yml, .yaml, .json or nothing after it\n" +
-				"group_vars/pg-tset.yml: warning: these variables are nobody's: there is no group \"pg-tset\"; the name of a group, with .yml, .yaml, .json or nothing after it\n" +
-				"host_vars/10.0.0.2: warning: these variables are nobody's: there is no host \"10.0.0\"; the name of a host, with .yml, .yaml, .json or nothing after it"},
+			"group_vars/all.txt: warning: these variables are nobody's: there is no group \"all\"; the name of a group, with .yml, .yaml, .json or nothing after it [variables-unused]\n" +
+				"group_vars/pg-tset.yml: warning: these variables are nobody's: there is no group \"pg-tset\"; the name of a group, with .yml, .yaml, .json or nothing after it [variables-unused]\n" +
+				"host_vars/10.0.0.2: warning: these variables are nobody's: there is no host \"10.0.0\"; the name of a host, with .yml, .yaml, .json or nothing after it [variables-unused]"},
 		{"a file that another hides", "-- h.yml --\nall: { hosts: { h: } }\n-- group_vars/all/a.yml --\na: 1\n-- group_vars/all.yml --\na: 2\n-- group_vars/all/b.conf --\na: 1\n", "h.yml",
-			"group_vars/all.yml: warning: this file is passed over, as in Ansible, since group_vars/all is there; one of them\n" +
-				"group_vars/all/b.conf: warning: this is passed over, as in Ansible; a name that ends in .yml, .yaml, .json or nothing"},
+			"group_vars/all.yml: warning: this file is passed over, as in Ansible, since group_vars/all is there; one of them [file-passed-over]\n" +
+				"group_vars/all/b.conf: warning: this is passed over, as in Ansible; a name that ends in .yml, .yaml, .json or nothing [file-passed-over]"},
 		{"variables that are none", "-- h.yml --\nall: { hosts: { h: } }\n-- group_vars/all.yml --\n- a\n-- host_vars/h.yml --\n$ANSIBLE_VAULT;1.1;AES256\n6162\n-- group_vars/ungrouped.yml --\nansible_group_priority: 5\na: {\n", "h.yml",
-			"group_vars/all.yml:1:1: error: the file is a list; a mapping of variables\n" +
-				"group_vars/ungrouped.yml:3:1: error: the YAML can't be read: did not find expected node content\n" +
-				"host_vars/h.yml: error: the file is encrypted with Ansible Vault, which is not supported; variables written out"},
+			"group_vars/all.yml:1:1: error: the file is a list; a mapping of variables [inventory-structure]\n" +
+				"group_vars/ungrouped.yml:3:1: error: the YAML can't be read: did not find expected node content [syntax-error]\n" +
+				"host_vars/h.yml: error: the file is encrypted with Ansible Vault, which is not supported; variables written out [vault-encrypted]"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := unpack(t, tc.archive)
@@ -183,11 +183,11 @@ func TestListed(t *testing.T) {
 		t.Errorf("z holds %s", got)
 	}
 	for text, want := range map[string]string{
-		`{"_meta": {"hostvars": {"h": 5}}, "all": {"children": ["a"]}, "a": {"children": ["a", 7], "hosts": "h"}}`: `f:1:30: error: host "h" is the number 5; a mapping of the host's variables
-f:1:82: error: group "a" is inside itself
-f:1:87: error: one of the children of group "a" is the number 7; a name
-f:1:100: error: hosts of group "a" is the text "h"; a list of names`,
-		`{"_meta": {}, "a": {"children": ["b"]}, "b": {"children": ["a"]}}`: `f:1:34: error: group "b" is inside itself, by way of group "a"`,
+		`{"_meta": {"hostvars": {"h": 5}}, "all": {"children": ["a"]}, "a": {"children": ["a", 7], "hosts": "h"}}`: `f:1:30: error: host "h" is the number 5; a mapping of the host's variables [inventory-structure]
+f:1:82: error: group "a" is inside itself [group-in-itself]
+f:1:87: error: one of the children of group "a" is the number 7; a name [name-not-text]
+f:1:100: error: hosts of group "a" is the text "h"; a list of names [inventory-structure]`,
+		`{"_meta": {}, "a": {"children": ["b"]}, "b": {"children": ["a"]}}`: `f:1:34: error: group "b" is inside itself, by way of group "a" [group-in-itself]`,
 	} {
 		if _, problems := Parse("f", []byte(text)); problems.Error() != want {
 			t.Errorf("%s:\n%s\nwant:\n%s", text, problems.Error(), want)

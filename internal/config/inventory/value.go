@@ -310,19 +310,19 @@ func (v Value) Unreadable(what string) (diag.Problem, bool) {
 	switch v.Kind() {
 	case Failed:
 		failed := v.made.(*failure)
-		want := written
+		code, want := diag.TemplateFails, written
 		if failed.undefined {
-			want = "a variable of the inventory, or a default() for it"
+			code, want = diag.VariableUndefined, "a variable of the inventory, or a default() for it"
 		}
-		p.Errorf(failed.pos, want, "%s: %s", what, failed.what)
+		p.Errorf(code, failed.pos, want, "%s: %s", what, failed.what)
 	case Text:
 		if text, _ := v.Text(); v.node != nil && jinja.Is(text) && !v.isUnsafe() {
-			p.Errorf(v.pos, written, "%s: the template has not been evaluated", what)
+			p.Errorf(diag.TemplateFails, v.pos, written, "%s: the template has not been evaluated", what)
 		}
 	case Encrypted:
-		p.Errorf(v.pos, written, "%s is encrypted with Ansible Vault, which is not supported", what)
+		p.Errorf(diag.VaultEncrypted, v.pos, written, "%s is encrypted with Ansible Vault, which is not supported", what)
 	case UnknownTag:
-		p.Errorf(v.pos, written, "%s has %s, which Ansible doesn't know", what, v.tag())
+		p.Errorf(diag.TagUnknown, v.pos, written, "%s has %s, which Ansible doesn't know", what, v.tag())
 	case List:
 		for _, item := range v.Items() {
 			if problem, found := item.Unreadable(what); found {

@@ -29,7 +29,7 @@ func (p *planner) flag(h *inventory.Host, name string, otherwise bool) bool {
 	}
 	on, ok := v.Truth()
 	if !ok {
-		p.problems.Errorf(v.Pos(), "true or false", "%s is %s", name, v.Describe())
+		p.problems.Errorf(diag.NotBoolean, v.Pos(), "true or false", "%s is %s", name, v.Describe())
 		return otherwise
 	}
 	return on
@@ -47,7 +47,7 @@ func (p *planner) text(h *inventory.Host, name, otherwise, want string, form fun
 		return otherwise
 	}
 	if !ok || !form(text) {
-		p.problems.Errorf(v.Pos(), want, "%s is %s", name, v.Describe())
+		p.problems.Errorf(diag.TextInvalid, v.Pos(), want, "%s is %s", name, v.Describe())
 		return ""
 	}
 	return text
@@ -68,7 +68,7 @@ func (p *planner) secret(h *inventory.Host, name, otherwise string) model.Secret
 	}
 	text, ok := v.Name()
 	if !ok || text == "" || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		p.problems.Errorf(v.Pos(), "a text of one line", "%s can't be used", name)
+		p.problems.Errorf(diag.TextInvalid, v.Pos(), "a text of one line", "%s can't be used", name)
 		return ""
 	}
 	return model.Secret(text)
@@ -95,7 +95,7 @@ func (p *planner) base(h *inventory.Host) (model.Base, bool) {
 			if at, set := h.Position("haproxy_admin_password"); set {
 				pos = at
 			}
-			p.problems.Warnf(pos, "a password of your own", "haproxy_admin_password is Pigsty's default, which everybody knows")
+			p.problems.Warnf(diag.PasswordDefault, pos, "a password of your own", "haproxy_admin_password is Pigsty's default, which everybody knows")
 		}
 	}
 	return b, true
@@ -123,7 +123,7 @@ func (p *planner) timeout(h *inventory.Host, name string) string {
 	text, _ := v.Name()
 	text = inMilliseconds(text)
 	if d, err := model.ParseTime(text); err != nil || d <= 0 {
-		p.problems.Errorf(v.Pos(), "a time as in 24h or 500ms", "%s is %s", name, v.Describe())
+		p.problems.Errorf(diag.TimeInvalid, v.Pos(), "a time as in 24h or 500ms", "%s is %s", name, v.Describe())
 		return otherwise
 	}
 	return text
@@ -137,7 +137,7 @@ func (p *planner) statsPort(h *inventory.Host, b model.Base, plan model.Plan) {
 	}
 	taken := func(name, ip string, port int) {
 		if port == b.StatsPort {
-			p.problems.Errorf(pos, "a port of its own", "haproxy_exporter_port %d of %s is the port of service %q", port, h.Name, name)
+			p.problems.Errorf(diag.PortTaken, pos, "a port of its own", "haproxy_exporter_port %d of %s is the port of service %q", port, h.Name, name)
 		}
 	}
 	for _, c := range plan.Clusters {
@@ -159,7 +159,7 @@ func (p *planner) virtual(h *inventory.Host) (address netip.Prefix, enabled, ok 
 	v, set := p.variable(h, "pg_vip_address")
 	if !set {
 		pos, _ := h.Position("pg_vip_enabled")
-		p.problems.Errorf(pos, want, "pg_vip_enabled without a pg_vip_address")
+		p.problems.Errorf(diag.VIPWithoutAddress, pos, want, "pg_vip_enabled without a pg_vip_address")
 		return netip.Prefix{}, true, false
 	}
 	text, _ := v.Text()
@@ -168,7 +168,7 @@ func (p *planner) virtual(h *inventory.Host) (address netip.Prefix, enabled, ok 
 		// Pigsty takes 24 bits for an address without them.
 		bare, bareErr := netip.ParseAddr(text)
 		if bareErr != nil || !bare.Is4() {
-			p.problems.Errorf(v.Pos(), want, "pg_vip_address is %s", v.Describe())
+			p.problems.Errorf(diag.VIPAddressInvalid, v.Pos(), want, "pg_vip_address is %s", v.Describe())
 			return netip.Prefix{}, true, false
 		}
 		prefix = netip.PrefixFrom(bare, 24)
@@ -193,13 +193,13 @@ func (p *planner) vip(c *cluster, m member) (model.VIP, bool) {
 		if !set {
 			pos, _ = h.Position("pg_vip_enabled")
 		}
-		p.problems.Warnf(pos, "the interface's name, as in eth0", "pg_vip_interface is auto, which only the node itself can settle: no vip-manager.yml for cluster %q", c.name)
+		p.problems.Warnf(diag.VIPInterfaceAuto, pos, "the interface's name, as in eth0", "pg_vip_interface is auto, which only the node itself can settle: no vip-manager.yml for cluster %q", c.name)
 		return model.VIP{}, false
 	}
 	endpoints := p.etcd()
 	if len(endpoints) == 0 {
 		pos, _ := h.Position("pg_vip_enabled")
-		p.problems.Warnf(pos, "a group etcd with hosts", "there is no group etcd, whose leader key decides who has the address: no vip-manager.yml for cluster %q", c.name)
+		p.problems.Warnf(diag.VIPWithoutEtcd, pos, "a group etcd with hosts", "there is no group etcd, whose leader key decides who has the address: no vip-manager.yml for cluster %q", c.name)
 		return model.VIP{}, false
 	}
 	keys := p.keys(c, h)
@@ -246,7 +246,7 @@ func (p *planner) records(c *cluster) (records []model.Record, files []string) {
 	primary := ""
 	for _, m := range p.declared(c) {
 		if _, err := netip.ParseAddr(m.Host); err != nil {
-			p.problems.Warnf(m.host.Pos, "an address for the host's name in the inventory", "%s is no address: no name for %s", m.Host, m.Name)
+			p.problems.Warnf(diag.HostNotAddress, m.host.Pos, "an address for the host's name in the inventory", "%s is no address: no name for %s", m.Host, m.Name)
 			continue
 		}
 		records = append(records, model.Record{Name: m.Name, Address: m.Host})
@@ -276,7 +276,7 @@ func (p *planner) dnsTarget(c *cluster, h *inventory.Host, primary string) strin
 	if set && v.Kind() != inventory.Null {
 		text, isText := v.Text()
 		if !isText {
-			p.problems.Errorf(v.Pos(), want, "pg_dns_target is %s", v.Describe())
+			p.problems.Errorf(diag.DNSTargetInvalid, v.Pos(), want, "pg_dns_target is %s", v.Describe())
 			return ""
 		}
 		target = text
@@ -294,7 +294,7 @@ func (p *planner) dnsTarget(c *cluster, h *inventory.Host, primary string) strin
 		case !enabled && target == "auto":
 			return primary
 		case !enabled:
-			p.problems.Warnf(v.Pos(), "pg_vip_enabled: true, or another target", "pg_dns_target is vip, but cluster %q has no virtual address: its name isn't registered", c.name)
+			p.problems.Warnf(diag.DNSTargetWithoutVIP, v.Pos(), "pg_vip_enabled: true, or another target", "pg_dns_target is vip, but cluster %q has no virtual address: its name isn't registered", c.name)
 		}
 		return ""
 	}
@@ -303,7 +303,7 @@ func (p *planner) dnsTarget(c *cluster, h *inventory.Host, primary string) strin
 	}
 	address, err := netip.ParseAddr(target)
 	if err != nil || address.Zone() != "" {
-		p.problems.Errorf(v.Pos(), want, "pg_dns_target is %s", v.Describe())
+		p.problems.Errorf(diag.DNSTargetInvalid, v.Pos(), want, "pg_dns_target is %s", v.Describe())
 		return ""
 	}
 	return address.String()

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory"
 	"github.com/pgporter/pgporter/internal/config/model"
 )
@@ -43,19 +44,19 @@ func (p *planner) balance(v inventory.Value, label, mode string) (string, bool) 
 	form, known := algorithms[name]
 	switch {
 	case !isText || !known:
-		p.problems.Errorf(v.Pos(), suggestion(name, names), "%s: balance is %s, which is no algorithm of HAProxy's", label, v.Describe())
+		p.problems.Errorf(diag.BalanceInvalid, v.Pos(), suggestion(name, names), "%s: balance is %s, which is no algorithm of HAProxy's", label, v.Describe())
 		return "", false
 	case !p.haproxy && !model.Balance(name).Native():
 		if !v.Quotable() {
 			text = name
 		}
-		p.problems.Errorf(v.Pos(), suggestion("", names), "%s: balance %s is not supported by the native engine", label, text)
+		p.problems.Errorf(diag.NativeUnsupported, v.Pos(), suggestion("", names), "%s: balance %s is not supported by the native engine", label, text)
 		return "", false
 	case !form.MatchString(text[len(name):]):
-		p.problems.Errorf(v.Pos(), "what HAProxy's manual says of it", "%s: balance is %s, and %s doesn't take that", label, v.Describe(), name)
+		p.problems.Errorf(diag.BalanceInvalid, v.Pos(), "what HAProxy's manual says of it", "%s: balance is %s, and %s doesn't take that", label, v.Describe(), name)
 		return "", false
 	case mode == "tcp" && slices.Contains(needHTTP, name):
-		p.problems.Warnf(v.Pos(), "source, or another that needs no HTTP",
+		p.problems.Warnf(diag.BalanceNeedsHTTP, v.Pos(), "source, or another that needs no HTTP",
 			"%s: balance %s is for mode http; HAProxy goes by roundrobin instead", label, name)
 	}
 	return text, true

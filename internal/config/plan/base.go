@@ -11,7 +11,7 @@ func BaseOf(inv *inventory.Inventory, host string) (model.Plan, *model.Base, dia
 	p := newPlanner(inv)
 	p.haproxy = true
 	plan, problems := p.forNode(host)
-	h, known := inv.Host(host)
+	h, known := p.host(host)
 	if !known {
 		return plan, nil, problems
 	}

@@ -67,7 +67,7 @@ func (p *planner) provider(h *inventory.Host) *inventory.Group {
 	}
 	name, isText := v.Text()
 	if !isText {
-		p.problems.Errorf(v.Pos(), "the name of a group, or '' for none", "pg_service_provider is %s", v.Describe())
+		p.problems.Errorf(diag.WrongType, v.Pos(), "the name of a group, or '' for none", "pg_service_provider is %s", v.Describe())
 		return nil
 	}
 	if name == "" {
@@ -79,7 +79,7 @@ func (p *planner) provider(h *inventory.Host) *inventory.Group {
 		if v.Quotable() {
 			called = fmt.Sprintf("group %q", name)
 		}
-		p.problems.Warnf(v.Pos(), "the name of a group", "pg_service_provider: there is no %s; the members carry the services, as in Pigsty", called)
+		p.problems.Warnf(diag.ProviderUnknown, v.Pos(), "the name of a group", "pg_service_provider: there is no %s; the members carry the services, as in Pigsty", called)
 		return nil
 	}
 	return group
@@ -94,10 +94,10 @@ func (p *planner) delegated(c *cluster, h *inventory.Host) bool {
 	pos, _ := h.Position("pg_service_provider")
 	switch {
 	case len(group.Hosts()) == 0:
-		p.problems.Warnf(pos, "a group with hosts, or '' for services that the members carry",
+		p.problems.Warnf(diag.CarriedByNobody, pos, "a group with hosts, or '' for services that the members carry",
 			"the services of cluster %q are delegated to group %q, which has no hosts: nobody carries them", c.name, group.Name)
 	case p.primary(c) == nil:
-		p.problems.Warnf(pos, "a primary, as which the services are seen",
+		p.problems.Warnf(diag.CarriedByNobody, pos, "a primary, as which the services are seen",
 			"the services of cluster %q are delegated to group %q, but the cluster has no primary: nobody carries them", c.name, group.Name)
 	}
 	return true
@@ -170,7 +170,7 @@ func (p *planner) settle(h *inventory.Host, tcpServices []tcpService, carried []
 		all = append(all, l)
 		if other, again := named[fullName]; again {
 			clashing[id] = true
-			p.problems.Errorf(pos, "names that differ", "two services on %s have the full name %q: this one and %s", h.Name, fullName, other)
+			p.problems.Errorf(diag.NameTwice, pos, "names that differ", "two services on %s have the full name %q: this one and %s", h.Name, fullName, other)
 			return
 		}
 		named[fullName] = l
@@ -230,7 +230,7 @@ func (p *planner) portTaken(l, by listener) {
 	if l.builtIn && by.position.Line > 0 && !by.builtIn {
 		where = by.position
 	}
-	p.problems.Errorf(where, "a port, or an ip, of its own", "%s: port %d is taken on the same node by %s", l.name, l.at.Port, by)
+	p.problems.Errorf(diag.PortTaken, where, "a port, or an ip, of its own", "%s: port %d is taken on the same node by %s", l.name, l.at.Port, by)
 }
 
 // memberListeners are the ports that the programs of the member on a node take.

@@ -31,17 +31,17 @@ func (p *planner) warnOfCheck(v inventory.Value, label, check string) {
 	switch {
 	case path == "/":
 	case slices.Contains(getOnly, segment):
-		p.problems.Warnf(v.Pos(), "/health, or a path that asks for a role",
+		p.problems.Warnf(diag.CheckNeverPasses, v.Pos(), "/health, or a path that asks for a role",
 			"%s: check /%s never passes with HAProxy, which asks by OPTIONS: Patroni knows it under GET only", label, segment)
 	case !v.Quotable() && !known(path):
-		p.problems.Warnf(v.Pos(), "a path of Patroni's REST API", "%s: check, which a template makes, never passes: Patroni doesn't know the path", label)
+		p.problems.Warnf(diag.CheckNeverPasses, v.Pos(), "a path of Patroni's REST API", "%s: check, which a template makes, never passes: Patroni doesn't know the path", label)
 	case !known(path):
 		words := slices.Concat(rolePaths, wholePaths, getOnly)
 		want := "one of /primary, /leader, /replica, /read-only, /sync, /read-only-sync, /async, /health and their like"
 		if word := diag.Nearest(segment, words); word != "" {
 			want = "did you mean /" + word
 		}
-		p.problems.Warnf(v.Pos(), want, "%s: check %s never passes: Patroni doesn't know the path", label, path)
+		p.problems.Warnf(diag.CheckNeverPasses, v.Pos(), want, "%s: check %s never passes: Patroni doesn't know the path", label, path)
 	}
 }
 
@@ -51,6 +51,6 @@ func (p *planner) warnOfTLS(members []member, d *definition) {
 	if said.On || said == (model.CheckTLS{}) || slices.ContainsFunc(members, func(m member) bool { return m.PatroniTLS }) {
 		return
 	}
-	p.problems.Warnf(d.optionsPos, "check-ssl among them, or patroni_ssl_enabled: true of the members",
+	p.problems.Warnf(diag.CheckTLSUnused, d.optionsPos, "check-ssl among them, or patroni_ssl_enabled: true of the members",
 		"service %q: its options say how checks speak TLS, but none does", d.Name)
 }

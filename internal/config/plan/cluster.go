@@ -47,15 +47,15 @@ func (p *planner) clusterName(h *inventory.Host) (string, inventory.Value, bool)
 	case inventory.Text, inventory.Int:
 		name, _ = v.Name()
 	default:
-		p.problems.Errorf(v.Pos(), want, "pg_cluster is %s", v.Describe())
+		p.problems.Errorf(diag.ClusterNameInvalid, v.Pos(), want, "pg_cluster is %s", v.Describe())
 		return "", v, false
 	}
 	if !model.IsClusterName(name) {
 		if !v.Quotable() {
-			p.problems.Errorf(v.Pos(), want, "pg_cluster is %s", v.Describe())
+			p.problems.Errorf(diag.ClusterNameInvalid, v.Pos(), want, "pg_cluster is %s", v.Describe())
 			return "", v, false
 		}
-		p.problems.Errorf(v.Pos(), want, "the cluster name %q can't be used", name)
+		p.problems.Errorf(diag.ClusterNameInvalid, v.Pos(), want, "the cluster name %q can't be used", name)
 	}
 	return name, v, name != ""
 }
@@ -92,7 +92,7 @@ func (p *planner) declared(c *cluster) []member {
 		c.members = append(c.members, m)
 		if first, twice := taken[m.seq]; twice && m.seq >= 0 {
 			pos, _ := h.Position("pg_seq")
-			p.problems.Errorf(pos, "a number of its own for each member", "pg_seq %d of %s is taken in cluster %q by %s%s",
+			p.problems.Errorf(diag.SequenceTwice, pos, "a number of its own for each member", "pg_seq %d of %s is taken in cluster %q by %s%s",
 				m.seq, h.Name, c.name, c.hosts[first].Name, where(c.hosts[first], "pg_seq"))
 		} else {
 			taken[m.seq] = i
@@ -103,23 +103,23 @@ func (p *planner) declared(c *cluster) []member {
 			primary = i
 		default:
 			pos, _ := h.Position("pg_role")
-			p.unlessHAProxy(pos, "one primary", "%s is a second primary of cluster %q beside %s%s",
+			p.unlessHAProxy(diag.PrimaryTwice, pos, "one primary", "%s is a second primary of cluster %q beside %s%s",
 				h.Name, c.name, c.hosts[primary].Name, where(c.hosts[primary], "pg_role"))
 		}
 	}
 	if primary < 0 {
-		p.unlessHAProxy(c.pos, "pg_role: primary for one member, the leader, also in a standby cluster", "cluster %q has no primary", c.name)
+		p.unlessHAProxy(diag.PrimaryMissing, c.pos, "pg_role: primary for one member, the leader, also in a standby cluster", "cluster %q has no primary", c.name)
 	}
 	return c.members
 }
 
 // unlessHAProxy reports what Pigsty warns of and HAProxy can live with, but the native engine can't.
-func (p *planner) unlessHAProxy(pos diag.Position, want, format string, args ...any) {
+func (p *planner) unlessHAProxy(code diag.Code, pos diag.Position, want, format string, args ...any) {
 	if p.haproxy {
-		p.problems.Warnf(pos, want, format, args...)
+		p.problems.Warnf(code, pos, want, format, args...)
 		return
 	}
-	p.problems.Errorf(pos, want, format, args...)
+	p.problems.Errorf(code, pos, want, format, args...)
 }
 
 // where says in parentheses where a host's variable is set.
@@ -148,12 +148,12 @@ func (p *planner) member(c *cluster, h *inventory.Host) member {
 	if v, set := p.shown(h, "patroni_ssl_enabled"); set {
 		on, ok := v.Truth()
 		if !ok {
-			p.problems.Errorf(v.Pos(), "true or false", "patroni_ssl_enabled is %s", v.Describe())
+			p.problems.Errorf(diag.NotBoolean, v.Pos(), "true or false", "patroni_ssl_enabled is %s", v.Describe())
 		}
 		m.PatroniTLS = on
 	}
 	if v, set := p.shown(h, "pg_offline_query"); set && v.Kind() != inventory.Bool {
-		p.problems.Warnf(v.Pos(), "true or false", "pg_offline_query is %s, which selectors %s", v.Describe(), truthOf(v))
+		p.problems.Warnf(diag.NotBoolean, v.Pos(), "true or false", "pg_offline_query is %s, which selectors %s", v.Describe(), truthOf(v))
 	}
 	return m
 }
@@ -172,7 +172,7 @@ func (p *planner) sequence(c *cluster, h *inventory.Host) int64 {
 	const want = "a whole number from 0, different for each member"
 	v, set := p.templates.Var(h, "pg_seq")
 	if !set {
-		p.problems.Errorf(h.Pos, want, "%s is a member of cluster %q but has no pg_seq", h.Name, c.name)
+		p.problems.Errorf(diag.IdentityMissing, h.Pos, want, "%s is a member of cluster %q but has no pg_seq", h.Name, c.name)
 		return -1
 	}
 	if !p.readable(v, "pg_seq") {
@@ -180,7 +180,7 @@ func (p *planner) sequence(c *cluster, h *inventory.Host) int64 {
 	}
 	n, ok := v.WholeNumber()
 	if !ok || n < 0 {
-		p.problems.Errorf(v.Pos(), want, "pg_seq is %s", v.Describe())
+		p.problems.Errorf(diag.SequenceInvalid, v.Pos(), want, "pg_seq is %s", v.Describe())
 		return -1
 	}
 	return n
@@ -194,7 +194,7 @@ func (p *planner) role(c *cluster, h *inventory.Host) model.Role {
 	want := "one of " + strings.Join(names, ", ")
 	v, set := p.templates.Var(h, "pg_role")
 	if !set {
-		p.problems.Errorf(h.Pos, want, "%s is a member of cluster %q but has no pg_role", h.Name, c.name)
+		p.problems.Errorf(diag.IdentityMissing, h.Pos, want, "%s is a member of cluster %q but has no pg_role", h.Name, c.name)
 		return ""
 	}
 	if !p.readable(v, "pg_role") {
@@ -202,7 +202,7 @@ func (p *planner) role(c *cluster, h *inventory.Host) model.Role {
 	}
 	role, _ := v.Text()
 	if !slices.Contains(names, role) {
-		p.problems.Errorf(v.Pos(), want, "pg_role is %s", v.Describe())
+		p.problems.Errorf(diag.RoleInvalid, v.Pos(), want, "pg_role is %s", v.Describe())
 		return ""
 	}
 	return model.Role(role)
@@ -238,7 +238,7 @@ func (p *planner) whole(v inventory.Value, name string, least, most int) (int, b
 	}
 	n, ok := v.WholeNumber()
 	if !ok || n < int64(least) || n > int64(most) {
-		p.problems.Errorf(v.Pos(), fmt.Sprintf("a whole number from %d to %d", least, most), "%s is %s", name, v.Describe())
+		p.problems.Errorf(rangeOf(name), v.Pos(), fmt.Sprintf("a whole number from %d to %d", least, most), "%s is %s", name, v.Describe())
 		return 0, false
 	}
 	return int(n), true

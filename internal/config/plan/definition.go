@@ -3,7 +3,6 @@ package plan
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/pgporter/pgporter/internal/config/diag"
@@ -100,7 +99,7 @@ func (p *planner) definitions(h *inventory.Host) []definition {
 		if !kept[i].builtIn {
 			other = fmt.Sprintf("the one at %s", kept[i].namePos)
 		}
-		p.problems.Warnf(d.namePos, "pg_default_services without it, or another name", "service %q takes the place of %s", d.Name, other)
+		p.problems.Warnf(diag.ServiceReplaced, d.namePos, "pg_default_services without it, or another name", "service %q takes the place of %s", d.Name, other)
 		kept[i] = d
 	}
 	return kept
@@ -114,7 +113,7 @@ func (p *planner) list(h *inventory.Host, variable string) []definition {
 	}
 	if v.Kind() != inventory.List {
 		if p.readable(v, variable) {
-			p.problems.Errorf(v.Pos(), "a list of services; [] for none", "%s is %s", variable, v.Describe())
+			p.problems.Errorf(diag.WrongType, v.Pos(), "a list of services; [] for none", "%s is %s", variable, v.Describe())
 		}
 		return nil
 	}
@@ -164,7 +163,7 @@ func (r *definitionReader) readBackup(v inventory.Value) {
 func (r *definitionReader) expression(v inventory.Value, key string) *jmespath.Selector {
 	text, isText := v.Text()
 	if !isText {
-		r.fail(v.Pos(), "a JMESPath expression in quotes, as in \"[]\"", "%s is %s", key, v.Describe())
+		r.fail(diag.SelectorInvalid, v.Pos(), "a JMESPath expression in quotes, as in \"[]\"", "%s is %s", key, v.Describe())
 		return nil
 	}
 	s := r.p.compile(text)
@@ -182,10 +181,10 @@ func (p *planner) badExpression(v inventory.Value, what string, err error) {
 		pos = v.At(at.Offset)
 	}
 	if !v.Quotable() {
-		p.problems.Errorf(pos, "a JMESPath expression", "%s, which a template makes, can't be used", what)
+		p.problems.Errorf(diag.SelectorInvalid, pos, "a JMESPath expression", "%s, which a template makes, can't be used", what)
 		return
 	}
-	p.problems.Errorf(pos, "", "%s, %v", what, err)
+	p.problems.Errorf(diag.SelectorInvalid, pos, "", "%s, %v", what, err)
 }
 
 func (r *definitionReader) readIP(v inventory.Value) { r.d.IP = r.address(v) }
@@ -204,28 +203,28 @@ func (p *planner) dest(v inventory.Value, what string) (model.Dest, bool) {
 	const want = "default, postgres, pgbouncer or a port from 1 to 65535"
 	if n, ok := v.WholeNumber(); ok {
 		if n < 1 || n > 65535 {
-			p.problems.Errorf(v.Pos(), want, "%s is %s", what, v.Describe())
+			p.problems.Errorf(diag.PortOutOfRange, v.Pos(), want, "%s is %s", what, v.Describe())
 			return model.Dest{}, false
 		}
 		return model.Dest{Kind: model.ToPort, Port: int(n)}, true
 	}
 	text, isText := v.Text()
 	if !isText {
-		p.problems.Errorf(v.Pos(), want, "%s is %s", what, v.Describe())
+		p.problems.Errorf(diag.DestInvalid, v.Pos(), want, "%s is %s", what, v.Describe())
 		return model.Dest{}, false
 	}
 	switch kind := model.DestKind(text); kind {
 	case model.ToPostgres, model.ToPgBouncer:
 		return model.Dest{Kind: kind}, true
 	}
-	p.problems.Warnf(v.Pos(), want, "%s is %s; port %d is taken, as in Pigsty", what, v.Describe(), defaultPostgresPort)
+	p.problems.Warnf(diag.DestInvalid, v.Pos(), want, "%s is %s; port %d is taken, as in Pigsty", what, v.Describe(), defaultPostgresPort)
 	return model.Dest{Kind: model.ToPort, Port: defaultPostgresPort}, true
 }
 
 func (r *definitionReader) readCheck(v inventory.Value) {
 	text, isText := v.Text()
 	if !isText || !model.IsCheckPath(text) {
-		r.fail(v.Pos(), "a path of Patroni's REST API, as in /primary", "check is %s", v.Describe())
+		r.fail(diag.CheckInvalid, v.Pos(), "a path of Patroni's REST API, as in /primary", "check is %s", v.Describe())
 		return
 	}
 	r.d.Check = text
@@ -244,26 +243,14 @@ func (r *definitionReader) readBalance(v inventory.Value) {
 func (r *definitionReader) readOptions(v inventory.Value) {
 	text, isText := v.Text()
 	if !isText {
-		r.fail(v.Pos(), "a text with HAProxy's server options, as in 'inter 2s fall 3'", "options is %s", v.Describe())
+		r.fail(diag.WrongType, v.Pos(), "a text with HAProxy's server options, as in 'inter 2s fall 3'", "options is %s", v.Describe())
 		return
 	}
 	options, wrong := model.ParseOptions(text)
-	r.refuse(v, wrong, "")
+	r.refuse(diag.ServerOption, v, wrong, "")
 	if !r.p.haproxy {
-		r.refuse(v, options.Refused(), "")
+		r.refuse(diag.NativeUnsupported, v, options.Refused(), "")
 	}
 	r.shows(v, "options", text)
 	r.d.Options, r.d.ownOptions, r.d.optionsPos = options, true, v.Pos()
-}
-
-// nearestHost suggests what host may have been meant.
-func nearestHost(inv *inventory.Inventory, name string) string {
-	names := map[string]bool{}
-	for _, h := range inv.Hosts() {
-		names[h.Name] = true
-	}
-	if near := diag.Nearest(name, slices.Sorted(maps.Keys(names))); near != "" {
-		return "did you mean " + near
-	}
-	return "one of its host names"
 }

@@ -40,7 +40,7 @@ func readEntry[R any](reader *R, r *entryReader, keys []entryKey[R], v inventory
 	required := fmt.Sprintf("%s, %s and %s", keys[0].name, keys[1].name, keys[2].name)
 	if v.Kind() != inventory.Map {
 		if r.p.readable(v, r.label) {
-			r.p.problems.Errorf(v.Pos(), "a mapping with "+required, "%s is %s", r.label, v.Describe())
+			r.p.problems.Errorf(diag.WrongType, v.Pos(), "a mapping with "+required, "%s is %s", r.label, v.Describe())
 		}
 		r.sound = false
 		return
@@ -49,10 +49,10 @@ func readEntry[R any](reader *R, r *entryReader, keys []entryKey[R], v inventory
 	for _, e := range v.Entries() {
 		if !slices.Contains(known, e.Name) {
 			if !e.Key.Quotable() {
-				r.fail(e.Key.Pos(), suggestion("", known), "a template makes a key that a %s hasn't", r.kind)
+				r.fail(diag.KeyUnknown, e.Key.Pos(), suggestion("", known), "a template makes a key that a %s hasn't", r.kind)
 				continue
 			}
-			r.fail(e.Key.Pos(), suggestion(e.Name, known), "a %s has no key %q", r.kind, e.Name)
+			r.fail(diag.KeyUnknown, e.Key.Pos(), suggestion(e.Name, known), "a %s has no key %q", r.kind, e.Name)
 			continue
 		}
 		values[e.Name] = e.Value
@@ -61,10 +61,10 @@ func readEntry[R any](reader *R, r *entryReader, keys []entryKey[R], v inventory
 		value, set := values[k.name]
 		switch {
 		case !set && i < requiredKeys:
-			r.fail(v.Pos(), required+" at least", "%s is missing", k.name)
+			r.fail(diag.KeyMissing, v.Pos(), required+" at least", "%s is missing", k.name)
 		case !set:
 		case value.Kind() == inventory.Null && !k.emptiable:
-			r.fail(value.Pos(), "a value, or not the key either", "%s is empty", k.name)
+			r.fail(diag.KeyMissing, value.Pos(), "a value, or not the key either", "%s is empty", k.name)
 		default:
 			if !r.p.readable(value, r.label+": "+k.name) {
 				r.sound = false
@@ -88,7 +88,7 @@ func (r *entryReader) short(v inventory.Value, key string) bool {
 		}
 	}
 	if length > maxEntryText {
-		r.fail(v.Pos(), "", "%s has %d bytes, more than %d", key, length, maxEntryText)
+		r.fail(diag.TooLarge, v.Pos(), "", "%s has %d bytes, more than %d", key, length, maxEntryText)
 		return false
 	}
 	if !r.p.spend(v.Pos(), length/textWork) {
@@ -99,15 +99,15 @@ func (r *entryReader) short(v inventory.Value, key string) bool {
 }
 
 // fail reports what makes the entry unusable.
-func (r *entryReader) fail(pos diag.Position, want, format string, args ...any) {
+func (r *entryReader) fail(code diag.Code, pos diag.Position, want, format string, args ...any) {
 	r.sound = false
-	r.p.problems.Errorf(pos, want, "%s: %s", r.label, fmt.Sprintf(format, args...))
+	r.p.problems.Errorf(code, pos, want, "%s: %s", r.label, fmt.Sprintf(format, args...))
 }
 
 func (r *entryReader) name(v inventory.Value) string {
 	name, ok := v.Name()
 	if !ok || !model.IsName(name) {
-		r.fail(v.Pos(), "letters, digits, dashes, dots and underscores", "name is %s", v.Describe())
+		r.fail(diag.NameInvalid, v.Pos(), "letters, digits, dashes, dots and underscores", "name is %s", v.Describe())
 	}
 	return name
 }
@@ -115,10 +115,18 @@ func (r *entryReader) name(v inventory.Value) string {
 func (r *entryReader) number(v inventory.Value, key string, least, most int) int {
 	n, ok := v.WholeNumber()
 	if !ok || n < int64(least) || n > int64(most) {
-		r.fail(v.Pos(), fmt.Sprintf("a whole number from %d to %d", least, most), "%s is %s", key, v.Describe())
+		r.fail(rangeOf(key), v.Pos(), fmt.Sprintf("a whole number from %d to %d", least, most), "%s is %s", key, v.Describe())
 		return 0
 	}
 	return int(n)
+}
+
+// rangeOf is the kind of problem that a number out of its range is.
+func rangeOf(name string) diag.Code {
+	if strings.HasSuffix(name, "port") {
+		return diag.PortOutOfRange
+	}
+	return diag.NumberOutOfRange
 }
 
 // address reads what to listen on.
@@ -129,7 +137,7 @@ func (r *entryReader) address(v inventory.Value) string {
 	}
 	address, err := netip.ParseAddr(text)
 	if !isText || err != nil || address.Zone() != "" {
-		r.fail(v.Pos(), `an address, or "*" for every address of the node`, "ip is %s", v.Describe())
+		r.fail(diag.AddressInvalid, v.Pos(), `an address, or "*" for every address of the node`, "ip is %s", v.Describe())
 		return ""
 	}
 	return address.String()
@@ -139,11 +147,11 @@ func (r *entryReader) address(v inventory.Value) string {
 func (r *entryReader) serverWords(v inventory.Value, key string) string {
 	text, isText := v.Text()
 	if !isText {
-		r.fail(v.Pos(), "a text with HAProxy's server options, as in 'inter 2s fall 3'", "%s is %s", key, v.Describe())
+		r.fail(diag.WrongType, v.Pos(), "a text with HAProxy's server options, as in 'inter 2s fall 3'", "%s is %s", key, v.Describe())
 		return ""
 	}
 	_, wrong := model.ParseOptions(text)
-	r.refuse(v, wrong, key+": ")
+	r.refuse(diag.ServerOption, v, wrong, key+": ")
 	r.shows(v, key, text)
 	return text
 }
@@ -155,19 +163,19 @@ var blanks = strings.NewReplacer("\t", " ", "\n", " ", "\r", " ")
 func (r *entryReader) shows(v inventory.Value, key, text string) bool {
 	shows := safetext.Is(blanks.Replace(text))
 	if !shows {
-		r.fail(v.Pos(), "letters, digits and signs", "%s: there is a character that doesn't show", key)
+		r.fail(diag.TextInvalid, v.Pos(), "letters, digits and signs", "%s: there is a character that doesn't show", key)
 	}
 	return shows
 }
 
 // refuse reports what is wrong with the words of a text.
-func (r *entryReader) refuse(v inventory.Value, wrong []model.OptionProblem, prefix string) {
+func (r *entryReader) refuse(code diag.Code, v inventory.Value, wrong []model.OptionProblem, prefix string) {
 	for _, o := range wrong {
 		if !v.Quotable() {
-			r.fail(v.Pos(), o.Want, "%san option that a template makes can't be used", prefix)
+			r.fail(code, v.Pos(), o.Want, "%san option that a template makes can't be used", prefix)
 			continue
 		}
-		r.fail(v.At(o.Offset), o.Want, "%soption %s %s", prefix, o.Word, o.What)
+		r.fail(code, v.At(o.Offset), o.Want, "%soption %s %s", prefix, o.Word, o.What)
 	}
 }
 

@@ -50,7 +50,7 @@ func (p *planner) keyPath(c *cluster) string {
 // where there is no such group.
 func EtcdOf(inv *inventory.Inventory, host string) (map[string]model.Etcd, diag.Problems) {
 	p := newPlanner(inv)
-	h, known := inv.Host(host)
+	h, known := p.host(host)
 	endpoints := p.etcd()
 	if !known || len(endpoints) == 0 {
 		return nil, p.problems.Sorted()

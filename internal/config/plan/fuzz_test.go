@@ -31,7 +31,7 @@ func FuzzPlan(f *testing.F) {
 		if problems.Err() != nil || len(inv.Hosts()) > 50 {
 			return
 		}
-		checked := Check(inv)
+		_, checked := Check(inv)
 		for _, h := range inv.Hosts() {
 			carried, problems := ForHAProxy(inv, h.Name)
 			names := map[string]bool{}

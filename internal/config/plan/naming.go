@@ -53,7 +53,7 @@ func (p *planner) naming(c *cluster, h *inventory.Host) (model.Naming, bool) {
 func (p *planner) addressed(c *cluster) {
 	for _, m := range p.declared(c) {
 		if _, err := netip.ParseAddr(m.Host); err != nil {
-			p.problems.Warnf(m.host.Pos, "an address for the host's name in the inventory", "%s is no address: %s is left out of the names", m.Host, m.Name)
+			p.problems.Warnf(diag.HostNotAddress, m.host.Pos, "an address for the host's name in the inventory", "%s is no address: %s is left out of the names", m.Host, m.Name)
 		}
 	}
 }
@@ -74,7 +74,7 @@ func (p *planner) nameable(c *cluster, n model.Naming, definitions []definition)
 		}
 		if why := unfit(name); why != "" && !reported[pos] {
 			reported[pos] = true
-			p.problems.Errorf(pos, "labels of 1 to 63 bytes between the dots, 253 bytes in all", "%q can't be a name of the DNS: %s", name, why)
+			p.problems.Errorf(diag.DNSNameInvalid, pos, "labels of 1 to 63 bytes between the dots, 253 bytes in all", "%q can't be a name of the DNS: %s", name, why)
 		}
 	}
 	check(c.pos, c.name)

@@ -22,7 +22,8 @@ import (
 )
 
 // ForNode gives what an inventory host carries: the clusters that it is a member of, as its variables describe them, and its
-// haproxy_services as TCPServices. It is for the native engine: what only HAProxy can do is refused by name.
+// haproxy_services as TCPServices. The host goes by its name in the inventory or by its instance's; the plan has the former. It is
+// for the native engine: what only HAProxy can do is refused by name.
 func ForNode(inv *inventory.Inventory, host string) (model.Plan, diag.Problems) {
 	return newPlanner(inv).forNode(host)
 }
@@ -36,17 +37,17 @@ func ForHAProxy(inv *inventory.Inventory, host string) (model.Plan, diag.Problem
 }
 
 func (p *planner) forNode(host string) (model.Plan, diag.Problems) {
-	inv := p.inv
 	plan := model.Plan{Node: host, Clusters: []model.Cluster{}}
-	h, known := inv.Host(host)
+	h, known := p.host(host)
 	if !known {
-		p.problems.Errorf(diag.Position{File: inv.File}, nearestHost(inv, host), "the host %q isn't in the inventory", host)
+		p.problems.Errorf(diag.NodeUnknown, diag.Position{File: p.inv.File}, p.nodes(host), "the host %q isn't in the inventory", host)
 		return plan, p.problems.Sorted()
 	}
+	plan.Node = h.Name
 	plan.Clusters, plan.TCPServices = p.node(h)
 	plan.Clusters = p.withVIP(h, plan.Clusters)
 	if !p.haproxy && len(plan.Clusters)+len(plan.TCPServices) == 0 && p.problems.Err() == nil {
-		p.problems.Warnf(h.Pos, "pg_cluster, pg_seq and pg_role", "the host %q is a member of no cluster and carries no services", host)
+		p.problems.Warnf(diag.NodeWithoutServices, h.Pos, "pg_cluster, pg_seq and pg_role", "the host %q is a member of no cluster and carries no services", h.Name)
 	}
 	return plan, p.problems.Sorted()
 }
@@ -73,24 +74,35 @@ func (p *planner) all() (model.Plan, diag.Problems) {
 	return plan, p.problems.Sorted()
 }
 
+// Count is how much there was to check: clusters, and services by their full names, those of haproxy_services among them.
+type Count struct{ Clusters, Services int }
+
 // Check finds the problems of every node and of every cluster, where the native engine carries the services.
-func Check(inv *inventory.Inventory) diag.Problems { return newPlanner(inv).check() }
+func Check(inv *inventory.Inventory) (Count, diag.Problems) { return newPlanner(inv).check() }
 
 // CheckForHAProxy finds those where HAProxy does.
-func CheckForHAProxy(inv *inventory.Inventory) diag.Problems {
+func CheckForHAProxy(inv *inventory.Inventory) (Count, diag.Problems) {
 	p := newPlanner(inv)
 	p.haproxy = true
 	return p.check()
 }
 
-func (p *planner) check() diag.Problems {
-	inv := p.inv
-	for _, h := range inv.Hosts() {
-		clusters, _ := p.one(h)
+func (p *planner) check() (Count, diag.Problems) {
+	services := map[string]bool{}
+	for _, h := range p.inv.Hosts() {
+		clusters, tcpServices := p.one(h)
 		p.withVIP(h, clusters)
+		for _, c := range clusters {
+			for _, d := range c.Definitions {
+				services[d.FullName] = true
+			}
+		}
+		for _, g := range tcpServices {
+			services[g.Name] = true
+		}
 	}
 	p.warnOfNone()
-	return p.problems.Sorted()
+	return Count{len(p.clusters), len(services)}, p.problems.Sorted()
 }
 
 // planner works on one inventory and gathers its problems.
@@ -146,7 +158,7 @@ func (p *planner) spend(pos diag.Position, n int) bool {
 		return false
 	}
 	if p.work -= n; p.work < 0 {
-		p.problems.Errorf(pos, "an inventory of its own for a part of the clusters",
+		p.problems.Errorf(diag.TooLarge, pos, "an inventory of its own for a part of the clusters",
 			"members, services and their words are too many together: checking them takes more than %d steps", maxWork)
 	}
 	return p.work >= 0
@@ -156,7 +168,7 @@ func (p *planner) spend(pos diag.Position, n int) bool {
 func (p *planner) fewServices(v inventory.Value, variable string) bool {
 	n := len(v.Items())
 	if n > maxServices {
-		p.problems.Errorf(v.Pos(), "", "%s declares %d services, more than %d", variable, n, maxServices)
+		p.problems.Errorf(diag.TooLarge, v.Pos(), "", "%s declares %d services, more than %d", variable, n, maxServices)
 		return false
 	}
 	return p.spend(v.Pos(), serviceWork*n)
@@ -186,7 +198,7 @@ func newPlanner(inv *inventory.Inventory) *planner {
 
 func (p *planner) warnOfNone() {
 	if len(p.clusters) == 0 && !p.others && p.problems.Err() == nil {
-		p.problems.Warnf(diag.Position{File: p.inv.File}, "hosts with pg_cluster, pg_seq and pg_role", "no host is a member of a cluster")
+		p.problems.Warnf(diag.NoCluster, diag.Position{File: p.inv.File}, "hosts with pg_cluster, pg_seq and pg_role", "no host is a member of a cluster")
 	}
 }
 
@@ -217,7 +229,7 @@ func (p *planner) readable(v inventory.Value, what string) bool {
 	}
 	secret := v.Tainted()
 	if secret != "" {
-		p.problems.Errorf(v.Pos(), "a value that no secret is needed for", "%s is made of a secret, %s, and isn't handed on", what, secret)
+		p.problems.Errorf(diag.SecretNotHandedOn, v.Pos(), "a value that no secret is needed for", "%s is made of a secret, %s, and isn't handed on", what, secret)
 	}
 	return secret == ""
 }

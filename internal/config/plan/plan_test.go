@@ -197,12 +197,37 @@ func TestOverriding(t *testing.T) {
 func TestForNodeOfNobody(t *testing.T) {
 	inv := read(t, trio+"    infra: { hosts: { 10.10.10.10: { infra_seq: 1 } } }\n")
 	got, problems := ForNode(inv, "10.10.10.10")
-	if want := `test.yml:9:23: warning: the host "10.10.10.10" is a member of no cluster and carries no services; pg_cluster, pg_seq and pg_role`; problems.Error() != want || len(got.Clusters) != 0 {
+	if want := `test.yml:9:23: warning: the host "10.10.10.10" is a member of no cluster and carries no services; pg_cluster, pg_seq and pg_role [node-without-services]`; problems.Error() != want || len(got.Clusters) != 0 {
 		t.Errorf("problems %q, want %q; clusters %v", problems.Error(), want, got.Clusters)
 	}
 	_, problems = ForNode(inv, "10.10.10.1O")
-	if want := `test.yml: error: the host "10.10.10.1O" isn't in the inventory; did you mean 10.10.10.10`; problems.Error() != want {
+	if want := `test.yml: error: the host "10.10.10.1O" isn't in the inventory; did you mean 10.10.10.10 [node-unknown]`; problems.Error() != want {
 		t.Errorf("problems %q, want %q", problems.Error(), want)
+	}
+}
+
+func TestNodesGoByTheirInstancesNames(t *testing.T) {
+	inv := read(t, trio+"    other: { hosts: { 10.10.10.20: } }\n")
+	for _, name := range []string{"10.10.10.12", "pg-test-2"} {
+		plan, problems := ForNode(inv, name)
+		if plan.Node != "10.10.10.12" || len(plan.Clusters) != 1 || len(problems) > 0 {
+			t.Errorf("%s: node %q with %d clusters, problems:\n%s", name, plan.Node, len(plan.Clusters), problems.Error())
+		}
+		if plan, base, problems := BaseOf(inv, name); base == nil || plan.Node != "10.10.10.12" || problems.Err() != nil {
+			t.Errorf("%s: node %q, problems:\n%s", name, plan.Node, problems.Error())
+		}
+		if host, known := HostOf(inv, name); !known || host != "10.10.10.12" {
+			t.Errorf("%s is %q", name, host)
+		}
+	}
+	for _, name := range []string{"pg-test-4", "pg-test-02", "pg-test-", "pg-test", ""} {
+		if host, known := HostOf(inv, name); known {
+			t.Errorf("%q is %q", name, host)
+		}
+	}
+	_, problems := ForNode(inv, "elsewhere")
+	if want := "one of pg-test-1 (10.10.10.11), pg-test-2 (10.10.10.12), pg-test-3 (10.10.10.13), 10.10.10.20"; len(problems) != 1 || problems[0].Want != want {
+		t.Errorf("problems:\n%s", problems.Error())
 	}
 }
 
@@ -211,7 +236,7 @@ func TestForNodeSaysNothingOfOtherClusters(t *testing.T) {
 	if _, problems := ForNode(inv, "10.10.10.11"); len(problems) != 0 {
 		t.Errorf("problems:\n%s", problems.Error())
 	}
-	if problems := Check(inv); problems.Err() == nil {
+	if _, problems := Check(inv); problems.Err() == nil {
 		t.Error("Check finds nothing wrong with the other cluster")
 	}
 }
@@ -315,7 +340,7 @@ func BenchmarkLarge(b *testing.B) {
 			}
 			for b.Loop() {
 				inv := read(b, text.String())
-				if problems := Check(inv); len(problems) != 0 {
+				if _, problems := Check(inv); len(problems) != 0 {
 					b.Fatal(problems[0])
 				}
 			}

@@ -24,7 +24,7 @@ func ForAccess(inv *inventory.Inventory, name string) (model.Access, diag.Proble
 	p.haproxy = true
 	at := slices.IndexFunc(p.clusters, func(c *cluster) bool { return c.name == name })
 	if at < 0 {
-		p.problems.Errorf(diag.Position{File: inv.File}, oneOfClusters(name, Clusters(inv)), "there is no cluster %q", name)
+		p.problems.Errorf(diag.ClusterUnknown, diag.Position{File: inv.File}, oneOfClusters(name, Clusters(inv)), "there is no cluster %q", name)
 		return model.Access{}, p.problems.Sorted()
 	}
 	c := p.clusters[at]
@@ -108,7 +108,7 @@ func (p *planner) entriesOf(h *inventory.Host, variable, what string, each func(
 		return
 	}
 	if v.Kind() != inventory.List {
-		p.problems.Errorf(v.Pos(), "a list of mappings with a name", "%s is %s", variable, v.Describe())
+		p.problems.Errorf(diag.WrongType, v.Pos(), "a list of mappings with a name", "%s is %s", variable, v.Describe())
 		return
 	}
 	for _, item := range v.Items() {
@@ -118,7 +118,7 @@ func (p *planner) entriesOf(h *inventory.Host, variable, what string, each func(
 			continue
 		}
 		if !ok || name == "" || !safetext.Is(name) {
-			p.problems.Errorf(item.Pos(), "a mapping with a name", "%s of %s can't be used", what, variable)
+			p.problems.Errorf(diag.NameInvalid, item.Pos(), "a mapping with a name", "%s of %s can't be used", what, variable)
 			continue
 		}
 		each(item, name)
@@ -179,7 +179,7 @@ func (p *planner) accounts(h *inventory.Host) (all []model.Account, admin string
 		if text, ok := v.Name(); ok && text != "" && safetext.Is(text) {
 			admin = text
 		} else if ok && text != "" {
-			p.problems.Errorf(v.Pos(), "a name of which every character shows", "pg_admin_username is %s", v.Describe())
+			p.problems.Errorf(diag.TextInvalid, v.Pos(), "a name of which every character shows", "pg_admin_username is %s", v.Describe())
 		}
 	}
 	if !slices.ContainsFunc(all, func(a model.Account) bool { return a.Name == admin }) {
@@ -197,7 +197,7 @@ func (p *planner) accounts(h *inventory.Host) (all []model.Account, admin string
 // clientPassword reads a password as clients may give it; a hash, which Pigsty takes as well, is none.
 func (p *planner) clientPassword(v inventory.Value, user string) model.Secret {
 	if _, unreadable := v.Unreadable("password"); unreadable {
-		p.problems.Warnf(v.Pos(), "a password written out, or one that clients bring along", "the password of %q can't be read", user)
+		p.problems.Warnf(diag.PasswordUnreadable, v.Pos(), "a password written out, or one that clients bring along", "the password of %q can't be read", user)
 		return ""
 	}
 	text, ok := v.Name()

@@ -5,6 +5,7 @@ import (
 	"math/big"
 	"regexp"
 
+	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory"
 	"github.com/pgporter/pgporter/internal/config/model"
 )
@@ -53,7 +54,7 @@ func (p *planner) timing(h *inventory.Host) timing {
 	if named {
 		var ok bool
 		if row, ok = name.Name(); !ok {
-			p.problems.Errorf(name.Pos(), "the name of a row of pg_rto_plan, as in norm", "pg_rto is %s", name.Describe())
+			p.problems.Errorf(diag.WrongType, name.Pos(), "the name of a row of pg_rto_plan, as in norm", "pg_rto is %s", name.Describe())
 			row = defaultRTO
 		}
 	}
@@ -62,7 +63,7 @@ func (p *planner) timing(h *inventory.Host) timing {
 		called = "row of the name that a template makes"
 	}
 	fallBack := func() {
-		p.problems.Warnf(name.Pos(), "fast, norm, safe, wide or a row of one's own", "pg_rto_plan has no %s; %s is taken", called, defaultRTO)
+		p.problems.Warnf(diag.RTORowUnknown, name.Pos(), "fast, norm, safe, wide or a row of one's own", "pg_rto_plan has no %s; %s is taken", called, defaultRTO)
 	}
 	rows, own := p.variable(h, "pg_rto_plan")
 	if !own {
@@ -74,13 +75,13 @@ func (p *planner) timing(h *inventory.Host) timing {
 		return t
 	}
 	if rows.Kind() != inventory.Map {
-		p.problems.Errorf(rows.Pos(), "a mapping of names to rows", "pg_rto_plan is %s", rows.Describe())
+		p.problems.Errorf(diag.RTORowInvalid, rows.Pos(), "a mapping of names to rows", "pg_rto_plan is %s", rows.Describe())
 		return timings[defaultRTO]
 	}
 	v, known := rows.Get(row)
 	if !known {
 		if v, known = rows.Get(defaultRTO); !known {
-			p.problems.Errorf(rows.Pos(), "a row "+defaultRTO+", or the one that pg_rto names", "pg_rto_plan has no %s", called)
+			p.problems.Errorf(diag.RTORowUnknown, rows.Pos(), "a row "+defaultRTO+", or the one that pg_rto names", "pg_rto_plan has no %s", called)
 			return timings[defaultRTO]
 		}
 		fallBack()
@@ -92,14 +93,14 @@ func (p *planner) timing(h *inventory.Host) timing {
 func (p *planner) timingRow(row string, v inventory.Value) timing {
 	items := v.Items()
 	if len(items) < columns {
-		p.problems.Errorf(v.Pos(), "a list of ttl, loop, retry, start, margin, inter, fastinter, downinter, rise, fall",
+		p.problems.Errorf(diag.RTORowInvalid, v.Pos(), "a list of ttl, loop, retry, start, margin, inter, fastinter, downinter, rise, fall",
 			"%s of pg_rto_plan is %s with %d items", row, v.Describe(), len(items))
 		return timings[defaultRTO]
 	}
 	count := func(column int, what string, least int) int {
 		n, ok := items[column].WholeNumber()
 		if !ok || n < int64(least) || n > 1<<31-1 {
-			p.problems.Errorf(items[column].Pos(), fmt.Sprintf("a whole number from %d", least), "%s of pg_rto_plan: %s is %s",
+			p.problems.Errorf(diag.NumberOutOfRange, items[column].Pos(), fmt.Sprintf("a whole number from %d", least), "%s of pg_rto_plan: %s is %s",
 				row, what, items[column].Describe())
 			return least
 		}
@@ -109,7 +110,7 @@ func (p *planner) timingRow(row string, v inventory.Value) timing {
 		text, _ := items[column].Name()
 		text = inMilliseconds(text)
 		if d, err := model.ParseTime(text); err != nil || d == 0 {
-			p.problems.Errorf(items[column].Pos(), "a time as in 500ms or 2s", "%s of pg_rto_plan: %s is %s", row, what, items[column].Describe())
+			p.problems.Errorf(diag.TimeInvalid, items[column].Pos(), "a time as in 500ms or 2s", "%s of pg_rto_plan: %s is %s", row, what, items[column].Describe())
 			return timings[defaultRTO].inter
 		}
 		return text

@@ -75,7 +75,7 @@ func (p *planner) tcpServices(h *inventory.Host) []tcpService {
 	if enabled, set := p.variable(h, "haproxy_enabled"); set {
 		switch on, ok := enabled.Truth(); {
 		case !ok:
-			p.problems.Errorf(enabled.Pos(), "true or false", "haproxy_enabled is %s", enabled.Describe())
+			p.problems.Errorf(diag.NotBoolean, enabled.Pos(), "true or false", "haproxy_enabled is %s", enabled.Describe())
 			return nil
 		case !on:
 			return nil
@@ -86,7 +86,7 @@ func (p *planner) tcpServices(h *inventory.Host) []tcpService {
 		return nil
 	}
 	if v.Kind() != inventory.List {
-		p.problems.Errorf(v.Pos(), "a list of services; [] for none", "haproxy_services is %s", v.Describe())
+		p.problems.Errorf(diag.WrongType, v.Pos(), "a list of services; [] for none", "haproxy_services is %s", v.Describe())
 		return nil
 	}
 	if !p.fewServices(v, "haproxy_services") {
@@ -100,7 +100,7 @@ func (p *planner) tcpServices(h *inventory.Host) []tcpService {
 			continue
 		}
 		if earlier, again := index[g.Name]; again {
-			p.problems.Warnf(g.pos, "another name", "service %q of haproxy_services takes the place of the one at %s", g.Name, all[earlier].pos)
+			p.problems.Warnf(diag.ServiceReplaced, g.pos, "another name", "service %q of haproxy_services takes the place of the one at %s", g.Name, all[earlier].pos)
 			all[earlier] = g
 			continue
 		}
@@ -162,10 +162,10 @@ func (r *tcpReader) native() {
 			n.What = "a line or word that a template makes can't be used by the native engine as it is"
 		}
 		if n.Minor {
-			r.p.problems.Warnf(pos, n.Want, "%s: %s%s", r.label, prefix, n.What)
+			r.p.problems.Warnf(n.Code, pos, n.Want, "%s: %s%s", r.label, prefix, n.What)
 			continue
 		}
-		r.fail(pos, n.Want, "%s%s", prefix, n.What)
+		r.fail(n.Code, pos, n.Want, "%s%s", prefix, n.What)
 	}
 }
 
@@ -189,7 +189,7 @@ func (r *tcpReader) readMaxConn(v inventory.Value) {
 func (r *tcpReader) readProtocol(v inventory.Value) {
 	r.g.positions.protocol = place{value: v}
 	if text, _ := v.Text(); text != "tcp" && text != "http" {
-		r.fail(v.Pos(), "tcp or http", "protocol is %s", v.Describe())
+		r.fail(diag.WordUnknown, v.Pos(), "tcp or http", "protocol is %s", v.Describe())
 	}
 }
 
@@ -212,12 +212,12 @@ func (r *tcpReader) readOptions(v inventory.Value) {
 		lines = []inventory.Value{v}
 	case inventory.List:
 	default:
-		r.fail(v.Pos(), want, "options is %s", v.Describe())
+		r.fail(diag.WrongType, v.Pos(), want, "options is %s", v.Describe())
 	}
 	for _, line := range lines {
 		text, isText := line.Text()
 		if !isText {
-			r.fail(line.Pos(), want, "a line of options is %s", line.Describe())
+			r.fail(diag.WrongType, line.Pos(), want, "a line of options is %s", line.Describe())
 			continue
 		}
 		offset := 0
@@ -236,11 +236,11 @@ func (r *tcpReader) listenLine(v inventory.Value, offset int, line string) {
 	}
 	switch known := slices.Contains(listenWords, words[0]); {
 	case !known && !v.Quotable():
-		r.fail(v.Pos(), "a line of HAProxy's listen section", "options: a line that a template makes begins as none of a listen section")
+		r.fail(diag.ListenLine, v.Pos(), "a line of HAProxy's listen section", "options: a line that a template makes begins as none of a listen section")
 	case !known:
-		r.fail(v.At(offset), near(words[0], listenWords, "a line of HAProxy's listen section"), "options: %s begins no line of a listen section", words[0])
+		r.fail(diag.ListenLine, v.At(offset), near(words[0], listenWords, "a line of HAProxy's listen section"), "options: %s begins no line of a listen section", words[0])
 	case len(words) == 1 && !slices.Contains(listenWordsAlone, words[0]):
-		r.fail(v.At(offset), "what it is to do", "options: nothing follows %s", words[0])
+		r.fail(diag.ListenLine, v.At(offset), "what it is to do", "options: nothing follows %s", words[0])
 	default:
 		r.g.Options = append(r.g.Options, line)
 		r.g.positions.lines = append(r.g.positions.lines, place{value: v, offset: offset})
@@ -249,7 +249,7 @@ func (r *tcpReader) listenLine(v inventory.Value, offset int, line string) {
 
 func (r *tcpReader) readServers(v inventory.Value) {
 	if v.Kind() != inventory.List {
-		r.fail(v.Pos(), "a list of servers; [] for none", "servers is %s", v.Describe())
+		r.fail(diag.WrongType, v.Pos(), "a list of servers; [] for none", "servers is %s", v.Describe())
 		return
 	}
 	taken := map[string]diag.Position{}
@@ -261,7 +261,7 @@ func (r *tcpReader) readServers(v inventory.Value) {
 		s := &tcpServerReader{entryReader: entryReader{p: r.p, kind: "server", label: label, sound: true}}
 		readEntry(s, &s.entryReader, tcpServerKeys, item)
 		if first, again := taken[s.s.Name]; again && s.sound {
-			s.fail(item.Pos(), "names of their own", "the name is taken by the server at %s", first)
+			s.fail(diag.NameTwice, item.Pos(), "names of their own", "the name is taken by the server at %s", first)
 		}
 		taken[s.s.Name] = item.Pos()
 		r.sound = r.sound && s.sound
@@ -299,7 +299,7 @@ func (r *tcpServerReader) readPort(v inventory.Value) {
 func (r *tcpServerReader) readHost(v inventory.Value) {
 	text, isText := v.Text()
 	if !isText || !model.IsHost(text) {
-		r.fail(v.Pos(), "an address or a host's name", "ip is %s", v.Describe())
+		r.fail(diag.AddressInvalid, v.Pos(), "an address or a host's name", "ip is %s", v.Describe())
 	}
 	r.s.Host = text
 }
@@ -308,7 +308,7 @@ func (r *tcpServerReader) readHost(v inventory.Value) {
 func (r *tcpServerReader) readBackup(v inventory.Value) {
 	truth, ok := v.Truth()
 	if !ok && v.Kind() != inventory.Null {
-		r.p.problems.Warnf(v.Pos(), "true or false", "%s: backup is %s, which is no word for true: the server is a regular one", r.label, v.Describe())
+		r.p.problems.Warnf(diag.NotBoolean, v.Pos(), "true or false", "%s: backup is %s, which is no word for true: the server is a regular one", r.label, v.Describe())
 	}
 	r.s.Backup = truth
 }
@@ -323,18 +323,18 @@ func (r *tcpServerReader) readWeight(v inventory.Value) {
 		weight := int(n)
 		r.s.Weight = &weight
 	case isNumber:
-		r.p.problems.Warnf(v.Pos(), want, "%s: weight is %s and left out, as in Pigsty", r.label, v.Describe())
+		r.p.problems.Warnf(diag.NumberOutOfRange, v.Pos(), want, "%s: weight is %s and left out, as in Pigsty", r.label, v.Describe())
 	default:
 		text := pythonWord(v)
 		if strings.ContainsAny(text, " \t\r\n\"'\\#") || v.Kind() == inventory.List || v.Kind() == inventory.Map {
-			r.fail(v.Pos(), want, "weight is %s", v.Describe())
+			r.fail(diag.NumberOutOfRange, v.Pos(), want, "weight is %s", v.Describe())
 			return
 		}
 		made := ""
 		if v.Quotable() {
 			made = fmt.Sprintf(", of which HAProxy makes %d", leadingDigits(text))
 		}
-		r.p.problems.Warnf(v.Pos(), want, "%s: weight is %s%s", r.label, v.Describe(), made)
+		r.p.problems.Warnf(diag.NumberOutOfRange, v.Pos(), want, "%s: weight is %s%s", r.label, v.Describe(), made)
 		r.weightWord, r.weightUnquoted = strings.TrimSpace("weight "+text), !v.Quotable()
 	}
 }

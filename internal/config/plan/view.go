@@ -118,7 +118,7 @@ func (p *planner) second(h *inventory.Host, variable, first, second string) bool
 	}
 	text, _ := v.Text()
 	if text != first && text != second {
-		p.problems.Errorf(v.Pos(), first+" or "+second, "%s is %s", variable, v.Describe())
+		p.problems.Errorf(diag.WordUnknown, v.Pos(), first+" or "+second, "%s is %s", variable, v.Describe())
 	}
 	return text == second
 }
@@ -185,7 +185,7 @@ func (p *planner) selectorVars(members []member, definitions []definition) (all 
 				// An expression that looks at members as a whole need not care for this one; and as Pigsty has it a selector
 				// sees what is written.
 				if problem, found := v.Unreadable(name); found {
-					p.problems.Warnf(problem.Pos, problem.Want, "%s; selectors see it as it is written", problem.What)
+					p.problems.Warnf(problem.Code, problem.Pos, problem.Want, "%s; selectors see it as it is written", problem.What)
 				}
 				addShown(vars, name, v, withheld)
 			case p.evaluated(v, name):
@@ -203,7 +203,7 @@ func (p *planner) selectorVars(members []member, definitions []definition) (all 
 			}
 			for _, a := range askers[name] {
 				refused[a.service] = true
-				p.problems.Errorf(a.value.Pos(), "a variable that is no secret",
+				p.problems.Errorf(diag.SecretNotHandedOn, a.value.Pos(), "a variable that is no secret",
 					"service %q: the selector looks at %s, %s and isn't handed on", a.service, name, looks)
 			}
 		}
@@ -272,10 +272,10 @@ func (p *planner) selects(c *cluster, d definition, members []member, vars []map
 	switch {
 	case len(selected) > 0:
 	case d.builtIn && len(backups) == 0:
-		p.problems.Warnf(c.pos, "", "%s has no server: neither its selector nor its backup matches a member", name)
+		p.problems.Warnf(diag.NoServer, c.pos, "", "%s has no server: neither its selector nor its backup matches a member", name)
 	case !d.builtIn && d.isDefault() && len(backups) > 0:
 	case !d.builtIn:
-		p.problems.Warnf(d.selectorValue.Pos(), "", "%s: the selector matches no member%s", name, andBackups(len(backups)))
+		p.problems.Warnf(diag.NoServer, d.selectorValue.Pos(), "", "%s: the selector matches no member%s", name, andBackups(len(backups)))
 	}
 	p.warnOfSync(d, members, backups)
 	return true
@@ -324,6 +324,6 @@ func (p *planner) warnOfSync(d definition, members []member, backups []int) {
 			return
 		}
 	}
-	p.problems.Warnf(d.backupValue.Pos(), "check: /read-only-sync, which passes on synchronous standbys and on the primary",
+	p.problems.Warnf(diag.BackupNeverServes, d.backupValue.Pos(), "check: /read-only-sync, which passes on synchronous standbys and on the primary",
 		"service %q: its backup, the primary, can never serve: %s answers 503 there", d.FullName, path)
 }

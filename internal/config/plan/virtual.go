@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory"
 	"github.com/pgporter/pgporter/internal/config/model"
 )
@@ -22,7 +23,7 @@ func (p *planner) withVIP(h *inventory.Host, clusters []model.Cluster) []model.C
 	}
 	if ttl := clusters[i].TTL; ttl < model.LeastVIPTTL {
 		pos, _ := h.Position("pg_vip_enabled")
-		p.problems.Errorf(pos, "a row of pg_rto_plan with a ttl of at least 10", "the virtual address of cluster %q can't follow a leader key with a ttl of %d s", c.name, ttl)
+		p.problems.Errorf(diag.VIPTTLTooShort, pos, "a row of pg_rto_plan with a ttl of at least 10", "the virtual address of cluster %q can't follow a leader key with a ttl of %d s", c.name, ttl)
 		return clusters
 	}
 	clusters = slices.Clone(clusters)
@@ -60,7 +61,7 @@ func (p *planner) onLoss(h *inventory.Host) model.OnLoss {
 	}
 	text, _ := v.Text()
 	if !slices.Contains(model.LossPolicies, model.OnLoss(text)) {
-		p.problems.Errorf(v.Pos(), "grace, keep or drop", "pgporter_vip_on_dcs_loss is %s", v.Describe())
+		p.problems.Errorf(diag.WordUnknown, v.Pos(), "grace, keep or drop", "pgporter_vip_on_dcs_loss is %s", v.Describe())
 		return ""
 	}
 	return model.OnLoss(text)
@@ -72,7 +73,7 @@ func (p *planner) ownAddress(c *cluster, h *inventory.Host, prefix netip.Prefix)
 	const want = "an address of its own"
 	v, _ := p.variable(h, "pg_vip_address")
 	if prefix.Bits() == 0 || address.IsUnspecified() || address.IsLoopback() && !isLoopback(h.Name) || address.IsMulticast() || address.Zone() != "" {
-		p.problems.Errorf(v.Pos(), "an address that a network interface can have, with the length of its network", "pg_vip_address is %s", v.Describe())
+		p.problems.Errorf(diag.VIPAddressInvalid, v.Pos(), "an address that a network interface can have, with the length of its network", "pg_vip_address is %s", v.Describe())
 		return false
 	}
 	if p.virtuals == nil {
@@ -86,10 +87,17 @@ func (p *planner) ownAddress(c *cluster, h *inventory.Host, prefix netip.Prefix)
 		p.problems = kept
 	}
 	for _, other := range p.virtuals[address] {
-		if other != c {
-			p.problems.Errorf(v.Pos(), want, "pg_vip_address %s of cluster %q is that of cluster %q too%s", address, c.name, other.name, where(p.viewpoint(other), "pg_vip_address"))
-			return false
+		if other == c {
+			continue
 		}
+		if pos, _ := p.viewpoint(other).Position("pg_vip_address"); pos == v.Pos() {
+			// Both have it from one place: that is one problem.
+			one, two := min(c.name, other.name), max(c.name, other.name)
+			p.problems.Errorf(diag.VIPUsedTwice, v.Pos(), "an address for each", "pg_vip_address %s is that of cluster %q and of cluster %q", address, one, two)
+		} else {
+			p.problems.Errorf(diag.VIPUsedTwice, v.Pos(), want, "pg_vip_address %s of cluster %q is that of cluster %q too%s", address, c.name, other.name, where(p.viewpoint(other), "pg_vip_address"))
+		}
+		return false
 	}
 	if p.addresses == nil {
 		p.addresses = map[netip.Addr]*inventory.Host{}
@@ -100,7 +108,7 @@ func (p *planner) ownAddress(c *cluster, h *inventory.Host, prefix netip.Prefix)
 		}
 	}
 	if host := p.addresses[address]; host != nil {
-		p.problems.Errorf(v.Pos(), want, "pg_vip_address %s of cluster %q is the address of the host %s (%s)", address, c.name, host.Name, host.Pos)
+		p.problems.Errorf(diag.VIPIsHost, v.Pos(), want, "pg_vip_address %s of cluster %q is the address of the host %s (%s)", address, c.name, host.Name, host.Pos)
 		return false
 	}
 	return true

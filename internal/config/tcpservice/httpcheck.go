@@ -6,6 +6,8 @@ import (
 	"regexp/syntax"
 	"strconv"
 	"strings"
+
+	"github.com/pgporter/pgporter/internal/config/diag"
 )
 
 // step is how far the sequence of http-check lines has come: connect, send, expect.
@@ -56,7 +58,7 @@ func (r *reader) tcpCheck(words []word) {
 func (r *reader) kind(w word, name string) bool {
 	for _, other := range []string{"option httpchk", "option tcp-check"} {
 		if r.seen[other] && other != name {
-			r.fail(w, "one of them", "%s is there beside %s", name, other)
+			r.fail(diag.ListenLine, w, "one of them", "%s is there beside %s", name, other)
 			return false
 		}
 	}
@@ -65,7 +67,7 @@ func (r *reader) kind(w word, name string) bool {
 
 func (r *reader) method(w word) {
 	if !isToken(w.text) {
-		r.fail(w, "a method, as in GET", "method is %q", w.text)
+		r.fail(diag.ListenLine, w, "a method, as in GET", "method is %q", w.text)
 		return
 	}
 	r.http.Method = w.text
@@ -73,7 +75,7 @@ func (r *reader) method(w word) {
 
 func (r *reader) uri(w word) {
 	if !isURI(w.text) {
-		r.fail(w, orHAProxy("a path, as in /health"), "uri is %q", w.text)
+		r.fail(diag.NativeUnsupported, w, orHAProxy("a path, as in /health"), "uri is %q", w.text)
 		return
 	}
 	r.http.URI = w.text
@@ -81,7 +83,7 @@ func (r *reader) uri(w word) {
 
 func (r *reader) version(w word) {
 	if w.text != "HTTP/1.0" && w.text != "HTTP/1.1" {
-		r.fail(w, orHAProxy("HTTP/1.0 or HTTP/1.1; headers with http-check send hdr"), "version is %q", w.text)
+		r.fail(diag.NativeUnsupported, w, orHAProxy("HTTP/1.0 or HTTP/1.1; headers with http-check send hdr"), "version is %q", w.text)
 		return
 	}
 	r.http.Version = w.text
@@ -90,37 +92,37 @@ func (r *reader) version(w word) {
 // httpCheck reads a line of the sequence: connect at most once, send at most once, and then what is expected.
 func (r *reader) httpCheck(words []word) {
 	if len(words) == 1 {
-		r.fail(words[0], "connect, send or expect", "nothing follows http-check")
+		r.fail(diag.ListenLine, words[0], "connect, send or expect", "nothing follows http-check")
 		return
 	}
 	what := words[1]
 	switch {
 	case what.text != "connect" && what.text != "send" && what.text != "expect":
-		r.fail(what, orHAProxy("connect, send or expect"), "http-check %s %s", what.text, unsupported)
+		r.fail(diag.NativeUnsupported, what, orHAProxy("connect, send or expect"), "http-check %s %s", what.text, unsupported)
 		return
 	case r.http == nil:
-		r.fail(words[0], "option httpchk before it", "http-check %s without option httpchk has no effect", what.text)
+		r.fail(diag.ListenLine, words[0], "option httpchk before it", "http-check %s without option httpchk has no effect", what.text)
 		return
 	}
 	args := words[2:]
 	switch what.text {
 	case "connect":
 		if r.step >= connected {
-			r.fail(what, orHAProxy("one, as the first http-check line"), "a sequence of checks (http-check connect after http-check %s) %s", r.step, unsupported)
+			r.fail(diag.NativeUnsupported, what, orHAProxy("one, as the first http-check line"), "a sequence of checks (http-check connect after http-check %s) %s", r.step, unsupported)
 			return
 		}
 		r.step, r.connectAt, r.connect = connected, r.at, &connection{}
 		r.readConnect(args)
 	case "send":
 		if r.step >= sent {
-			r.fail(what, "one, before http-check expect", "http-check send after http-check %s", r.step)
+			r.fail(diag.ListenLine, what, "one, before http-check expect", "http-check send after http-check %s", r.step)
 			return
 		}
 		r.step = sent
 		r.readSend(args)
 	case "expect":
 		if r.step == connected {
-			r.fail(what, "http-check send in between", "http-check expect after http-check connect")
+			r.fail(diag.ListenLine, what, "http-check send in between", "http-check expect after http-check connect")
 			return
 		}
 		r.step = expecting
@@ -138,19 +140,19 @@ func (r *reader) parameters(line string, args []word, takes map[string]int, know
 		n, isKnown := takes[name.text]
 		switch {
 		case !isKnown && strings.Contains(" "+haproxyOnly+" ", " "+name.text+" "):
-			r.fail(name, orHAProxy("leave it out"), "%s %s %s", line, name.text, unsupported)
+			r.fail(diag.NativeUnsupported, name, orHAProxy("leave it out"), "%s %s %s", line, name.text, unsupported)
 			return
 		case !isKnown:
-			r.fail(name, known, "%s doesn't take %q", line, name.text)
+			r.fail(diag.ListenLine, name, known, "%s doesn't take %q", line, name.text)
 			return
 		case len(args)-i-1 < n:
-			r.fail(name, "what it is to be", "nothing follows %s", name.text)
+			r.fail(diag.ListenLine, name, "what it is to be", "nothing follows %s", name.text)
 			return
 		}
 		values := args[i+1 : i+1+n]
 		for _, v := range values {
 			if v.text == "" {
-				r.fail(v, "what it is to be", "%s is empty", name.text)
+				r.fail(diag.ListenLine, v, "what it is to be", "%s is empty", name.text)
 			}
 		}
 		read(name, values)
@@ -170,11 +172,11 @@ func (r *reader) readConnect(args []word) {
 				c.tls = true
 			case "port":
 				if c.port, ok = port(values[0].text); !ok {
-					r.fail(values[0], orHAProxy("a whole number from 1 to 65535"), "http-check connect: port is %q", values[0].text)
+					r.fail(diag.NativeUnsupported, values[0], orHAProxy("a whole number from 1 to 65535"), "http-check connect: port is %q", values[0].text)
 				}
 			case "addr":
 				if c.addr, ok = address(values[0].text); !ok {
-					r.fail(values[0], orHAProxy("an IP address"), "http-check connect: addr is %q", values[0].text)
+					r.fail(diag.NativeUnsupported, values[0], orHAProxy("an IP address"), "http-check connect: addr is %q", values[0].text)
 				}
 			case "sni":
 				c.sni = values[0].text
@@ -206,13 +208,13 @@ func (r *reader) header(name, value word) {
 	text := strings.ReplaceAll(value.text, "%%", "")
 	switch {
 	case !isToken(name.text):
-		r.fail(name, "a header's name", "hdr is %q", name.text)
+		r.fail(diag.ListenLine, name, "a header's name", "hdr is %q", name.text)
 	case strings.EqualFold(name.text, "content-length") || strings.EqualFold(name.text, "transfer-encoding"):
-		r.fail(name, "leave it out: it follows from the body", "hdr %s would be ignored", name.text)
+		r.fail(diag.ListenLine, name, "leave it out: it follows from the body", "hdr %s would be ignored", name.text)
 	case strings.Contains(text, "%"):
-		r.fail(value, orHAProxy("%% for the character"), "a log format in hdr %s %s", name.text, unsupported)
+		r.fail(diag.NativeUnsupported, value, orHAProxy("%% for the character"), "a log format in hdr %s %s", name.text, unsupported)
 	case strings.ContainsFunc(text, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }):
-		r.fail(value, "text", "hdr %s has a control character", name.text)
+		r.fail(diag.ListenLine, value, "text", "hdr %s has a control character", name.text)
 	default:
 		r.http.Headers = append(r.http.Headers, Header{name.text, strings.ReplaceAll(value.text, "%%", "%")})
 	}
@@ -235,14 +237,14 @@ func (r *reader) readExpect(what word, args []word) {
 		switch name {
 		case "comment", "status", "rstatus", "string", "rstring":
 		case "hdr", "fhdr", "string-lf", "min-recv", "ok-status", "error-status", "tout-status", "on-success", "on-error", "status-code":
-			r.fail(w, orHAProxy("status, rstatus, string or rstring"), "http-check expect %s %s", name, unsupported)
+			r.fail(diag.NativeUnsupported, w, orHAProxy("status, rstatus, string or rstring"), "http-check expect %s %s", name, unsupported)
 			return
 		default:
-			r.fail(w, "status, rstatus, string or rstring, with ! before it for the opposite", "http-check expect doesn't take %q", w.text)
+			r.fail(diag.ListenLine, w, "status, rstatus, string or rstring, with ! before it for the opposite", "http-check expect doesn't take %q", w.text)
 			return
 		}
 		if i+1 == len(args) || args[i+1].text == "" {
-			r.fail(w, "what it is to be", "nothing follows %s", name)
+			r.fail(diag.ListenLine, w, "what it is to be", "nothing follows %s", name)
 			return
 		}
 		i++
@@ -251,7 +253,7 @@ func (r *reader) readExpect(what word, args []word) {
 			continue
 		}
 		if matched {
-			r.fail(w, "a line of its own", "http-check expect has a second condition")
+			r.fail(diag.ListenLine, w, "a line of its own", "http-check expect has a second condition")
 			return
 		}
 		matched, e.Not = true, negated
@@ -260,7 +262,7 @@ func (r *reader) readExpect(what word, args []word) {
 		}
 	}
 	if !matched {
-		r.fail(what, "status, rstatus, string or rstring", "nothing follows http-check expect")
+		r.fail(diag.ListenLine, what, "status, rstatus, string or rstring", "nothing follows http-check expect")
 		return
 	}
 	r.http.Expect = append(r.http.Expect, e)
@@ -271,7 +273,7 @@ func (r *reader) pattern(e *Expect, name string, w word) bool {
 	switch name {
 	case "status":
 		if e.Status, err = statuses(w.text); err != nil {
-			r.fail(w, "statuses and ranges of them, as in 200,300-399", "status is %q", w.text)
+			r.fail(diag.ListenLine, w, "statuses and ranges of them, as in 200,300-399", "status is %q", w.text)
 		}
 	case "string":
 		e.Text = w.text
@@ -283,7 +285,7 @@ func (r *reader) pattern(e *Expect, name string, w word) bool {
 		_, err = Compile(w.text)
 	}
 	if err != nil && name != "status" {
-		r.fail(w, orHAProxy("a regular expression that RE2 has"), "%s is %q: %v", name, w.text, err)
+		r.fail(diag.NativeUnsupported, w, orHAProxy("a regular expression that RE2 has"), "%s is %q: %v", name, w.text, err)
 	}
 	return err == nil
 }

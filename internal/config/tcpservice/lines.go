@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/model"
 )
 
@@ -34,8 +35,8 @@ type reader struct {
 func (r *reader) add(p Problem) { r.problems = append(r.problems, p) }
 
 // fail is a problem at a word of the line.
-func (r *reader) fail(w word, want, format string, args ...any) {
-	r.add(Problem{Part: InLine, Index: r.at, Offset: w.offset, What: fmt.Sprintf(format, args...), Want: want})
+func (r *reader) fail(code diag.Code, w word, want, format string, args ...any) {
+	r.add(Problem{Code: code, Part: InLine, Index: r.at, Offset: w.offset, What: fmt.Sprintf(format, args...), Want: want})
 }
 
 // directives are the lines that the native engine has, by their first word.
@@ -105,9 +106,9 @@ func (r *reader) line(index int, text string) {
 	key, isKey := keys[first.text]
 	switch {
 	case isKey:
-		r.fail(first, orHAProxy(key+" of the service"), "%s %s", first.text, unsupported)
+		r.fail(diag.NativeUnsupported, first, orHAProxy(key+" of the service"), "%s %s", first.text, unsupported)
 	case !known:
-		r.fail(first, orHAProxy("leave it out"), "%s %s", first.text, unsupported)
+		r.fail(diag.NativeUnsupported, first, orHAProxy("leave it out"), "%s %s", first.text, unsupported)
 	default:
 		read(r, words)
 	}
@@ -116,7 +117,7 @@ func (r *reader) line(index int, text string) {
 // once tells whether a directive may be read: each may be there once.
 func (r *reader) once(w word, name string) bool {
 	if r.seen[name] {
-		r.fail(w, "one of them", "%s is there twice", name)
+		r.fail(diag.ListenLine, w, "one of them", "%s is there twice", name)
 		return false
 	}
 	r.seen[name] = true
@@ -131,9 +132,9 @@ func (r *reader) arguments(words []word, least, most int, want string) bool {
 	}
 	switch n := len(words) - 1; {
 	case n < least:
-		r.fail(words[0], want, "nothing follows %s", name)
+		r.fail(diag.ListenLine, words[0], want, "nothing follows %s", name)
 	case n > most:
-		r.fail(words[most+1], want, "%s doesn't take %q", name, words[most+1].text)
+		r.fail(diag.ListenLine, words[most+1], want, "%s doesn't take %q", name, words[most+1].text)
 	default:
 		return true
 	}
@@ -142,16 +143,16 @@ func (r *reader) arguments(words []word, least, most int, want string) bool {
 
 func (r *reader) option(words []word) {
 	if len(words) == 1 {
-		r.fail(words[0], "an option", "nothing follows option")
+		r.fail(diag.ListenLine, words[0], "an option", "nothing follows option")
 		return
 	}
 	name := words[1].text
 	read, known := options[name]
 	switch {
 	case !known && strings.HasSuffix(name, "-check") || name == "smtpchk" || name == "ssl-hello-chk":
-		r.fail(words[1], orHAProxy("option tcp-check, or option httpchk"), "option %s %s", name, unsupported)
+		r.fail(diag.NativeUnsupported, words[1], orHAProxy("option tcp-check, or option httpchk"), "option %s %s", name, unsupported)
 	case !known:
-		r.fail(words[1], orHAProxy("leave it out"), "option %s %s", name, unsupported)
+		r.fail(diag.NativeUnsupported, words[1], orHAProxy("leave it out"), "option %s %s", name, unsupported)
 	default:
 		read(r, words)
 	}
@@ -167,13 +168,13 @@ func (r *reader) logging(words []word) {
 		name += " " + words[1].text
 		r.flag(words)
 	}
-	r.add(Problem{Part: InLine, Index: r.at, Offset: words[0].offset, Minor: true,
+	r.add(Problem{Code: diag.NativeIgnores, Part: InLine, Index: r.at, Offset: words[0].offset, Minor: true,
 		What: name + " is about HAProxy's log: the native engine carries the service without it", Want: "leave it out"})
 }
 
 func (r *reader) mode(words []word) {
 	if r.arguments(words, 1, 1, "tcp") && words[1].text != "tcp" {
-		r.fail(words[1], orHAProxy("tcp"), "mode %s %s", words[1].text, unsupported)
+		r.fail(diag.NativeUnsupported, words[1], orHAProxy("tcp"), "mode %s %s", words[1].text, unsupported)
 	}
 }
 
@@ -184,7 +185,7 @@ func (r *reader) redispatch(words []word) {
 		return
 	}
 	if n, err := strconv.Atoi(words[2].text); err != nil || n == 0 {
-		r.fail(words[2], orHAProxy("a whole number other than 0: the native engine always tries another server"), "option redispatch is %q", words[2].text)
+		r.fail(diag.NativeUnsupported, words[2], orHAProxy("a whole number other than 0: the native engine always tries another server"), "option redispatch is %q", words[2].text)
 	}
 }
 
@@ -195,7 +196,7 @@ func (r *reader) retries(words []word) {
 	}
 	n, err := strconv.Atoi(words[1].text)
 	if err != nil || n < 0 || n > 1<<31-1 {
-		r.fail(words[1], want, "retries is %q", words[1].text)
+		r.fail(diag.ListenLine, words[1], want, "retries is %q", words[1].text)
 		return
 	}
 	r.s.Once = n == 0
@@ -203,12 +204,12 @@ func (r *reader) retries(words []word) {
 
 func (r *reader) timeout(words []word) {
 	if len(words) == 1 {
-		r.fail(words[0], "which timeout, and how long", "nothing follows timeout")
+		r.fail(diag.ListenLine, words[0], "which timeout, and how long", "nothing follows timeout")
 		return
 	}
 	field, known := timeouts[words[1].text]
 	if !known {
-		r.fail(words[1], orHAProxy("leave it out"), "timeout %s %s", words[1].text, unsupported)
+		r.fail(diag.NativeUnsupported, words[1], orHAProxy("leave it out"), "timeout %s %s", words[1].text, unsupported)
 		return
 	}
 	name := "timeout " + words[1].text
@@ -219,9 +220,9 @@ func (r *reader) timeout(words []word) {
 	switch {
 	case err != nil:
 		what, want, _ := strings.Cut(err.Error(), "; ")
-		r.fail(words[2], want, "%s %s", name, what)
+		r.fail(diag.ListenLine, words[2], want, "%s %s", name, what)
 	case d < time.Millisecond:
-		r.fail(words[2], orHAProxy("at least 1ms"), "%s is %q", name, words[2].text)
+		r.fail(diag.NativeUnsupported, words[2], orHAProxy("at least 1ms"), "%s is %q", name, words[2].text)
 	default:
 		*field(r) = d
 	}
@@ -239,7 +240,7 @@ func (r *reader) conclude() {
 	}
 	if r.connect != nil && r.step == connected {
 		r.at = r.connectAt
-		r.fail(word{}, "http-check send after it", "http-check connect has nothing to send")
+		r.fail(diag.ListenLine, word{}, "http-check send after it", "http-check connect has nothing to send")
 	}
 }
 

@@ -2,10 +2,10 @@ package tcpservice
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/model"
 )
 
@@ -18,7 +18,8 @@ const (
 // readServers makes the servers and their checks, and gives the service's own options.
 func (r *reader) readServers() model.Options {
 	common, wrong := model.ParseOptions(r.g.Default)
-	r.complain(InDefault, 0, 0, append(wrong, common.HAProxyOnly...))
+	r.complain(diag.ServerOption, InDefault, 0, 0, wrong)
+	r.complain(diag.NativeUnsupported, InDefault, 0, 0, common.HAProxyOnly)
 	for i, g := range r.g.Servers {
 		// HAProxy reads the words from left to right: what the keys say comes first.
 		keys := ""
@@ -29,7 +30,8 @@ func (r *reader) readServers() model.Options {
 			keys += "weight " + strconv.Itoa(*g.Weight) + " "
 		}
 		own, wrong := model.ParseServerOptions(r.g.Default, keys+g.Options)
-		r.complain(InServer, i, len(keys), append(wrong, own.HAProxyOnly...))
+		r.complain(diag.ServerOption, InServer, i, len(keys), wrong)
+		r.complain(diag.NativeUnsupported, InServer, i, len(keys), own.HAProxyOnly)
 		server := model.Server{Member: g.Name, Host: g.Host, Port: g.Port, Weight: own.Weight, Backup: own.Backup, Own: &own}
 		r.s.Servers = append(r.s.Servers, server)
 		r.s.Checks = append(r.s.Checks, r.checkOf(i, server, own))
@@ -38,10 +40,9 @@ func (r *reader) readServers() model.Options {
 }
 
 // complain tells of words that can't be used; skip is what stands before the text that a user wrote.
-func (r *reader) complain(part Part, index, skip int, wrong []model.OptionProblem) {
-	slices.SortStableFunc(wrong, func(a, b model.OptionProblem) int { return a.Offset - b.Offset })
+func (r *reader) complain(code diag.Code, part Part, index, skip int, wrong []model.OptionProblem) {
 	for _, o := range wrong {
-		r.add(Problem{Part: part, Index: index, Offset: max(0, o.Offset-skip), What: fmt.Sprintf("option %s %s", o.Word, o.What), Want: o.Want})
+		r.add(Problem{Code: code, Part: part, Index: index, Offset: max(0, o.Offset-skip), What: fmt.Sprintf("option %s %s", o.Word, o.What), Want: o.Want})
 	}
 }
 
@@ -75,7 +76,7 @@ func (r *reader) checkOf(i int, s model.Server, o model.Options) *Check {
 		c.TLS = &with
 	}
 	if (with.On || o.CheckTLS.On) && !with.NoVerify && with.CAFile == "" {
-		r.add(Problem{Part: InServer, Index: i, What: "its check speaks TLS, and nothing says whom to trust",
+		r.add(Problem{Code: diag.ServerOption, Part: InServer, Index: i, What: "its check speaks TLS, and nothing says whom to trust",
 			Want: "ca-file with the authorities that sign its certificate, or verify none"})
 	}
 	// As HAProxy has it: connecting within `timeout connect` and inter, and then `timeout check` for the answer.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/model"
 )
 
@@ -85,6 +86,7 @@ const (
 
 // Problem is what the native engine can't carry.
 type Problem struct {
+	Code diag.Code
 	Part Part
 	// Index is of TCPService.Options or TCPService.Servers, Offset where in the text it is, in bytes.
 	Index, Offset int
@@ -104,10 +106,10 @@ func orHAProxy(want string) string { return want + "; or HAProxy as the engine (
 func Parse(g model.TCPService) (Service, []Problem) {
 	r := &reader{g: g, seen: map[string]bool{}}
 	if g.Protocol != "tcp" {
-		r.add(Problem{Part: InProtocol, What: "protocol " + g.Protocol + " " + unsupported, Want: orHAProxy("tcp")})
+		r.add(Problem{Code: diag.NativeUnsupported, Part: InProtocol, What: "protocol " + g.Protocol + " " + unsupported, Want: orHAProxy("tcp")})
 	}
 	if !model.Balance(g.Balance).Native() {
-		r.add(Problem{Part: InBalance, What: "balance " + g.Balance + " " + unsupported, Want: orHAProxy("roundrobin, leastconn, first, source or random")})
+		r.add(Problem{Code: diag.NativeUnsupported, Part: InBalance, What: "balance " + g.Balance + " " + unsupported, Want: orHAProxy("roundrobin, leastconn, first, source or random")})
 	}
 	s := &r.s
 	s.Definition = model.Definition{Name: g.Name, FullName: g.Name, IP: g.IP, Port: g.Port, MaxConn: g.MaxConn, Balance: model.Balance(g.Balance)}

@@ -3,6 +3,8 @@ package tcpservice
 import (
 	"strconv"
 	"strings"
+
+	"github.com/pgporter/pgporter/internal/config/diag"
 )
 
 // word is one word of a line, quotes and escapes undone, with where it begins.
@@ -21,8 +23,8 @@ func split(line string) ([]word, *Problem) {
 	var words []word
 	var text strings.Builder
 	start, quote, quoted := -1, byte(0), 0
-	fail := func(at int, what, want string) ([]word, *Problem) {
-		return words, &Problem{Part: InLine, Offset: at, What: what, Want: want}
+	fail := func(code diag.Code, at int, what, want string) ([]word, *Problem) {
+		return words, &Problem{Code: code, Part: InLine, Offset: at, What: what, Want: want}
 	}
 	end := func() {
 		if start >= 0 {
@@ -52,26 +54,26 @@ scan:
 		case quote == c:
 			quote = 0
 		case quote == '"' && c == '$':
-			return fail(i, `"$" in double quotes names an environment variable, which `+unsupported, orHAProxy(`\$ for the character`))
+			return fail(diag.NativeUnsupported, i, `"$" in double quotes names an environment variable, which `+unsupported, orHAProxy(`\$ for the character`))
 		case c == '\\' && quote != '\'':
 			taken, n, known := escape(line[i+1:], quote)
 			if !known {
-				return fail(i, "a backslash with x needs two hexadecimal digits", `\x41, or \\x`)
+				return fail(diag.ListenLine, i, "a backslash with x needs two hexadecimal digits", `\x41, or \\x`)
 			}
 			text.WriteString(taken)
 			i += n
 		case c < ' ' && c != '\t' || c == 0x7f:
-			return fail(i, "a control character is in the line", "an escape, as in \\n or \\x01")
+			return fail(diag.ListenLine, i, "a control character is in the line", "an escape, as in \\n or \\x01")
 		default:
 			text.WriteByte(c)
 		}
 	}
 	if quote != 0 {
-		return fail(quoted, "a quote isn't closed", "another "+string(quote))
+		return fail(diag.ListenLine, quoted, "a quote isn't closed", "another "+string(quote))
 	}
 	end()
 	if len(words) > mostWords {
-		return fail(words[mostWords].offset, "the line has more than "+strconv.Itoa(mostWords)+" words", "fewer")
+		return fail(diag.ListenLine, words[mostWords].offset, "the line has more than "+strconv.Itoa(mostWords)+" words", "fewer")
 	}
 	return words, nil
 }

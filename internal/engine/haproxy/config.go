@@ -31,8 +31,6 @@ type Config struct {
 	Reload         []string
 	// Binary is HAProxy's program; empty is haproxy in PATH or in /usr/sbin.
 	Binary string
-	// Node is the inventory host that is served; it is named in the files' heads.
-	Node string
 	// Bind is the address that "*" means; empty is every address.
 	Bind string
 	// StopTimeout is how long the sessions of a HAProxy of our own may go on once the stop was asked for.

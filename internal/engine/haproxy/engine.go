@@ -171,7 +171,7 @@ func (e *Engine) render(o engine.Offer, services func(engine.Cluster) []model.Se
 	for _, c := range o.Clusters {
 		m.clusters = append(m.clusters, resolved{c.Cluster, services(c)})
 	}
-	return render(e.cfg.Node, e.cfg.Bind, m, e.extra, e.own)
+	return render(o.Node, e.cfg.Bind, m, e.extra, e.own)
 }
 
 // probe finds addresses that are new to HAProxy and that another process has.

@@ -76,6 +76,9 @@ func check(ctx context.Context, binary, dir string, l *layout) error {
 	}
 	said := alerts(strings.ReplaceAll(string(output), trial, dir))
 	if said == "" {
+		if failed := (*os.PathError)(nil); errors.As(err, &failed) {
+			err = failed.Err
+		}
 		return fmt.Errorf("%s -c: %w", binary, err)
 	}
 	return fmt.Errorf("haproxy -c refuses the new configuration: %s", said)

@@ -179,7 +179,7 @@ func (w *world) says(primary int, up string, servers ...string) engine.Offer {
 		w.board.Publish(v)
 	}
 	base := model.Base{Node: "test", ClientTimeout: "1h", ServerTimeout: "1h", StatsIP: "*", StatsPort: 7901, MetricsPath: "/metrics"}
-	return engine.Offer{Base: &base, Clusters: []engine.Cluster{{Cluster: c, Set: model.Set{Cluster: c.Name, Services: services}, Board: w.board}}}
+	return engine.Offer{Node: "test", Base: &base, Clusters: []engine.Cluster{{Cluster: c, Set: model.Set{Cluster: c.Name, Services: services}, Board: w.board}}}
 }
 
 // altered changes the declaration of an offer's cluster and service, and gives the View that goes with it. Nothing is published.
@@ -200,7 +200,7 @@ func (w *world) altered(o *engine.Offer, alter func(*model.Cluster, *model.Servi
 }
 
 func (w *world) config() Config {
-	return Config{Dir: w.dir, Node: "test", Bind: w.bind, StopTimeout: 2 * time.Second, Logger: slog.New(slog.NewTextHandler(&w.log, nil))}
+	return Config{Dir: w.dir, Bind: w.bind, StopTimeout: 2 * time.Second, Logger: slog.New(slog.NewTextHandler(&w.log, nil))}
 }
 
 // begin makes the engine, commits an offer and runs it.

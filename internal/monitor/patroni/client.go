@@ -139,6 +139,7 @@ func (c *Client) fetch(ctx context.Context, base, path string) (status int, body
 func inWords(ctx context.Context, err error) error {
 	var authority x509.UnknownAuthorityError
 	var netErr net.Error
+	var unknown *net.DNSError
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return worded{"connection refused", err}
@@ -150,6 +151,8 @@ func inWords(ctx context.Context, err error) error {
 		return worded{"connection closed without an answer", err}
 	case ctx.Err() != nil:
 		return worded{"timed out", ctx.Err()}
+	case errors.As(err, &unknown) && !unknown.IsTimeout:
+		return worded{unknown.Error(), err}
 	case errors.As(err, &netErr) && netErr.Timeout():
 		return worded{"timed out", err}
 	case errors.As(err, &authority):
