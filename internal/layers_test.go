@@ -48,7 +48,7 @@ var rooms = map[string]room{
 	"internal/beat": {because: "a rhythm needs a clock and nothing else"},
 
 	// internal/monitor: what is true now?
-	"internal/monitor/patroni":  {may: "safetext", because: "a client of one HTTP API; what an answer means for a service is decided in health"},
+	"internal/monitor/patroni":  {may: "model safetext", because: "a client of one HTTP API, with the model's reading of a lag; what an answer means for a service is decided in health"},
 	"internal/monitor/etcd":     {may: "safetext", because: "a client of etcd: what a key means is decided in cluster"},
 	"internal/monitor/exchange": {may: "beat", because: "sending bytes and waiting for others must not know whom is asked what"},
 	"internal/monitor/health":   {may: "exchange model patroni", because: "health judges one server of one service; membership and publishing are the cluster's"},

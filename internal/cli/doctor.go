@@ -101,10 +101,16 @@ func (f *doctorFlags) run(c *cobra.Command, args []string) error {
 	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var findings []doctor.Finding
+	var standbyLeader string
 	var asking sync.WaitGroup
-	asking.Go(func() { findings = doctor.AskPatronis(ctx, access.Members, f.timeout) })
+	asking.Go(func() { findings, standbyLeader = doctor.AskPatronis(ctx, access.Members, f.timeout) })
 	results := doctor.Examine(ctx, endpoints, doctor.Config{Timeout: f.timeout, Total: f.deadline, Resolver: resolver, OwnPassword: own, Members: access.Members})
 	asking.Wait()
+	for i := range results {
+		if standbyLeader != "" {
+			results[i].InStandbyCluster(standbyLeader, access.Upstream)
+		}
+	}
 	report := reportOf(access.Cluster, results)
 	report.Findings = findings
 	safetext.Deep(&report)
@@ -226,6 +232,9 @@ func (w doctorEndpoint) target() string {
 	return text
 }
 
+// told says that the report has more to say of an endpoint than its row.
+func (w doctorEndpoint) told() bool { return w.Broken || w.Result == doctor.Follower }
+
 func (w doctorEndpoint) mode() string {
 	switch {
 	case w.ReadOnly == nil:
@@ -251,12 +260,12 @@ func (r doctorReport) print(out io.Writer) error {
 		fmt.Fprintf(&text, "\nBroken: %d of %d ways to %s.\n", r.Broken, len(r.Endpoints), r.Cluster)
 	}
 	for i, w := range r.Endpoints {
-		if !w.Broken || r.repeats(i) {
+		if !w.told() || r.repeats(i) {
 			continue
 		}
 		fmt.Fprintf(&text, "\n%s: %s\n", w.Result, w.What)
 		for _, other := range r.Endpoints {
-			if other.Broken && other.What == w.What && other.Advice == w.Advice {
+			if other.told() && other.What == w.What && other.Advice == w.Advice {
 				fmt.Fprintf(&text, "  %s %s at %s\n", other.By, other.Service, other.target())
 			}
 		}
@@ -272,7 +281,7 @@ func (r doctorReport) print(out io.Writer) error {
 // repeats tells whether an endpoint before this one has the same trouble.
 func (r doctorReport) repeats(i int) bool {
 	for _, before := range r.Endpoints[:i] {
-		if before.Broken && before.What == r.Endpoints[i].What && before.Advice == r.Endpoints[i].Advice {
+		if before.told() && before.What == r.Endpoints[i].What && before.Advice == r.Endpoints[i].Advice {
 			return true
 		}
 	}

@@ -78,6 +78,16 @@ func readInventory(path string, stdin io.Reader) (*inventory.Inventory, diag.Pro
 	return inventory.Read(path)
 }
 
+// soundInventory reads what --inventory names. With an error in it, wherever that is, all that check finds is among the problems:
+// what check refuses no command goes on with.
+func soundInventory(path string, stdin io.Reader, engine string) (*inventory.Inventory, diag.Problems) {
+	inv, problems := readInventory(path, stdin)
+	if inv == nil {
+		return nil, problems
+	}
+	return inv, plan.Refused(inv, problems, engine == engineHAProxy)
+}
+
 // readInput takes in what is piped in.
 func readInput(stdin io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(stdin)

@@ -275,6 +275,7 @@ var planners = map[string]func(*inventory.Inventory, string) (model.Plan, diag.P
 // plan makes the order of every node that answered.
 func (r *rollout) plan(inv *inventory.Inventory, nodes []*reloaded, done func(*reloaded)) diag.Problems {
 	var problems diag.Problems
+	checked := map[string]bool{}
 	for _, n := range nodes {
 		if n.err != nil {
 			continue
@@ -284,6 +285,10 @@ func (r *rollout) plan(inv *inventory.Inventory, nodes []*reloaded, done func(*r
 			n.err = fmt.Errorf("its services are carried by %q, which this version doesn't know", n.engine)
 			done(n)
 			continue
+		}
+		if !checked[n.engine] {
+			checked[n.engine] = true
+			problems = append(problems, plan.Refused(inv, nil, n.engine == api.EngineHAProxy)...)
 		}
 		p, found := planned(inv, n.Node)
 		problems = append(problems, found...)

@@ -87,7 +87,8 @@ nothing, and exits with 2 all the same.`,
 }
 
 func (r *rendering) run(stdin io.Reader, stdout, stderr io.Writer) error {
-	inv, problems := readInventory(r.inventory, stdin)
+	// What is rendered is HAProxy's.
+	inv, problems := soundInventory(r.inventory, stdin, engineHAProxy)
 	if inv == nil {
 		return problems
 	}

@@ -74,8 +74,8 @@ members are at this moment is told by pgporter status. With --node a node's hapr
 }
 
 func readDeclared(path, node, engine string, stdin io.Reader) (declared, diag.Problems) {
-	inv, problems := readInventory(path, stdin)
-	if inv == nil {
+	inv, problems := soundInventory(path, stdin, engine)
+	if inv == nil || problems.Err() != nil {
 		return declared{}, problems
 	}
 	var p model.Plan

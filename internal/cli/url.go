@@ -23,9 +23,9 @@ type urlFlags struct {
 
 // endpointFlags choose among the endpoints of a cluster.
 type endpointFlags struct {
-	inventory string
-	by        string
-	choice    connstr.Choice
+	inventory, engine string
+	by                string
+	choice            connstr.Choice
 }
 
 func (f *endpointFlags) add(c *cobra.Command) {
@@ -34,6 +34,7 @@ func (f *endpointFlags) add(c *cobra.Command) {
 		kinds[i] = string(k)
 	}
 	inventoryFlag(c, &f.inventory)
+	engineFlag(c, &f.engine)
 	c.Flags().StringVar(&f.by, "by", "", "what the client calls the node, `WAY`: "+strings.Join(kinds, ", "))
 	c.RegisterFlagCompletionFunc("by", cobra.FixedCompletions(kinds, cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().StringVar(&f.choice.Service, "service", "", "this service alone: its `NAME`, or postgres or pgbouncer for the members' own ports")
@@ -56,15 +57,15 @@ func (f *endpointFlags) read(c *cobra.Command, args []string) (model.Access, err
 			return model.Access{}, err
 		}
 	}
+	if err := command.OneOf("engine", f.engine, engineNative, engineHAProxy); err != nil {
+		return model.Access{}, err
+	}
 	f.choice.By = connstr.By(f.by)
-	inv, problems := readInventory(f.inventory, c.InOrStdin())
-	if inv == nil {
+	inv, problems := soundInventory(f.inventory, c.InOrStdin(), f.engine)
+	if inv == nil || problems.Err() != nil {
 		return model.Access{}, problems
 	}
 	if cluster == "" {
-		if err := problems.Err(); err != nil {
-			return model.Access{}, err
-		}
 		return model.Access{}, whichCluster(inv)
 	}
 	access, found := plan.ForAccess(inv, cluster)

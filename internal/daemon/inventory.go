@@ -69,6 +69,9 @@ func (f *InventoryFile) Load(context.Context) (Loaded, error) {
 	}
 	var l Loaded
 	var found diag.Problems
+	if problems = plan.Refused(inv, problems, f.HAProxy); problems.Err() != nil {
+		return Loaded{}, problems
+	}
 	if f.HAProxy {
 		if l.Plan, l.Base, found = plan.BaseOf(inv, f.Node); l.Base == nil && found.Err() == nil {
 			found.Errorf(diag.HAProxyDisabled, diag.Position{File: f.Path}, "haproxy_enabled: true, or another engine", "the host %q has no HAProxy: haproxy_enabled is false", f.Node)

@@ -239,6 +239,8 @@ func (l *lister) reach(by By, hosts []string, ports []int, before string, o mode
 	switch {
 	case o.Vacant:
 		w.Path = before + "pgporter -> nobody: the service selects no member"
+	case o.PoolerOff:
+		w.Path = before + "pgporter -> nobody: PgBouncer is turned off"
 	case o.Dest.Kind == model.ToPgBouncer:
 		w.Path += " connection pool -> " + role
 	case o.Dest.Kind == model.ToPostgres:

@@ -19,8 +19,9 @@ type Finding struct {
 }
 
 // AskPatronis asks each member's REST API once, all at the same time and for so long at most, and gives what makes checks of the
-// members dear. Of one that doesn't answer nothing is said: what that means for clients is what their endpoints show.
-func AskPatronis(ctx context.Context, members []model.Member, timeout time.Duration) []Finding {
+// members dear, and who leads if the cluster is a standby cluster. Of one that doesn't answer nothing is said: what that means for
+// clients is what their endpoints show.
+func AskPatronis(ctx context.Context, members []model.Member, timeout time.Duration) (findings []Finding, standbyLeader string) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	client := patroni.NewClient(patroni.Options{})
@@ -33,7 +34,12 @@ func AskPatronis(ctx context.Context, members []model.Member, timeout time.Durat
 		})
 	}
 	asking.Wait()
-	return dear(members, answers)
+	for i, a := range answers {
+		if a.Role == patroni.RoleStandbyLeader {
+			standbyLeader = members[i].Name
+		}
+	}
+	return dear(members, answers), standbyLeader
 }
 
 // dear names the replicas whose Patroni can't find out their timeline though there is a leader. Patroni looks for it through a

@@ -58,7 +58,11 @@ func TestDear(t *testing.T) {
 			members = append(members, model.Member{Name: "pg-test-" + strconv.Itoa(i+1), Host: host, PatroniPort: number})
 		}
 		var names []string
-		for _, f := range AskPatronis(t.Context(), members, time.Minute) {
+		findings, standbyLeader := AskPatronis(t.Context(), members, time.Minute)
+		if is := title == "standby cluster"; is != (standbyLeader == "pg-test-1") || !is && standbyLeader != "" {
+			t.Errorf("%s: %q leads a standby cluster", title, standbyLeader)
+		}
+		for _, f := range findings {
 			names = append(names, f.Member)
 			if !strings.Contains(f.What, f.Member) || !strings.Contains(f.What, "while pg-test-1 leads") ||
 				!strings.Contains(f.Advice, "host replication USER 127.0.0.1/32 scram-sha-256; USER") {

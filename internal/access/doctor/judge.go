@@ -13,7 +13,8 @@ import (
 // Kind is what is wrong with an endpoint.
 type Kind string
 
-// Kinds. OK, StandIn and Vacant are no trouble: with StandIn a backup answers, with Vacant nobody is declared to.
+// Kinds. OK, Substitute, Vacant and Follower are no trouble: with Substitute a backup answers, with Vacant nobody is declared to, and
+// Follower is where a declared standby cluster takes no writes.
 const (
 	OK             Kind = "ok"
 	Substitute     Kind = "stand-in"
@@ -36,6 +37,7 @@ const (
 	WrongInstance  Kind = "wrong instance"
 	OtherCluster   Kind = "other cluster"
 	StaleStandby   Kind = "stale standby"
+	Follower       Kind = "standby cluster"
 	Unknown        Kind = "error"
 )
 
@@ -47,7 +49,23 @@ type Verdict struct {
 }
 
 // Broken tells whether something has to be done.
-func (v Verdict) Broken() bool { return v.Kind != OK && v.Kind != Substitute && v.Kind != Vacant }
+func (v Verdict) Broken() bool {
+	return v.Kind != OK && v.Kind != Substitute && v.Kind != Vacant && v.Kind != Follower
+}
+
+// InStandbyCluster judges anew what wants a primary in a cluster that has none, since its leader (a member's name) follows another
+// cluster. upstream is where that is if the cluster is declared to be such; then this is no trouble.
+func (r *Result) InStandbyCluster(leader, upstream string) {
+	if r.Endpoint.Want != connstr.Primary || r.Verdict.Kind != NoServer && r.Verdict.Kind != WrongRole {
+		return
+	}
+	kind, to := Follower, upstream
+	if upstream == "" {
+		kind, to = r.Verdict.Kind, "standby_cluster in patronictl show-config; pg_upstream of its primary would say so in the inventory"
+	}
+	r.Verdict = Verdict{kind, leader + " leads a standby cluster: nothing is down, but nobody in it takes writes",
+		fmt.Sprintf("write to the cluster that it follows (%s), or make this one a cluster of its own: patronictl edit-config, without standby_cluster", to)}
+}
 
 // Facts are what is known beside an endpoint and its outcome.
 type Facts struct {

@@ -107,3 +107,30 @@ func TestJudge(t *testing.T) {
 		}
 	}
 }
+
+// What a standby cluster can't do is no trouble where it is declared to be one, and never advised to be waited for.
+func TestInStandbyCluster(t *testing.T) {
+	primary := connstr.Endpoint{Want: connstr.Primary}
+	down := Verdict{NoServer, "service pg-test-primary has no usable server", "start what is down, or wait for the failover to end"}
+	wrong := Verdict{WrongRole, "pg-test-1, a standby, answers where the primary should", "pgporter status shows"}
+	for title, c := range map[string]struct {
+		endpoint connstr.Endpoint
+		verdict  Verdict
+		upstream string
+		kind     Kind
+		advice   string
+	}{
+		"declared":              {primary, down, "10.10.10.9", Follower, "write to the cluster that it follows (10.10.10.9)"},
+		"declared, by name":     {primary, wrong, "10.10.10.9", Follower, "10.10.10.9"},
+		"not declared":          {primary, down, "", NoServer, "write to the cluster that it follows (standby_cluster in patronictl show-config"},
+		"wants a standby":       {connstr.Endpoint{Want: connstr.Standby}, down, "10.10.10.9", NoServer, "start what is down"},
+		"another trouble":       {primary, Verdict{NobodyListens, "", "see that it runs"}, "10.10.10.9", NobodyListens, "see that it runs"},
+		"nothing is the matter": {primary, Verdict{Kind: OK}, "", OK, ""},
+	} {
+		r := Result{Endpoint: c.endpoint, Verdict: c.verdict}
+		r.InStandbyCluster("pg-test-1", c.upstream)
+		if v := r.Verdict; v.Kind != c.kind || !strings.Contains(v.Advice, c.advice) || v.Broken() != (c.kind != Follower && c.kind != OK) {
+			t.Errorf("%s: %+v", title, v)
+		}
+	}
+}

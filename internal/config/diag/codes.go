@@ -18,9 +18,15 @@ const (
 	KeyTwice            Code = "key-twice"
 	NameNotText         Code = "name-not-text"
 	HostRange           Code = "host-range"
+	HostNoAddress       Code = "host-no-address"
+	HostName            Code = "host-name"
+	HostPort            Code = "host-port"
 	GroupInItself       Code = "group-in-itself"
 	GroupKeyIgnored     Code = "group-key-ignored"
 	VariablesUnused     Code = "variables-unused"
+	VariableMisspelt    Code = "variable-misspelt"
+	VariableOverwritten Code = "variable-overwritten"
+	OlderName           Code = "older-name"
 	TooLarge            Code = "too-large"
 	VaultEncrypted      Code = "vault-encrypted"
 	TagUnknown          Code = "tag-unknown"
@@ -40,11 +46,17 @@ const (
 	NodeWithoutServices Code = "node-without-services"
 	ClusterNameInvalid  Code = "cluster-name-invalid"
 	IdentityMissing     Code = "identity-missing"
+	HostInTwoClusters   Code = "host-in-two-clusters"
+	HostTwice           Code = "host-twice"
+	HostLoopback        Code = "host-loopback"
 	SequenceInvalid     Code = "seq-invalid"
 	SequenceTwice       Code = "seq-used-twice"
 	RoleInvalid         Code = "role-invalid"
 	PrimaryMissing      Code = "primary-missing"
 	PrimaryTwice        Code = "primary-twice"
+	StandbyCluster      Code = "standby-cluster"
+	UpstreamWrong       Code = "upstream-wrong"
+	ScopeTwice          Code = "scope-twice"
 	NameInvalid         Code = "name-invalid"
 	NameTwice           Code = "name-used-twice"
 	KeyUnknown          Code = "key-unknown"
@@ -57,8 +69,13 @@ const (
 	BackupNeverServes   Code = "backup-never-serves"
 	CheckInvalid        Code = "check-invalid"
 	CheckNeverPasses    Code = "check-never-passes"
+	CheckWordIgnored    Code = "check-word-ignored"
+	LagWithoutLimit     Code = "lag-without-limit"
+	LagUnlikely         Code = "lag-unlikely"
 	CheckTLSUnused      Code = "check-tls-unused"
 	DestInvalid         Code = "dest-invalid"
+	PgBouncerOff        Code = "pgbouncer-off"
+	PatroniOff          Code = "patroni-off"
 	BalanceInvalid      Code = "balance-invalid"
 	BalanceNeedsHTTP    Code = "balance-needs-http"
 	ServerOption        Code = "server-option-invalid"
@@ -70,14 +87,16 @@ const (
 	CarriedByNobody     Code = "carried-by-nobody"
 	RTORowUnknown       Code = "rto-row-unknown"
 	RTORowInvalid       Code = "rto-row-invalid"
+	RTOInSeconds        Code = "rto-in-seconds"
 	VIPWithoutAddress   Code = "vip-without-address"
 	VIPAddressInvalid   Code = "vip-address-invalid"
 	VIPUsedTwice        Code = "vip-used-twice"
 	VIPIsHost           Code = "vip-is-a-host"
+	VIPDiffers          Code = "vip-differs"
+	VIPOutsideNetwork   Code = "vip-outside-network"
 	VIPTTLTooShort      Code = "vip-ttl-too-short"
 	VIPInterfaceAuto    Code = "vip-interface-auto"
 	VIPWithoutEtcd      Code = "vip-without-etcd"
-	HostNotAddress      Code = "host-not-an-address"
 	DNSNameInvalid      Code = "dns-name-invalid"
 	DNSNameTwice        Code = "dns-name-used-twice"
 	DNSTargetInvalid    Code = "dns-target-invalid"
@@ -158,6 +177,20 @@ written, or none. Put quotes around it.`},
 A name with brackets stands for several hosts: 10.10.10.[11:13], [01:10:2] with a step, pg-[a:c] of
 letters. The end comes after the beginning, and both have as many digits where the first begins with
 a zero. Ansible fails, or has one host of that odd name.`},
+	{HostNoAddress, "What stands for a host is neither an address nor a name", `
+Pigsty and pgporter take a host's name in the inventory for its address: it is on HAProxy's server
+lines, where programs listen, and what pgporter connects to. This one is no address and can't be a
+name either, as a rule a slip or a template that nobody has filled in; its server would be down for
+ever. So would one of haproxy_services whose ip is such. Write the address, as in 10.10.10.11.
+Source: Pigsty's haproxy and pgsql templates (inventory_hostname).`},
+	{HostName, "A host is called by a name, not by its address", `
+The host is called by a name. Every node has to look it up, certificates and pg_hba of Pigsty go by
+addresses, and dnsmasq and pgporter's own name server have no address to answer with. ansible_host
+doesn't help: Ansible alone looks at it. Call the host by its address. Source: Ansible's
+documentation of ansible_host; Pigsty's templates (inventory_hostname).`},
+	{HostPort, "A host is listed with a port of PostgreSQL's", `
+Ansible takes what stands behind a host's name and a colon for the port of its SSH, and the address
+before it for the host. For PostgreSQL's port there is pg_port. Source: Ansible's inventory plugins.`},
 	{GroupInItself, "A group is inside itself", `
 A group is among its own children, or among those of a child. Which variables are stronger can't be
 told then, and Ansible refuses it. Take it out at one of the two places.`},
@@ -169,6 +202,18 @@ was meant isn't done.`},
 Files of group_vars and host_vars are called like a group or a host of the inventory, with .yml,
 .yaml, .json or nothing after it. This name is nobody's: as a rule it is misspelt, and all variables
 in it have no effect. Rename the file, or take it away.`},
+	{VariableMisspelt, "Nobody reads a variable of this name", `
+Nobody reads a variable of this name, and it is nearly one that pgporter and Pigsty read, so that
+one is unset and its default holds. Mend the name. Variables of your own are left alone if a
+template or a selector names them. Source: Ansible passes over variables that no task uses.`},
+	{VariableOverwritten, "A host's variable is set by two of its entries", `
+A host that is listed in several groups has one set of own variables, and of those that two entries
+set the last one that is written counts, whichever group wins otherwise. So a pg_seq or pg_weight
+that stands there isn't in effect. Keep one of them. Source: Ansible's YAML inventory plugin.`},
+	{OlderName, "The name is that of an older Pigsty version", `
+The name is of an earlier Pigsty version (0.8 to 1.5), and no template of today's reads it. What it
+says has no effect until it goes by today's name, which the message gives. Source: the notes of
+Pigsty's releases 0.8 and 2.0.`},
 	{TooLarge, "The inventory is too large", `
 There are bounds to what is read and compared, because the writer of an inventory may be a stranger,
 and one of a thousand clusters needs a sixth of them. The usual cause is a list or a text that a
@@ -235,9 +280,22 @@ member needs pg_cluster, pg_seq and pg_role.`},
 The name becomes a part of the names of instances, services, files, DNS records and of keys in etcd,
 so it is made of letters, digits and dashes. root is refused, as it is in Pigsty.`},
 	{IdentityMissing, "A member lacks a part of its identity", `
-An instance is known by pg_cluster, pg_seq and pg_role together: the first two make its name
-(pg-test-1), the last says what it is declared to be. Pigsty refuses a node that lacks one. Give
-each member all three.`},
+A member needs pg_cluster, pg_seq and pg_role: its name is the cluster's and the number, and
+services are selected by the role. Without pg_cluster the host is a member of nothing, without one
+of the others it can't be named or selected. Groups that are only watched (pg_exporters and the
+like, none of whose hosts has an identity) need none. Source: Pigsty's identity parameters.`},
+	{HostInTwoClusters, "A host is listed in two clusters", `
+A host has one pg_cluster. Of several groups that list it and set one, Ansible takes the deepest,
+and of one depth the last by its name; the other cluster lacks a member in silence, and so its
+services lack a server. List the host in one cluster. Source: Ansible's precedence of group
+variables.`},
+	{HostTwice, "Two hosts are one machine", `
+Two hosts of the inventory are one machine, by two ways to write its address or by ansible_host. As
+members they would be two servers that are one. Leave one of them out, or mend its address.`},
+	{HostLoopback, "A member's address is each node's own", `
+127.0.0.1 or localhost is every node's own machine: other nodes look for the member at themselves.
+Write the address by which they reach it. An inventory of nothing but loopback addresses, which is
+one machine that plays them all, is left alone.`},
 	{SequenceInvalid, "pg_seq is no whole number", `
 pg_seq makes the instance's name: pg-test-1 is pg_seq 1 of pg-test. It is a whole number from 0, a
 different one for each member, and isn't changed while the instance lives, since Patroni and etcd
@@ -258,6 +316,19 @@ at the moment doesn't matter: roles are followed.`},
 Two members are declared as pg_role: primary. Both would be set up as leaders, and which one's
 variables describe the services can't be told. Declare one; the other is a replica, whoever leads at
 the moment.`},
+	{StandbyCluster, "A standby cluster's services for writes serve nobody", `
+pg_upstream of the primary makes a standby cluster: its leader replicates from there, and Patroni
+answers 503 to /primary on it, so that the services named serve nobody until the cluster is
+promoted. Reads go on. Writes belong to the upstream; /leader and /standby-leader are what passes on
+a standby cluster's leader. Source: Patroni, api.py do_GET.`},
+	{UpstreamWrong, "pg_upstream isn't another cluster's address", `
+pg_upstream of a cluster's primary is the address of another cluster's. A member of the same
+cluster, or a cluster's name, isn't. Source: Pigsty's patroni templates (standby_cluster: host: {{
+pg_upstream }}).`},
+	{ScopeTwice, "Two clusters have one scope in etcd", `
+Two clusters of a pg_shard with the same pg_group (0 unless set) have one scope in etcd, so that
+Patroni takes their members for one cluster's and all but one never start. Give each its pg_group.
+Source: Pigsty's patroni templates (scope: {{ pg_shard }}, citus: group: {{ pg_group }}).`},
 	{NameInvalid, "A name can't be used", `
 The names of services, servers, databases and users become parts of others' files, where blanks and
 other signs would end them or mean something. Letters, digits, dashes, dots and underscores do.`},
@@ -301,9 +372,27 @@ replicas are gone the service is gone too, which a backup is to prevent. Check /
 A check is the path that Patroni's REST API is asked for, with a slash before it: /primary,
 /replica, /read-only?lag=1MB. A method, a host or blanks aren't a part of it.`},
 	{CheckNeverPasses, "A check never passes", `
-Patroni answers the path with an error on every member: it doesn't know it, or only under GET, while
-HAProxy asks with OPTIONS. No server ever comes up, and the service refuses everybody. It is
-misspelt as a rule: the usual paths are /primary, /replica, /read-only, /sync, /async and /health.`},
+No member can ever answer 200 to this check, so the service has no server. Patroni doesn't know the
+path, answers it to GET alone where HAProxy asks by OPTIONS, or compares a tag with a value that it
+never has: its own tags are dropped where they are off, and booleans are written in small letters. A
+path that Patroni doesn't know is misspelt as a rule: the usual ones are /primary, /replica,
+/read-only, /sync, /async and /health. Source: Patroni, api.py do_GET, __main__.py get_tags.`},
+	{CheckWordIgnored, "Patroni passes over a word of a check", `
+Patroni doesn't look at this word of the check's query, so that it restricts nothing: paths of the
+leader look at neither lag nor tags, /health at no lag, of a word that stands there twice the first
+counts, and words that Patroni doesn't know are passed over. Leave it out, or name a path that looks
+at it. Source: Patroni, api.py do_GET; Python's parse_qs.`},
+	{LagWithoutLimit, "A lag limits nothing", `
+A check's lag= is to keep readers away from replicas that are far behind. Patroni reads bytes, or a
+number with B, kB, MB, GB or TB in just these letters; whatever else stands there, or stands where
+Patroni takes it for a part of the path, is no limit, and the check passes on a replica that is
+hours behind. Write it as in /replica?lag=10MB. Source: Patroni, api.py do_GET and utils.py
+parse_int.`},
+	{LagUnlikely, "A lag means something else than it looks", `
+Patroni can read the lag, but hardly means what its writer does: a number with a zero before it is
+octal, one below 0 lets no replica pass ever, one without a unit is bytes, and a number out of all
+bounds leaves the request without an answer. Write a number and a unit, as in lag=10MB. Source:
+Patroni, utils.py strtol and parse_int.`},
 	{CheckTLSUnused, "Words about TLS have no effect", `
 The options say how checks speak TLS (ca-file, crt, verify, check-sni), but nothing says that they
 do: neither check-ssl among the options nor patroni_ssl_enabled at the members. Checks go
@@ -312,6 +401,15 @@ unencrypted. Add one of the two, or take the words out.`},
 dest is where a service's clients are led on the member: default, postgres, pgbouncer, or a port.
 Pigsty's templates take 5432 for a word that they don't know, and so does pgporter: clients then go
 past PgBouncer, which is seldom meant.`},
+	{PgBouncerOff, "A service leads to a PgBouncer that is turned off", `
+pgbouncer_enabled: false leaves PgBouncer out of these members, but services lead to its port, by
+dest: pgbouncer or by pg_default_service_dest, which is pgbouncer unless set. Their clients find
+nobody. Set pg_default_service_dest: postgres, or dest: postgres of the service. Source: Pigsty's
+documentation of pgbouncer_enabled.`},
+	{PatroniOff, "A service asks a Patroni that is turned off", `
+patroni_enabled: false means that Pigsty sets up no Patroni there, and Patroni is who answers a
+service's checks. Without an answer no server is ever up. Turn it on, or select other members.
+Source: Pigsty's documentation of patroni_enabled.`},
 	{BalanceInvalid, "A balance isn't an algorithm", `
 balance is one of HAProxy's algorithms, with the arguments that its manual gives it. HAProxy doesn't
 start with anything else. Usual are roundrobin, leastconn, first and source.`},
@@ -346,28 +444,43 @@ no primary as which they are seen. No node opens their ports. Add hosts or a pri
 pg_service_provider empty for services at the members.`},
 	{RTORowUnknown, "pg_rto names a row that isn't there", `
 pg_rto says by the name of a row of pg_rto_plan how fast a failover is to be: fast, norm, safe,
-wide, or rows of your own. In older Pigsty versions it is a number of seconds. With a name that
-isn't there norm is taken, as in Pigsty: checks and the leader key's time are then others than were
-wanted.`},
+wide, or rows of your own. With a name that isn't there norm is taken, as in Pigsty: checks and the
+leader key's time are then others than were wanted.`},
 	{RTORowInvalid, "A row of pg_rto_plan can't be used", `
 pg_rto_plan is a mapping of names to rows, and a row a list of ttl, loop, retry, start, margin,
 inter, fastinter, downinter, rise and fall. Patroni and the checks have their times from it. Copy a
 row of Pigsty's and change that.`},
+	{RTOInSeconds, "pg_rto is a number of seconds", `
+Up to Pigsty 3 pg_rto was the ttl of Patroni's leader key in seconds; today it names a row of
+pg_rto_plan, and a number is none. Checks go by norm, and pgporter reckons with the number as the
+ttl, norm's 30 s at most, since a cluster that was made by the older version still has it and a
+virtual address must not outlive the key. Name the row that is meant, and see that Patroni has its
+ttl (patronictl show-config). Source: Pigsty's patroni templates of 2.7 and 3.x (ttl: {{ pg_rto }}).`},
 	{VIPWithoutAddress, "A virtual address is turned on and not given", `
 pg_vip_enabled is true, and pg_vip_address isn't set for this host. There is no address that would
 do for every cluster. Set pg_vip_address to an address with the length of its network, as in
 10.10.10.2/24.`},
 	{VIPAddressInvalid, "A virtual address can't be used", `
-pg_vip_address is an address that an interface can have, with the length of its network:
-10.10.10.2/24. It is none of loopback's, multicast's, nor of a single link with a zone. vip-manager
-doesn't start with anything else.`},
-	{VIPUsedTwice, "Two clusters have one virtual address", `
-Both leaders would take the address, and whoever announced it last would get the clients of both:
-reads and writes go to the wrong cluster. Give each an address of its own. The message names the
-other place; a default that both inherit is a usual cause.`},
+pg_vip_address is an address that a network interface can have, with the length of its network:
+10.10.10.2/24. It is none of loopback's, of multicast's or of a single link, and neither stands for
+the network nor for all in it, as the first address and the broadcast do. Take a free address of the
+members' network. vip-manager doesn't start with what is no address.`},
+	{VIPUsedTwice, "A virtual address is given twice", `
+Another cluster has the address too, or keepalived's on nodes (vip_address). Two machines would take
+it, and whoever announced it last would get the clients of both: reads and writes go to the wrong
+cluster. Give each an address of its own. The message names the other place; a default that both
+inherit is a usual cause.`},
 	{VIPIsHost, "A virtual address is a host's", `
-The address belongs to a host of the inventory. When a leader takes it the host can't be reached any
-more, by ssh neither. Choose an address of the network that nobody has.`},
+The address, a cluster's or keepalived's on nodes (vip_address), belongs to a host of the inventory.
+When another takes it the host can't be reached any more, by ssh neither. Choose an address of the
+network that nobody has.`},
+	{VIPDiffers, "Members of one cluster have different virtual addresses", `
+Members of one cluster have different virtual addresses, so the address that clients use changes
+with the leader. Set pg_vip_address for the whole cluster.`},
+	{VIPOutsideNetwork, "A virtual address is outside of the members' network", `
+A virtual address is found by ARP in its own network, where a member that is in another one isn't
+heard. It works only if pg_vip_interface names an interface that has an address there. Take an
+address of the members' network.`},
 	{VIPTTLTooShort, "The leader key lives too short for a virtual address", `
 The address follows the leader key and is kept by its ttl, renewed every few seconds. Below 10 s a
 short delay would lose it while the leader is well. Take a row of pg_rto_plan with a longer ttl.`},
@@ -378,9 +491,6 @@ run --vip finds it by itself.`},
 	{VIPWithoutEtcd, "A virtual address has no leader key to follow", `
 Who has the address is decided by the leader key in etcd, and the inventory has no group etcd with
 hosts, so no vip-manager.yml is rendered. Add the group.`},
-	{HostNotAddress, "A host's name is no address", `
-Names for the DNS stand for addresses, and the inventory knows this host by a name alone, so none is
-made for it. Call the host by its address, as Pigsty does.`},
 	{DNSNameInvalid, "A name doesn't fit into the DNS", `
 A label, the part between two dots, has 1 to 63 bytes, a whole name 253 (RFC 1035). A longer one
 can't be asked for. Shorten the cluster's or the service's name, or pg_dns_suffix.`},

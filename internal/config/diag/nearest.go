@@ -8,15 +8,15 @@ func Nearest(misspelt string, known []string) string {
 		distance = 2
 	}
 	for _, word := range known {
-		if d := editDistance(misspelt, word); d < distance {
+		if d := Distance(misspelt, word); d < distance {
 			best, distance = word, d
 		}
 	}
 	return best
 }
 
-// editDistance is the number of letters to change, insert or drop to make b of a (Levenshtein).
-func editDistance(a, b string) int {
+// Distance is the number of letters to change, insert or drop to make one word of another (Levenshtein).
+func Distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

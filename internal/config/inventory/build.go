@@ -169,6 +169,7 @@ func (b *builder) vars(g *Group, v Value) {
 		b.problems.Errorf(diag.InventoryStructure, v.Pos(), "a mapping of variables", "vars of group %q is %s", g.Name, v.Describe())
 		return
 	}
+	g.written = append(g.written, v)
 	for _, e := range v.Entries() {
 		if e.Name != "ansible_group_priority" {
 			e.findSecrets()
@@ -204,6 +205,10 @@ func (b *builder) hosts(g *Group, e Entry, end diag.Position) {
 		return
 	}
 	entries := e.Value.Entries()
+	port := ""
+	if withoutPort(pattern) != pattern {
+		port = pattern[strings.LastIndexByte(pattern, ':')+1:]
+	}
 	for _, name := range names {
 		if !b.named(e.Key.Pos(), 1+len(entries)/10) {
 			return
@@ -213,6 +218,7 @@ func (b *builder) hosts(g *Group, e Entry, end diag.Position) {
 		if len(names) == 1 {
 			b.owns(e, end, nil, h)
 		}
+		h.listings = append(h.listings, Listing{g, e.Key.Pos(), e.Value, port})
 		for _, v := range entries {
 			v.findSecrets()
 			h.vars[v.Name] = v.Value
@@ -271,10 +277,13 @@ func (b *builder) settle() {
 				}
 			}
 		}
-		slices.SortFunc(h.chain, func(x, y *Group) int {
-			return cmp.Or(cmp.Compare(x.depth, y.depth), cmp.Compare(x.priority, y.priority), strings.Compare(x.Name, y.Name))
-		})
+		slices.SortFunc(h.chain, byRank)
 	}
+}
+
+// byRank orders groups by the precedence of their variables, the weakest first.
+func byRank(x, y *Group) int {
+	return cmp.Or(cmp.Compare(x.depth, y.depth), cmp.Compare(x.priority, y.priority), strings.Compare(x.Name, y.Name))
 }
 
 // ancestors fills in a group's ancestors and depth. A group without a parent is a child of `all`; a circle, which a group

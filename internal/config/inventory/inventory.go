@@ -47,6 +47,9 @@ type Host struct {
 	vars map[string]Value
 	// fileVars are those of files in host_vars, which are stronger.
 	fileVars map[string]Value
+	// listings are where it is named, and written the mappings of variables that aren't in them.
+	listings []Listing
+	written  []Value
 	// direct are the groups that list the host, chain all that it belongs to but `all`, weakest first.
 	direct []*Group
 	chain  []*Group
@@ -61,7 +64,9 @@ type Group struct {
 	vars map[string]Value
 	// fileVars are those of files in group_vars, which are stronger than any group's vars in the inventory itself.
 	fileVars map[string]Value
-	parents  []*Group
+	// written are the mappings that both are from.
+	written []Value
+	parents []*Group
 	// hosts and children are those that the group itself lists, in order.
 	hosts    []*Host
 	children []*Group
@@ -125,15 +130,15 @@ func (g *Group) descendants() []*Group {
 // sets it. The implicit inventory_hostname, inventory_hostname_short, group_names and groups are there for every host and
 // can't be set. Who asks for many variables asks Templates, which remembers.
 func (h *Host) Var(name string) (Value, bool) {
-	v, set := h.written(name)
+	v, set := h.unevaluated(name)
 	if set && v.hasTemplate() {
 		return h.inv.Templates(nil).Var(h, name)
 	}
 	return v, set
 }
 
-// written gives a variable as it is written, its templates unevaluated.
-func (h *Host) written(name string) (Value, bool) {
+// unevaluated gives a variable as it is written, its templates unevaluated.
+func (h *Host) unevaluated(name string) (Value, bool) {
 	if v, ok := h.implicit(name); ok {
 		return v, true
 	}

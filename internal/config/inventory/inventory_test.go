@@ -423,3 +423,37 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// Where a host and its variables are written, and what a group alone would say.
+func TestListings(t *testing.T) {
+	inv, problems := Parse("t.yml", []byte(`
+all:
+  vars: { c: all }
+  children:
+    near: { hosts: { a: { x: 1 }, "b[1:2]": { x: 2 } }, vars: { c: near } }
+    far: { children: { deep: { hosts: { a: { x: 3 } } } }, vars: { c: far, d: far } }
+`))
+	if problems != nil {
+		t.Fatal(problems)
+	}
+	h, _ := inv.Host("a")
+	var got []string
+	for _, l := range h.Listings() {
+		c, set := l.Group.Var("c")
+		d, setD := l.Group.Var("d")
+		x, _ := l.Vars.Get("x")
+		got = append(got, fmt.Sprint(l.Group.Name, " ", l.Pos, " ", c.JSON(), set, " ", d.JSON(), setD, " ", x.JSON()))
+	}
+	if want := []string{"near t.yml:5:22 neartrue <nil> false 1", "deep t.yml:6:41 fartrue fartrue 3"}; !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	var keys []string
+	for _, vars := range h.Written() {
+		for _, e := range vars.Entries() {
+			keys = append(keys, e.Name)
+		}
+	}
+	if got := strings.Join(keys, " "); got != "x x c d c c" {
+		t.Errorf("written: %s", got)
+	}
+}

@@ -59,8 +59,10 @@ func (b *builder) listed(root Value) {
 			b.problems.Errorf(diag.InventoryStructure, e.Value.Pos(), groupWant, "group %q is %s", name, e.Value.Describe())
 		}
 		for _, item := range b.names(hosts, "hosts", name) {
-			host, _ := item.Text()
-			b.enlist(g, b.host(host, item.Pos()))
+			name, _ := item.Text()
+			h := b.host(name, item.Pos())
+			b.enlist(g, h)
+			h.listings = append(h.listings, Listing{Group: g, Pos: item.Pos()})
 		}
 		if vars, has := e.Value.Get("vars"); has {
 			b.vars(g, vars)
@@ -87,6 +89,7 @@ func (b *builder) listed(root Value) {
 			b.problems.Errorf(diag.InventoryStructure, e.Value.Pos(), "a mapping of the host's variables", "host %q is %s", e.Name, e.Value.Describe())
 			continue
 		}
+		h.written = append(h.written, e.Value)
 		for _, v := range e.Value.Entries() {
 			v.findSecrets()
 			h.vars[v.Name] = v.Value

@@ -156,11 +156,11 @@ var varsEndings = []string{"", ".yml", ".yaml", ".json"}
 func (b *builder) varsFiles(dir string) {
 	groups := map[string]owner{}
 	for _, g := range b.inv.groups {
-		groups[g.Name] = owner{part{group: g}, func(vars map[string]Value) { g.fileVars = vars }}
+		groups[g.Name] = owner{part{group: g}, &g.fileVars, &g.written}
 	}
 	hosts := map[string]owner{}
 	for _, h := range b.inv.hosts {
-		hosts[h.Name] = owner{part{host: h}, func(vars map[string]Value) { h.fileVars = vars }}
+		hosts[h.Name] = owner{part{host: h}, &h.fileVars, &h.written}
 	}
 	b.varsOf(filepath.Join(dir, "group_vars"), "group", groups)
 	b.varsOf(filepath.Join(dir, "host_vars"), "host", hosts)
@@ -169,7 +169,9 @@ func (b *builder) varsFiles(dir string) {
 // owner is whom a file of variables may be of.
 type owner struct {
 	part part
-	set  func(vars map[string]Value)
+	// vars and written are where the variables go, by their names and as they are written.
+	vars    *map[string]Value
+	written *[]Value
 }
 
 // varsOf reads the variables of all whom a directory has a file or a directory for, and warns of what is for nobody.
@@ -209,9 +211,8 @@ func (b *builder) varsOf(dir, kind string, owners map[string]owner) {
 				filepath.Join(dir, of+varsEndings[first]))
 			continue
 		}
-		vars := map[string]Value{}
-		b.varsIn(full, vars, 1)
-		whose.set(vars)
+		*whose.vars = map[string]Value{}
+		b.varsIn(full, whose, 1)
 		whose.part.from = diag.Position{File: full}
 		b.inv.parts = append(b.inv.parts, whose.part)
 	}
@@ -220,15 +221,15 @@ func (b *builder) varsOf(dir, kind string, owners map[string]owner) {
 // skipped tells names that Ansible passes over among files of variables: hidden ones and backups.
 func skipped(name string) bool { return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") }
 
-// varsIn reads a file of variables, or all below a directory in the order of their names, into vars.
-func (b *builder) varsIn(path string, vars map[string]Value, depth int) {
+// varsIn reads a file of variables, or all below a directory in the order of their names, for their owner.
+func (b *builder) varsIn(path string, of owner, depth int) {
 	info, err := os.Stat(path)
 	if err != nil {
 		unreadableFile(b.problems, path, "the file", err)
 		return
 	}
 	if !info.IsDir() {
-		b.varsFile(path, vars)
+		b.varsFile(path, of)
 		return
 	}
 	entries, err := b.entries(path, depth)
@@ -249,11 +250,11 @@ func (b *builder) varsIn(path string, vars map[string]Value, depth int) {
 			b.problems.Warnf(diag.FilePassedOver, diag.Position{File: full}, "a name that ends in .yml, .yaml, .json or nothing", "this is passed over, as in Ansible")
 			continue
 		}
-		b.varsIn(full, vars, depth+1)
+		b.varsIn(full, of, depth+1)
 	}
 }
 
-func (b *builder) varsFile(path string, vars map[string]Value) {
+func (b *builder) varsFile(path string, of owner) {
 	data, err := b.read(path)
 	if err != nil {
 		unreadableFile(b.problems, path, "the file", err)
@@ -280,11 +281,12 @@ func (b *builder) varsFile(path string, vars map[string]Value) {
 		b.problems.Errorf(diag.InventoryStructure, root.Pos(), "a mapping of variables", "the file is %s", root.Describe())
 		return
 	}
+	*of.written = append(*of.written, root)
 	for _, e := range root.Entries() {
 		if e.Name == "ansible_group_priority" {
 			b.problems.Warnf(diag.GroupKeyIgnored, e.Key.Pos(), "vars of the group in the inventory itself", "ansible_group_priority has no effect here, as in Ansible")
 		}
 		e.findSecrets()
-		vars[e.Name] = e.Value
+		(*of.vars)[e.Name] = e.Value
 	}
 }

@@ -57,7 +57,7 @@ func (t *Templates) Own(h *Host, name string) (Value, bool) { return t.value(ask
 
 // HasTemplate tells whether a host's variable is computed by a template, or a part of it is.
 func (t *Templates) HasTemplate(h *Host, name string) bool {
-	v, set := h.written(name)
+	v, set := h.unevaluated(name)
 	return set && v.hasTemplate()
 }
 
@@ -70,7 +70,7 @@ func (t *Templates) value(q asked) (Value, bool) {
 		}
 		return Value{made: t.groups, pos: q.host.Pos}, true
 	}
-	v, set := q.host.written(q.name)
+	v, set := q.host.unevaluated(q.name)
 	if !set || !v.hasTemplate() {
 		return v, set
 	}
@@ -212,7 +212,7 @@ func (s scope) Lookup(name string) (jinja.Variable, bool, error) {
 		return jinja.Variable{Value: oneHost(s)}, true, nil
 	}
 	v, set, err := s.find(name)
-	written, _ := s.host.written(name)
+	written, _ := s.host.unevaluated(name)
 	v.Plain = !written.hasTemplate()
 	return v, set, err
 }
@@ -269,6 +269,6 @@ func (o oneHost) Names() []string {
 
 // Position is where a host's variable is written, or false if it isn't set.
 func (h *Host) Position(name string) (diag.Position, bool) {
-	v, set := h.written(name)
+	v, set := h.unevaluated(name)
 	return v.pos, set
 }

@@ -18,6 +18,8 @@ type Access struct {
 	Offers []Offer
 	// Delegated says that other hosts than the members carry them.
 	Delegated bool
+	// Upstream is where the cluster replicates from if it is declared to be a standby cluster; empty if it isn't.
+	Upstream string
 	// Databases and Accounts are those of pg_databases and pg_users, in order, and the administrator behind them.
 	Databases []Database
 	Accounts  []Account
@@ -35,6 +37,8 @@ type Offer struct {
 	Bound bool
 	// Vacant says that no member is selected, as they are declared: nobody serves it.
 	Vacant bool
+	// PoolerOff says that it leads to PgBouncers alone, and they are all turned off.
+	PoolerOff bool
 }
 
 // Database is one that clients may ask for.

@@ -181,7 +181,7 @@ func (p *planner) virtual(h *inventory.Host) (address netip.Prefix, enabled, ok 
 func (p *planner) vip(c *cluster, m member) (model.VIP, bool) {
 	h := m.host
 	address, _, ok := p.virtual(h)
-	if !ok {
+	if !ok || !p.ownAddress(c, h, address) {
 		return model.VIP{}, false
 	}
 	device := p.text(h, "pg_vip_interface", "auto", "the name of a network interface, as in eth0", model.IsInterface)
@@ -246,7 +246,6 @@ func (p *planner) records(c *cluster) (records []model.Record, files []string) {
 	primary := ""
 	for _, m := range p.declared(c) {
 		if _, err := netip.ParseAddr(m.Host); err != nil {
-			p.problems.Warnf(diag.HostNotAddress, m.host.Pos, "an address for the host's name in the inventory", "%s is no address: no name for %s", m.Host, m.Name)
 			continue
 		}
 		records = append(records, model.Record{Name: m.Name, Address: m.Host})

@@ -16,11 +16,17 @@ var getOnly = []string{"liveness", "readiness", "patroni", "cluster", "history",
 // rolePaths are what Patroni finds anywhere in a path, wholePaths what a path must be.
 var (
 	rolePaths  = []string{"standby_leader", "standby-leader", "leader", "master", "primary", "read-write", "replica", "read-only", "health"}
-	wholePaths = []string{"sync", "synchronous", "async", "asynchronous", "quorum"}
+	wholePaths = []string{"sync", "synchronous", "async", "asynchronous", "quorum", "read-only-sync", "read-only-synchronous", "read-only-quorum"}
+	// leadingPaths are those of rolePaths that Patroni looks for before read-only.
+	leadingPaths = rolePaths[:7]
 )
 
-// known tells whether Patroni knows a path.
+// known tells whether Patroni knows a path. One of read-only that speaks of sync or quorum has to be whole.
 func known(path string) bool {
+	if !slices.ContainsFunc(leadingPaths, func(role string) bool { return strings.Contains(path, role) }) && strings.Contains(path, "read-only") &&
+		(strings.Contains(path, "sync") || strings.Contains(path, "quorum")) {
+		return slices.Contains(wholePaths, path[1:])
+	}
 	return slices.ContainsFunc(rolePaths, func(role string) bool { return strings.Contains(path, role) }) || slices.Contains(wholePaths, path[1:])
 }
 
@@ -29,13 +35,14 @@ func (p *planner) warnOfCheck(v inventory.Value, label, check string) {
 	path, _, _ := strings.Cut(check, "?")
 	segment, _, _ := strings.Cut(strings.TrimLeft(path, "/"), "/")
 	switch {
-	case path == "/":
 	case slices.Contains(getOnly, segment):
 		p.problems.Warnf(diag.CheckNeverPasses, v.Pos(), "/health, or a path that asks for a role",
 			"%s: check /%s never passes with HAProxy, which asks by OPTIONS: Patroni knows it under GET only", label, segment)
-	case !v.Quotable() && !known(path):
+	case path == "/", known(path):
+		p.warnOfQuery(place{value: v}, label, check)
+	case !v.Quotable():
 		p.problems.Warnf(diag.CheckNeverPasses, v.Pos(), "a path of Patroni's REST API", "%s: check, which a template makes, never passes: Patroni doesn't know the path", label)
-	case !known(path):
+	default:
 		words := slices.Concat(rolePaths, wholePaths, getOnly)
 		want := "one of /primary, /leader, /replica, /read-only, /sync, /read-only-sync, /async, /health and their like"
 		if word := diag.Nearest(segment, words); word != "" {

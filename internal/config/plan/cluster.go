@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -24,6 +25,10 @@ type cluster struct {
 	members []member
 	// views are what hosts see, by the positions of the variables that decide it.
 	views map[string]view
+	// abroad says that some hosts aren't the reader's own machine, once it was asked for.
+	abroad *bool
+	// networks are those of virtual addresses that the members' were held against.
+	networks map[netip.Prefix]bool
 }
 
 // member is a model.Member with what is needed to speak of it.
@@ -135,6 +140,8 @@ func where(h *inventory.Host, name string) string {
 func (p *planner) member(c *cluster, h *inventory.Host) member {
 	m := member{host: h, seq: p.sequence(c, h), unsound: map[string]bool{}}
 	m.unsound["pg_seq"] = m.seq < 0
+	why, _ := unaddressable(h.Name)
+	m.unsound["host"] = why != ""
 	m.Name = h.Name
 	if m.seq >= 0 {
 		m.Name = fmt.Sprintf("%s-%d", c.name, m.seq)
@@ -202,6 +209,16 @@ func (p *planner) role(c *cluster, h *inventory.Host) model.Role {
 	}
 	role, _ := v.Text()
 	if !slices.Contains(names, role) {
+		switch lower := strings.ToLower(role); lower {
+		case "master", "leader":
+			want = "primary, as it is called here"
+		case "slave", "secondary":
+			want = "replica, as it is called here"
+		default:
+			if slices.Contains(names, lower) {
+				want = lower
+			}
+		}
 		p.problems.Errorf(diag.RoleInvalid, v.Pos(), want, "pg_role is %s", v.Describe())
 		return ""
 	}

@@ -134,7 +134,7 @@ func (p *planner) definition(label string, v inventory.Value) (definition, bool)
 	if name, ok := called(v); ok {
 		label = fmt.Sprintf("service %q", name)
 	}
-	r := &definitionReader{entryReader: entryReader{p: p, kind: "service", label: label, sound: true}}
+	r := &definitionReader{entryReader: entryReader{p: p, kind: "service", label: label, sound: true, older: olderServiceKeys}}
 	r.d.Definition = model.Definition{IP: "*", Check: "/", MaxConn: defaultMaxConn, Balance: model.RoundRobin}
 	readEntry(r, &r.entryReader, serviceKeys, v)
 	return r.d, r.sound

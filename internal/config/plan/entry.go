@@ -29,6 +29,9 @@ type entryReader struct {
 	// kind is what the entry is, label what messages call it.
 	kind, label string
 	sound       bool
+	// older are the keys that an entry had in earlier Pigsty versions, with what they are called today; empty where nothing stands for
+	// one any more.
+	older map[string]string
 }
 
 // readEntry reads a mapping by a list of keys, all of it even if a part is wrong.
@@ -46,7 +49,13 @@ func readEntry[R any](reader *R, r *entryReader, keys []entryKey[R], v inventory
 		return
 	}
 	values := map[string]inventory.Value{}
+	var renamed []string
 	for _, e := range v.Entries() {
+		if today, older := r.older[e.Name]; older {
+			renamed = append(renamed, today)
+			r.renamed(e, today)
+			continue
+		}
 		if !slices.Contains(known, e.Name) {
 			if !e.Key.Quotable() {
 				r.fail(diag.KeyUnknown, e.Key.Pos(), suggestion("", known), "a template makes a key that a %s hasn't", r.kind)
@@ -60,6 +69,7 @@ func readEntry[R any](reader *R, r *entryReader, keys []entryKey[R], v inventory
 	for i, k := range keys {
 		value, set := values[k.name]
 		switch {
+		case !set && slices.Contains(renamed, k.name):
 		case !set && i < requiredKeys:
 			r.fail(diag.KeyMissing, v.Pos(), required+" at least", "%s is missing", k.name)
 		case !set:
@@ -75,6 +85,15 @@ func readEntry[R any](reader *R, r *entryReader, keys []entryKey[R], v inventory
 			}
 		}
 	}
+}
+
+// renamed reports a key by its name of earlier Pigsty versions.
+func (r *entryReader) renamed(e inventory.Entry, today string) {
+	if today == "" {
+		r.fail(diag.OlderName, e.Key.Pos(), "nothing in its place: checks ask Patroni at patroni_port, and 200 passes", "%s is a key of older Pigsty versions", e.Name)
+		return
+	}
+	r.fail(diag.OlderName, e.Key.Pos(), today, "%s is a key of older Pigsty versions, which goes by another name today", e.Name)
 }
 
 // short tells whether a key's texts are short enough to be read.

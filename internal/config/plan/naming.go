@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -28,7 +27,7 @@ func WithNames(inv *inventory.Inventory, carried model.Plan) (model.Plan, diag.P
 			continue
 		}
 		p.nameable(c, naming, v.definitions)
-		p.addressed(c)
+		p.surveyAll(c.hosts)
 		carried.Names = append(carried.Names, naming)
 		here := slices.IndexFunc(carried.Clusters, func(one model.Cluster) bool { return one.Name == c.name })
 		if here < 0 || len(carried.Clusters[here].Definitions) == 0 && len(v.seen.Definitions) > 0 {
@@ -47,15 +46,6 @@ func (p *planner) naming(c *cluster, h *inventory.Host) (model.Naming, bool) {
 	}
 	n.Suffix = p.text(h, "pg_dns_suffix", "", "letters, digits, dashes and dots", model.IsSuffix)
 	return n, p.problems[before:].Err() == nil
-}
-
-// addressed warns of members whose names have no address to answer with.
-func (p *planner) addressed(c *cluster) {
-	for _, m := range p.declared(c) {
-		if _, err := netip.ParseAddr(m.Host); err != nil {
-			p.problems.Warnf(diag.HostNotAddress, m.host.Pos, "an address for the host's name in the inventory", "%s is no address: %s is left out of the names", m.Host, m.Name)
-		}
-	}
 }
 
 // maxLabel is the DNS's limit of a label (RFC 1035, section 2.3.4).

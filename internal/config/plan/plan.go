@@ -14,6 +14,7 @@ package plan
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory"
@@ -46,6 +47,10 @@ func (p *planner) forNode(host string) (model.Plan, diag.Problems) {
 	plan.Node = h.Name
 	plan.Clusters, plan.TCPServices = p.node(h)
 	plan.Clusters = p.withVIP(h, plan.Clusters)
+	p.survey(h)
+	for _, c := range plan.Clusters {
+		p.surveyAll(p.named(c.Name).hosts)
+	}
 	if !p.haproxy && len(plan.Clusters)+len(plan.TCPServices) == 0 && p.problems.Err() == nil {
 		p.problems.Warnf(diag.NodeWithoutServices, h.Pos, "pg_cluster, pg_seq and pg_role", "the host %q is a member of no cluster and carries no services", h.Name)
 	}
@@ -70,6 +75,7 @@ func (p *planner) all() (model.Plan, diag.Problems) {
 		p.settle(h, nil, []carriedCluster{{c, v}})
 		plan.Clusters = append(plan.Clusters, v.seen)
 	}
+	p.surveyAll(p.inv.Hosts())
 	p.warnOfNone()
 	return plan, p.problems.Sorted()
 }
@@ -77,7 +83,8 @@ func (p *planner) all() (model.Plan, diag.Problems) {
 // Count is how much there was to check: clusters, and services by their full names, those of haproxy_services among them.
 type Count struct{ Clusters, Services int }
 
-// Check finds the problems of every node and of every cluster, where the native engine carries the services.
+// Check finds the problems of every node and of every cluster, where the native engine carries the services: what any other function
+// of the package would refuse, and more. Whoever goes on with an inventory asks it first (Refused).
 func Check(inv *inventory.Inventory) (Count, diag.Problems) { return newPlanner(inv).check() }
 
 // CheckForHAProxy finds those where HAProxy does.
@@ -87,22 +94,82 @@ func CheckForHAProxy(inv *inventory.Inventory) (Count, diag.Problems) {
 	return p.check()
 }
 
+// Refused gives all that Check, or CheckForHAProxy, says of an inventory, beside what reading it has said, if it can't be used; of one
+// that can, what reading it has said.
+func Refused(inv *inventory.Inventory, read diag.Problems, haproxy bool) diag.Problems {
+	p := newPlanner(inv)
+	p.haproxy = haproxy
+	_, found := p.check()
+	if all := append(slices.Clone(read), found...); all.Err() != nil {
+		return all
+	}
+	return read
+}
+
 func (p *planner) check() (Count, diag.Problems) {
 	services := map[string]bool{}
 	for _, h := range p.inv.Hosts() {
-		clusters, tcpServices := p.one(h)
-		p.withVIP(h, clusters)
-		for _, c := range clusters {
+		plan := model.Plan{}
+		plan.Clusters, plan.TCPServices = p.one(h)
+		if p.work < 0 {
+			break
+		}
+		p.withVIP(h, plan.Clusters)
+		for _, c := range plan.Clusters {
 			for _, d := range c.Definitions {
 				services[d.FullName] = true
 			}
 		}
-		for _, g := range tcpServices {
+		for _, g := range plan.TCPServices {
 			services[g.Name] = true
 		}
+		p.errorsOf(func() {
+			if p.haproxy {
+				p.baseOf(h, plan)
+			}
+			if _, isMember := p.of[h]; isMember {
+				p.etcdPassword(h, "")
+			}
+		})
 	}
+	p.surveyAll(p.inv.Hosts())
+	if p.work >= 0 {
+		p.warnOfNodeVIPs()
+	}
+	p.errorsOf(func() {
+		p.etcd()
+		scopes := map[string]*cluster{}
+		for _, c := range p.clusters {
+			if !p.spend(c.pos, viewWork) {
+				break
+			}
+			h := p.viewpoint(c)
+			scope := p.keys(c, h).path()
+			if other := scopes[scope]; other != nil {
+				p.problems.Errorf(diag.ScopeTwice, c.pos, "a pg_group of its own for each cluster of a pg_shard",
+					"cluster %q and cluster %q (%s) have the same keys in etcd, %s: they would be one cluster for Patroni", c.name, other.name, other.pos, scope)
+			}
+			scopes[scope] = c
+			p.naming(c, h)
+			p.databases(h)
+			p.accounts(h)
+		}
+	})
 	p.warnOfNone()
 	return Count{len(p.clusters), len(services)}, p.problems.Sorted()
+}
+
+// errorsOf has something read for what is wrong with it alone: what makes it only doubtful is for who uses it.
+func (p *planner) errorsOf(read func()) {
+	before := len(p.problems)
+	read()
+	found := slices.DeleteFunc(p.problems[before:], func(f diag.Problem) bool { return f.Severity != diag.Error })
+	p.problems = p.problems[:before+len(found)]
+}
+
+// named finds a cluster by its name.
+func (p *planner) named(name string) *cluster {
+	return p.clusters[slices.IndexFunc(p.clusters, func(c *cluster) bool { return c.name == name })]
 }
 
 // planner works on one inventory and gathers its problems.
@@ -122,10 +189,16 @@ type planner struct {
 	delegations map[*inventory.Host][]*cluster
 	// endpoints are etcd's URLs, once they were asked for.
 	endpoints []string
-	// virtuals are the clusters by their virtual addresses, once they were asked for.
-	virtuals map[netip.Addr][]*cluster
-	// addresses are the hosts whose names are addresses, once they were asked for.
+	// virtuals are what keeps each virtual address, once that was asked for.
+	virtuals map[netip.Addr][]virtualUse
+	// addresses are the hosts by the addresses that they are at, once they were asked for. abroad says that some aren't this machine.
 	addresses map[netip.Addr]*inventory.Host
+	abroad    *bool
+	// surveyed are the hosts, and surveyedVars the mappings of variables, of which has been said what is passed over. mentions are the
+	// words of templates and selectors, once they were asked for.
+	surveyed     map[*inventory.Host]bool
+	surveyedVars map[diag.Position]bool
+	mentions     map[string]bool
 	// others says that a host has been seen to carry services that belong to no cluster.
 	others bool
 	// infra are the hosts of the group of that name, once they were asked for.
@@ -139,8 +212,8 @@ type planner struct {
 const (
 	// maxWork is about members that services look at, and words that are read.
 	maxWork = 1_000_000
-	// hostWork is what a host costs of all that are looked at.
-	hostWork = 20
+	// hostWork is what a host costs of all that are looked at, surveyWork what is written of it.
+	hostWork, surveyWork = 20, 5
 	// viewWork is what a host's view of a cluster costs, and lookWork each member that it looks at, services aside.
 	viewWork, lookWork = 20, 5
 	// compareWork is how many listeners on a port one is compared with for one.
@@ -176,7 +249,7 @@ func (p *planner) fewServices(v inventory.Value, variable string) bool {
 
 func newPlanner(inv *inventory.Inventory) *planner {
 	p := &planner{inv: inv, of: map[*inventory.Host]*cluster{}, selectors: map[string]*jmespath.Selector{}, templates: inv.Templates(roleDefaults()),
-		selecting: jmespath.NewBudget(), work: maxWork}
+		selecting: jmespath.NewBudget(), work: maxWork, surveyed: map[*inventory.Host]bool{}, surveyedVars: map[diag.Position]bool{}}
 	byName := map[string]*cluster{}
 	for _, h := range inv.Hosts() {
 		name, v, ok := p.clusterName(h)
@@ -185,7 +258,7 @@ func newPlanner(inv *inventory.Inventory) *planner {
 		}
 		c, known := byName[name]
 		if !known {
-			c = &cluster{name: name, unnamable: !model.IsName(name), pos: v.Pos(), views: map[string]view{}, index: map[*inventory.Host]int{}}
+			c = &cluster{name: name, unnamable: !model.IsName(name), pos: v.Pos(), views: map[string]view{}, index: map[*inventory.Host]int{}, networks: map[netip.Prefix]bool{}}
 			byName[name] = c
 			p.clusters = append(p.clusters, c)
 		}
@@ -193,6 +266,15 @@ func newPlanner(inv *inventory.Inventory) *planner {
 		c.hosts = append(c.hosts, h)
 		p.of[h] = c
 	}
+	p.clusters = slices.DeleteFunc(p.clusters, func(c *cluster) bool {
+		watched := watchedOnly(c.hosts)
+		for _, h := range c.hosts {
+			if watched {
+				delete(p.of, h)
+			}
+		}
+		return watched
+	})
 	return p
 }
 

@@ -28,6 +28,7 @@ func ForAccess(inv *inventory.Inventory, name string) (model.Access, diag.Proble
 		return model.Access{}, p.problems.Sorted()
 	}
 	c := p.clusters[at]
+	p.surveyAll(c.hosts)
 	h := p.viewpoint(c)
 	a := model.Access{Cluster: c.name, Pooled: p.flag(h, "pgbouncer_enabled", true), Delegated: p.delegated(c, h)}
 	for i, m := range p.declared(c) {
@@ -41,6 +42,9 @@ func ForAccess(inv *inventory.Inventory, name string) (model.Access, diag.Proble
 	}
 	if v := p.virtualIP(c, h); v != nil {
 		a.VIP = v.Address.Addr().String()
+	}
+	if v, is := p.upstream(c); is && v.Quotable() {
+		a.Upstream, _ = v.Text()
 	}
 	a.Offers = p.offers(c)
 	a.Databases = p.databases(h)
@@ -72,7 +76,7 @@ func (p *planner) offers(c *cluster) []model.Offer {
 			j := slices.IndexFunc(offers, func(o model.Offer) bool { return o.FullName == d.FullName })
 			if j < 0 {
 				j = len(offers)
-				offers = append(offers, model.Offer{Definition: d, Vacant: vacant(clusters[i], d)})
+				offers = append(offers, model.Offer{Definition: d, Vacant: vacant(clusters[i], d), PoolerOff: p.poolersOff(c, d)})
 			}
 			address, bound := h.Name, d.IP != "*"
 			if bound {
@@ -100,6 +104,18 @@ func vacant(c model.Cluster, d model.Definition) bool {
 	return err == nil && len(backups) == 0
 }
 
+// poolersOff tells whether a service leads to PgBouncers alone that are turned off.
+func (p *planner) poolersOff(c *cluster, d model.Definition) bool {
+	members := p.declared(c)
+	off := newSwitchedOff(p, members)
+	for i := range members {
+		if !off.poolerOff(d, i) {
+			return false
+		}
+	}
+	return true
+}
+
 // entriesOf gives the mappings of a list that have a name. Whatever else is wrong with them is Pigsty's to tell: they have
 // nothing to do with services.
 func (p *planner) entriesOf(h *inventory.Host, variable, what string, each func(v inventory.Value, name string)) {
@@ -111,6 +127,9 @@ func (p *planner) entriesOf(h *inventory.Host, variable, what string, each func(
 		p.problems.Errorf(diag.WrongType, v.Pos(), "a list of mappings with a name", "%s is %s", variable, v.Describe())
 		return
 	}
+	if !p.spend(v.Pos(), len(v.Items())) {
+		return
+	}
 	for _, item := range v.Items() {
 		named, _ := item.Get("name")
 		name, ok := named.Name()
@@ -118,7 +137,11 @@ func (p *planner) entriesOf(h *inventory.Host, variable, what string, each func(
 			continue
 		}
 		if !ok || name == "" || !safetext.Is(name) {
-			p.problems.Errorf(diag.NameInvalid, item.Pos(), "a mapping with a name", "%s of %s can't be used", what, variable)
+			want := "a mapping with a name"
+			if _, older := item.Get("username"); older {
+				want += ", which username was called up to Pigsty 0.6"
+			}
+			p.problems.Errorf(diag.NameInvalid, item.Pos(), want, "%s of %s can't be used", what, variable)
 			continue
 		}
 		each(item, name)

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"math/big"
 	"regexp"
@@ -62,7 +63,16 @@ func (p *planner) timing(h *inventory.Host) timing {
 	if named && !name.Quotable() {
 		called = "row of the name that a template makes"
 	}
+	// Up to version 3 pg_rto was Patroni's ttl in seconds. A cluster that was made then still has it; a virtual address that is given up
+	// too early is only missing, and one that is given up too late is there twice.
+	seconds := 0
 	fallBack := func() {
+		if n, is := name.WholeNumber(); is && n > 0 {
+			seconds = int(min(n, int64(timings[defaultRTO].ttl)))
+			p.problems.Warnf(diag.RTOInSeconds, name.Pos(), fmt.Sprintf("pg_rto: %s", rowFor(n)),
+				"pg_rto is %s, seconds for Pigsty up to 3 and no row of pg_rto_plan today: a ttl of %d s is reckoned with, and checks go by %s", name.Describe(), seconds, defaultRTO)
+			return
+		}
 		p.problems.Warnf(diag.RTORowUnknown, name.Pos(), "fast, norm, safe, wide or a row of one's own", "pg_rto_plan has no %s; %s is taken", called, defaultRTO)
 	}
 	rows, own := p.variable(h, "pg_rto_plan")
@@ -70,7 +80,8 @@ func (p *planner) timing(h *inventory.Host) timing {
 		t, known := timings[row]
 		if !known {
 			fallBack()
-			return timings[defaultRTO]
+			t = timings[defaultRTO]
+			t.ttl = cmp.Or(seconds, t.ttl)
 		}
 		return t
 	}
@@ -86,7 +97,21 @@ func (p *planner) timing(h *inventory.Host) timing {
 		}
 		fallBack()
 	}
-	return p.timingRow(called, v)
+	t := p.timingRow(called, v)
+	if seconds > 0 {
+		t.ttl = min(seconds, t.ttl)
+	}
+	return t
+}
+
+// rowFor names the row of Pigsty's whose ttl is the least that isn't below so many seconds.
+func rowFor(seconds int64) string {
+	for _, row := range []string{"fast", "norm", "safe"} {
+		if seconds <= int64(timings[row].ttl) {
+			return fmt.Sprintf("%s, whose ttl is %d s", row, timings[row].ttl)
+		}
+	}
+	return fmt.Sprintf("wide, whose ttl is %d s", timings["wide"].ttl)
 }
 
 // timingRow reads a row of an inventory's own pg_rto_plan; row is what messages call it.

@@ -68,6 +68,8 @@ func ForSite(inv *inventory.Inventory, parts Parts) (Site, diag.Problems) {
 		n.Infra = slices.Contains(h.GroupNames(), "infra")
 		site.Nodes = append(site.Nodes, n)
 	}
+	p.surveyAll(inv.Hosts())
+	p.warnOfNodeVIPs()
 	if parts.Names {
 		for _, c := range p.clusters {
 			site.Names = append(site.Names, p.names(c))

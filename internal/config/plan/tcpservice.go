@@ -129,7 +129,33 @@ func (p *planner) tcpService(i int, v inventory.Value) (tcpService, bool) {
 	if !p.haproxy && v.Kind() == inventory.Map {
 		r.native()
 	}
+	r.askPatroni()
 	return r.g, r.sound
+}
+
+// askPatroni tells of paths of Patroni's that a service checks, and that it reads in another way than they look.
+func (r *tcpReader) askPatroni() {
+	patronis := fmt.Sprintf(" port %d ", defaultPatroniPort)
+	if !slices.ContainsFunc(r.g.Servers, func(s model.TCPServer) bool {
+		return s.Port == defaultPatroniPort || strings.Contains(" "+s.Options+" ", patronis)
+	}) {
+		return
+	}
+	for i, line := range r.g.Options {
+		offset := 0
+		for w := range strings.FieldsSeq(line) {
+			offset += strings.Index(line[offset:], w)
+			path, _, _ := strings.Cut(w, "?")
+			if strings.HasPrefix(line, "option") || strings.HasPrefix(line, "http-check send") {
+				if model.IsCheckPath(w) && (path == "/" || known(path)) {
+					at := r.g.positions.lines[i]
+					at.offset += offset
+					r.p.warnOfQuery(at, r.label, w)
+				}
+			}
+			offset += len(w)
+		}
+	}
 }
 
 // native refuses what the native engine can't carry.
@@ -300,6 +326,8 @@ func (r *tcpServerReader) readHost(v inventory.Value) {
 	text, isText := v.Text()
 	if !isText || !model.IsHost(text) {
 		r.fail(diag.AddressInvalid, v.Pos(), "an address or a host's name", "ip is %s", v.Describe())
+	} else if why, want := unaddressable(text); why != "" && v.Quotable() {
+		r.fail(diag.HostNoAddress, v.Pos(), want, "ip is %s: %s", v.Describe(), why)
 	}
 	r.s.Host = text
 }

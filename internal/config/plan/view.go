@@ -90,11 +90,19 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 		m.Vars = vars[i]
 		seen.Members = append(seen.Members, m.Member)
 	}
+	off := newSwitchedOff(p, members)
 	for _, d := range definitions {
-		if !c.unnamable && !refused[d.Name] && p.selects(c, d, members, vars) && !lacking[d.Name] {
+		if c.unnamable || refused[d.Name] {
+			continue
+		}
+		servers, ok := p.selects(c, d, members, vars)
+		off.note(d, servers)
+		if ok && !lacking[d.Name] {
 			seen.Definitions = append(seen.Definitions, d.Definition)
 		}
 	}
+	off.warn(c)
+	p.warnOfStandby(c, definitions)
 	return view{seen, definitions}
 }
 
@@ -251,8 +259,9 @@ func shownJSON(v inventory.Value, withheld map[string]string) (shown any, secret
 	return v.JSON(), ""
 }
 
-// selects evaluates a definition's expressions with the declared roles and tells whether they can be used.
-func (p *planner) selects(c *cluster, d definition, members []member, vars []map[string]any) bool {
+// selects evaluates a definition's expressions with the declared roles, gives the members that they name and tells whether they can be
+// used.
+func (p *planner) selects(c *cluster, d definition, members []member, vars []map[string]any) (servers []int, ok bool) {
 	name := fmt.Sprintf("service %q", d.FullName)
 	selected, err := d.Selector.SelectWithin(p.selecting, vars)
 	if err != nil {
@@ -266,11 +275,14 @@ func (p *planner) selects(c *cluster, d definition, members []member, vars []map
 			err = errors.Join(err, backupErr)
 		}
 	}
-	if err != nil || !p.reachable(d, members, slices.Concat(selected, backups)) {
-		return false
+	servers = slices.Concat(selected, backups)
+	if err != nil || !p.reachable(d, members, servers) {
+		return servers, false
 	}
 	switch {
 	case len(selected) > 0:
+	// A cluster of one has nobody for its offline service, and nobody expects one.
+	case len(members) == 1 && (d.builtIn || d.isDefault()):
 	case d.builtIn && len(backups) == 0:
 		p.problems.Warnf(diag.NoServer, c.pos, "", "%s has no server: neither its selector nor its backup matches a member", name)
 	case !d.builtIn && d.isDefault() && len(backups) > 0:
@@ -278,7 +290,7 @@ func (p *planner) selects(c *cluster, d definition, members []member, vars []map
 		p.problems.Warnf(diag.NoServer, d.selectorValue.Pos(), "", "%s: the selector matches no member%s", name, andBackups(len(backups)))
 	}
 	p.warnOfSync(d, members, backups)
-	return true
+	return servers, true
 }
 
 // reachable tells whether all servers of a service can be named and reached. What is wrong with a member has been reported.
@@ -291,7 +303,7 @@ func (p *planner) reachable(d definition, members []member, servers []int) bool 
 		}
 		byName[m.Name] = i
 		switch {
-		case m.unsound["pg_seq"], m.unsound["patroni_port"], m.unsound["pg_weight"],
+		case m.unsound["host"], m.unsound["pg_seq"], m.unsound["patroni_port"], m.unsound["pg_weight"],
 			m.unsound["pg_port"] && d.Dest.Kind == model.ToPostgres, m.unsound["pgbouncer_port"] && d.Dest.Kind == model.ToPgBouncer:
 			return false
 		}
