@@ -42,7 +42,7 @@ var rooms = map[string]room{
 	"internal/config/tcpservice":      {may: "diag model", pure: true, because: "what a service's lines mean follows from the lines: whoever checks servers reads it here"},
 	"internal/config/plan":            {may: "diag inventory jinja jmespath model safetext tcpservice", because: "a plan is declared: what runs now must not leak into it"},
 	"internal/config/resolve":         {may: "jmespath model", pure: true, because: "resolving is a function of the plan and the roles, so that it can be replayed"},
-	"internal/config/intake":          {may: "jmespath model safetext tcpservice", pure: true, because: "what comes from outside is judged by itself, before anything that runs is touched"},
+	"internal/config/intake":          {may: "diag jmespath model safetext tcpservice", pure: true, because: "what comes from outside is judged by itself, before anything that runs is touched"},
 
 	// internal/beat: when does an idle process wake?
 	"internal/beat": {because: "a rhythm needs a clock and nothing else"},

@@ -110,7 +110,7 @@ var selectors = []string{`"[?az == 'x']"`, `"[?zone.az == 'x']"`, `"[?contains(z
 // commands are those that say something of an inventory, with what its problems are the same for in the first two.
 var commands = []string{
 	"check", "check --engine haproxy", "services --node 127.0.62.61 -o json", "services", "services -o yaml", "services --node 127.0.62.61 --engine haproxy",
-	"services --engine haproxy -o json", "url pg-test --all", "url pg-test --format service", "render --base --keep-going --out rendered", "render --base --keep-going --diff --out none",
+	"services --engine haproxy -o json", "plan --node 127.0.62.61", "plan --node 127.0.62.61 --engine haproxy --names", "url pg-test --all", "url pg-test --format service", "render --base --keep-going --out rendered", "render --base --keep-going --diff --out none",
 }
 
 // said is everything that commands print and write about an inventory.

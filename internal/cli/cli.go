@@ -28,7 +28,8 @@ serve it now, through failover and switchover. It reads Pigsty inventories as th
 		Example: `  pgporter check pigsty.yml                                    # what is wrong with it, all at once
   pgporter services pigsty.yml                                 # what it declares
   pgporter render pigsty.yml --out rendered                    # its files for HAProxy, dnsmasq, vip-manager, libpq
-  pgporter run --inventory pigsty.yml --node 10.10.10.11       # serve it on this node
+  pgporter plan --inventory pigsty.yml --out plans             # what each node is to run from, without secrets
+  pgporter run --plan plans/10.10.10.11.json                   # serve it on this node
   pgporter run --patroni 10.10.10.11:8008                      # no inventory: ask Patroni who is there
   pgporter status --watch                                      # who serves what, and why
   pgporter reload --inventory pigsty.yml pg-test --dry-run     # what a changed inventory would change on the nodes`,
@@ -37,7 +38,7 @@ serve it now, through failover and switchover. It reads Pigsty inventories as th
 		// Words two letters away are suggested.
 		SuggestionsMinimumDistance: 2,
 	}
-	root.AddCommand(newRunCommand(), newCheckCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newReloadCommand(),
+	root.AddCommand(newRunCommand(), newCheckCommand(), newPlanCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newReloadCommand(),
 		newUpgradeCommand(), newCredentialsCommand(), command.NewVersion(), exitStatusTopic(), signalsTopic())
 	return root
 }
@@ -60,9 +61,9 @@ func signalsTopic() *cobra.Command {
 		Short: "What signals tell a running pgporter",
 		Long: `Signals that pgporter run understands:
 
-  SIGHUP           read the inventory again and swap it in; open sessions stay. A broken inventory is refused with all
-                   its problems in the log, and what was running goes on. The control address's token and certificate
-                   are read again too
+  SIGHUP           read the plan or the inventory again and swap it in; open sessions stay. A broken one is refused with
+                   all its problems in the log, and what was running goes on. The control address's token and
+                   certificate are read again too
   SIGUSR2          start the program anew and hand everything over to it, sessions included: pgporter help upgrade
   SIGTERM, SIGINT  stop accepting at once, let sessions finish for up to --stop-timeout, then end the rest and exit;
                    a second one ends the rest at once`,

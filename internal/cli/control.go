@@ -44,7 +44,7 @@ func (f *controlFlags) settle(bind netip.Addr, discovered bool) (*daemon.Control
 	case len(missing) > 0:
 		return nil, command.Input(fmt.Errorf("an address that takes new configurations needs a token and a certificate too (pgporter credentials makes both): %s missing", strings.Join(missing, ", ")))
 	case discovered:
-		return nil, command.Input(errors.New("--control is for nodes of an inventory: it goes with --inventory, not with --patroni"))
+		return nil, command.Input(errors.New("--control is for nodes of an inventory: it goes with --inventory or --plan, not with --patroni"))
 	}
 	address, err := listenAddress("control", f.address, control.DefaultPort, bind)
 	if err != nil {

@@ -21,7 +21,7 @@ func etcdFlags(c *cobra.Command, e *daemon.Etcd) {
 	c.Flags().StringVar(&e.CertFile, "etcd-cert", "", "`FILE` with the certificate to show to etcd")
 	c.Flags().StringVar(&e.KeyFile, "etcd-key", "", "`FILE` with that certificate's key")
 	c.Flags().StringVar(&e.User, "etcd-user", "", "`NAME` of the user in etcd")
-	c.Flags().StringVar(&e.PasswordFile, "etcd-password-file", "", "`FILE` with the user's password in its first line")
+	c.Flags().StringVar(&e.PasswordFile, "etcd-password-file", "", "`FILE` with the user's password in its first line (default: the inventory's pg_etcd_password, or the file that the plan names)")
 	c.Flags().StringVar(&e.Namespace, "etcd-namespace", "", "`PATH` below which Patroni keeps the clusters' keys (default: pg_namespace of the inventory, or "+daemon.DefaultNamespace+")")
 }
 

@@ -17,7 +17,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -52,8 +51,9 @@ services, or those of them that are named. Nothing is sent unless every plan is 
 A node that fails is named and goes on with what it ran; the exit status is 1 then. With --dry-run nothing changes
 anywhere: each node says what would, or why it would refuse.
 
-Each node has to run with --control; see pgporter credentials. A plan holds no secrets of the inventory. The nodes' own
-inventory files aren't touched: after SIGHUP or a restart a node serves what its file says.`,
+Each node has to run with --control; see pgporter credentials. A plan holds no secrets of the inventory. The nodes' own files
+aren't touched: after SIGHUP a node serves what its file says, and after a restart too, unless it runs with --state-dir and
+its file still says what it said before.`,
 		Example: `  pgporter reload --inventory pigsty.yml pg-test --dry-run --token-file control.token --ca control.crt
   pgporter reload --inventory pigsty.yml pg-test --token-file control.token --ca control.crt
   pgporter reload --inventory pigsty.yml pg-test 10.10.10.11 10.10.10.12       # with PGPORTER_TOKEN_FILE and PGPORTER_CA`,
@@ -106,7 +106,7 @@ func reload(c *cobra.Command, f reloadFlags, args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	out := safetext.Writer(c.OutOrStdout())
-	r := rollout{client: client, port: f.port, timeout: f.timeout, dryRun: f.dryRun, source: printable(wholePath(f.inventory)), sender: sender()}
+	r := rollout{client: client, port: f.port, timeout: f.timeout, dryRun: f.dryRun, source: intake.Printable(wholePath(f.inventory)), sender: sender()}
 	nodes := make([]*reloaded, len(hosts))
 	for i, host := range hosts {
 		nodes[i] = &reloaded{Node: host}
@@ -130,6 +130,9 @@ func reload(c *cobra.Command, f reloadFlags, args []string) error {
 		report(n)
 		if n.err == nil && f.output == "text" {
 			printReloaded(out, n, printed)
+			if n.Taken.Unkept != "" {
+				fmt.Fprintf(c.ErrOrStderr(), "%s: runs it, and its next start won't have it: %s\n", n.Node, n.Taken.Unkept)
+			}
 		}
 	})
 	var names []string
@@ -379,18 +382,7 @@ func sender() string {
 	if h, err := os.Hostname(); err == nil {
 		host = h
 	}
-	return printable(name + "@" + host)
-}
-
-// printable makes a text fit to be sent as a remark.
-func printable(text string) string {
-	text = safetext.Short(text, len(text))
-	for len(text) > intake.MaxRemark {
-		// The end of a path says more than its beginning.
-		_, first := utf8.DecodeRuneInString(text)
-		text = text[first:]
-	}
-	return text
+	return intake.Printable(name + "@" + host)
 }
 
 // wholePath is what a file is called on other machines too.

@@ -358,19 +358,6 @@ func hidesNothing(t *testing.T, text string, secrets []string) {
 	}
 }
 
-func TestPrintable(t *testing.T) {
-	for text, want := range map[string]string{
-		"dba@infra":                       "dba@infra",
-		"a\x1b[2J\nb\xff":                 "a\\u001b[2J\\nb\\xff",
-		"/" + strings.Repeat("é", 300):    strings.Repeat("é", 200),
-		strings.Repeat("x", 500) + "/end": strings.Repeat("x", 396) + "/end",
-	} {
-		if got := printable(text); got != want {
-			t.Errorf("%q became %q", text, got)
-		}
-	}
-}
-
 // TestReloadSendsNamesToThoseWhoTellThem has one node that tells names: its plan has those of every cluster.
 func TestReloadSendsNamesToThoseWhoTellThem(t *testing.T) {
 	n := startNodes(t, map[string]answerer{"127.0.62.91": takesAll, "127.0.62.92": takesAll, "127.0.62.93": takesAll}, map[string]api.Node{

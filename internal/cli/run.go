@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -30,25 +31,34 @@ import (
 
 // runFlags are what `pgporter run` takes.
 type runFlags struct {
-	inventory, node, bind, admin, logFormat, logLevel string
-	adminNames                                        []string
-	control                                           controlFlags
-	patroni                                           []string
-	watch                                             bool
-	hold, stopTimeout                                 time.Duration
-	haproxy                                           haproxyFlags
-	etcd                                              daemon.Etcd
-	dns                                               dnsFlags
-	vip                                               vipFlags
+	inventory, plan, node, bind, admin, stateDir string
+	logFormat, logLevel                          string
+	adminNames                                   []string
+	control                                      controlFlags
+	patroni                                      []string
+	watch                                        bool
+	hold, stopTimeout                            time.Duration
+	haproxy                                      haproxyFlags
+	etcd                                         daemon.Etcd
+	dns                                          dnsFlags
+	vip                                          vipFlags
 }
 
 func newRunCommand() *cobra.Command {
 	var f runFlags
 	c := &cobra.Command{
-		Use:   "run {--inventory FILE --node HOST | --patroni ADDRESS[,…]}",
+		Use:   "run {--plan FILE | --inventory FILE --node HOST | --patroni ADDRESS[,…]}",
 		Short: "Serve a node's services until stopped",
 		Long: `Opens the ports of every service of the clusters that the node belongs to and connects each client to a server that can
 serve it now, by what the members' Patroni answers. Any node offers every service of its cluster, whatever its own role.
+
+With --plan the node needs no inventory, which holds everybody's passwords: pgporter plan makes each node's plan where the
+inventory is kept. Passwords that the node needs are in files of its own: etcd's in the one that the plan names
+(/etc/pgporter/etcd-USER.password) or --etcd-password-file, that of HAProxy's statistics page likewise.
+
+With --state-dir the last plan that the node has accepted, from its file or by pgporter reload, is kept for the next start. It
+goes on then as long as the file says what it said when the plan was accepted; a file that has changed since counts instead;
+and where the file can't be used the kept plan does, with a warning.
 
 With --control, pgporter reload may send a new configuration from elsewhere: that takes a token and TLS (pgporter credentials
 makes both), and nothing is open without.
@@ -72,8 +82,9 @@ With --vip the node keeps the cluster's virtual address (pg_vip_enabled, pg_vip_
 leads. That is vip-manager's work as a rule: let one of the two do it. It takes CAP_NET_ADMIN and CAP_NET_RAW; whatever keeps
 the address away, the services go on.
 
-SIGHUP reads the inventory again; see pgporter help signals.`,
-		Example: `  pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
+SIGHUP reads the plan or the inventory again; see pgporter help signals.`,
+		Example: `  pgporter run --plan /etc/pgporter/plan.json --state-dir /var/lib/pgporter
+  pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --bind 127.0.0.1      # only for this machine
   pgporter run --patroni 10.10.10.11:8008,10.10.10.12:8008
   pgporter run --inventory pigsty.yml --node 10.10.10.10 --dns=10.10.10.10                     # and tell names
@@ -83,13 +94,17 @@ SIGHUP reads the inventory again; see pgporter help signals.`,
 		RunE: func(c *cobra.Command, _ []string) error { return runLogged(c, f) },
 	}
 	inventoryFlag(c, &f.inventory)
+	c.Flags().StringVar(&f.plan, "plan", "", "run from this node's plan in a `FILE`, which pgporter plan has made")
+	c.MarkFlagFilename("plan", "json")
+	c.Flags().StringVar(&f.stateDir, "state-dir", "", "keep the last accepted plan in this `DIR` for the next start (default: nowhere)")
+	c.MarkFlagDirname("state-dir")
 	c.Flags().StringVar(&f.node, "node", "", "which `NODE` to serve as, a host of the inventory or an instance (default: the one that is an address of this machine)")
 	c.Flags().StringSliceVar(&f.patroni, "patroni", nil, "discover members from the Patroni REST API at these `ADDRESSES` instead of an inventory")
 	c.Flags().StringVar(&f.bind, "bind", "", "the `ADDRESS` that \"*\" means on this node (default: every address)")
 	c.Flags().StringVar(&f.admin, "admin", "", "where status is served, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
 	c.Flags().StringSliceVar(&f.adminNames, "admin-name", nil, "a `NAME` with a dot in it by which browsers and proxies ask for the admin address; addresses, plain names and this machine's own go without")
 	f.control.add(c)
-	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory without being asked, unless they remove a service or leave one without servers")
+	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory or the plan without being asked, unless they remove a service or leave one without servers")
 	c.Flags().DurationVar(&f.hold, "hold", 5*time.Second, "how long a client waits for a server while none takes it, as `TIME`; 0 refuses it at once")
 	etcdFlags(c, &f.etcd)
 	f.vip.add(c)
@@ -177,7 +192,7 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	if err != nil {
 		return err
 	}
-	keys, err := newLeaderKeys(f.etcd, f.inventory != "")
+	keys, err := newLeaderKeys(f.etcd, len(f.patroni) == 0)
 	if err != nil {
 		return err
 	}
@@ -193,11 +208,12 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	defer signal.Stop(upgrade)
 	cfg := daemon.Config{Version: command.Version, Source: source, Admin: admin, AdminNames: f.adminNames, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys,
 		Upgrade: upgrade, Program: program(), Inherited: inherited, Logger: logger, LogDropped: queue.Dropped}
-	if file, isFile := source.(*daemon.InventoryFile); isFile && engine != nil {
-		file.HAProxy, cfg.HAProxy = true, engine
-	}
-	if file, isFile := source.(*daemon.InventoryFile); isFile {
-		file.Etcd = keys != nil
+	cfg.HAProxy, cfg.HAProxyPassword, cfg.StateDir = engine, f.haproxy.password, f.stateDir
+	switch file := source.(type) {
+	case *daemon.InventoryFile:
+		file.HAProxy, file.Etcd = engine != nil, keys != nil
+	case *daemon.PlanFile:
+		file.HAProxy = engine != nil
 	}
 	if bind.IsValid() {
 		cfg.Bind = bind.String()
@@ -212,6 +228,8 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 		cfg.Parts = append(cfg.Parts, names)
 		switch source := source.(type) {
 		case *daemon.InventoryFile:
+			source.Names = true
+		case *daemon.PlanFile:
 			source.Names = true
 		case *daemon.Discovered:
 			source.Names = true
@@ -276,15 +294,24 @@ func bounded(_ []string, a slog.Attr) slog.Attr {
 
 // newSource makes the one source that the flags name.
 func newSource(f runFlags, stdin io.Reader, logger *slog.Logger) (daemon.Source, error) {
+	var named []string
+	for flag, said := range map[string]bool{"--plan": f.plan != "", "--inventory": f.inventory != "", "--patroni": len(f.patroni) > 0} {
+		if said {
+			named = append(named, flag)
+		}
+	}
+	slices.Sort(named)
 	switch {
-	case f.inventory == "" && len(f.patroni) == 0:
-		return nil, command.Input(errors.New("say what to serve: --inventory FILE --node HOST, or --patroni ADDRESS"))
-	case f.inventory != "" && len(f.patroni) > 0:
-		return nil, command.Input(errors.New("--inventory and --patroni: one of them"))
-	case f.inventory == "" && f.node != "":
-		return nil, command.Input(errors.New("--node names a host of an inventory: it goes with --inventory"))
-	case f.inventory == "" && f.watch:
-		return nil, command.Input(errors.New("--watch is for the inventory's file: it goes with --inventory"))
+	case len(named) == 0:
+		return nil, command.Input(errors.New("say what to serve: --plan FILE, --inventory FILE --node HOST, or --patroni ADDRESS"))
+	case len(named) > 1:
+		return nil, command.Input(fmt.Errorf("%s: one of them", strings.Join(named, " and ")))
+	case len(f.patroni) > 0 && f.node != "":
+		return nil, command.Input(errors.New("--node names a host of an inventory: it goes with --inventory or --plan"))
+	case len(f.patroni) > 0 && f.watch:
+		return nil, command.Input(errors.New("--watch is for the inventory's file, or the plan's: it goes with --inventory or --plan"))
+	case len(f.patroni) > 0 && f.stateDir != "":
+		return nil, command.Input(errors.New("--state-dir keeps plans, and members are discovered: it goes with --inventory or --plan"))
 	case len(f.patroni) > 0:
 		source, err := daemon.NewDiscovered(f.patroni, logger)
 		if err != nil {
@@ -292,7 +319,24 @@ func newSource(f runFlags, stdin io.Reader, logger *slog.Logger) (daemon.Source,
 		}
 		return source, nil
 	}
-	source := &daemon.InventoryFile{Path: f.inventory, Node: f.node, Watch: f.watch, Logger: logger}
+	if f.stateDir != "" {
+		if info, err := os.Stat(f.stateDir); err != nil {
+			return nil, command.Input(fmt.Errorf("--state-dir: %w", err))
+		} else if !info.IsDir() {
+			return nil, command.Input(fmt.Errorf("--state-dir %s: a directory", f.stateDir))
+		}
+	}
+	var local []string
+	if f.node == "" {
+		var err error
+		if local, err = localAddresses(); err != nil {
+			return nil, err
+		}
+	}
+	if f.plan != "" {
+		return &daemon.PlanFile{Path: f.plan, Node: f.node, Local: local, Watch: f.watch, Logger: logger}, nil
+	}
+	source := &daemon.InventoryFile{Path: f.inventory, Node: f.node, Local: local, Watch: f.watch, Logger: logger}
 	if f.inventory == standardInput {
 		if f.watch {
 			return nil, command.Input(errors.New("--watch is for a file: standard input is read once"))
@@ -304,14 +348,13 @@ func newSource(f runFlags, stdin io.Reader, logger *slog.Logger) (daemon.Source,
 		source.Path, source.Given = fromInput, given
 	}
 	if f.node == "" {
-		local, err := localAddresses()
-		if err != nil {
-			return nil, err
-		}
-		if source.Node, err = source.LocalNode(local); err != nil {
+		var err error
+		// Where a plan may have been kept the inventory may be broken.
+		if source.Node, err = source.LocalNode(local); err != nil && f.stateDir == "" {
 			return nil, command.Input(err)
+		} else if err == nil {
+			source.Assumed = []string{fmt.Sprintf("this node is %s of the inventory: it is an address of this machine", source.Node)}
 		}
-		source.Assumed = []string{fmt.Sprintf("this node is %s of the inventory: it is an address of this machine", source.Node)}
 	}
 	return source, nil
 }

@@ -29,8 +29,8 @@ const (
 
 // haproxyFlags say which engine carries the services, and how HAProxy is run.
 type haproxyFlags struct {
-	engine, dir, socket, master, reload, binary string
-	system                                      bool
+	engine, dir, socket, master, reload, binary, password string
+	system                                                bool
 }
 
 func (h *haproxyFlags) add(c *cobra.Command) {
@@ -41,6 +41,7 @@ func (h *haproxyFlags) add(c *cobra.Command) {
 	f.StringVar(&h.socket, "haproxy-socket", systemSocket, "runtime API's socket of the system's HAProxy, at level admin, as `PATH`")
 	f.StringVar(&h.master, "haproxy-master-socket", "", "master CLI's socket of the system's HAProxy (haproxy -S), as `PATH` (default: "+systemMaster+" if it is there)")
 	f.StringVar(&h.reload, "haproxy-reload", systemReload, "the `COMMAND` that reloads the system's HAProxy where there is no master socket")
+	f.StringVar(&h.password, "haproxy-password-file", "", "`FILE` with the password of the statistics page in its first line (default: the inventory's haproxy_admin_password, or the file that the plan names)")
 	f.StringVar(&h.binary, "haproxy-binary", "", "HAProxy's program, as `PATH` (default: haproxy in PATH or /usr/sbin)")
 }
 
@@ -60,7 +61,7 @@ func (h haproxyFlags) config(c *cobra.Command, run runFlags) (*haproxy.Config, e
 	}
 	if h.engine == engineNative {
 		return nil, refuse("is for HAProxy: it goes with --engine haproxy",
-			"haproxy-system", "haproxy-dir", "haproxy-socket", "haproxy-master-socket", "haproxy-reload", "haproxy-binary")
+			"haproxy-system", "haproxy-dir", "haproxy-socket", "haproxy-master-socket", "haproxy-reload", "haproxy-binary", "haproxy-password-file")
 	}
 	if len(run.patroni) > 0 {
 		return nil, command.Input(errors.New("--patroni: HAProxy's files are rendered from an inventory, it goes with --engine native"))
@@ -85,6 +86,9 @@ func (h haproxyFlags) config(c *cobra.Command, run runFlags) (*haproxy.Config, e
 		}
 	} else {
 		if err := refuse("is for a HAProxy of pgporter's own: whoever started the system's stops it", "stop-timeout"); err != nil {
+			return nil, err
+		}
+		if err := refuse("is for a HAProxy of pgporter's own: the system's has its haproxy.cfg", "haproxy-password-file"); err != nil {
 			return nil, err
 		}
 		if config.Dir == "" {

@@ -168,6 +168,9 @@ func digest(s *api.Status, frame string) string {
 	}
 	var b strings.Builder
 	fmt.Fprintln(&b, s.Started, s.Config.Generation, s.Config.Refused, s.Stalled)
+	if p := s.Config.Plan; p != nil {
+		fmt.Fprintln(&b, p.Hash, p.Kept, p.Unkept, p.Instead)
+	}
 	for _, c := range withTCPServices(s) {
 		if c.LeaderKey != nil {
 			fmt.Fprintln(&b, c.Name, *c.LeaderKey)
@@ -210,6 +213,7 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 	}
 	fmt.Fprintf(w, "pgporter %s (pid %d) serves %s, up %s, configuration %d of %s%s\n", s.Version, s.PID, where,
 		age(s.Now.Sub(s.Started)), s.Config.Generation, s.Config.Loaded.Local().Format("15:04:05"), sent)
+	printPlan(w, s, paint)
 	if u := s.Upgrade; u != nil && u.Problem == "" {
 		fmt.Fprintf(w, "took over from %s (pid %d) %s ago: %s, %s\n", u.Version, u.PID, age(s.Now.Sub(u.At)), plural(u.Sessions, "session"), plural(u.Clients, "waiting client"))
 	} else if u != nil {
@@ -297,6 +301,35 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 		}
 	}
 	return nil
+}
+
+// shortHash is how much of a plan's hash is shown: enough to compare two by eye.
+const shortHash = 12
+
+// printPlan tells how the plan came to the node, where there is more to say than which file it read at its start.
+func printPlan(w io.Writer, s *api.Status, paint func(string, colourCode) string) {
+	p := s.Config.Plan
+	if p == nil {
+		return
+	}
+	if p.Kept != "" || p.Unkept != "" || p.MadeBy != s.Version || !p.Made.Equal(p.Accepted) {
+		origin := "from its file"
+		if p.Origin == api.FromControl {
+			origin = "from the control address"
+		}
+		fmt.Fprintf(w, "plan %s of %s, accepted %s (%s ago) %s, made by pgporter %s at %s", p.Hash[:min(len(p.Hash), shortHash)], p.MadeFrom,
+			p.Accepted.Local().Format(time.DateTime), age(s.Now.Sub(p.Accepted)), origin, p.MadeBy, p.Made.Local().Format(time.DateTime))
+		if p.Kept != "" {
+			fmt.Fprintf(w, ", kept in %s", p.Kept)
+		}
+		fmt.Fprintln(w)
+	}
+	if p.Unkept != "" {
+		fmt.Fprintf(w, "%s %s\n", paint("the plan isn't kept, the next start won't have it:", red), p.Unkept)
+	}
+	if p.Instead != "" {
+		fmt.Fprintf(w, "%s\n%s\n", paint("the node's own file can't be used, this is the plan that it accepted before:", red), p.Instead)
+	}
 }
 
 // virtualState says where a virtual address is. What should be mended is red.

@@ -144,8 +144,13 @@ func startRun(t *testing.T, inventory string, log *os.File) *porting {
 	if err := os.WriteFile(path, []byte(inventory), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := &porting{Cmd: exec.Command("pgporter", "run", "--inventory", path, "--node", unreadNode, "--bind", unreadNode, "--admin", unreadAdmin,
-		"--log-level", "debug"), ended: make(chan struct{})}
+	return startPorter(t, log, "--inventory", path, "--node", unreadNode, "--log-level", "debug")
+}
+
+// startPorter starts pgporter run with arguments and a standard error, and ends it with the test.
+func startPorter(t *testing.T, log *os.File, args ...string) *porting {
+	t.Helper()
+	p := &porting{Cmd: exec.Command("pgporter", append([]string{"run", "--bind", unreadNode, "--admin", unreadAdmin}, args...)...), ended: make(chan struct{})}
 	p.Stderr = log
 	if err := p.Start(); err != nil {
 		t.Fatal(err)

@@ -30,7 +30,7 @@ func (f *vipFlags) config(c *cobra.Command, discovered bool) (*vip.Config, error
 	case !f.keep:
 		return nil, nil
 	case discovered:
-		return nil, command.Input(errors.New("--vip keeps what an inventory declares (pg_vip_enabled): it goes with --inventory"))
+		return nil, command.Input(errors.New("--vip keeps what an inventory declares (pg_vip_enabled): it goes with --inventory or --plan"))
 	case f.repeat < 1 || f.repeat > 100:
 		return nil, command.Input(fmt.Errorf("--vip-announce %d: 1 to 100", f.repeat))
 	}

@@ -118,7 +118,11 @@ func (d *Daemon) carryOut(ctx context.Context, o intake.Order, from string, dryR
 		d.log.Info("an order was carried out", append(about, "generation", node.Generation,
 			"clusters_changed", len(changes.Clusters), "services_changed", len(changes.Services))...)
 	}
-	return api.Taken{Version: node.Version, Node: node.Node, Generation: node.Generation, DryRun: dryRun, Changes: changes}, nil
+	taken := api.Taken{Version: node.Version, Node: node.Node, Generation: node.Generation, DryRun: dryRun, Changes: changes}
+	if !dryRun {
+		taken.Unkept = d.acceptance.unkept
+	}
+	return taken, nil
 }
 
 // compare says what an order changes of what runs, or why it isn't for this node.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/access/vip"
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/config/intake"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/safetext"
 	"github.com/pgporter/pgporter/internal/engine/haproxy"
@@ -38,6 +39,10 @@ type Config struct {
 	Source Source
 	// HAProxy has a HAProxy carry the services; nil is the native engine. Its Bind, StopTimeout and Logger are ours.
 	HAProxy *haproxy.Config
+	// HAProxyPassword is the file with the password of its statistics page; empty for what the configuration says.
+	HAProxyPassword string
+	// StateDir is where the plan is kept that was accepted last, for the next start; empty for nowhere.
+	StateDir string
 	// Bind is the address that "*" means for services; empty is every address of this machine.
 	Bind string
 	// Admin is where status is served, host:port; AdminNames are names by which it is asked for besides addresses, such as those of
@@ -70,7 +75,7 @@ type Config struct {
 	Ready func()
 }
 
-// Source is where configurations come from: an inventory's file, or members discovered from Patroni.
+// Source is where configurations come from: an inventory's file, a plan's, or members discovered from Patroni.
 type Source interface {
 	// Name says what it is, for people.
 	Name() string
@@ -97,6 +102,19 @@ type Loaded struct {
 	Trial bool
 	// Sent says who sent it; nil if the Source gave it.
 	Sent *Sent
+	// Digest is that of what the node's own file says; empty where there is none.
+	Digest string
+	// Made says who made the plan that a file has; nil if it was made here.
+	Made *intake.Made
+	// Accepted is when and how it was accepted, if that wasn't just now. Kept says that it is what was kept then.
+	Accepted *intake.Accepted
+	Kept     bool
+	// Temporary stands in for what was kept, and isn't kept itself.
+	Temporary bool
+	// Instead is why it is taken instead of what the node's own file says; empty if it isn't.
+	Instead string
+	// Secrets are the variables with secrets in an inventory on this node.
+	Secrets []string
 }
 
 // Daemon is a running pgporter.
@@ -130,16 +148,19 @@ type Daemon struct {
 	// short is what was logged last about open files; taking guards it, too.
 	short string
 	// mu guards what follows; it is never held while anything waits.
-	mu       sync.Mutex
-	running  map[string]*runningCluster
-	order    []string
-	node     string
-	plan     model.Plan
-	sent     *Sent
-	loaded   time.Time
-	assumed  []string
-	refused  string
-	accepted int
+	mu      sync.Mutex
+	running map[string]*runningCluster
+	order   []string
+	node    string
+	plan    model.Plan
+	base    *model.Base
+	sent    *Sent
+	// acceptance is how the plan came here; taking guards it, too.
+	acceptance acceptance
+	loaded     time.Time
+	assumed    []string
+	refused    string
+	accepted   int
 	// upgraded is how the last upgrade went; nil if there was none.
 	upgraded *api.Upgrade
 	// etcd is what the running configuration says of it, by clusters.
@@ -198,7 +219,7 @@ func Run(ctx context.Context, cfg Config) error {
 		d.log.Warn("each question is put by a goroutine, which takes more of the processor", "error", err)
 	}
 
-	loaded, err := cfg.Source.Load(ctx)
+	loaded, other, err := d.first(cfg.Source.Load(ctx))
 	if err != nil {
 		return err
 	}
@@ -209,13 +230,19 @@ func Run(ctx context.Context, cfg Config) error {
 		d.admin.Close()
 		return err
 	}
-	if err := d.begin(ctx, loaded); err != nil {
+	err = d.begin(ctx, loaded)
+	if err != nil && other != nil {
+		d.log.Error("the plan that was kept can't be taken, the file is for now", "problems", err.Error())
+		err = d.begin(ctx, *other)
+	}
+	if err != nil {
 		d.admin.Close()
 		if d.control != nil {
 			d.control.Close()
 		}
 		return err
 	}
+	d.tellSecrets(loaded.Secrets)
 	alive := d.watchdog()
 	d.loops.Go(func() { d.watchLoops(loopCtx, alive) })
 	group, ctx := errgroup.WithContext(ctx)

@@ -69,6 +69,8 @@ func (e Etcd) config(declared model.Etcd) etcd.Config {
 		cfg.Password = func() (string, error) { return firstLine(e.PasswordFile) }
 	case declared.Password != "":
 		cfg.Password = func() (string, error) { return declared.Password.Reveal(), nil }
+	case declared.PasswordFile != "":
+		cfg.Password = func() (string, error) { return firstLine(declared.PasswordFile) }
 	}
 	return cfg
 }

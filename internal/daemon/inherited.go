@@ -35,8 +35,9 @@ type handoverState struct {
 	PID        int    `json:"pid"`
 	Version    string `json:"version"`
 	Generation int    `json:"generation"`
-	// Sent is who sent the order.
-	Sent Sent `json:"sent"`
+	// Sent is who sent the order, Accepted when it was taken; nil from releases that don't say.
+	Sent     Sent             `json:"sent"`
+	Accepted *intake.Accepted `json:"accepted,omitempty"`
 }
 
 // Inherited is what the process before this one has given, before it hands over the rest. A nil Inherited has nothing.
@@ -217,11 +218,13 @@ func (i *Inherited) loaded(l Loaded) (Loaded, error) {
 		return Loaded{}, fmt.Errorf("the configuration that the process before was sent: %w", err)
 	}
 	sent := i.state.Sent
-	return Loaded{Plan: order.Plan, Base: l.Base, Sent: &sent}, nil
+	return Loaded{Plan: order.Plan, Base: l.Base, Sent: &sent, Accepted: i.state.Accepted, Instead: l.Instead}, nil
 }
 
 // begin makes the first configuration the running one, and takes over from the process before if there is one.
 func (d *Daemon) begin(ctx context.Context, loaded Loaded) error {
+	// A plan that was sent says nothing of etcd.
+	d.etcd = loaded.Etcd
 	before := d.cfg.Inherited
 	if before == nil {
 		return d.take(ctx, loaded)
@@ -230,8 +233,6 @@ func (d *Daemon) begin(ctx context.Context, loaded Loaded) error {
 	if !isNative {
 		return errors.New("the process before can't be taken over from with --engine haproxy: restart pgporter instead")
 	}
-	// A plan that was sent says nothing of etcd.
-	d.etcd = loaded.Etcd
 	d.accepted = before.state.Generation
 	loaded, err := before.loaded(loaded)
 	if err == nil {
@@ -240,7 +241,13 @@ func (d *Daemon) begin(ctx context.Context, loaded Loaded) error {
 	if err != nil {
 		return err
 	}
-	return d.takeOver(ctx, before, engine)
+	if err := d.takeOver(ctx, before, engine); err != nil {
+		return err
+	}
+	d.taking.Lock()
+	defer d.taking.Unlock()
+	d.keep(loaded)
+	return nil
 }
 
 // takeOver tells the process before that this one is ready, and takes everything over from it, which isn't running any more

@@ -27,8 +27,9 @@ type InventoryFile struct {
 	Path string
 	// Given is what came on standard input, instead of a file at Path. It can be loaded once.
 	Given []byte
-	// Node is the inventory host to serve as.
-	Node string
+	// Node is the inventory host to serve as. Empty is the one that is an address of this machine; Local are those.
+	Node  string
+	Local []string
 	// Watch takes edits without being asked, unless they remove a service or leave one without servers.
 	Watch bool
 	// HAProxy says that HAProxy carries the services: it knows options that the native engine hasn't, and needs a Base.
@@ -63,34 +64,28 @@ func (f *InventoryFile) Load(context.Context) (Loaded, error) {
 		}
 		f.loaded = true
 	}
+	node := f.Node
+	if node == "" {
+		var err error
+		if node, err = f.LocalNode(f.Local); err != nil {
+			return Loaded{}, err
+		}
+	}
 	inv, problems := f.Inventory()
 	if inv == nil {
 		return Loaded{}, problems
 	}
-	var l Loaded
-	var found diag.Problems
 	if problems = plan.Refused(inv, problems, f.HAProxy); problems.Err() != nil {
 		return Loaded{}, problems
 	}
-	if f.HAProxy {
-		if l.Plan, l.Base, found = plan.BaseOf(inv, f.Node); l.Base == nil && found.Err() == nil {
-			found.Errorf(diag.HAProxyDisabled, diag.Position{File: f.Path}, "haproxy_enabled: true, or another engine", "the host %q has no HAProxy: haproxy_enabled is false", f.Node)
-		}
-	} else {
-		l.Plan, found = plan.ForNode(inv, f.Node)
-	}
-	if f.Names {
-		var named diag.Problems
-		l.Plan, named = plan.WithNames(inv, l.Plan)
-		found = append(found, named...)
-	}
+	n, found := plan.ForRun(inv, node, plan.Needs{HAProxy: f.HAProxy, Names: f.Names, Etcd: f.Etcd, Passwords: true})
 	problems = append(problems, found...)
-	if f.Etcd {
-		l.Etcd, found = plan.EtcdOf(inv, f.Node)
-		problems = append(problems, found...)
-	}
 	if err := problems.Err(); err != nil {
 		return Loaded{}, err
+	}
+	l := Loaded{Plan: n.Plan, Base: n.Base, Etcd: n.Etcd, Digest: inv.Digest()}
+	if f.Given == nil {
+		l.Secrets = inv.Secrets()
 	}
 	l.Assumed = f.Assumed
 	for _, w := range problems.Warnings() {
@@ -99,20 +94,39 @@ func (f *InventoryFile) Load(context.Context) (Loaded, error) {
 	return l, nil
 }
 
+// Digest is that of the inventory as it is now; empty if it can't be read.
+func (f *InventoryFile) Digest() string {
+	inv, _ := f.Inventory()
+	if inv == nil {
+		return ""
+	}
+	return inv.Digest()
+}
+
+// Fits says why a plan for a node isn't for this one.
+func (f *InventoryFile) Fits(node string) error { return fits(node, f.Node, f.Local) }
+
 // Follow reads the file again after each edit, if Watch is set.
 func (f *InventoryFile) Follow(ctx context.Context, changed func(Loaded, error)) error {
 	if !f.Watch {
 		return nil
 	}
+	dirs := func() []string { return inventory.Directories(f.Path) }
+	concerns := func(path string) bool { return inventory.Concerns(f.Path, path) }
+	return follow(ctx, f, f.Logger, dirs, concerns, changed)
+}
+
+// follow has a Source load again after each edit of what concerns it in these directories, until ctx ends.
+func follow(ctx context.Context, source Source, log *slog.Logger, dirs func() []string, concerns func(path string) bool, changed func(Loaded, error)) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		return fmt.Errorf("watching %s: %w", f.Path, err)
+		return fmt.Errorf("watching %s: %w", source.Name(), err)
 	}
 	defer watcher.Close()
 	// Directories are watched, not files: an editor that replaces the file leaves a watch on the old one. One that is there
 	// already is watched on.
 	watch := func() error {
-		for _, dir := range inventory.Directories(f.Path) {
+		for _, dir := range dirs() {
 			if err := watcher.Add(dir); err != nil {
 				return fmt.Errorf("watching %s: %w", dir, err)
 			}
@@ -129,16 +143,16 @@ func (f *InventoryFile) Follow(ctx context.Context, changed func(Loaded, error))
 		case <-ctx.Done():
 			return nil
 		case event := <-watcher.Events:
-			if inventory.Concerns(f.Path, event.Name) && !event.Has(fsnotify.Chmod) {
+			if concerns(event.Name) && !event.Has(fsnotify.Chmod) {
 				edited.Reset(settle)
 			}
 		case err := <-watcher.Errors:
-			f.Logger.Warn("watching the inventory", "error", err)
+			log.Warn("watching the configuration", "error", err)
 		case <-edited.C:
 			if err := watch(); err != nil {
-				f.Logger.Warn("watching the inventory", "error", err)
+				log.Warn("watching the configuration", "error", err)
 			}
-			next, err := f.Load(ctx)
+			next, err := source.Load(ctx)
 			next.Unattended = true
 			changed(next, err)
 		}

@@ -63,8 +63,13 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 	if err := d.valid(l); err != nil {
 		return err
 	}
+	var err error
+	if l.Base, err = d.withPassword(l.Base); err != nil {
+		return err
+	}
 	if l.Unattended {
-		if unchanged(d.plan, l.Plan) {
+		// What was sent isn't undone by a look at a file that still says what it said then.
+		if unchanged(d.plan, l.Plan) || d.sent != nil && l.Digest != "" && l.Digest == d.acceptance.File {
 			d.log.Debug("the inventory was looked at, nothing changed for this node")
 			return nil
 		}
@@ -80,6 +85,9 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 	d.commit(r)
 	r.publish(ctx)
 	d.taken(r)
+	if i := d.cfg.Inherited; i == nil || i.taken {
+		d.keep(r.Loaded)
+	}
 	return nil
 }
 
@@ -123,6 +131,10 @@ func (d *Daemon) prepare(ctx context.Context, l Loaded) (*reload, error) {
 // valid says what is wrong with a configuration as such; nil if nothing is.
 func (d *Daemon) valid(l Loaded) error {
 	err := d.cfg.LeaderKeys.fits(l)
+	// A machine's addresses may change; which host it is doesn't.
+	if d.node != "" && l.Plan.Node != d.node {
+		err = errors.Join(err, fmt.Errorf("the plan is for %s, and this node is %s", l.Plan.Node, d.node))
+	}
 	for _, c := range slices.Concat(l.Plan.Clusters, l.Plan.Elsewhere) {
 		err = errors.Join(err, cluster.Readable(c))
 	}
@@ -213,6 +225,9 @@ func (d *Daemon) commit(r *reload) {
 	defer d.mu.Unlock()
 	d.etcd = d.etcdOf(r.Loaded)
 	d.running, d.order, d.node, d.plan, d.sent = r.running, nil, r.Plan.Node, r.Plan, r.Sent
+	if r.Base != nil {
+		d.base = r.Base
+	}
 	for _, c := range r.Plan.Clusters {
 		d.order = append(d.order, c.Name)
 	}

@@ -37,6 +37,7 @@ func (d *Daemon) Status() api.Status {
 		s.Config.Source = d.sent.Source
 		s.Config.Sent = &api.Sent{Sender: d.sent.Sender, From: d.sent.From}
 	}
+	s.Config.Plan = d.acceptance.status()
 	if n := d.names(); n != nil {
 		s.Names = n.status()
 	}

@@ -255,7 +255,7 @@ func (d *Daemon) handoverItems(engine native) ([]handover.Item, error) {
 	d.mu.Lock()
 	state, plan := handoverState{PID: os.Getpid(), Version: d.cfg.Version, Generation: d.accepted}, d.plan
 	if d.sent != nil {
-		state.Sent = *d.sent
+		state.Sent, state.Accepted = *d.sent, &d.acceptance.Accepted
 	}
 	sent := d.sent
 	d.mu.Unlock()

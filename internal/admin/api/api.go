@@ -75,6 +75,8 @@ type Config struct {
 	// Sent says who sent the running configuration; Source is then a path on the sender's machine. Absent if the node read
 	// the configuration itself.
 	Sent *Sent `json:"sent,omitempty"`
+	// Plan is how the running plan came to the node; absent where members are discovered.
+	Plan *Plan `json:"plan,omitempty"`
 	// Control is the address at which configurations are taken from elsewhere; empty for none.
 	Control string `json:"control,omitempty"`
 	// Loaded is when the running configuration was taken.
@@ -86,6 +88,31 @@ type Config struct {
 	// Assumed are the decisions taken where nothing was said.
 	Assumed []string `json:"assumed,omitempty"`
 }
+
+// Plan says what a node runs from, who made that, and since when the node has it.
+type Plan struct {
+	// Hash is the SHA-256 of the plan with what goes with it, the sha256 of a plan's file: the same whichever way it came.
+	Hash string `json:"hash"`
+	// Origin is FromFile or FromControl; who sent it is in Sent.
+	Origin string `json:"origin"`
+	// Accepted is when the node took it. Unlike Loaded it isn't the time of a restart.
+	Accepted time.Time `json:"accepted"`
+	// MadeBy is the version of the pgporter that made it, MadeFrom the name of the inventory.
+	MadeBy   string    `json:"made_by"`
+	Made     time.Time `json:"made"`
+	MadeFrom string    `json:"made_from"`
+	// Kept is the file that has it for the next start; empty where nothing is kept, or where that failed, as Unkept says.
+	Kept   string `json:"kept,omitempty"`
+	Unkept string `json:"unkept,omitempty"`
+	// Instead says why this is what the node runs and not what its own file says; empty if it is both.
+	Instead string `json:"instead,omitempty"`
+}
+
+// Ways by which a plan comes to a node.
+const (
+	FromFile    = "file"
+	FromControl = "control"
+)
 
 // Sent is where a configuration came from that a node was sent.
 type Sent struct {

@@ -30,6 +30,8 @@ type Taken struct {
 	// DryRun says that nothing was changed.
 	DryRun  bool    `json:"dry_run,omitempty"`
 	Changes Changes `json:"changes"`
+	// Unkept says why the node, which keeps what it takes for its next start, couldn't; empty if it could, or keeps nothing.
+	Unkept string `json:"unkept,omitempty"`
 }
 
 // Refusal is a node's answer to what it doesn't take; what it ran goes on.

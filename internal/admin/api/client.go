@@ -78,12 +78,18 @@ func cause(err error) error {
 // show makes all texts fit to be shown: whoever listens at the address has written them. Why a reload was refused, or an upgrade was
 // in vain, may be several lines.
 func (s *Status) show() {
-	refused, problem := safetext.Text(s.Config.Refused), ""
+	refused, problem, instead := safetext.Text(s.Config.Refused), "", ""
+	if s.Config.Plan != nil {
+		instead = safetext.Text(s.Config.Plan.Instead)
+	}
 	if s.Upgrade != nil {
 		problem = safetext.Text(s.Upgrade.Problem)
 	}
 	safetext.Deep(s)
 	s.Config.Refused = refused
+	if s.Config.Plan != nil {
+		s.Config.Plan.Instead = instead
+	}
 	if s.Upgrade != nil {
 		s.Upgrade.Problem = problem
 	}

@@ -83,6 +83,8 @@ const (
 	NativeUnsupported   Code = "native-unsupported"
 	NativeIgnores       Code = "native-ignores"
 	HAProxyDisabled     Code = "haproxy-disabled"
+	PlanInvalid         Code = "plan-invalid"
+	PlanByHand          Code = "plan-changed-by-hand"
 	ProviderUnknown     Code = "provider-unknown"
 	CarriedByNobody     Code = "carried-by-nobody"
 	RTORowUnknown       Code = "rto-row-unknown"
@@ -434,6 +436,14 @@ Clients notice no difference. It may stay for nodes that run HAProxy.`},
 	{HAProxyDisabled, "The node has no HAProxy", `
 haproxy_enabled is false there, so Pigsty sets none up, and --engine haproxy has nothing to run.
 Turn it on, or run the native engine on this node.`},
+	{PlanInvalid, "A node's plan can't be used", `
+A plan is what pgporter plan writes for one node, and run --plan takes it whole or not at all: this
+one is damaged or cut off, of another format, for another node or engine, or says what no inventory
+could. Write it anew with pgporter plan where the inventory is, and take it to the node.`},
+	{PlanByHand, "A plan was changed by hand", `
+The sha256 of a plan shows that it is whole and as it was written. Where that line was taken out, as
+it has to be to change a plan by hand, nothing does: the node runs from it all the same. Change the
+inventory and write the plan anew, so that the next one has the change too.`},
 	{ProviderUnknown, "The group that is to carry the services isn't there", `
 pg_service_provider names the group whose hosts carry the services instead of the members. There is
 none of this name, so the members carry them, as in Pigsty, on ports that the writer wanted

@@ -1,10 +1,13 @@
-// Package intake is what a node is sent: an Order, which is a model.Plan with a word about where it came from, and the
-// reader that admits one.
+// Package intake is how a plan comes to a node: an Order, which is a model.Plan with a word about where it came from, or a File,
+// and the readers that admit them.
 //
 // Inside the program a Plan is trusted. One that comes over the network isn't, whoever's token came with it: Decode reads
 // strictly (no field that this version doesn't know, nothing behind the value, bounded in size) and then holds the Plan
 // against everything that planning guarantees, so that packages downstream need no check of their own. All that is wrong is
 // returned at once.
+//
+// A File is held against the same, since hands and disks may have changed it, and its problems have their places; but whoever puts
+// it on a node is trusted as with an inventory there. Of files it holds only names.
 //
 // A Plan may hold what only HAProxy can do; Native is for those nodes that carry it themselves. The package is pure. Whether
 // the Plan is for this node, and whether its ports can be had, are questions for the daemon.
@@ -84,6 +87,17 @@ func plainJSONError(err error) string {
 		return fmt.Sprintf("at byte %d: %v", syntax.Offset, err)
 	}
 	return strings.TrimPrefix(err.Error(), "json: ")
+}
+
+// Printable makes a text fit to be a remark: a path, say, that somebody else's files have.
+func Printable(text string) string {
+	text = safetext.Short(text, len(text))
+	for len(text) > MaxRemark {
+		// The end of a path says more than its beginning.
+		_, first := utf8.DecodeRuneInString(text)
+		text = text[first:]
+	}
+	return text
 }
 
 // remark checks a text for people: it goes into logs and onto terminals.

@@ -267,6 +267,19 @@ func TestStrictReading(t *testing.T) {
 	}
 }
 
+func TestPrintable(t *testing.T) {
+	for text, want := range map[string]string{
+		"dba@infra":                       "dba@infra",
+		"a\x1b[2J\nb\xff":                 "a\\u001b[2J\\nb\\xff",
+		"/" + strings.Repeat("é", 300):    strings.Repeat("é", 200),
+		strings.Repeat("x", 500) + "/end": strings.Repeat("x", 396) + "/end",
+	} {
+		if got := Printable(text); got != want {
+			t.Errorf("%q became %q", text, got)
+		}
+	}
+}
+
 func TestManyProblemsAreCut(t *testing.T) {
 	o := sample()
 	for range 200 {

@@ -15,55 +15,81 @@ import (
 
 // checker gathers what is wrong.
 type checker struct {
-	problems []error
+	problems []placed
+	// path is where what is looked at is, as in plan.clusters[0].
+	path string
+	// local says that it wasn't sent: words are taken that may name something of the node's.
+	local bool
 	// services are the names taken so far, taken the addresses with whose they are.
 	services map[string]bool
 	taken    model.Listeners[string]
 }
 
+// placed is a problem with where it is.
+type placed struct {
+	path string
+	error
+}
+
+func newChecker() *checker { return &checker{services: map[string]bool{}} }
+
 func validate(o Order) error {
-	c := &checker{services: map[string]bool{}}
+	c := newChecker()
 	c.that(remark(o.Source), "source: printable text of at most %d bytes", MaxRemark)
 	c.that(remark(o.Sender), "sender: printable text of at most %d bytes", MaxRemark)
-	c.that(model.IsHost(o.Plan.Node), "node is %q: the inventory host that the plan is for", o.Plan.Node)
+	c.plan(o.Plan)
+	return c.err()
+}
+
+func (c *checker) plan(p model.Plan) {
+	c.path = "plan.node"
+	c.that(model.IsHost(p.Node), "node is %q: the inventory host that the plan is for", p.Node)
 	clusters := map[string]bool{}
-	for _, one := range o.Plan.Clusters {
+	for i, one := range p.Clusters {
+		c.path = fmt.Sprintf("plan.clusters[%d]", i)
 		c.that(model.IsClusterName(one.Name), "cluster %q: its name has to be letters, digits and dashes, and not root", one.Name)
 		c.that(!clusters[one.Name], "cluster %s is there twice", one.Name)
 		clusters[one.Name] = true
 		c.cluster(one)
 	}
-	for _, g := range o.Plan.TCPServices {
+	for i, g := range p.TCPServices {
+		c.path = fmt.Sprintf("plan.generic_services[%d]", i)
 		c.tcpService(g)
 	}
-	c.names(o.Plan, clusters)
-	return c.err()
+	c.names(p, clusters)
 }
 
 // maxProblems bounds what is reported of one order.
 const maxProblems = 100
 
 func (c *checker) err() error {
-	if more := len(c.problems) - maxProblems; more > 0 {
-		c.problems = append(c.problems[:maxProblems], fmt.Errorf("and %d more", more))
+	var all []error
+	for _, p := range c.problems {
+		if len(all) == maxProblems {
+			all = append(all, fmt.Errorf("and %d more", len(c.problems)-maxProblems))
+			break
+		}
+		all = append(all, p.error)
 	}
-	return errors.Join(c.problems...)
+	return errors.Join(all...)
 }
 
 // that notes a problem unless something holds.
 func (c *checker) that(holds bool, format string, args ...any) {
 	if !holds {
-		c.problems = append(c.problems, fmt.Errorf(format, args...))
+		c.problems = append(c.problems, placed{c.path, fmt.Errorf(format, args...)})
 	}
 }
 
 func (c *checker) cluster(one model.Cluster) {
-	within := "cluster " + one.Name
+	within, at := "cluster "+one.Name, c.path
+	defer func() { c.path = at }()
 	c.that(one.TTL >= 1, "%s: ttl is %d: 1 or more seconds", within, one.TTL)
 	c.that(one.KeyPath == "" || model.IsKeyPath(one.KeyPath), "%s: key_path is %q: a path in etcd, as in /pg/pg-test", within, one.KeyPath)
 	members := map[string]bool{}
 	primary := ""
-	for _, m := range one.Members {
+	for i, m := range one.Members {
+		c.path = fmt.Sprintf("%s.members[%d]", at, i)
 		c.that(model.IsName(m.Name), "%s: %q can't be a member's name", within, m.Name)
 		c.that(!members[m.Name], "%s: member %s is there twice", within, m.Name)
 		members[m.Name] = true
@@ -74,10 +100,12 @@ func (c *checker) cluster(one model.Cluster) {
 		c.that(primary == "", "%s: %s is a second primary beside %s", within, m.Name, primary)
 		primary = m.Name
 	}
-	for _, d := range one.Definitions {
+	for i, d := range one.Definitions {
+		c.path = fmt.Sprintf("%s.services[%d]", at, i)
 		c.definition(one.Name, d)
 	}
 	if one.VIP != nil {
+		c.path = at + ".vip"
 		c.virtual(within+": vip", *one.VIP, one.TTL)
 		c.that(members[one.VIP.Member], "%s: vip: %q isn't a member", within, one.VIP.Member)
 	}
@@ -131,9 +159,15 @@ func (c *checker) definition(cluster string, d model.Definition) {
 
 // Native says what of a plan the native engine can't carry, though HAProxy could; nil if there is nothing.
 func Native(p model.Plan) error {
-	c := &checker{}
-	for _, one := range p.Clusters {
-		for _, d := range one.Definitions {
+	c := newChecker()
+	c.native(p)
+	return c.err()
+}
+
+func (c *checker) native(p model.Plan) {
+	for i, one := range p.Clusters {
+		for j, d := range one.Definitions {
+			c.path = fmt.Sprintf("plan.clusters[%d].services[%d]", i, j)
 			what := "service " + d.FullName
 			c.that(d.Balance.Native(), "%s: balance %s is not supported by the native engine", what, d.Balance)
 			for _, o := range d.Options.Refused() {
@@ -141,17 +175,17 @@ func Native(p model.Plan) error {
 			}
 		}
 	}
-	for _, g := range p.TCPServices {
+	for i, g := range p.TCPServices {
+		c.path = fmt.Sprintf("plan.generic_services[%d]", i)
 		_, problems := tcpservice.Parse(g)
 		for _, what := range tcpservice.Errors(g, problems) {
 			c.that(false, "%s", what)
 		}
 	}
-	return c.err()
 }
 
 func (c *checker) tcpService(g model.TCPService) {
-	what := "service " + g.Name
+	what, at := "service "+g.Name, c.path
 	c.that(model.IsName(g.Name), "%q can't be a service's name", g.Name)
 	c.listenAddr(what, g.Name, g.IP, g.Port)
 	c.that(g.Protocol == "tcp" || g.Protocol == "http", "%s: protocol is %q: tcp or http", what, g.Protocol)
@@ -162,10 +196,11 @@ func (c *checker) tcpService(g model.TCPService) {
 	for i, o := range g.Options {
 		c.line(what+": options", o)
 		why, offset := tcpservice.NotFromElsewhere(o)
-		c.that(why == "", "%s: options: line %d, column %d, can't be sent to a node: %s; %s", what, i+1, offset+1, why, saidLocally)
+		c.that(c.local || why == "", "%s: options: line %d, column %d, can't be sent to a node: %s; %s", what, i+1, offset+1, why, saidLocally)
 	}
 	servers := map[string]bool{}
-	for _, s := range g.Servers {
+	for i, s := range g.Servers {
+		c.path = fmt.Sprintf("%s.servers[%d]", at, i)
 		one := fmt.Sprintf("%s: server %s", what, s.Name)
 		c.that(model.IsName(s.Name), "%s: %q can't be a server's name", what, s.Name)
 		c.that(!servers[s.Name], "%s is there twice", one)
@@ -217,7 +252,7 @@ func (c *checker) maxConn(what string, n int) {
 func (c *checker) balance(what, algorithm string) {
 	c.that(algorithm != "", "%s: balance is missing", what)
 	c.line(what+": balance", algorithm)
-	c.that(harmlessBalance.MatchString(algorithm), "%s: balance %q can't be sent to a node: it isn't known to name no file, script or variable; %s", what, algorithm, saidLocally)
+	c.that(c.local || harmlessBalance.MatchString(algorithm), "%s: balance %q can't be sent to a node: it isn't known to name no file, script or variable; %s", what, algorithm, saidLocally)
 }
 
 // harmlessBalance has the algorithms that name nothing of the node's. `hash` isn't among them: it takes an expression, which may be
@@ -229,6 +264,9 @@ const saidLocally = "say it in an inventory that the node reads itself"
 
 // words checks that a text of server options names nothing of the node's.
 func (c *checker) words(what, text string) {
+	if c.local {
+		return
+	}
 	for _, p := range model.NotFromElsewhere(text) {
 		c.that(false, "%s: column %d: %s can't be sent to a node: it %s; %s", what, p.Offset+1, p.Word, p.What, p.Want)
 	}

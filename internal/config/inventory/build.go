@@ -2,6 +2,10 @@ package inventory
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash"
 	"slices"
 	"strings"
 
@@ -14,6 +18,8 @@ type builder struct {
 	problems *diag.Problems
 	// inProgress are the groups between the top and where the builder is, to recognise one inside itself.
 	inProgress map[*Group]bool
+	// summed is the digest of what was read so far.
+	summed hash.Hash
 	limits
 }
 
@@ -21,10 +27,18 @@ const groupWant = "a mapping with hosts, children and vars"
 
 func newBuilder(name string, problems *diag.Problems) *builder {
 	inv := &Inventory{File: name, byName: map[string]*Host{}, named: map[string]*Group{}}
-	b := &builder{inv: inv, problems: problems, inProgress: map[*Group]bool{}}
+	b := &builder{inv: inv, problems: problems, inProgress: map[*Group]bool{}, summed: sha256.New()}
 	inv.all = b.group("all", diag.Position{File: name})
 	return b
 }
+
+// sum takes a file into the digest.
+func (b *builder) sum(name string, data []byte) {
+	fmt.Fprintf(b.summed, "%q %d\n", name, len(data))
+	b.summed.Write(data)
+}
+
+func (b *builder) digest() string { return hex.EncodeToString(b.summed.Sum(nil)) }
 
 // document reads one file of an inventory; false if it is none.
 func (b *builder) document(name string, data []byte) bool {

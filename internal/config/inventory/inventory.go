@@ -35,8 +35,12 @@ type Inventory struct {
 	named  map[string]*Group
 	all    *Group
 	// parts are what groups and hosts have of the files, for OwnersOf.
-	parts []part
+	parts  []part
+	digest string
 }
+
+// Digest is the SHA-256 of all that was read, in hexadecimal digits: it changes with any of the files, their names and their order.
+func (inv *Inventory) Digest() string { return inv.digest }
 
 // Host is an entry under some group's `hosts`.
 type Host struct {

@@ -105,6 +105,7 @@ func (b *builder) read(path string) ([]byte, error) {
 		b.bytes = maxRead
 		return nil, errTooLong
 	}
+	b.sum(path, data)
 	return data, nil
 }
 

@@ -1,7 +1,9 @@
 package inventory
 
 import (
+	"maps"
 	"regexp"
+	"slices"
 
 	"go.yaml.in/yaml/v4"
 
@@ -37,6 +39,41 @@ func (v Value) Tainted() string {
 		}
 	}
 	return ""
+}
+
+// Secrets are the names of all variables in which a secret is written out, sorted. What is encrypted isn't, and what a template
+// makes is where its parts are.
+func (inv *Inventory) Secrets() []string {
+	found := map[string]bool{}
+	look := func(layers ...map[string]Value) {
+		for _, vars := range layers {
+			for name, v := range vars {
+				found[name] = found[name] || v.confesses()
+			}
+		}
+	}
+	for _, g := range inv.groups {
+		look(g.vars, g.fileVars)
+	}
+	for _, h := range inv.hosts {
+		look(h.vars, h.fileVars)
+	}
+	maps.DeleteFunc(found, func(_ string, is bool) bool { return !is })
+	return slices.Sorted(maps.Keys(found))
+}
+
+// confesses tells whether a secret is written out in a value.
+func (v Value) confesses() bool {
+	switch v.Kind() {
+	case List:
+		return slices.ContainsFunc(v.Items(), Value.confesses)
+	case Map:
+		return slices.ContainsFunc(v.Entries(), func(e Entry) bool { return e.Value.confesses() })
+	case Text, Int, Float:
+		text, _ := v.Name()
+		return v.node != nil && v.Secret() != "" && text != "" && !v.doc.templated[v.node]
+	}
+	return false
 }
 
 // Quotable tells whether messages may show the value: it stands in the file as it is, and is no secret. What a template makes may be

@@ -38,6 +38,7 @@ func Read(path string) (*Inventory, diag.Problems) {
 	}
 	b.settle()
 	b.varsFiles(dir)
+	b.inv.digest = b.digest()
 	return b.inv, problems
 }
 
@@ -59,10 +60,12 @@ func ReadFrom(name string, r io.Reader) (*Inventory, diag.Problems) {
 func Parse(name string, data []byte) (*Inventory, diag.Problems) {
 	var problems diag.Problems
 	b := newBuilder(name, &problems)
+	b.sum(name, data)
 	if !b.document(name, data) {
 		return nil, problems
 	}
 	b.settle()
+	b.inv.digest = b.digest()
 	return b.inv, problems
 }
 

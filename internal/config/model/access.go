@@ -22,41 +22,49 @@ func (Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }
 // Reveal gives the text itself.
 func (s Secret) Reveal() string { return string(s) }
 
-// Base is what a node's haproxy.cfg is made of: everything of its HAProxy that is no service. It is no part of a Plan, since
-// it holds a password.
+// Base is what a node's haproxy.cfg is made of: everything of its HAProxy that is no service. In JSON it is without the password.
 type Base struct {
 	// Node is what the statistics call the host.
-	Node string
+	Node string `json:"node"`
 	// User and Group are those that HAProxy changes to; empty where it is started without privileges.
-	User, Group string
+	User  string `json:"user,omitempty"`
+	Group string `json:"group,omitempty"`
 	// PIDFile and Socket are paths; the socket speaks HAProxy's runtime API at level admin. Empty ones are left out.
-	PIDFile, Socket string
+	PIDFile string `json:"pid_file,omitempty"`
+	Socket  string `json:"socket,omitempty"`
 	// StateFile is where the state of the servers is read from at a start; empty for none.
-	StateFile string
+	StateFile string `json:"state_file,omitempty"`
 	// MaxConn limits all connections of the process; 0 is 65535. Each takes two descriptors: HAProxy doesn't start where it can't
 	// have as many.
-	MaxConn int
+	MaxConn int `json:"maxconn,omitempty"`
 	// HardStopAfter ends what is left of an old process's sessions; empty for never. A time in HAProxy's words, as are the
 	// two timeouts.
-	HardStopAfter                string
-	ClientTimeout, ServerTimeout string
+	HardStopAfter string `json:"hard_stop_after,omitempty"`
+	ClientTimeout string `json:"client_timeout"`
+	ServerTimeout string `json:"server_timeout"`
 	// StatsPort has the statistics page and, at MetricsPath, metrics; StatsIP is the address it is on, "*" for all.
-	StatsIP     string
-	StatsPort   int
-	MetricsPath string
+	StatsIP     string `json:"stats_ip"`
+	StatsPort   int    `json:"stats_port"`
+	MetricsPath string `json:"metrics_path"`
 	// Auth says that the page asks for AdminUser and AdminPassword; without it the page can be read by all and change nothing.
-	Auth          bool
-	AdminUser     string
-	AdminPassword Secret
+	Auth          bool   `json:"auth"`
+	AdminUser     string `json:"admin_user,omitempty"`
+	AdminPassword Secret `json:"-"`
+	// PasswordFile is where a node has the password that knows it from nowhere else, as in Etcd.
+	PasswordFile string `json:"password_file,omitempty"`
 }
 
-// Etcd is where a cluster's keys are read, and as whom. It is no part of a Plan, since it holds a password.
+// Etcd is where a cluster's keys are read, and as whom. In JSON it is without the password.
 type Etcd struct {
 	// Endpoints are etcd's URLs, CAFile, CertFile and KeyFile what its TLS takes.
-	Endpoints                 []string
-	CAFile, CertFile, KeyFile string
-	User                      string
-	Password                  Secret
+	Endpoints []string `json:"endpoints"`
+	CAFile    string   `json:"ca_file,omitempty"`
+	CertFile  string   `json:"cert_file,omitempty"`
+	KeyFile   string   `json:"key_file,omitempty"`
+	User      string   `json:"user,omitempty"`
+	Password  Secret   `json:"-"`
+	// PasswordFile has the password in its first line, on a node that knows it from nowhere else; empty for the Password.
+	PasswordFile string `json:"password_file,omitempty"`
 }
 
 // Record is a name with the address that it stands for.

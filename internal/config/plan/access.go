@@ -60,8 +60,11 @@ var (
 
 func isUser(text string) bool { return userForm.MatchString(text) && safetext.Is(text) }
 
-// secret reads a text that messages must not show. It is empty if it can't be used.
+// secret reads a text that messages must not show. It is empty if it can't be used, or isn't to be read.
 func (p *planner) secret(h *inventory.Host, name, otherwise string) model.Secret {
+	if p.secretless {
+		return ""
+	}
 	v, set := p.secretVariable(h, name)
 	if !set {
 		return model.Secret(otherwise)
@@ -212,7 +215,7 @@ func (p *planner) vip(c *cluster, m member) (model.VIP, bool) {
 
 // etcdPassword is pg_etcd_password, or the user's name where that is empty, as in Pigsty.
 func (p *planner) etcdPassword(h *inventory.Host, user string) model.Secret {
-	if v, set := p.secretVariable(h, "pg_etcd_password"); set {
+	if v, set := p.templates.Own(h, "pg_etcd_password"); set && !p.secretless {
 		if text, isText := v.Text(); v.Kind() == inventory.Null || isText && text == "" {
 			return model.Secret(user)
 		}

@@ -4,7 +4,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory"
 	"github.com/pgporter/pgporter/internal/config/model"
 )
@@ -45,15 +44,13 @@ func (p *planner) keyPath(c *cluster) string {
 	return k.path()
 }
 
-// EtcdOf gives how a host reads the keys of each cluster that it carries or is a member of, by the clusters' names: at the
+// etcdOf gives how a host reads the keys of each cluster that it carries or is a member of, by the clusters' names: at the
 // hosts of the group etcd, with the certificates that Pigsty gives to its nodes, by the cluster's own account. It is empty
 // where there is no such group.
-func EtcdOf(inv *inventory.Inventory, host string) (map[string]model.Etcd, diag.Problems) {
-	p := newPlanner(inv)
-	h, known := p.host(host)
+func (p *planner) etcdOf(h *inventory.Host) map[string]model.Etcd {
 	endpoints := p.etcd()
-	if !known || len(endpoints) == 0 {
-		return nil, p.problems.Sorted()
+	if len(endpoints) == 0 {
+		return nil
 	}
 	access := map[string]model.Etcd{}
 	clusters := p.delegatedTo(h)
@@ -65,5 +62,5 @@ func EtcdOf(inv *inventory.Inventory, host string) (map[string]model.Etcd, diag.
 		user := p.keys(c, at).user
 		access[c.name] = model.Etcd{Endpoints: endpoints, CAFile: etcdCAFile, CertFile: etcdCertFile, KeyFile: etcdKeyFile, User: user, Password: p.etcdPassword(at, user)}
 	}
-	return access, p.problems.Sorted()
+	return access
 }

@@ -21,12 +21,15 @@ const withEtcd = `all:
       vars: { pg_cluster: pg-b, pg_namespace: /service/, pg_etcd_password: Secret.B, pg_service_provider: proxy }
     citus1:
       hosts: { 10.10.10.14: { pg_seq: 1, pg_role: primary } }
-      vars: { pg_cluster: pg-citus1, pg_mode: citus, pg_shard: pg-citus, pg_group: 1, pg_service_provider: proxy }
+      vars: { pg_cluster: pg-citus1, pg_mode: citus, pg_shard: pg-citus, pg_group: 1, pg_service_provider: proxy, pg_default_services: [ { name: primary, port: 6433, selector: '[]' } ] }
     proxy:
       hosts: { 10.10.10.20: }
 `
 
-func TestEtcdOf(t *testing.T) {
+// keyed are nodes of the native engine that read leader keys, with the passwords.
+var keyed = Needs{Etcd: true, Passwords: true}
+
+func TestEtcdOfANode(t *testing.T) {
 	inv, problems := inventory.Parse("t.yml", []byte(withEtcd))
 	if problems.Err() != nil {
 		t.Fatal(problems)
@@ -36,9 +39,9 @@ func TestEtcdOf(t *testing.T) {
 		{"10.10.10.13", "pg-b as pg-b with Secret.B", "pg-b at /service/pg-b"},
 		{"10.10.10.20", "pg-b as pg-b with Secret.B, pg-citus1 as pg-citus with pg-citus", "pg-b at /service/pg-b, pg-citus1 at /pg/pg-citus/1"},
 		{"10.10.10.9", "", ""},
-		{"10.10.10.99", "", ""},
 	} {
-		access, problems := EtcdOf(inv, test.host)
+		n, problems := ForRun(inv, test.host, keyed)
+		access := n.Etcd
 		if problems.Err() != nil {
 			t.Errorf("%s: %v", test.host, problems)
 		}
@@ -71,14 +74,14 @@ func TestEtcdOf(t *testing.T) {
 	if problems.Err() != nil {
 		t.Fatal(problems)
 	}
-	if access, problems := EtcdOf(none, "10.10.10.12"); len(access) > 0 || problems.Err() != nil {
-		t.Errorf("without a group etcd: %v, %v", access, problems)
+	if n, problems := ForRun(none, "10.10.10.12", keyed); len(n.Etcd) > 0 || problems.Err() != nil {
+		t.Errorf("without a group etcd: %v, %v", n.Etcd, problems)
 	}
 	wrong, problems := inventory.Parse("t.yml", []byte(strings.NewReplacer("/service/", "service", "Secret.B", "[1]", "12379", "x").Replace(withEtcd)))
 	if problems.Err() != nil {
 		t.Fatal(problems)
 	}
-	_, problems = EtcdOf(wrong, "10.10.10.20")
+	_, problems = ForRun(wrong, "10.10.10.20", keyed)
 	for _, want := range []string{`t.yml:3:90: error: etcd_port is the text "x"`, `t.yml:9:47: error: pg_namespace is the text "service"`, "t.yml:9:74: error: pg_etcd_password can't be used"} {
 		if !strings.Contains(problems.Error(), want) {
 			t.Errorf("%q isn't in:\n%v", want, problems)

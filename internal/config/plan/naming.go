@@ -13,8 +13,22 @@ import (
 // services the node doesn't carry, as their primaries see them. Nobody carries those here, so what only HAProxy can do is no
 // problem of theirs.
 func WithNames(inv *inventory.Inventory, carried model.Plan) (model.Plan, diag.Problems) {
+	all, problems := named(inv)
+	return all.complete(carried), problems
+}
+
+// namedCluster is one that has names, as its primary sees it.
+type namedCluster struct {
+	model.Naming
+	seen model.Cluster
+}
+
+type namedClusters []namedCluster
+
+func named(inv *inventory.Inventory) (namedClusters, diag.Problems) {
 	p := newPlanner(inv)
 	p.haproxy = true
+	var all namedClusters
 	for _, c := range p.clusters {
 		if c.unnamable {
 			p.declared(c)
@@ -28,13 +42,21 @@ func WithNames(inv *inventory.Inventory, carried model.Plan) (model.Plan, diag.P
 		}
 		p.nameable(c, naming, v.definitions)
 		p.surveyAll(c.hosts)
-		carried.Names = append(carried.Names, naming)
-		here := slices.IndexFunc(carried.Clusters, func(one model.Cluster) bool { return one.Name == c.name })
-		if here < 0 || len(carried.Clusters[here].Definitions) == 0 && len(v.seen.Definitions) > 0 {
-			carried.Elsewhere = append(carried.Elsewhere, v.seen)
+		all = append(all, namedCluster{naming, v.seen})
+	}
+	return all, p.problems.Sorted()
+}
+
+// complete gives a node's plan with the names.
+func (all namedClusters) complete(carried model.Plan) model.Plan {
+	for _, c := range all {
+		carried.Names = append(carried.Names, c.Naming)
+		here := slices.IndexFunc(carried.Clusters, func(one model.Cluster) bool { return one.Name == c.Cluster })
+		if here < 0 || len(carried.Clusters[here].Definitions) == 0 && len(c.seen.Definitions) > 0 {
+			carried.Elsewhere = append(carried.Elsewhere, c.seen)
 		}
 	}
-	return carried, p.problems.Sorted()
+	return carried
 }
 
 // naming reads what a cluster is called. False if it can't be used.

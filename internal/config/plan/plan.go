@@ -106,7 +106,9 @@ func Refused(inv *inventory.Inventory, read diag.Problems, haproxy bool) diag.Pr
 	return read
 }
 
+// check reads no password: whoever has them in a vault plans without (Needs), and only who runs from the inventory needs them.
 func (p *planner) check() (Count, diag.Problems) {
+	p.secretless = true
 	services := map[string]bool{}
 	for _, h := range p.inv.Hosts() {
 		plan := model.Plan{}
@@ -178,8 +180,10 @@ type planner struct {
 	// haproxy says that HAProxy carries the services, not the native engine.
 	haproxy bool
 	// keyless leaves out where clusters have their keys in etcd: files don't say it.
-	keyless  bool
-	problems diag.Problems
+	keyless bool
+	// secretless leaves passwords unread: what is planned holds none.
+	secretless bool
+	problems   diag.Problems
 	// clusters are in the order of their first members.
 	clusters  []*cluster
 	of        map[*inventory.Host]*cluster

@@ -213,8 +213,8 @@ func TestNodesGoByTheirInstancesNames(t *testing.T) {
 		if plan.Node != "10.10.10.12" || len(plan.Clusters) != 1 || len(problems) > 0 {
 			t.Errorf("%s: node %q with %d clusters, problems:\n%s", name, plan.Node, len(plan.Clusters), problems.Error())
 		}
-		if plan, base, problems := BaseOf(inv, name); base == nil || plan.Node != "10.10.10.12" || problems.Err() != nil {
-			t.Errorf("%s: node %q, problems:\n%s", name, plan.Node, problems.Error())
+		if n, problems := ForRun(inv, name, Needs{HAProxy: true}); n.Base == nil || n.Plan.Node != "10.10.10.12" || problems.Err() != nil {
+			t.Errorf("%s: node %q, problems:\n%s", name, n.Plan.Node, problems.Error())
 		}
 		if host, known := HostOf(inv, name); !known || host != "10.10.10.12" {
 			t.Errorf("%s is %q", name, host)
