@@ -41,7 +41,11 @@ func (p *proxy) handler() http.Handler {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		p.change(func() { p.order = order })
+		p.change(func() {
+			if p.order = order; order.Fault == Hang {
+				p.hangs++
+			}
+		})
 		write(w, order)
 	})
 	mux.HandleFunc("GET /requests", func(w http.ResponseWriter, r *http.Request) {

@@ -128,6 +128,8 @@ type proxy struct {
 
 	mu    sync.Mutex
 	order Order
+	// hangs counts the orders to hang.
+	hangs int
 	// changed is closed, and replaced, when order or up changes.
 	changed chan struct{}
 	// up says that somebody listens at Patroni's address.
@@ -311,7 +313,7 @@ func (p *proxy) serve(asker *net.TCPConn) {
 	if err != nil {
 		return // it said nothing, or nothing that Patroni would understand
 	}
-	number, asked := p.note(asker, request)
+	number, asked, swallowed := p.note(asker, request)
 	left := make(chan struct{})
 	var reading sync.WaitGroup
 	// An asker says no more, but for the body of a request, which TeeReader has seen as far as it came along with the header.
@@ -324,6 +326,9 @@ func (p *proxy) serve(asker *net.TCPConn) {
 
 	order, _, _ := p.now()
 	var answer []byte
+	if swallowed() {
+		order.Fault = Hang
+	}
 	if order.Fault == Pass || order.Fault == Late {
 		if answer, err = p.ask(question.Bytes(), left); err != nil {
 			p.finish(number, asked, 0, isClosed(left))
@@ -343,7 +348,7 @@ func (p *proxy) serve(asker *net.TCPConn) {
 		}
 		order, _, _ = p.now()
 	}
-	if order.Fault == Hang {
+	if order.Fault == Hang || swallowed() {
 		<-left
 		p.finish(number, asked, 0, true)
 		return
@@ -396,8 +401,9 @@ func (p *proxy) ask(question []byte, left <-chan struct{}) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(c, maxAnswer))
 }
 
-// note keeps a question, and gives its number and time.
-func (p *proxy) note(asker net.Conn, request *http.Request) (int, time.Time) {
+// note keeps a question, and gives its number and time, and what tells whether it was under way during an order to hang, which may be
+// over by now.
+func (p *proxy) note(asker net.Conn, request *http.Request) (number int, asked time.Time, swallowed func() bool) {
 	r := Request{At: time.Now(), Method: request.Method, Path: request.RequestURI}
 	if from, err := netip.ParseAddrPort(asker.RemoteAddr().String()); err == nil {
 		r.From = from.Addr()
@@ -409,7 +415,12 @@ func (p *proxy) note(asker net.Conn, request *http.Request) (int, time.Time) {
 		p.gone += remembered
 	}
 	p.requests = append(p.requests, r)
-	return p.gone + len(p.requests) - 1, r.At
+	hanging, hangs := p.order.Fault == Hang, p.hangs
+	return p.gone + len(p.requests) - 1, r.At, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return hanging || p.hangs != hangs
+	}
 }
 
 // finish keeps how a question ended.
