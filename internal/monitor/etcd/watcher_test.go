@@ -383,7 +383,8 @@ func TestKilled(t *testing.T) {
 	f.says("leader pg-test-1")
 	for range 2 {
 		e.kill()
-		f.lost(e.address + ": connection refused")
+		// Reset, where it owed an answer when it died.
+		f.lost(e.address + ": connection re")
 		e.start()
 		f.back("leader pg-test-1")
 	}
