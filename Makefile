@@ -34,6 +34,9 @@ CLIENTS ?=
 PGPORTER ?= bin/pgporter
 BEFORE ?=
 
+# Of `make packages-test`: releases of Debian (12 and 13 if empty).
+RELEASE ?=
+
 # How long `make chaos` does faults, and which: a SEED of 0 draws one.
 TIME ?= 60s
 SEED ?= 0
@@ -44,7 +47,7 @@ SESSIONS ?= 1000000
 IDLE ?= 9000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit e2e attack derivation trouble build lint bench bench-go bench-failover chaos soak prerequisites
+.PHONY: help demo test unit e2e attack derivation trouble build packages packages-check packages-test lint bench bench-go bench-failover chaos soak prerequisites
 
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
@@ -85,7 +88,16 @@ trouble: prerequisites ## what happens to services while Patroni's API or etcd i
 build: ## bin/pgporter, and bin/pgporter-lab that it is tried and tested with
 	@scripts/progress 'building bin/pgporter and bin/pgporter-lab' $(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/pgporter ./cmd/pgporter-lab
 
-lint: ## gofmt, go vet, staticcheck, govulncheck
+packages: ## Debian packages of this commit, in bin/packages: docs/operations.md
+	@scripts/packages
+
+packages-check: ## are they the same when made again, and clean by lintian?
+	@scripts/packages-check
+
+packages-test: ## install, upgrade, roll back, reboot and purge under load, on Debian 12 and 13 with systemd (root; RELEASE=trixie for one)
+	@scripts/packages-test $(RELEASE)
+
+lint: ## gofmt, go vet, staticcheck, govulncheck, the unit's exposure
 	@scripts/with-go scripts/lint
 
 bench: prerequisites build ## speed: direct, HAProxy and pgporter (SECTION=… ROUNDS=… SECONDS=… CLIENTS=… BEFORE=…): docs/benchmarks.md

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -88,9 +87,8 @@ func TestAttackUpgradeSignalsOnlyWhoListens(t *testing.T) {
 			}
 			server.Start()
 			t.Cleanup(server.Close)
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-			defer cancel()
-			_, _, err := upgrade(ctx, api.Client{Address: server.Listener.Addr().String()})
+			local := localFlags{admin: server.Listener.Addr().String(), timeout: 5 * time.Second}
+			err = local.ask(syscall.SIGUSR2, func(*api.Status, *api.Status) (bool, error) { return true, nil })
 			if err == nil || !strings.Contains(err.Error(), "isn't sent a signal") {
 				t.Errorf("upgrade says %v", err)
 			}

@@ -39,7 +39,7 @@ serve it now, through failover and switchover. It reads Pigsty inventories as th
 		SuggestionsMinimumDistance: 2,
 	}
 	root.AddCommand(newRunCommand(), newCheckCommand(), newPlanCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newReloadCommand(),
-		newUpgradeCommand(), newCredentialsCommand(), command.NewVersion(), exitStatusTopic(), signalsTopic())
+		newUpgradeCommand(), newRereadCommand(), newCredentialsCommand(), command.NewVersion(), exitStatusTopic(), signalsTopic())
 	return root
 }
 
@@ -63,7 +63,7 @@ func signalsTopic() *cobra.Command {
 
   SIGHUP           read the plan or the inventory again and swap it in; open sessions stay. A broken one is refused with
                    all its problems in the log, and what was running goes on. The control address's token and
-                   certificate are read again too
+                   certificate are read again too: pgporter help reread
   SIGUSR2          start the program anew and hand everything over to it, sessions included: pgporter help upgrade
   SIGTERM, SIGINT  stop accepting at once, let sessions finish for up to --stop-timeout, then end the rest and exit;
                    a second one ends the rest at once`,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -15,17 +16,47 @@ import (
 func commandsShown(t *testing.T) map[string]string {
 	t.Helper()
 	found := documented.Commands(t, "../..", newRootCommand())
-	unit, err := os.ReadFile("../../systemd/pgporter.service")
-	if err != nil {
-		t.Fatal(err)
+	for line, where := range unitCommands(t) {
+		found[line] = where
 	}
+	return found
+}
+
+// unitVariable is what a variable is set to in quotes, in a unit's Environment= or in the file beside it, where examples stand behind #.
+var unitVariable = regexp.MustCompile(`"(PGPORTER_[A-Z]+)=([^"\n]*)"|(PGPORTER_[A-Z]+)="([^"\n]*)"`)
+
+// unitCommands are what the unit runs: with each source and with all options that it and its file of variables have, alone and together.
+func unitCommands(t *testing.T) map[string]string {
+	t.Helper()
+	read := func(path string) string {
+		text, err := os.ReadFile("../../" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	const unit, variables = "systemd/pgporter.service", "packages/pgporter.env"
+	values := map[string][]string{}
+	for _, found := range unitVariable.FindAllStringSubmatch(read(unit)+read(variables), -1) {
+		name := found[1] + found[3]
+		values[name] = append(values[name], found[2]+found[4])
+	}
+	if len(values) != 2 || len(values["PGPORTER_SOURCE"]) < 3 || len(values["PGPORTER_OPTIONS"]) < 2 {
+		t.Errorf("the unit's variables are %q", values)
+	}
+	found := map[string]string{}
 	for _, key := range []string{"ExecStart", "ExecReload"} {
-		_, command, _ := strings.Cut(string(unit), "\n"+key+"=/usr/bin/")
+		_, command, _ := strings.Cut(read(unit), "\n"+key+"=/usr/bin/")
 		command, _, _ = strings.Cut(command, "\n")
 		if !strings.HasPrefix(command, "pgporter ") {
 			t.Errorf("the unit's %s is %q", key, command)
 		}
-		found[documented.Command(command)] = "systemd/pgporter.service"
+		for _, source := range values["PGPORTER_SOURCE"] {
+			for _, options := range values["PGPORTER_OPTIONS"] {
+				line := strings.NewReplacer("$MAINPID", "4711", "$PGPORTER_SOURCE", source, "$PGPORTER_OPTIONS", options).Replace(command)
+				found[documented.Command(line)] = unit
+			}
+		}
 	}
 	return found
 }

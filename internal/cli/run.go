@@ -151,20 +151,8 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	if f.stopTimeout < 0 {
 		return command.Input(fmt.Errorf("--stop-timeout %s: 0 or more", f.stopTimeout))
 	}
-	bind := netip.Addr{}
-	if f.bind != "" && f.bind != "*" {
-		if bind, err = netip.ParseAddr(f.bind); err != nil {
-			return command.Input(fmt.Errorf("--bind %q: an IP address", f.bind))
-		}
-	}
-	admin := f.admin
-	if admin == "" {
-		admin = "127.0.0.1"
-		if bind.IsLoopback() {
-			admin = bind.String()
-		}
-	}
-	if admin, err = adminAddress(admin); err != nil {
+	bind, admin, err := runAddresses(f.bind, f.admin)
+	if err != nil {
 		return err
 	}
 	engine, err := f.haproxy.config(c, f)
@@ -237,6 +225,25 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	}
 	cfg.VIP = virtual
 	return daemon.Run(ctx, cfg)
+}
+
+// runAddresses reads --bind and --admin: the address that "*" means, invalid for every one, and where the status is.
+func runAddresses(bind, admin string) (netip.Addr, string, error) {
+	var address netip.Addr
+	if bind != "" && bind != "*" {
+		var err error
+		if address, err = netip.ParseAddr(bind); err != nil {
+			return address, "", command.Input(fmt.Errorf("--bind %q: an IP address", bind))
+		}
+	}
+	if admin == "" {
+		admin = "127.0.0.1"
+		if address.IsLoopback() {
+			admin = address.String()
+		}
+	}
+	admin, err := adminAddress(admin)
+	return address, admin, err
 }
 
 // program is what an upgrade runs: what this process was started as, wherever that points by then.

@@ -163,6 +163,8 @@ type Daemon struct {
 	accepted   int
 	// upgraded is how the last upgrade went; nil if there was none.
 	upgraded *api.Upgrade
+	// refusals counts the configurations that weren't taken.
+	refusals int
 	// etcd is what the running configuration says of it, by clusters.
 	etcd map[string]model.Etcd
 	// loops joins the cluster loops, which live and end with their clusters.
@@ -346,6 +348,7 @@ func (d *Daemon) change(ctx context.Context, l Loaded, err error) {
 func (d *Daemon) refuse(err error, about ...any) {
 	d.mu.Lock()
 	d.refused = safetext.Text(err.Error())
+	d.refusals++
 	generation := d.accepted
 	d.mu.Unlock()
 	d.log.Error("the new configuration is refused, what was running goes on", append(about, "generation", generation, "problems", err.Error())...)

@@ -22,7 +22,7 @@ func (d *Daemon) Status() api.Status {
 	defer d.mu.Unlock()
 	s := api.Status{
 		Version: d.cfg.Version, Node: d.node, PID: os.Getpid(), Goroutines: runtime.NumGoroutine(), Started: d.started, Now: time.Now(),
-		Config:   api.Config{Source: d.cfg.Source.Name(), Loaded: d.loaded, Generation: d.accepted, Refused: d.refused, Assumed: slices.Clone(d.assumed)},
+		Config:   api.Config{Source: d.cfg.Source.Name(), Loaded: d.loaded, Generation: d.accepted, Refused: d.refused, Refusals: d.refusals, Assumed: slices.Clone(d.assumed)},
 		Clusters: []api.Cluster{},
 	}
 	s.Upgrade = d.upgraded

@@ -197,7 +197,7 @@ func TestAccess(t *testing.T) {
 
 func TestSocketsFit(t *testing.T) {
 	for dir, want := range map[string]bool{
-		"/var/lib/pgporter/sandbox":        true,
+		"/var/lib/pgporter-lab":            true,
 		"/srv/" + strings.Repeat("d", 69):  true, // /srv/d…d/sockets/pg-test-1/.s.PGSQL.5432 is 106 bytes
 		"/srv/" + strings.Repeat("d", 70):  false,
 		"/srv/with space":                  false,

@@ -96,7 +96,7 @@ const (
 // reach, otherwise one in the user's state directory (XDG Base Directory Specification).
 func DefaultDir() string {
 	if os.Geteuid() == 0 {
-		return "/var/lib/pgporter/sandbox"
+		return "/var/lib/pgporter-lab"
 	}
 	if state := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(state) {
 		return filepath.Join(state, "pgporter", "sandbox")

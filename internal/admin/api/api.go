@@ -85,6 +85,8 @@ type Config struct {
 	Generation int `json:"generation"`
 	// Refused says why the last reload was not taken; empty if it was.
 	Refused string `json:"refused,omitempty"`
+	// Refusals counts the configurations that weren't taken since the start; absent while there was none.
+	Refusals int `json:"refusals,omitempty"`
 	// Assumed are the decisions taken where nothing was said.
 	Assumed []string `json:"assumed,omitempty"`
 }

@@ -59,6 +59,7 @@ func (e inputError) Unwrap() error { return e.error }
 func Main(root *cobra.Command, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.Version = Version
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	root.AddCommand(newManualCommand(root))
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Input(err) })
 	markArgumentErrors(root)

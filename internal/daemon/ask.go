@@ -12,10 +12,10 @@ import (
 	"github.com/pgporter/pgporter/internal/engine/proxy"
 )
 
-// AskUpgrade sends the pgporter with a process number SIGUSR2. The number is what somebody said who answered at one of the admin
-// addresses, and any local user may have answered: unless the process is seen to be a pgporter that listens there, and the caller's
-// (root's may be anybody's), it gets nothing.
-func AskUpgrade(pid int, admin []netip.AddrPort) error {
+// Ask sends the pgporter with a process number a signal: SIGUSR2 asks for an upgrade, SIGHUP for a reload. The number is what somebody
+// said who answered at one of the admin addresses, and any local user may have answered: unless the process is seen to be a pgporter
+// that listens there, and the caller's (root's may be anybody's), it gets nothing.
+func Ask(pid int, admin []netip.AddrPort, signal syscall.Signal) error {
 	p, err := process.Open(pid)
 	if err != nil {
 		return err
@@ -37,5 +37,5 @@ func AskUpgrade(pid int, admin []netip.AddrPort) error {
 	case !slices.ContainsFunc(admin, func(at netip.AddrPort) bool { return proxy.Listens(pid, at) }):
 		return errors.New("it isn't seen to listen there")
 	}
-	return p.Signal(syscall.SIGUSR2)
+	return p.Signal(signal)
 }
