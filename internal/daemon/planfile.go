@@ -140,8 +140,15 @@ func readPlan(path string, check func(fs.FileInfo) error) (intake.File, diag.Pro
 		if failed := (*fs.PathError)(nil); errors.As(err, &failed) {
 			err = failed.Err
 		}
+		want := ""
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			want = "this node's plan, which pgporter plan --inventory FILE --node HOST makes where the inventory is"
+		case errors.Is(err, fs.ErrPermission):
+			want = "a file that the user may read as whom pgporter runs"
+		}
 		var problems diag.Problems
-		problems.Errorf(diag.FileUnreadable, diag.Position{File: path}, "", "the plan can't be read: %v", err)
+		problems.Errorf(diag.FileUnreadable, diag.Position{File: path}, want, "the plan can't be read: %v", err)
 		return intake.File{}, problems
 	}
 	return intake.DecodeFile(path, text)
