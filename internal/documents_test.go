@@ -31,7 +31,7 @@ func documents(t *testing.T) map[string]string {
 
 var (
 	// inRepository is a path below one of the repository's folders, be it in prose or in a command.
-	inRepository = regexp.MustCompile("(?m)(?:^|[\\s`(=])(?:\\./)?((?:cmd|docs|internal|lab|scripts|systemd)/[\\w.*/-]+)")
+	inRepository = regexp.MustCompile("(?m)(?:^|[\\s`(=])(?:\\./)?((?:cmd|docs|internal|lab|packages|scripts|systemd)/[\\w.*/-]+)")
 	// linked is where a link or a picture leads, without the part of the page.
 	linked = regexp.MustCompile(`\]\(([^)#\s]+)`)
 	// bareFile is a file of Go without its folder, which nobody finds among some hundred.
