@@ -40,6 +40,26 @@ func (k *scriptedKeys) Run(ctx context.Context, deliver etcd.Deliver) {
 func (k *scriptedKeys) Confirm()      { k.confirmed.Add(1) }
 func (k *scriptedKeys) AskLease(bool) {}
 
+// trio is a stage on which pg-test-1 leads two replicas, and the keys of their cluster, which say nothing yet.
+func trio() (*stage, *scriptedKeys) {
+	g := newStage()
+	g.set(1, "lock primary running")
+	g.set(2, "replica running")
+	g.set(3, "replica running")
+	return g, &scriptedKeys{says: make(chan etcd.Reading)}
+}
+
+// watched makes a Loop that follows the keys and asks the stage.
+func (k *scriptedKeys) watched(t *testing.T, g *stage, log *logbook) *Loop {
+	t.Helper()
+	c, _ := declared("trio")
+	l, err := New(c, Config{Logger: slog.New(log), Check: g.check, Probe: g.probe, Keys: func(model.Cluster) Keys { return k }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 // TestPromotion: whenever in the pace of questions the key comes to name a member, and whatever its last answers have cost, it serves a
 // quarter of a second after it was promoted, and at most as much later than that as the promotion took.
 func TestPromotion(t *testing.T) {
@@ -55,16 +75,8 @@ func TestPromotion(t *testing.T) {
 
 func promotion(t *testing.T, asked bool, after, vacancy, promoted time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
-		c, _ := declared("trio")
-		g := newStage()
-		g.set(1, "lock primary running")
-		g.set(2, "replica running")
-		g.set(3, "replica running")
-		keys := &scriptedKeys{says: make(chan etcd.Reading)}
-		l, err := New(c, Config{Logger: slog.New(&logbook{}), Check: g.check, Probe: g.probe, Keys: func(model.Cluster) Keys { return keys }})
-		if err != nil {
-			t.Fatal(err)
-		}
+		g, keys := trio()
+		l := keys.watched(t, g, &logbook{})
 		ctx, cancel := context.WithCancel(t.Context())
 		var joined sync.WaitGroup
 		joined.Go(func() { l.Run(ctx) })
@@ -97,16 +109,9 @@ func promotion(t *testing.T, asked bool, after, vacancy, promoted time.Duration)
 // before its next check would be due.
 func TestLoopLeaderKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, _ := declared("trio")
-		g, log := newStage(), &logbook{}
-		g.set(1, "lock primary running")
-		g.set(2, "replica running")
-		g.set(3, "replica running")
-		keys := &scriptedKeys{says: make(chan etcd.Reading)}
-		l, err := New(c, Config{Logger: slog.New(log), Check: g.check, Probe: g.probe, Keys: func(model.Cluster) Keys { return keys }})
-		if err != nil {
-			t.Fatal(err)
-		}
+		log := &logbook{}
+		g, keys := trio()
+		l := keys.watched(t, g, log)
 		ctx, cancel := context.WithCancel(t.Context())
 		var joined sync.WaitGroup
 		joined.Go(func() { l.Run(ctx) })
