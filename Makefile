@@ -34,8 +34,10 @@ CLIENTS ?=
 PGPORTER ?= bin/pgporter
 BEFORE ?=
 
-# Of `make packages-test`: releases of Debian (12 and 13 if empty).
+# Of `make packages-test`: releases of Debian (12 and 13 if empty), and the commit that is upgraded from and rolled back to (this one,
+# under another version, if empty).
 RELEASE ?=
+PREVIOUS ?=
 
 # How long `make chaos` does faults, and which: a SEED of 0 draws one.
 TIME ?= 60s
@@ -94,8 +96,8 @@ packages: ## Debian packages of this commit, in bin/packages: docs/operations.md
 packages-check: ## are they the same when made again, and clean by lintian?
 	@scripts/packages-check
 
-packages-test: ## install, upgrade, roll back, reboot and purge under load, on Debian 12 and 13 with systemd (root; RELEASE=trixie for one)
-	@scripts/packages-test $(RELEASE)
+packages-test: ## install, upgrade, roll back, reboot and purge under load, on Debian 12 and 13 with systemd (root; RELEASE=trixie for one, PREVIOUS=COMMIT)
+	@scripts/packages-test $(if $(PREVIOUS),--previous $(PREVIOUS)) $(RELEASE)
 
 lint: ## gofmt, go vet, staticcheck, govulncheck, the unit's exposure
 	@scripts/with-go scripts/lint
