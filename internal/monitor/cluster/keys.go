@@ -83,6 +83,7 @@ func (s *State) hear(r etcd.Reading, a *Actions, now time.Time) {
 		a.logf(slog.LevelWarn, "%s: etcd has no keys of this cluster: it is new, or the namespace is mistaken", s.cluster.Name)
 	}
 	s.key.heard = r
+	s.noteNamed(r)
 	if r.Leader != was.heard.Leader || r.LeaderRevision != was.heard.LeaderRevision {
 		// The one that it names is looked at closely from now on (closely): it takes a while to be promoted. The others have nothing
 		// to say that the key doesn't, and a question is dear to them now.
@@ -114,6 +115,14 @@ func (s *State) hear(r etcd.Reading, a *Actions, now time.Time) {
 		if s.key.known() && s.holder() != "" && leavesNow(r.Failover, s.holder()) {
 			s.leavingFrom, s.leaving = now.Add(leavingGrace), now.Add(leavingSoon)
 		}
+	}
+}
+
+// noteNamed notes that the key was read, and names a member. The first reading that names one makes the key believed.
+func (s *State) noteNamed(r etcd.Reading) {
+	if m, there := s.members[r.Leader]; there {
+		m.named = r.Read
+		s.members[r.Leader] = m
 	}
 }
 

@@ -24,7 +24,9 @@ type member struct {
 	timeline int
 	last     health.Outcome
 	answered time.Time
-	checked  bool
+	// asked is when the question of its last answer was put, named when the leader key was read last and named it.
+	asked, named time.Time
+	checked      bool
 	// system is the last system identifier that it said.
 	system string
 	// successor has taken the leader key from it since it last said that it is no leader; empty otherwise. lostAt is the
@@ -46,6 +48,21 @@ type member struct {
 
 // answering says that its last check brought an answer.
 func (m member) answering() bool { return m.checked && m.last.Silence == "" }
+
+// askedAt is when the question was put that a result is of.
+func (m member) askedAt(e Checked) time.Time {
+	if t, since, busy := m.api.UnderWay(); busy && t == e.Target {
+		return since
+	}
+	return e.Ended
+}
+
+// outdatedBy is how long after a member was asked the leader key has to name it for its answer to be outdated. An API that is well answers
+// in less, and then what it says and what the key says is of the same moment.
+const outdatedBy = 500 * time.Millisecond
+
+// outdated says that the leader key has named a member since it was asked what it answered last.
+func (m member) outdated() bool { return m.named.Sub(m.asked) >= outdatedBy }
 
 // observe notes what a result of its one question says of a member, and asks for more where it says something new.
 func (s *State) observe(e Checked, a *Actions, now time.Time) {

@@ -39,6 +39,7 @@ func (s *State) quietly(e Event, now time.Time) (a Actions, done bool) {
 			return a, false
 		}
 		s.key.now, s.key.heard = e.Reading, e.Reading
+		s.noteNamed(e.Reading)
 		return a, true
 	default:
 		return a, false
@@ -67,6 +68,8 @@ func (s *State) sameProbe(e Probed) bool {
 // for.
 func (s *State) again(e Checked, now time.Time) bool {
 	name := e.Target.Member
+	m := s.members[name]
+	m.last, m.answered, m.asked, m.mark = e.Outcome, e.Ended, m.askedAt(e), time.Time{}
 	position := s.leaderPosition
 	s.notePosition(name, e.Outcome.Answer)
 	var room [8]serverKey
@@ -87,7 +90,9 @@ func (s *State) again(e Checked, now time.Time) bool {
 				if !known {
 					continue
 				}
-				next, _ := v.machine.Feed(as, v.machine.Backing(), e.Ended)
+				b := v.machine.Backing()
+				b.Outdated = m.outdated()
+				next, _ := v.machine.Feed(as, b, e.Ended)
 				if !next.SameAs(v.machine) {
 					s.leaderPosition = position
 					return false
@@ -111,8 +116,6 @@ func (s *State) again(e Checked, now time.Time) bool {
 			s.servers[key] = v
 		}
 	}
-	m := s.members[name]
-	m.last, m.answered, m.mark = e.Outcome, e.Ended, time.Time{}
 	if !m.led.IsZero() {
 		m.led = e.Ended
 	}

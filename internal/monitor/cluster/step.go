@@ -311,6 +311,9 @@ func (s *State) checked(e Checked, a *Actions, now time.Time) bool {
 		return false
 	}
 	ended := inquiry.Ended{Target: e.Target, NotAsked: e.Outcome.NotAsked, Dear: s.dear(name, e.Outcome), Late: m.silences > 0 && e.Outcome.Silence == ""}
+	if e.Outcome.Silence == "" && s.asksRole(e.Target) {
+		m.asked = m.askedAt(e)
+	}
 	if t, _, busy := m.api.UnderWay(); busy && t == e.Target {
 		m.mark, m.silences = time.Time{}, 0
 	}
@@ -459,6 +462,7 @@ func (s *State) backing(name string, now time.Time) health.Backing {
 	seen := s.members[name]
 	b := health.Backing{
 		Fenced: s.fenced(name), Maintained: s.maintained(name), TrustCheck: s.cluster.TrustCheck, Standby: s.standby, Port: s.portOf(s.member(name)),
+		Outdated: seen.outdated(),
 	}
 	if !s.keyFresh(now) {
 		return b

@@ -31,6 +31,9 @@ type Backing struct {
 	Standby bool
 	// Free says that the leader key, as fresh, names nobody.
 	Free bool
+	// Outdated says that what the member answered last is older than the key's word: it was asked well before the key was read and named it.
+	// The word is that of the last read that did, also when etcd is lost since.
+	Outdated bool
 	// Renewed says that the member's Patroni has renewed the leader key since its API fell silent: it lives.
 	Renewed bool
 	// Port is what its PostgreSQL's port says.
@@ -86,6 +89,9 @@ var ranks = [...]struct {
 			return end
 		case !b.Named || b.TrustCheck, k == Primary && b.Standby, k == StandbyLeader && !b.Standby:
 			return nothing
+		// Its API is slow, and it has been promoted meanwhile: what it says next will be that.
+		case j == wrong && b.Outdated && b.Leads && b.Port != PortFails && b.Port != PortHangs:
+			return keep
 		case j == wrong, j == failed:
 			return pause
 		// An API that hangs or talks nonsense. One that refuses is a dead Patroni, which nobody is led to, unless
@@ -103,11 +109,15 @@ var ranks = [...]struct {
 		}
 		return nothing
 	}},
-	{"contrary answer", func(_ Kind, j judgement, _ Backing) effect {
-		if j == wrong {
-			return end
+	{"contrary answer", func(k Kind, j judgement, b Backing) effect {
+		switch {
+		case j != wrong:
+			return nothing
+		// The key named the member after that. Its next answer tells, or its silence until the key's time to live has run out.
+		case k.OfLeader() && b.Outdated:
+			return pause
 		}
-		return nothing
+		return end
 	}},
 	{"answer", func(_ Kind, j judgement, _ Backing) effect {
 		switch j {

@@ -172,7 +172,7 @@ func (m Machine) Backing() Backing { return m.backing }
 
 // SameAs says that a machine that was made of another one by a further result says the same of its server.
 func (m Machine) SameAs(o Machine) bool {
-	m.confirmed, m.backing.Read = o.confirmed, o.backing.Read
+	m.confirmed, m.backing.Read, m.backing.Outdated = o.confirmed, o.backing.Read, o.backing.Outdated
 	return m == o
 }
 
