@@ -145,7 +145,12 @@ func (f *field) hold(ctx context.Context, c Config, faults []fault) (bool, error
 	looking, stopLooking := context.WithCancel(ctx)
 	defer stopLooking()
 	var watchers, clients sync.WaitGroup
-	failures := make(chan error, len(all))
+	failures := make(chan error, len(all)+1)
+	watchers.Go(func() {
+		if err := f.keepPools(looking); err != nil {
+			failures <- err
+		}
+	})
 	for _, p := range all {
 		if p.watch != nil {
 			watchers.Go(func() {

@@ -93,7 +93,7 @@ func (k kind) parts(member string) []string {
 		return []string{member + "/patroni"}
 	case crash, stopPatroni, haltMember, hang:
 		return []string{member + "/patroni", member + "/postgres"}
-	case killPgBouncer, haltPgBouncer:
+	case killPgBouncer, haltPgBouncer, endedItself:
 		return []string{member + "/pgbouncer"}
 	case killPgporter, haltPgporter, upgrade:
 		return []string{member + "/pgporter"}
@@ -396,6 +396,9 @@ func (f *field) restore(ctx context.Context) error {
 			failed = append(failed, f.Kill(ctx, syscall.SIGCONT, p.What))
 		case p.State == "ended" && strings.HasSuffix(p.What, "/pgporter"):
 			failed = append(failed, f.startPgporter(ctx, p.What))
+		case p.State == "ended" && strings.HasSuffix(p.What, "/pgbouncer"):
+			// keepPools starts it.
+			continue
 		case p.State == "ended" && !postgres:
 			failed = append(failed, f.Begin(ctx, p.What))
 		default:

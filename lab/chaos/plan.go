@@ -54,6 +54,8 @@ const (
 	hang kind = "halt Patroni and postgres, then kill them"
 	// awaken is what is left out unless asked for: Patroni takes the leader key back after it.
 	awaken kind = "halt Patroni beyond the TTL"
+	// endedItself is never drawn: see keepPools.
+	endedItself kind = "end by itself"
 
 	cutFromEtcd  kind = "cut off from etcd"
 	cutOff       kind = "cut off from all others"

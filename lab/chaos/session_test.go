@@ -62,6 +62,7 @@ func TestExcuses(t *testing.T) {
 		"PgBouncer was killed, a direct session":         {deeds: []deed{on(killPgBouncer, "a", 59, 62)}},
 		"PgBouncer was killed, a pooled one":             {deeds: []deed{on(killPgBouncer, "a", 59, 62)}, session: session{port: pooledPort}, excuse: "PgBouncer"},
 		"PgBouncer hung, a pooled one":                   {deeds: []deed{on(haltPgBouncer, "a", 56, 59)}, session: session{port: pooledPort}, excuse: "PgBouncer"},
+		"PgBouncer ended by itself":                      {deeds: []deed{on(endedItself, "a", 59, 60)}, session: session{port: pooledPort}, excuse: "PgBouncer"},
 		"another's PgBouncer was killed":                 {deeds: []deed{on(killPgBouncer, "b", 59, 62)}, session: session{port: pooledPort}},
 		"its pgporter was killed":                        {deeds: []deed{on(killPgporter, "n", 59.9, 62)}, excuse: "pgporter was killed"},
 		"its pgporter was killed long ago":               {deeds: []deed{on(killPgporter, "n", 50, 52)}},

@@ -256,7 +256,7 @@ func (l layout) command(p part, t tools, binary string) command {
 	case patroniKind:
 		return command{t.patroni, []string{l.file(p.member, "patroni.yml")}, l.home(p.member)}
 	case pgbouncerKind:
-		return command{t.pgbouncer, []string{"-q", l.file(p.member, "pgbouncer.ini")}, l.home(p.member)}
+		return command{t.pgbouncer, []string{l.file(p.member, "pgbouncer.ini")}, l.home(p.member)}
 	case restproxyKind:
 		at := func(port int) string { return net.JoinHostPort(p.member.Address, strconv.Itoa(port)) }
 		return command{binary, []string{RestProxyCommand, at(restproxyPort), at(patroniPort), l.restproxySocket(p.member)}, l.home(p.member)}

@@ -80,7 +80,7 @@ func TestCommands(t *testing.T) {
 	l := newLayout(config)
 	for what, want := range map[string]string{
 		"1/patroni":   "/usr/bin/patroni /srv/sandbox/pg-test-1/patroni.yml",
-		"2/pgbouncer": "/usr/sbin/pgbouncer -q /srv/sandbox/pg-test-2/pgbouncer.ini",
+		"2/pgbouncer": "/usr/sbin/pgbouncer /srv/sandbox/pg-test-2/pgbouncer.ini",
 		"3/pgporter":  "/bin/pgporter run --inventory /srv/sandbox/inventory.yml --node 127.0.1.13 --bind 127.0.1.13 --etcd 127.0.1.10:2379 --log-level debug",
 	} {
 		p, err := l.part(what)
