@@ -152,13 +152,23 @@ func (s shared) derivation(t *testing.T) {
 		d.until("a replica in failsafe mode", 6, unlocked(patroni.RoleReplica))
 	})
 	d.until("a leader after failsafe mode", 3, leads)
-	s.configure(t, "failsafe_mode", nil)
 
-	d.enter("etcd away")
-	s.withoutEtcd(t, func() {
-		d.until("a leader that gives up", 3, func(a patroni.Answer) bool {
-			return a.ClusterUnlocked && !a.Failsafe && a.Status == 503 && a.Role != patroni.RoleReplica || a.ClusterUnlocked && a.State == "starting"
-		})
+	// What of its loop fails first decides how a leader gives up. If it is the renewal of its key, Patroni keeps what it has read of the
+	// DCS until that is ttl old; if it is the reading, that is forgotten at once (get_cluster resets it), and cluster_unlocked is said.
+	givesUp := func(unlocked bool) func(patroni.Answer) bool {
+		return func(a patroni.Answer) bool {
+			return a.ClusterUnlocked == unlocked && !a.Failsafe && (a.Status == 503 && a.Role != patroni.RoleReplica || a.State == "starting")
+		}
+	}
+	d.enter("etcd lost by a renewal")
+	modes := []any{nil, false}
+	d.leaderGivesUp(s, func() {
+		// Members show a new configuration as soon as they have read it, which is when the leader is about to renew its key.
+		s.configure(t, "failsafe_mode", modes[0])
+		slices.Reverse(modes)
+	}, leads, givesUp(false), nil)
+	d.enter("etcd lost by a reading")
+	d.leaderGivesUp(s, func() { d.until("a leader between two loops", 9, leads) }, leads, givesUp(true), func() {
 		d.until("a replica without etcd", 6, func(a patroni.Answer) bool {
 			return a.ClusterUnlocked && !a.Failsafe && a.Role == patroni.RoleReplica && a.State == patroni.StateRunning
 		})
@@ -311,7 +321,12 @@ func (d *differential) watch(ctx context.Context, m sandbox.Member, next int) {
 
 // getAnswer asks for one path. An API that restarts doesn't answer.
 func getAnswer(ctx context.Context, url string) (patroni.Answer, bool) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	patience := 10 * time.Second
+	if strings.HasSuffix(url, "/patroni") {
+		// Where its query fails Patroni tries once more there after 1 to 1.8 s, when a state that passes is over.
+		patience = 500 * time.Millisecond
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -483,6 +498,27 @@ func (d *differential) crash(s shared, member func() string, well, crashed func(
 		}
 	}
 	d.t.Fatalf("it was killed and not seen so; so far:\n%s", d.table())
+}
+
+// leaderGivesUp takes etcd away, after something that decides what of the leader's loop fails first, and gives it back when the leader
+// has been seen giving up and something has been done meanwhile. As with crash, that may take more than one go.
+func (d *differential) leaderGivesUp(s shared, before func(), well, givesUp func(patroni.Answer) bool, meanwhile func()) {
+	d.t.Helper()
+	for range 5 {
+		before()
+		seen := 0
+		s.withoutEtcd(d.t, func() {
+			// Patroni tries to reach it for 8 s, in each of the places where it wants something of it.
+			if seen = d.wait(20*time.Second, 3, givesUp); seen >= 3 && meanwhile != nil {
+				meanwhile()
+			}
+		})
+		d.until("etcd is back, and a leader is well", 9, well)
+		if seen >= 3 {
+			return
+		}
+	}
+	d.t.Fatalf("a leader gave up and wasn't seen so; so far:\n%s", d.table())
 }
 
 // untilLagging waits until n more comparisons counted of a path that refuses for a lag and nothing else.
