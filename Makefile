@@ -49,7 +49,7 @@ SESSIONS ?= 1000000
 IDLE ?= 9000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit e2e attack derivation trouble build packages packages-check packages-test lint bench bench-go bench-failover chaos soak prerequisites
+.PHONY: help demo test unit e2e attack derivation trouble build packages packages-check packages-test image image-test lint bench bench-go bench-failover chaos soak prerequisites
 
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
@@ -90,7 +90,7 @@ trouble: prerequisites ## what happens to services while Patroni's API or etcd i
 build: ## bin/pgporter, and bin/pgporter-lab that it is tried and tested with
 	@scripts/progress 'building bin/pgporter and bin/pgporter-lab' $(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/pgporter ./cmd/pgporter-lab
 
-packages: ## Debian packages of this commit, in bin/packages: docs/operations.md
+packages: ## Debian packages of this commit, in bin/packages: docs/install.md
 	@scripts/packages
 
 packages-check: ## are they the same when made again, and clean by lintian?
@@ -98,6 +98,12 @@ packages-check: ## are they the same when made again, and clean by lintian?
 
 packages-test: ## install, upgrade, roll back, reboot and purge under load, on Debian 12 and 13 with systemd (root; RELEASE=trixie for one, PREVIOUS=COMMIT)
 	@scripts/packages-test $(if $(PREVIOUS),--previous $(PREVIOUS)) $(RELEASE)
+
+image: ## a container image of this commit, in bin/image: docs/install.md
+	@scripts/image
+
+image-test: ## run it with podman beside a real cluster: user, health, reload, stop, restart (root)
+	@scripts/image-test
 
 lint: ## gofmt, go vet, staticcheck, govulncheck, the unit's exposure
 	@scripts/with-go scripts/lint

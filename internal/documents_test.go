@@ -1,6 +1,7 @@
 package internal_test
 
 import (
+	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 // documents are README.md and docs/*.md, by their paths from the repository's root.
@@ -63,6 +65,154 @@ func TestDocumentsNamePathsThatExist(t *testing.T) {
 	}
 	if seen < 50 {
 		t.Errorf("only %d paths are named: this test doesn't find them any more", seen)
+	}
+}
+
+// headings are those of a document, as what follows # in a link to them.
+func headings(text string) map[string]bool {
+	found := map[string]bool{}
+	code := false
+	for line := range strings.Lines(text) {
+		code = code != strings.HasPrefix(line, "```")
+		title, is := strings.CutPrefix(strings.TrimLeft(strings.TrimSpace(line), "#"), " ")
+		if code || !is || !strings.HasPrefix(line, "#") {
+			continue
+		}
+		found[strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r == '-', r == '_', unicode.IsLetter(r), unicode.IsDigit(r):
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, title)] = true
+	}
+	return found
+}
+
+// link is where a link leads: a path, which is empty within a page, and a part of it.
+var link = regexp.MustCompile(`\]\(([\w./-]*)(?:#([^)\s]+))?\)`)
+
+// Whoever follows a link comes to a part that is there, and every page is come to from README.md.
+func TestLinksArriveAndNoPageIsAlone(t *testing.T) {
+	all := documents(t)
+	linked := map[string][]string{}
+	for document, text := range all {
+		for _, found := range link.FindAllStringSubmatch(text, -1) {
+			to := document
+			if found[1] != "" {
+				to = path.Join(path.Dir(document), found[1])
+			}
+			linked[document] = append(linked[document], to)
+			if part := found[2]; part != "" && !headings(all[to])[part] {
+				t.Errorf("%s links to %s#%s, which isn't there", document, to, part)
+			}
+		}
+	}
+	reached := map[string]bool{}
+	var follow func(string)
+	follow = func(document string) {
+		if reached[document] {
+			return
+		}
+		reached[document] = true
+		for _, to := range linked[document] {
+			follow(to)
+		}
+	}
+	follow("README.md")
+	for _, document := range slices.Sorted(maps.Keys(all)) {
+		if !reached[document] {
+			t.Errorf("no link leads to %s", document)
+		}
+	}
+}
+
+// What a page answers stands below its title.
+func TestPagesBeginWithWhatTheyAnswer(t *testing.T) {
+	begins := regexp.MustCompile(`^# .+\n\n[A-Za-z*].*\w`)
+	for document, text := range documents(t) {
+		if !begins.MatchString(text) {
+			t.Errorf("%s begins with %.80q", document, text)
+		}
+	}
+}
+
+// The figures that README.md shows are those of the benchmark, in the same columns.
+func TestReadmeShowsTheBenchmark(t *testing.T) {
+	all := documents(t)
+	_, measured, _ := strings.Cut(all["docs/benchmarks.md"], "<!-- failover: switchover, Debian 12 -->")
+	measured, _, _ = strings.Cut(measured, "<!-- /failover")
+	cells := func(line string) []string {
+		all := strings.Split(strings.Trim(line, "|\n"), "|")
+		for i := range all {
+			all[i] = strings.TrimSpace(all[i])
+		}
+		return all
+	}
+	var rows [][]string
+	for line := range strings.Lines(measured) {
+		rows = append(rows, cells(line))
+	}
+	_, shown, _ := strings.Cut(all["README.md"], "\n| Through |")
+	shown, _, _ = strings.Cut("| Through |"+shown, "\n\n")
+	seen := 0
+	var columns []string
+	for line := range strings.Lines(shown) {
+		row := cells(line)
+		if columns == nil {
+			columns = row
+			continue
+		}
+		if strings.HasPrefix(row[0], "---") {
+			continue
+		}
+		seen++
+		header := rows[slices.IndexFunc(rows, func(r []string) bool { return r[0] == "Through" })]
+		i := slices.IndexFunc(rows, func(r []string) bool { return r[0] == row[0] })
+		if i < 0 {
+			t.Errorf("the benchmark has no row %q", row[0])
+			continue
+		}
+		for j, column := range columns {
+			if at := slices.Index(header, column); at < 0 || rows[i][at] != row[j] {
+				t.Errorf("README.md has %q for %s through %s, the benchmark %q", row[j], column, row[0], rows[i])
+			}
+		}
+	}
+	if seen != 4 {
+		t.Errorf("README.md shows %d rows", seen)
+	}
+}
+
+// namedDocument is a document as a comment, a script or a package names it.
+var namedDocument = regexp.MustCompile(`docs/[\w-]+\.md`)
+
+// What names a document outside of the documents names one that is there.
+func TestSourcesNameDocumentsThatExist(t *testing.T) {
+	all := documents(t)
+	seen := 0
+	for _, top := range []string{"../Makefile", "../cmd", "../internal", "../lab", "../packages", "../scripts", "../systemd"} {
+		err := filepath.WalkDir(top, func(name string, entry fs.DirEntry, err error) error {
+			if err != nil || !entry.Type().IsRegular() || strings.Contains(name, "/testdata/") {
+				return err
+			}
+			text, err := os.ReadFile(name)
+			for _, document := range namedDocument.FindAllString(string(text), -1) {
+				seen++
+				if all[document] == "" {
+					t.Errorf("%s names %s, which isn't there", name, document)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if seen < 20 {
+		t.Errorf("only %d are named: this test doesn't find them any more", seen)
 	}
 }
 

@@ -169,7 +169,7 @@ func TestAttackHostileStatus(t *testing.T) {
 	}
 	head := "HTTP/1.1 200 OK\r\n\r\n"
 	for _, answer := range []string{
-		head + string(text), head + string(raw), head + hostile, "HTTP/1.1 500 " + strings.NewReplacer("\r", "", "\n", "").Replace(hostile) + "\r\n\r\n", hostile, "HTTP/1.1 302 x\r\nLocation: ://" + strings.TrimRight(hostile, "A") + "\r\n\r\n",
+		head + string(text), head + string(raw), head + hostile, "HTTP/1.1 503 x\r\n\r\n" + hostile, "HTTP/1.1 500 " + strings.NewReplacer("\r", "", "\n", "").Replace(hostile) + "\r\n\r\n", hostile, "HTTP/1.1 302 x\r\nLocation: ://" + strings.TrimRight(hostile, "A") + "\r\n\r\n",
 	} {
 		address := speaks(t, func(conn net.Conn) {
 			request := make([]byte, 4096)
@@ -177,7 +177,7 @@ func TestAttackHostileStatus(t *testing.T) {
 				_, _ = io.WriteString(conn, answer)
 			}
 		})
-		for _, words := range []string{"status", "status -o json", "status -o yaml"} {
+		for _, words := range []string{"status", "status -o json", "status -o yaml", "health"} {
 			var out, problems bytes.Buffer
 			Main(append(strings.Fields(words), "--admin", address), strings.NewReader(""), &out, &problems)
 			if out.Len()+problems.Len() == 0 {

@@ -38,7 +38,7 @@ serve it now, through failover and switchover. It reads Pigsty inventories as th
 		// Words two letters away are suggested.
 		SuggestionsMinimumDistance: 2,
 	}
-	root.AddCommand(newRunCommand(), newCheckCommand(), newPlanCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newReloadCommand(),
+	root.AddCommand(newRunCommand(), newCheckCommand(), newPlanCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newHealthCommand(), newReloadCommand(),
 		newUpgradeCommand(), newRereadCommand(), newCredentialsCommand(), command.NewVersion(), exitStatusTopic(), signalsTopic())
 	return root
 }

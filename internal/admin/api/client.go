@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/config/safetext"
@@ -32,26 +33,12 @@ var transport = &http.Transport{DialContext: (&net.Dialer{Timeout: 3 * time.Seco
 
 // Status gives the daemon's state.
 func (c Client) Status(ctx context.Context) (*Status, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.Address+"/status", nil)
+	code, body, err := c.get(ctx, "/status")
 	if err != nil {
-		return nil, fmt.Errorf("admin address %s: %w", c.Address, err)
+		return nil, err
 	}
-	res, err := (&http.Client{Transport: transport}).Do(req)
-	if err != nil {
-		var late net.Error
-		var dialed *net.OpError
-		if errors.As(err, &late) && late.Timeout() && !errors.As(err, &dialed) {
-			return nil, fmt.Errorf("admin address %s takes connections and doesn't answer: %w", c.Address, cause(err))
-		}
-		return nil, fmt.Errorf("no pgporter answers at %s (give --admin if it listens elsewhere): %w", c.Address, cause(err))
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	if err != nil {
-		return nil, fmt.Errorf("status from %s: %w", c.Address, err)
-	}
-	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("status from %s: HTTP %s", c.Address, res.Status)
+	if code != http.StatusOK {
+		return nil, fmt.Errorf("status from %s: HTTP %d %s", c.Address, code, http.StatusText(code))
 	}
 	var status Status
 	if err := json.Unmarshal(body, &status); err != nil {
@@ -59,6 +46,42 @@ func (c Client) Status(ctx context.Context) (*Status, error) {
 	}
 	status.show()
 	return &status, nil
+}
+
+// Health says what of the daemon doesn't work, a line each; nothing if all does.
+func (c Client) Health(ctx context.Context) error {
+	code, body, err := c.get(ctx, "/health")
+	switch {
+	case err != nil:
+		return err
+	case code == http.StatusOK && string(body) == "ok\n":
+		return nil
+	case code == http.StatusServiceUnavailable:
+		return errors.New(safetext.Text(strings.TrimSpace(string(body))))
+	}
+	return fmt.Errorf("health from %s isn't a pgporter's: HTTP %d %s", c.Address, code, http.StatusText(code))
+}
+
+// get asks for a path. An error is that there is no answer.
+func (c Client) get(ctx context.Context, path string) (code int, body []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.Address+path, nil)
+	if err != nil {
+		return 0, nil, fmt.Errorf("admin address %s: %w", c.Address, err)
+	}
+	res, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		var late net.Error
+		var dialed *net.OpError
+		if errors.As(err, &late) && late.Timeout() && !errors.As(err, &dialed) {
+			return 0, nil, fmt.Errorf("admin address %s takes connections and doesn't answer: %w", c.Address, cause(err))
+		}
+		return 0, nil, fmt.Errorf("no pgporter answers at %s (give --admin if it listens elsewhere): %w", c.Address, cause(err))
+	}
+	defer res.Body.Close()
+	if body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer)); err != nil {
+		return 0, nil, fmt.Errorf("%s from %s: %w", path[1:], c.Address, err)
+	}
+	return res.StatusCode, body, nil
 }
 
 // cause is what went wrong, without the addresses around it: whoever says it has named them.

@@ -84,7 +84,7 @@ What ` + "`pgporter check`" + ` and every other command that reads an inventory 
 says that it can be used but probably doesn't do what its writer wants; some kinds are either, by what follows from them.
 
 The code names the kind of problem, and stays what it is from release to release, so that it can be filtered by. ` + "`pgporter check --explain CODE`" + `
-prints what stands here. [Operations](operations.md#checking-an-inventory) has the other forms of the output, for CI.
+prints what stands here. [Checking an inventory](check.md) has the other forms of the output, for CI.
 
 | Code | Problem |
 |---|---|

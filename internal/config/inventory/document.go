@@ -162,7 +162,7 @@ func (d *document) position(offset int) diag.Position {
 func (d *document) bounded(problems *diag.Problems) bool {
 	const inProgress = -1
 	weights := map[*yaml.Node]int{}
-	ok := true
+	ok, nodes := true, 0
 	var weigh func(n *yaml.Node) int
 	weigh = func(n *yaml.Node) int {
 		if n.Kind == yaml.AliasNode {
@@ -174,20 +174,27 @@ func (d *document) bounded(problems *diag.Problems) bool {
 			}
 			return weigh(n.Alias)
 		}
-		if w, known := weights[n]; known {
+		// Only what has an anchor is come to a second time.
+		anchored := n.Anchor != ""
+		if w, known := weights[n]; anchored && known {
 			return w
 		}
-		weights[n] = inProgress
+		nodes++
+		if anchored {
+			weights[n] = inProgress
+		}
 		w := 1
 		for _, kid := range n.Content {
 			w = min(w+weigh(kid), 1<<40)
 		}
-		weights[n] = w
+		if anchored {
+			weights[n] = w
+		}
 		return w
 	}
 	total := weigh(d.root)
-	if ok && total-len(weights) > maxExpanded {
-		problems.Errorf(diag.YAMLAlias, d.at(d.root), "", "its aliases, written out, make the file %d times as large", total/len(weights))
+	if ok && total-nodes > maxExpanded {
+		problems.Errorf(diag.YAMLAlias, d.at(d.root), "", "its aliases, written out, make the file %d times as large", total/nodes)
 		ok = false
 	}
 	return ok
@@ -209,10 +216,13 @@ func (d *document) findTemplates(n *yaml.Node, done map[*yaml.Node]bool) bool {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
-	if done[n] {
-		return d.templated[n]
+	// Most nodes are scalars that nothing refers to.
+	if n.Kind != yaml.ScalarNode || n.Anchor != "" {
+		if done[n] {
+			return d.templated[n]
+		}
+		done[n] = true
 	}
-	done[n] = true
 	has := false
 	if n.Kind == yaml.ScalarNode && jinja.Is(n.Value) {
 		v := d.value(n)
@@ -241,7 +251,7 @@ func (f *flattener) walk(n *yaml.Node) {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
-	if f.seen[n] {
+	if n.Kind == yaml.ScalarNode || f.seen[n] {
 		return
 	}
 	f.seen[n] = true

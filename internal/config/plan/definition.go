@@ -35,14 +35,16 @@ var defaultServices = []model.Definition{
 		Selector: jmespath.Read("[? pg_role == `offline` || pg_offline_query ]"), Backup: jmespath.Read("[? pg_role == `replica` && !pg_offline_query]")},
 }
 
+// normOptions are the options of services where neither they nor pg_rto say any.
+var normOptions, _ = model.ParseOptions(timings[defaultRTO].options())
+
 // DefaultServices are the four services of a cluster whose inventory, if it has any, doesn't say otherwise: names, ports,
 // checks, selectors and destinations (an empty one means pg_default_service_dest's), with Pigsty's other defaults.
 func DefaultServices() []model.Definition {
 	definitions := slices.Clone(defaultServices)
-	options, _ := model.ParseOptions(timings[defaultRTO].options())
 	for i := range definitions {
 		definitions[i].IP, definitions[i].MaxConn, definitions[i].Balance = "*", defaultMaxConn, model.RoundRobin
-		definitions[i].Options = options
+		definitions[i].Options = normOptions
 	}
 	return definitions
 }

@@ -188,6 +188,8 @@ type planner struct {
 	clusters  []*cluster
 	of        map[*inventory.Host]*cluster
 	selectors map[string]*jmespath.Selector
+	// paces are options of services by what pg_rto says.
+	paces     map[timing]model.Options
 	templates *inventory.Templates
 	// delegations are the clusters whose services hosts carry for others, once somebody has asked.
 	delegations map[*inventory.Host][]*cluster
@@ -252,7 +254,7 @@ func (p *planner) fewServices(v inventory.Value, variable string) bool {
 }
 
 func newPlanner(inv *inventory.Inventory) *planner {
-	p := &planner{inv: inv, of: map[*inventory.Host]*cluster{}, selectors: map[string]*jmespath.Selector{}, templates: inv.Templates(roleDefaults()),
+	p := &planner{inv: inv, of: map[*inventory.Host]*cluster{}, selectors: map[string]*jmespath.Selector{}, paces: map[timing]model.Options{}, templates: inv.Templates(roleDefaults()),
 		selecting: jmespath.NewBudget(), work: maxWork, surveyed: map[*inventory.Host]bool{}, surveyedVars: map[diag.Position]bool{}}
 	byName := map[string]*cluster{}
 	for _, h := range inv.Hosts() {

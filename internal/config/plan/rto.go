@@ -48,6 +48,16 @@ func (t timing) options() string {
 		"maxconn 3000 maxqueue 128 weight 100", t.inter, t.fastInter, t.downInter, t.rise, t.fall)
 }
 
+// pace is what options says, read once for all clusters that have the same.
+func (p *planner) pace(t timing) model.Options {
+	o, read := p.paces[t]
+	if !read {
+		o, _ = model.ParseOptions(t.options())
+		p.paces[t] = o
+	}
+	return o
+}
+
 // timing finds the row of pg_rto_plan that pg_rto names. An unknown one falls back to norm, as it does in Pigsty.
 func (p *planner) timing(h *inventory.Host) timing {
 	row := defaultRTO

@@ -78,7 +78,7 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 			d.Dest = dest
 		}
 		if !d.ownOptions {
-			d.Options, _ = model.ParseOptions(t.options())
+			d.Options = p.pace(t)
 		}
 		p.warnOfTLS(members, d)
 	}

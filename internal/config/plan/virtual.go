@@ -83,16 +83,35 @@ func (u virtualUse) String() string {
 	return fmt.Sprintf("that of cluster %q", u.cluster.name)
 }
 
+// virtualKey is what makes two uses of an address one: the cluster, or for a node's own the place where it is written.
+type virtualKey struct {
+	address netip.Addr
+	cluster *cluster
+	pos     diag.Position
+}
+
 // virtualsAt gives who has an address for a virtual one.
 func (p *planner) virtualsAt(address netip.Addr) []virtualUse {
 	if p.virtuals == nil {
 		p.virtuals = map[netip.Addr][]virtualUse{}
+		// Each is noted once for a cluster, and once for what is written for several nodes.
+		noted := map[virtualKey]bool{}
+		take := func(address netip.Addr, u virtualUse) {
+			key := virtualKey{address, u.cluster, u.pos}
+			if u.cluster != nil {
+				key.pos = diag.Position{}
+			}
+			if !noted[key] {
+				noted[key] = true
+				p.virtuals[address] = append(p.virtuals[address], u)
+			}
+		}
 		kept := p.problems
 		for _, h := range p.inv.Hosts() {
 			if c := p.of[h]; c != nil {
 				if taken, _, ok := p.virtual(h); ok {
 					pos, _ := h.Position("pg_vip_address")
-					p.take(taken.Addr(), virtualUse{c, h, pos})
+					take(taken.Addr(), virtualUse{c, h, pos})
 				}
 			}
 			if p.flag(h, "vip_enabled", false) {
@@ -102,20 +121,13 @@ func (p *planner) virtualsAt(address netip.Addr) []virtualUse {
 					text = prefix.Addr().String()
 				}
 				if taken, err := netip.ParseAddr(text); err == nil {
-					p.take(taken, virtualUse{nil, h, v.Pos()})
+					take(taken, virtualUse{nil, h, v.Pos()})
 				}
 			}
 		}
 		p.problems = kept
 	}
 	return p.virtuals[address]
-}
-
-// take notes a use of an address, once for a cluster and once for what is written for several nodes.
-func (p *planner) take(address netip.Addr, u virtualUse) {
-	if !slices.ContainsFunc(p.virtuals[address], func(o virtualUse) bool { return o.cluster == u.cluster && (u.cluster != nil || o.pos == u.pos) }) {
-		p.virtuals[address] = append(p.virtuals[address], u)
-	}
 }
 
 // ownAddress tells whether a virtual address is one that a node may take: nobody else's, as far as the inventory says.

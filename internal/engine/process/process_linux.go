@@ -19,9 +19,10 @@ type Process struct {
 	fd  int
 }
 
-// Open opens the process that has a number, which has to be one of an ordinary process.
+// Open opens the process that has a number. What kill(2) takes for a group, or for everything, is none; 1 is one, and in a container it
+// is a pgporter's.
 func Open(pid int) (*Process, error) {
-	if pid <= 1 {
+	if pid < 1 {
 		return nil, fmt.Errorf("%d is no number of a process that may be sent a signal", pid)
 	}
 	fd, err := unix.PidfdOpen(pid, 0)

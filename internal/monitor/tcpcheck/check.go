@@ -10,10 +10,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/pgporter/pgporter/internal/config/safetext"
@@ -73,10 +75,18 @@ func broken(what string, err error) health.Outcome {
 // run asks the server. An Outcome with Silence is a failure and says why; one without has the status of an HTTP check, and 0
 // where connecting was all.
 func (p *probe) run(ctx context.Context) health.Outcome {
-	dialer := net.Dialer{Timeout: p.Connect}
+	var opened atomic.Bool
+	dialer := net.Dialer{Timeout: p.Connect, Control: func(string, string, syscall.RawConn) error {
+		opened.Store(true)
+		return nil
+	}}
 	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(p.Host, strconv.Itoa(p.Port)))
 	if err != nil {
-		return broken("cannot connect", err)
+		o := broken("cannot connect", err)
+		// On a node without a processor to spare the time may be over before there is a socket. Of a name it may be the resolver's fault.
+		_, named := netip.ParseAddr(p.Host)
+		o.NotAsked = o.NotAsked || !opened.Load() && named == nil
+		return o
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()

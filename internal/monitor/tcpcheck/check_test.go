@@ -152,6 +152,29 @@ var judged = []struct {
 	{[]string{"http-check expect string zzz"}, "HTTP/1.1 200 OK\r\nContent-Length: 100003\r\n\r\n" + strings.Repeat("a", 100000) + "zzz", `fail 200 without "zzz" in its body`},
 }
 
+// A check whose time was over before this node had a socket for it has asked nobody; one of a server that says nothing has.
+func TestWithoutASocketNobodyWasAsked(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	p, err := newProbe(*parse(t, service("127.0.0.1", silent.Addr().(*net.TCPAddr).Port, "check", "option httpchk")).Checks[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
+	defer cancel()
+	if o := p.run(over); !o.NotAsked || o.Silence == "" {
+		t.Errorf("without time: %+v", o)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if o := p.run(short); o.NotAsked || o.Silence == "" {
+		t.Errorf("of a silent server: %+v", o)
+	}
+}
+
 func TestAnswersAreJudged(t *testing.T) {
 	for _, test := range judged {
 		t.Run(fmt.Sprintf("%v %.40q", test.lines, test.answer), func(t *testing.T) {

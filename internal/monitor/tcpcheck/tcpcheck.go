@@ -118,8 +118,8 @@ type server struct {
 	// recovered is when it came up again; zero if it has never been down since it was up.
 	recovered time.Time
 	epoch     uint64
-	// notAsked is why it couldn't be checked the last time; empty if it was.
-	notAsked string
+	// notAsked says that it couldn't be checked the last time.
+	notAsked bool
 }
 
 // New makes a Watcher of no services, which has at most so many checks under way at a time. Its Board shows an empty View.
@@ -252,13 +252,13 @@ func (w *Watcher) take(_ context.Context, r health.Result) {
 	}
 	was := s.machine
 	if r.Outcome.NotAsked {
-		if s.notAsked != words {
-			s.notAsked = words
+		if !s.notAsked {
+			s.notAsked = true
 			w.logf(slog.LevelError, "service %s: server %s can't be checked, what was known of it stays: %s", s.key.service, s.key.member, words)
 		}
 		return
 	}
-	s.notAsked = ""
+	s.notAsked = false
 	w.change(s, was.feed(pass, words, r.Ended), r.Ended)
 	w.checker.SetInterval(r.Target, s.machine.next())
 	if s.machine.up != was.up || s.machine.reason() != was.reason() {

@@ -12,12 +12,12 @@ import (
 	"github.com/pgporter/pgporter/lab/sandbox"
 )
 
-// TestReadme plays the README's transcript on a cluster of its own: the same commands have to print the same.
-func TestReadme(t *testing.T) {
+// TestDemo plays the transcript of docs/demo.md on a cluster of its own: the same commands have to print the same.
+func TestDemo(t *testing.T) {
 	t.Parallel()
-	steps := transcript(t, "../../README.md")
+	steps := transcript(t, "../../docs/demo.md")
 	if len(steps) < 8 {
-		t.Fatalf("only %d commands in the README's transcript", len(steps))
+		t.Fatalf("only %d commands in the transcript", len(steps))
 	}
 	c := up(t, 76, sandbox.Config{})
 	for _, s := range steps {
@@ -33,9 +33,9 @@ func TestReadme(t *testing.T) {
 			}
 			if got := steady(string(out)); got != want {
 				if strings.Contains(s.command, "switchover") {
-					t.Fatalf("%s prints\n%s\nthe README says\n%s", s.command, got, want)
+					t.Fatalf("%s prints\n%s\nthe document says\n%s", s.command, got, want)
 				}
-				return fmt.Errorf("%s prints\n%s\nthe README says\n%s", s.command, got, want)
+				return fmt.Errorf("%s prints\n%s\nthe document says\n%s", s.command, got, want)
 			}
 			return nil
 		})
