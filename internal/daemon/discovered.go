@@ -40,16 +40,20 @@ func (d *Discovered) Name() string { return strings.Join(d.follower.Seeds(), ","
 
 // Load asks who the members are.
 func (d *Discovered) Load(ctx context.Context) (Loaded, error) {
-	found, err := d.follower.Find(ctx)
-	if err != nil {
-		return Loaded{}, err
-	}
 	var declared *inventory.Inventory
 	var problems diag.Problems
 	if d.Services != "" {
 		if declared, problems = inventory.ReadServices(d.Services); declared == nil {
 			return Loaded{}, problems
 		}
+		// What is wrong whoever the members are is said without asking them.
+		if _, wrong := plan.ForDiscovered(declared, model.Cluster{}); problems.Err() != nil || wrong.Err() != nil {
+			return Loaded{}, append(problems, wrong...)
+		}
+	}
+	found, err := d.follower.Find(ctx)
+	if err != nil {
+		return Loaded{}, err
 	}
 	l, err := d.withServices(declared, found)
 	if err != nil {

@@ -36,7 +36,8 @@ func looksOwn(root Value) bool {
 }
 
 // ReadServices reads a file of services for members that are discovered: a mapping of ownfile.Services. They are those of all hosts, of
-// which there is one, so that there is somebody who has them.
+// which there is one, so that there is somebody who has them. With an error among the problems the Inventory is good for finding more of
+// them and nothing else; it is nil if there is no mapping.
 func ReadServices(path string) (*Inventory, diag.Problems) {
 	var problems diag.Problems
 	b := newBuilder(path, &problems)
@@ -45,8 +46,7 @@ func ReadServices(path string) (*Inventory, diag.Problems) {
 		unreadableFile(&problems, path, "the file of services", err)
 		return nil, problems
 	}
-	b.services(path, data)
-	if b.inv.own = true; problems.Err() != nil {
+	if b.inv.own = true; !b.services(path, data) {
 		return nil, problems
 	}
 	b.settle()
@@ -54,33 +54,35 @@ func ReadServices(path string) (*Inventory, diag.Problems) {
 	return b.inv, problems
 }
 
-func (b *builder) services(name string, data []byte) {
+// services reads such a file; false if nothing can be made of it.
+func (b *builder) services(name string, data []byte) bool {
 	if !b.marked(name, data, maxMarks) {
-		return
+		return false
 	}
 	doc, problems := load(name, data)
 	if *b.problems = append(*b.problems, problems...); doc == nil {
-		return
+		return false
 	}
 	const want = "a mapping with services, a list as in pgporter.yml"
 	if doc.root == nil || doc.value(doc.root).Kind() == Null {
 		b.problems.Errorf(diag.InventoryEmpty, diag.Position{File: name}, want, "the file of services is empty")
-		return
+		return false
 	}
 	root := doc.value(doc.root)
 	if root.Kind() != Map {
 		b.problems.Errorf(diag.InventoryStructure, root.Pos(), want, "the file of services is %s", root.Describe())
-		return
+		return false
 	}
 	if isOwn(root) {
 		b.problems.Errorf(diag.InventoryFormat, root.Pos(), "--inventory with it, and without --patroni", "this is a pgporter.yml, which says who the members are")
-		return
+		return false
 	}
 	r := ownReader{builder: b, doc: doc}
 	r.refuseTemplates(doc.root, map[*yaml.Node]bool{})
 	doc.templated = nil
 	r.keys("the file of services", ownfile.Services, root, b.inv.all.vars)
 	b.enlist(b.inv.all, b.host("localhost", root.Pos()))
+	return true
 }
 
 // ownReader reads one file.

@@ -7,7 +7,8 @@ import (
 )
 
 // ForDiscovered gives a cluster whose members were discovered the services that a file says (inventory.ReadServices), for the native
-// engine. A service that says no destination leads to PgBouncer, where a member has one.
+// engine. A service that says no destination leads to PgBouncer, where a member has one. Of the zero Cluster it tells what is wrong with the
+// file whoever the members are.
 func ForDiscovered(inv *inventory.Inventory, found model.Cluster) (model.Cluster, diag.Problems) {
 	p := newPlanner(inv)
 	h := inv.Hosts()[0]
@@ -29,12 +30,17 @@ func ForDiscovered(inv *inventory.Inventory, found model.Cluster) (model.Cluster
 	definitions, dest := p.definitions(h), p.defaultDest(h)
 	for i := range definitions {
 		d := &definitions[i]
-		d.FullName = c.name + "-" + d.Name
+		if d.FullName = d.Name; c.name != "" {
+			d.FullName = c.name + "-" + d.Name
+		}
 		if d.Dest = d.dest; d.Dest == (model.Dest{}) {
 			d.Dest = dest
 		}
 		if !d.ownOptions {
 			d.Options, _ = model.ParseOptions(t.options())
+		}
+		if len(vars) == 0 {
+			continue
 		}
 		if _, ok := p.selects(c, *d, c.members, vars); ok {
 			found.Definitions = append(found.Definitions, d.Definition)
