@@ -34,15 +34,16 @@ var rooms = map[string]room{
 	"internal/config/safetext": {pure: true, because: "whoever shows what others wrote needs it, so it may need nobody"},
 
 	// internal/config: what is declared?
-	"internal/config/diag":            {may: "safetext", pure: true, because: "every room reports problems, so the report may depend on none but that which makes text fit to be shown"},
-	"internal/config/model":           {may: "diag jmespath", pure: true, because: "the model is what all others agree on: it needs nothing else of ours but the language of its selectors"},
-	"internal/config/jmespath":        {pure: true, because: "an expression over members given as data has no need of where they came from"},
-	"internal/config/inventory/jinja": {may: "safetext", pure: true, because: "a template reaches its variables and nothing else, least of all files"},
-	"internal/config/inventory":       {may: "diag jinja safetext", because: "reading Ansible's format has nothing to do with what pgporter makes of it"},
-	"internal/config/tcpservice":      {may: "diag model", pure: true, because: "what a service's lines mean follows from the lines: whoever checks servers reads it here"},
-	"internal/config/plan":            {may: "diag inventory jinja jmespath model safetext tcpservice", because: "a plan is declared: what runs now must not leak into it"},
-	"internal/config/resolve":         {may: "jmespath model", pure: true, because: "resolving is a function of the plan and the roles, so that it can be replayed"},
-	"internal/config/intake":          {may: "diag jmespath model safetext tcpservice", pure: true, because: "what comes from outside is judged by itself, before anything that runs is touched"},
+	"internal/config/diag":              {may: "safetext", pure: true, because: "every room reports problems, so the report may depend on none but that which makes text fit to be shown"},
+	"internal/config/model":             {may: "diag jmespath", pure: true, because: "the model is what all others agree on: it needs nothing else of ours but the language of its selectors"},
+	"internal/config/jmespath":          {pure: true, because: "an expression over members given as data has no need of where they came from"},
+	"internal/config/inventory/jinja":   {may: "safetext", pure: true, because: "a template reaches its variables and nothing else, least of all files"},
+	"internal/config/inventory":         {may: "diag jinja ownfile safetext", because: "reading Ansible's format has nothing to do with what pgporter makes of it"},
+	"internal/config/inventory/ownfile": {may: "diag", pure: true, because: "which keys a file may have is declared once, for those who read it and those who describe it"},
+	"internal/config/tcpservice":        {may: "diag model", pure: true, because: "what a service's lines mean follows from the lines: whoever checks servers reads it here"},
+	"internal/config/plan":              {may: "diag inventory jinja jmespath model ownfile safetext tcpservice", because: "a plan is declared: what runs now must not leak into it"},
+	"internal/config/resolve":           {may: "jmespath model", pure: true, because: "resolving is a function of the plan and the roles, so that it can be replayed"},
+	"internal/config/intake":            {may: "diag jmespath model safetext tcpservice", pure: true, because: "what comes from outside is judged by itself, before anything that runs is touched"},
 
 	// internal/beat: when does an idle process wake?
 	"internal/beat": {because: "a rhythm needs a clock and nothing else"},
@@ -80,6 +81,7 @@ var rooms = map[string]room{
 	"internal/render/stamp":      {pure: true, because: "what marks a file as ours is a line of text, whatever is in the file"},
 	"internal/render/haproxycfg": {may: "model stamp", pure: true, because: "rendering is text from values: what is read, written or run is others' business"},
 	"internal/render":            {may: "connstr diag haproxycfg inventory model owner plan resolve stamp zone", pure: true, because: "it joins the formats; reading inventories and writing files have rooms of their own"},
+	"internal/render/draft":      {may: "model ownfile plan safetext", pure: true, because: "a first file is text from values: nobody is asked and nothing is written here"},
 	"internal/render/fileset":    {may: "stamp", because: "keeping a directory up to date must not know what the files are for"},
 
 	// internal/admin: how do people look and steer?
@@ -95,7 +97,7 @@ var rooms = map[string]room{
 	// internal/cli: the commands
 	"internal/cli/documented": {because: "what the documents show is text: tests of any command line ask for it"},
 	"internal/cli/command":    {may: "diag safetext", because: "what command lines have in common must not bring any command's rooms with it: the lab uses it too"},
-	"internal/cli":            {may: "api command connstr control daemon diag dns doctor fileset haproxy intake inventory logqueue model owner plan process render resolve safetext stamp tcpservice vip", because: "commands ask the rooms that do the work; they don't reach below them"},
+	"internal/cli":            {may: "api command connstr control daemon diag discover dns doctor draft fileset haproxy intake inventory logqueue model owner ownfile plan process render resolve safetext stamp tcpservice vip", because: "commands ask the rooms that do the work; they don't reach below them"},
 
 	// lab: what pgporter is tried and tested with
 	"lab/sandbox/netns":     {may: "guard", because: "a network of namespaces is of use to any program: what runs on its nodes is others' business"},

@@ -24,13 +24,15 @@ func newRootCommand() *cobra.Command {
 		Short: "A TCP proxy for Patroni clusters: connects clients of PostgreSQL services to the instance that can serve them now",
 		Long: `pgporter is a TCP proxy for Patroni-managed PostgreSQL clusters. A client connects to a service (primary 5433,
 replica 5434, default 5436, offline 5438, or one of your own) on any node; pgporter connects it to the instance that can
-serve it now, through failover and switchover. It reads Pigsty inventories as they are.`,
+serve it now, through failover and switchover. It reads Pigsty inventories as they are; who has Patroni alone writes a
+pgporter.yml (pgporter init makes a first one), which every command takes in an inventory's place.`,
 		Example: `  pgporter check pigsty.yml                                    # what is wrong with it, all at once
   pgporter services pigsty.yml                                 # what it declares
   pgporter render pigsty.yml --out rendered                    # its files for HAProxy, dnsmasq, vip-manager, libpq
-  pgporter plan --inventory pigsty.yml --out plans             # what each node is to run from, without secrets
+  pgporter plan pigsty.yml --out plans                         # what each node is to run from, without secrets
   pgporter run --plan plans/10.10.10.11.json                   # serve it on this node
-  pgporter run --patroni 10.10.10.11:8008                      # no inventory: ask Patroni who is there
+  pgporter init --patroni 10.10.10.11:8008 --out pgporter.yml  # no inventory: a file of your own, from the living cluster
+  pgporter run --patroni 10.10.10.11:8008                      # or none at all: ask Patroni who is there
   pgporter status --watch                                      # who serves what, and why
   pgporter reload --inventory pigsty.yml pg-test --dry-run     # what a changed inventory would change on the nodes`,
 		Args: command.SubcommandOnly,
@@ -38,7 +40,7 @@ serve it now, through failover and switchover. It reads Pigsty inventories as th
 		// Words two letters away are suggested.
 		SuggestionsMinimumDistance: 2,
 	}
-	root.AddCommand(newRunCommand(), newCheckCommand(), newPlanCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newHealthCommand(), newReloadCommand(),
+	root.AddCommand(newRunCommand(), newInitCommand(), newCheckCommand(), newPlanCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newHealthCommand(), newReloadCommand(),
 		newUpgradeCommand(), newRereadCommand(), newCredentialsCommand(), command.NewVersion(), exitStatusTopic(), signalsTopic())
 	return root
 }

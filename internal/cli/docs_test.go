@@ -72,11 +72,15 @@ func TestDocumentedCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	own := documentedOwnFile(t)
 	for line, where := range commands {
 		args := strings.Fields(line)
 		for i, a := range args {
-			if strings.HasSuffix(a, "pigsty.yml") {
+			switch {
+			case strings.HasSuffix(a, "pigsty.yml"):
 				args[i] = inventory
+			case a == "pgporter.yml":
+				args[i] = own
 			}
 		}
 		if slices.Contains([]string{"check", "services", "url"}, args[1]) {
@@ -88,6 +92,22 @@ func TestDocumentedCommands(t *testing.T) {
 			t.Errorf("%s: %q: %v", where, line, err)
 		}
 	}
+}
+
+// documentedOwnFile is the file that docs/pgporter-yml.md begins with.
+func documentedOwnFile(t *testing.T) string {
+	t.Helper()
+	document, err := os.ReadFile("../../docs/pgporter-yml.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(document), "```yaml\n")
+	text, _, _ = strings.Cut(text, "```")
+	path := filepath.Join(t.TempDir(), "pgporter.yml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // What docs/check.md shows of check is what it prints.

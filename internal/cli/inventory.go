@@ -23,7 +23,7 @@ const (
 
 // inventoryFlag adds --inventory.
 func inventoryFlag(c *cobra.Command, path *string) {
-	c.Flags().StringVarP(path, "inventory", "i", "", "the inventory: a `FILE` or directory (YAML, Pigsty's format), or - for ansible-inventory --list on standard input")
+	c.Flags().StringVarP(path, "inventory", "i", "", "the inventory: a `FILE` or directory (YAML, Pigsty's format), a pgporter.yml, or - for ansible-inventory --list on standard input")
 	c.MarkFlagFilename("inventory", "yml", "yaml", "json")
 }
 

@@ -29,7 +29,7 @@ type planFlags struct {
 func newPlanCommand() *cobra.Command {
 	var f planFlags
 	c := &cobra.Command{
-		Use:   "plan --inventory FILE {--node HOST [--out FILE] | --out DIR}",
+		Use:   "plan {FILE | --inventory FILE} {--node HOST [--out FILE] | --out DIR}",
 		Short: "Write what a node runs from, without the inventory's secrets",
 		Long: `Makes a node's plan of an inventory: all that pgporter run needs to know there, and no password. The inventory stays where it
 is administered; the node gets the plan and runs from it (pgporter run --plan). Without --node every node that carries a
@@ -40,16 +40,16 @@ read, so they may stay encrypted; a plan names the files of the node in which it
 
 A plan has a checksum (sha256) of what it says. The same inventory gives the same one, whenever it is made; a file that says the
 same already is left alone. To change a plan by hand take its line with sha256 out: without one it is run with a warning.`,
-		Example: `  pgporter plan --inventory pigsty.yml --node 10.10.10.11                           # to standard output
-  pgporter plan --inventory pigsty.yml --node 10.10.10.11 --out plan.json
-  pgporter plan --inventory pigsty.yml --out plans                                  # plans/10.10.10.11.json and so on
-  pgporter plan --inventory pigsty.yml --out plans --engine haproxy --names         # for nodes with HAProxy that tell names`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			switch {
-			case f.inventory == "":
-				return command.Input(errors.New("--inventory is missing: which file"))
-			case f.node == "" && f.out == "":
+		Example: `  pgporter plan pigsty.yml --node 10.10.10.11                           # to standard output
+  pgporter plan pigsty.yml --node 10.10.10.11 --out plan.json
+  pgporter plan pigsty.yml --out plans                                  # plans/10.10.10.11.json and so on
+  pgporter plan pigsty.yml --out plans --engine haproxy --names         # for nodes with HAProxy that tell names`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := inventoryArgument(&f.inventory, args); err != nil {
+				return err
+			}
+			if f.node == "" && f.out == "" {
 				return command.Input(errors.New("which node: --node HOST; or all of them: --out DIR"))
 			}
 			if err := command.OneOf("engine", f.engine, engineNative, engineHAProxy); err != nil {

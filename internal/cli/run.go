@@ -36,6 +36,7 @@ type runFlags struct {
 	adminNames                                   []string
 	control                                      controlFlags
 	patroni                                      []string
+	services                                     string
 	watch                                        bool
 	hold, stopTimeout                            time.Duration
 	haproxy                                      haproxyFlags
@@ -64,7 +65,7 @@ With --control, pgporter reload may send a new configuration from elsewhere: tha
 makes both), and nothing is open without.
 
 With --patroni no inventory is needed: members are read from Patroni's /cluster and followed as they come and go, and the
-four default services are offered. PgBouncer is looked for on port 6432 of each member; where nobody answers there,
+four default services are offered, or with --services those of a file, in the words of pgporter.yml. PgBouncer is looked for on port 6432 of each member; where nobody answers there,
 PostgreSQL's own port is taken. What was assumed is in the log and in the status.
 
 With --engine haproxy a real HAProxy carries the services: pgporter renders its files, checks them with haproxy -c, reloads
@@ -87,6 +88,7 @@ SIGHUP reads the plan or the inventory again; see pgporter help signals.`,
   pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --bind 127.0.0.1      # only for this machine
   pgporter run --patroni 10.10.10.11:8008,10.10.10.12:8008
+  pgporter run --patroni 10.10.10.11:8008 --services services.yml
   pgporter run --inventory pigsty.yml --node 10.10.10.10 --dns=10.10.10.10                     # and tell names
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --engine haproxy                     # a HAProxy of its own
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --engine haproxy --haproxy-system    # /etc/haproxy`,
@@ -100,6 +102,8 @@ SIGHUP reads the plan or the inventory again; see pgporter help signals.`,
 	c.MarkFlagDirname("state-dir")
 	c.Flags().StringVar(&f.node, "node", "", "which `NODE` to serve as, a host of the inventory or an instance (default: the one that is an address of this machine)")
 	c.Flags().StringSliceVar(&f.patroni, "patroni", nil, "discover members from the Patroni REST API at these `ADDRESSES` instead of an inventory")
+	c.Flags().StringVar(&f.services, "services", "", "with --patroni, the services in this `FILE`: a mapping with services, a list as in pgporter.yml (default: the four default ones)")
+	c.MarkFlagFilename("services", "yml", "yaml", "json")
 	c.Flags().StringVar(&f.bind, "bind", "", "the `ADDRESS` that \"*\" means on this node (default: every address)")
 	c.Flags().StringVar(&f.admin, "admin", "", "where status is served, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
 	c.Flags().StringSliceVar(&f.adminNames, "admin-name", nil, "a `NAME` with a dot in it by which browsers and proxies ask for the admin address; addresses, plain names and this machine's own go without")
@@ -324,7 +328,10 @@ func newSource(f runFlags, stdin io.Reader, logger *slog.Logger) (daemon.Source,
 		if err != nil {
 			return nil, command.Input(fmt.Errorf("--patroni: %w", err))
 		}
+		source.Services = f.services
 		return source, nil
+	case f.services != "":
+		return nil, command.Input(errors.New("--services is for members that are discovered, others have theirs beside them: it goes with --patroni"))
 	}
 	if f.stateDir != "" {
 		if info, err := os.Stat(f.stateDir); err != nil {

@@ -144,6 +144,7 @@ func TestTrio(t *testing.T) {
 
 	t.Run("without an inventory", func(t *testing.T) { discovered(t, c) })
 	t.Run("reload", func(t *testing.T) { reload(t, c) })
+	t.Run("pgporter.yml", func(t *testing.T) { ownFile(t, c) })
 }
 
 // writeAndRead writes through both writing services and reads it on the replicas, which refuse to be written.

@@ -205,9 +205,10 @@ Files of group_vars and host_vars are called like a group or a host of the inven
 .yaml, .json or nothing after it. This name is nobody's: as a rule it is misspelt, and all variables
 in it have no effect. Rename the file, or take it away.`},
 	{VariableMisspelt, "Nobody reads a variable of this name", `
-Nobody reads a variable of this name, and it is nearly one that pgporter and Pigsty read, so that
-one is unset and its default holds. Mend the name. Variables of your own are left alone if a
-template or a selector names them. Source: Ansible passes over variables that no task uses.`},
+Nobody reads a variable of this name, or such a key of a user or a database, and it is nearly one
+that pgporter and Pigsty read, so that one is unset and its default holds. Mend the name. Variables
+of your own are left alone if a template or a selector names them. Source: Ansible passes over
+variables that no task uses.`},
 	{VariableOverwritten, "A host's variable is set by two of its entries", `
 A host that is listed in several groups has one set of own variables, and of those that two entries
 set the last one that is written counts, whichever group wins otherwise. So a pg_seq or pg_weight

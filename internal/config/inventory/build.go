@@ -83,6 +83,16 @@ func (b *builder) document(name string, data []byte) bool {
 		b.listed(root)
 		return true
 	}
+	switch {
+	case b.inv.own || isOwn(root) && len(b.inv.hosts) > 0:
+		b.problems.Errorf(diag.InventoryFormat, diag.Position{File: name}, "the file by its own path, or an inventory without one", "a pgporter.yml goes with no other file")
+		return false
+	case isOwn(root):
+		return b.ownFile(doc, root)
+	case looksOwn(root):
+		b.problems.Errorf(diag.InventoryFormat, root.Pos(), "pgporter: 1 at the top", "this looks like a pgporter.yml, and doesn't say so")
+		return false
+	}
 	entries := root.Entries()
 	for i, e := range entries {
 		b.groupBody(e, next(entries, i, diag.Position{}))

@@ -37,6 +37,8 @@ type Inventory struct {
 	// parts are what groups and hosts have of the files, for OwnersOf.
 	parts  []part
 	digest string
+	// own says that it is a pgporter.yml.
+	own bool
 }
 
 // Digest is the SHA-256 of all that was read, in hexadecimal digits: it changes with any of the files, their names and their order.

@@ -37,7 +37,9 @@ func Read(path string) (*Inventory, diag.Problems) {
 		return nil, problems
 	}
 	b.settle()
-	b.varsFiles(dir)
+	if !b.inv.own {
+		b.varsFiles(dir)
+	}
 	b.inv.digest = b.digest()
 	return b.inv, problems
 }

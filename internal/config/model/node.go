@@ -21,12 +21,15 @@ var passwordForm = regexp.MustCompile(`^/etc/pgporter/[A-Za-z0-9][A-Za-z0-9_.-]*
 // IsPasswordFile tells whether a plan may name a file for a password.
 func IsPasswordFile(path string) bool { return passwordForm.MatchString(path) }
 
+// EtcdPasswordFile is where a node has the password of a user in etcd, unless it is told otherwise.
+func EtcdPasswordFile(user string) string { return "/etc/pgporter/etcd-" + user + ".password" }
+
 // WithoutSecrets is the same without passwords; where there was one, or ought to be, the file is named that has it.
 func (n Node) WithoutSecrets() Node {
 	n.Etcd = maps.Clone(n.Etcd)
 	for name, e := range n.Etcd {
 		if e.Password = ""; e.User != "" && e.PasswordFile == "" {
-			e.PasswordFile = "/etc/pgporter/etcd-" + e.User + ".password"
+			e.PasswordFile = EtcdPasswordFile(e.User)
 		}
 		n.Etcd[name] = e
 	}

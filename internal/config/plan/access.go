@@ -199,17 +199,24 @@ func (p *planner) vip(c *cluster, m member) (model.VIP, bool) {
 		p.problems.Warnf(diag.VIPInterfaceAuto, pos, "the interface's name, as in eth0", "pg_vip_interface is auto, which only the node itself can settle: no vip-manager.yml for cluster %q", c.name)
 		return model.VIP{}, false
 	}
-	endpoints := p.etcd()
-	if len(endpoints) == 0 {
-		pos, _ := h.Position("pg_vip_enabled")
+	pos, _ := h.Position("pg_vip_enabled")
+	store, keys := p.store(h), p.keys(c, h)
+	switch {
+	case len(store.Endpoints) == 0:
 		p.problems.Warnf(diag.VIPWithoutEtcd, pos, "a group etcd with hosts", "there is no group etcd, whose leader key decides who has the address: no vip-manager.yml for cluster %q", c.name)
 		return model.VIP{}, false
+	case p.ownEtcd(h) && keys.user != "":
+		p.problems.Warnf(diag.VIPWithoutEtcd, pos, "run --vip on the members, or a vip-manager.yml of your own", "the password of pgporter_etcd_user is in files of the nodes: no vip-manager.yml for cluster %q", c.name)
+		return model.VIP{}, false
 	}
-	keys := p.keys(c, h)
+	password := model.Secret("")
+	if !p.ownEtcd(h) {
+		password = p.etcdPassword(h, keys.user)
+	}
 	return model.VIP{
 		Address: address.Addr().String(), Bits: address.Bits(), Interface: device,
 		TriggerKey: keys.path() + "/leader", TriggerValue: m.Name,
-		Endpoints: endpoints, CAFile: etcdCAFile, CertFile: etcdCertFile, KeyFile: etcdKeyFile, User: keys.user, Password: p.etcdPassword(h, keys.user),
+		Endpoints: store.Endpoints, CAFile: store.CAFile, CertFile: store.CertFile, KeyFile: store.KeyFile, User: keys.user, Password: password,
 	}, true
 }
 

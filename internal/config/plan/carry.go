@@ -233,6 +233,13 @@ func (p *planner) portTaken(l, by listener) {
 	p.problems.Errorf(diag.PortTaken, where, "a port, or an ip, of its own", "%s: port %d is taken on the same node by %s", l.name, l.at.Port, by)
 }
 
+// pooled tells whether a member has a PgBouncer.
+func (p *planner) pooled(h *inventory.Host) bool {
+	v, set := p.templates.Var(h, "pgbouncer_enabled")
+	on, ok := v.Truth()
+	return !set || !ok || on
+}
+
 // memberListeners are the ports that the programs of the member on a node take.
 func (p *planner) memberListeners(h *inventory.Host) []listener {
 	c, isMember := p.of[h]
@@ -245,6 +252,9 @@ func (p *planner) memberListeners(h *inventory.Host) []listener {
 		program, variable string
 		port              int
 	}{{"PostgreSQL", "pg_port", m.PostgresPort}, {"PgBouncer", "pgbouncer_port", m.PgBouncerPort}, {"Patroni", "patroni_port", m.PatroniPort}} {
+		if own.program == "PgBouncer" && !p.pooled(h) {
+			continue
+		}
 		l := listener{name: own.program + "'s " + own.variable, at: listenAddr(h.Name, own.port)}
 		var set bool
 		l.position, set = h.Position(own.variable)

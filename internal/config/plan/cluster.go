@@ -91,6 +91,7 @@ func (p *planner) declared(c *cluster) []member {
 		return c.members
 	}
 	taken := map[int64]int{}
+	named := map[string]int{}
 	primary := -1
 	for i, h := range c.hosts {
 		m := p.member(c, h)
@@ -101,6 +102,11 @@ func (p *planner) declared(c *cluster) []member {
 				m.seq, h.Name, c.name, c.hosts[first].Name, where(c.hosts[first], "pg_seq"))
 		} else {
 			taken[m.seq] = i
+			if first, twice := named[m.Name]; twice {
+				pos, _ := h.Position("pgporter_member")
+				p.problems.Errorf(diag.NameTwice, pos, "a name of its own for each member", "%s of %s is the name of %s in cluster %q too", m.Name, h.Name, c.hosts[first].Name, c.name)
+			}
+			named[m.Name] = i
 		}
 		switch {
 		case m.Role != model.Primary:
@@ -138,13 +144,19 @@ func where(h *inventory.Host, name string) string {
 
 // member reads what a host says of itself as an instance. pg_seq is -1 if it can't be read.
 func (p *planner) member(c *cluster, h *inventory.Host) member {
-	m := member{host: h, seq: p.sequence(c, h), unsound: map[string]bool{}}
-	m.unsound["pg_seq"] = m.seq < 0
+	m := member{host: h, seq: -1, unsound: map[string]bool{}}
 	why, _ := unaddressable(h.Name)
 	m.unsound["host"] = why != ""
 	m.Name = h.Name
-	if m.seq >= 0 {
+	if _, called := h.Position("pgporter_member"); called {
+		name, ok := p.memberName(h)
+		if m.unsound["pg_seq"] = !ok; ok {
+			m.Name = name
+		}
+	} else if m.seq = p.sequence(c, h); m.seq >= 0 {
 		m.Name = fmt.Sprintf("%s-%d", c.name, m.seq)
+	} else {
+		m.unsound["pg_seq"] = true
 	}
 	m.Host = h.Name
 	m.Role = p.role(c, h)
@@ -173,6 +185,17 @@ func truthOf(v inventory.Value) string {
 		return "take for false"
 	}
 	return "take for true"
+}
+
+// memberName reads pgporter_member, this program's own variable: what Patroni calls a member that isn't <pg_cluster>-<pg_seq>.
+func (p *planner) memberName(h *inventory.Host) (string, bool) {
+	v, _ := p.shown(h, "pgporter_member")
+	name, ok := v.Name()
+	if !ok || !model.IsName(name) {
+		p.problems.Errorf(diag.NameInvalid, v.Pos(), "letters, digits, dashes, dots and underscores", "pgporter_member is %s", v.Describe())
+		return "", false
+	}
+	return name, true
 }
 
 func (p *planner) sequence(c *cluster, h *inventory.Host) int64 {

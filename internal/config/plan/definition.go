@@ -219,6 +219,10 @@ func (p *planner) dest(v inventory.Value, what string) (model.Dest, bool) {
 	case model.ToPostgres, model.ToPgBouncer:
 		return model.Dest{Kind: kind}, true
 	}
+	if p.inv.Own() {
+		p.problems.Errorf(diag.DestInvalid, v.Pos(), want, "%s is %s", what, v.Describe())
+		return model.Dest{}, false
+	}
 	p.problems.Warnf(diag.DestInvalid, v.Pos(), want, "%s is %s; port %d is taken, as in Pigsty", what, v.Describe(), defaultPostgresPort)
 	return model.Dest{Kind: model.ToPort, Port: defaultPostgresPort}, true
 }

@@ -44,7 +44,7 @@ func named(inv *inventory.Inventory) (namedClusters, diag.Problems) {
 		p.surveyAll(c.hosts)
 		all = append(all, namedCluster{naming, v.seen})
 	}
-	return all, p.problems.Sorted()
+	return all, p.told()
 }
 
 // complete gives a node's plan with the names.

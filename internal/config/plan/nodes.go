@@ -3,11 +3,11 @@ package plan
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/model"
 )
 
 // Nodes tells where a cluster's services are: carriers are the hosts that offer them, which are the members or, where they are
@@ -55,12 +55,8 @@ func (p *planner) host(name string) (*inventory.Host, bool) {
 		return h, true
 	}
 	for _, c := range p.clusters {
-		digits, of := strings.CutPrefix(name, c.name+"-")
-		if !of {
-			continue
-		}
 		for _, h := range c.hosts {
-			if seq, numbered := p.seq(h); numbered && strconv.FormatInt(seq, 10) == digits {
+			if instance, is := p.instance(c, h); is && instance == name {
 				return h, true
 			}
 		}
@@ -68,13 +64,18 @@ func (p *planner) host(name string) (*inventory.Host, bool) {
 	return nil, false
 }
 
-// seq reads a member's pg_seq without a word on one that can't be used.
-func (p *planner) seq(h *inventory.Host) (int64, bool) {
+// instance is what a member is called, without a word on a name that can't be used.
+func (p *planner) instance(c *cluster, h *inventory.Host) (string, bool) {
+	if v, set := p.templates.Var(h, "pgporter_member"); set {
+		name, ok := v.Name()
+		return name, ok && v.Tainted() == "" && model.IsName(name)
+	}
 	v, set := p.templates.Var(h, "pg_seq")
 	if _, unreadable := v.Unreadable("pg_seq"); !set || unreadable || v.Tainted() != "" {
-		return 0, false
+		return "", false
 	}
-	return v.WholeNumber()
+	seq, numbered := v.WholeNumber()
+	return fmt.Sprintf("%s-%d", c.name, seq), numbered
 }
 
 // mostNodes is how many nodes a message lists.
@@ -87,8 +88,7 @@ func (p *planner) nodes(name string) string {
 		known = append(known, h.Name)
 		shown := h.Name
 		if c, isMember := p.of[h]; isMember {
-			if seq, numbered := p.seq(h); numbered {
-				instance := fmt.Sprintf("%s-%d", c.name, seq)
+			if instance, is := p.instance(c, h); is {
 				known = append(known, instance)
 				shown = fmt.Sprintf("%s (%s)", instance, h.Name)
 			}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/inventory"
+	"github.com/pgporter/pgporter/internal/config/inventory/ownfile"
 	"github.com/pgporter/pgporter/internal/config/jmespath"
 	"github.com/pgporter/pgporter/internal/config/model"
 )
@@ -42,7 +43,7 @@ func (p *planner) forNode(host string) (model.Plan, diag.Problems) {
 	h, known := p.host(host)
 	if !known {
 		p.problems.Errorf(diag.NodeUnknown, diag.Position{File: p.inv.File}, p.nodes(host), "the host %q isn't in the inventory", host)
-		return plan, p.problems.Sorted()
+		return plan, p.told()
 	}
 	plan.Node = h.Name
 	plan.Clusters, plan.TCPServices = p.node(h)
@@ -54,7 +55,7 @@ func (p *planner) forNode(host string) (model.Plan, diag.Problems) {
 	if !p.haproxy && len(plan.Clusters)+len(plan.TCPServices) == 0 && p.problems.Err() == nil {
 		p.problems.Warnf(diag.NodeWithoutServices, h.Pos, "pg_cluster, pg_seq and pg_role", "the host %q is a member of no cluster and carries no services", h.Name)
 	}
-	return plan, p.problems.Sorted()
+	return plan, p.told()
 }
 
 // All gives every cluster as its primary sees it, or, where none is declared, which is an error, as its first member does.
@@ -77,7 +78,7 @@ func (p *planner) all() (model.Plan, diag.Problems) {
 	}
 	p.surveyAll(p.inv.Hosts())
 	p.warnOfNone()
-	return plan, p.problems.Sorted()
+	return plan, p.told()
 }
 
 // Count is how much there was to check: clusters, and services by their full names, those of haproxy_services among them.
@@ -152,13 +153,14 @@ func (p *planner) check() (Count, diag.Problems) {
 					"cluster %q and cluster %q (%s) have the same keys in etcd, %s: they would be one cluster for Patroni", c.name, other.name, other.pos, scope)
 			}
 			scopes[scope] = c
+			p.store(h)
 			p.naming(c, h)
 			p.databases(h)
 			p.accounts(h)
 		}
 	})
 	p.warnOfNone()
-	return Count{len(p.clusters), len(services)}, p.problems.Sorted()
+	return Count{len(p.clusters), len(services)}, p.told()
 }
 
 // errorsOf has something read for what is wrong with it alone: what makes it only doubtful is for who uses it.
@@ -172,6 +174,24 @@ func (p *planner) errorsOf(read func()) {
 // named finds a cluster by its name.
 func (p *planner) named(name string) *cluster {
 	return p.clusters[slices.IndexFunc(p.clusters, func(c *cluster) bool { return c.name == name })]
+}
+
+// told are the problems, in the words of the file.
+func (p *planner) told() diag.Problems { return worded(p.inv, p.problems) }
+
+// worded gives problems sorted and in the words of the file, which aren't an inventory's variables in a pgporter.yml. A selector has the
+// same ones in both.
+func worded(inv *inventory.Inventory, problems diag.Problems) diag.Problems {
+	problems = problems.Sorted()
+	if !inv.Own() {
+		return problems
+	}
+	for i, one := range problems {
+		if one.Code != diag.SelectorInvalid {
+			problems[i].What, problems[i].Want = ownfile.Worded(one.What), ownfile.Worded(one.Want)
+		}
+	}
+	return problems
 }
 
 // planner works on one inventory and gathers its problems.

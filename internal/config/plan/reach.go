@@ -25,7 +25,7 @@ func ForAccess(inv *inventory.Inventory, name string) (model.Access, diag.Proble
 	at := slices.IndexFunc(p.clusters, func(c *cluster) bool { return c.name == name })
 	if at < 0 {
 		p.problems.Errorf(diag.ClusterUnknown, diag.Position{File: inv.File}, oneOfClusters(name, Clusters(inv)), "there is no cluster %q", name)
-		return model.Access{}, p.problems.Sorted()
+		return model.Access{}, p.told()
 	}
 	c := p.clusters[at]
 	p.surveyAll(c.hosts)
@@ -49,7 +49,7 @@ func ForAccess(inv *inventory.Inventory, name string) (model.Access, diag.Proble
 	a.Offers = p.offers(c)
 	a.Databases = p.databases(h)
 	a.Accounts, a.Admin = p.accounts(h)
-	return a, p.problems.Sorted()
+	return a, p.told()
 }
 
 // oneOfClusters says what a cluster's name may be.

@@ -77,6 +77,10 @@ func (p *planner) timing(h *inventory.Host) timing {
 	// too early is only missing, and one that is given up too late is there twice.
 	seconds := 0
 	fallBack := func() {
+		if p.inv.Own() {
+			p.problems.Errorf(diag.RTORowUnknown, name.Pos(), suggestion(row, []string{"fast", "norm", "safe", "wide"}), "pg_rto is %s", name.Describe())
+			return
+		}
 		if n, is := name.WholeNumber(); is && n > 0 {
 			seconds = int(min(n, int64(timings[defaultRTO].ttl)))
 			p.problems.Warnf(diag.RTOInSeconds, name.Pos(), fmt.Sprintf("pg_rto: %s", rowFor(n)),

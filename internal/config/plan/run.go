@@ -34,7 +34,7 @@ func ForRun(inv *inventory.Inventory, host string, needs Needs) (model.Node, dia
 		n.Plan, found = WithNames(inv, n.Plan)
 		problems = append(problems, found...)
 	}
-	return n, problems.Sorted()
+	return n, worded(inv, problems)
 }
 
 // AllForRun gives the same for every host that carries a service or may have a virtual address, with their problems, but
@@ -60,7 +60,7 @@ func AllForRun(inv *inventory.Inventory, needs Needs) ([]model.Node, diag.Proble
 			nodes[i].Plan = all.complete(nodes[i].Plan)
 		}
 	}
-	return nodes, problems.Sorted()
+	return nodes, worded(inv, problems)
 }
 
 // busy tells whether a node has anything to do for clients.

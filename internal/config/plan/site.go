@@ -75,7 +75,7 @@ func ForSite(inv *inventory.Inventory, parts Parts) (Site, diag.Problems) {
 			site.Names = append(site.Names, p.names(c))
 		}
 	}
-	return site, p.problems.Sorted()
+	return site, p.told()
 }
 
 // baseOf gives nil if the host has no HAProxy, or if anything of its base is wrong.

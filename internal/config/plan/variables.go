@@ -22,7 +22,8 @@ var readVariables = []string{
 	"haproxy_enabled", "haproxy_services", "haproxy_client_timeout", "haproxy_server_timeout", "haproxy_exporter_port", "exporter_metrics_path",
 	"haproxy_auth_enabled", "haproxy_admin_username", "haproxy_admin_password",
 	"pg_users", "pg_databases", "pg_admin_username", "pg_admin_password",
-	"pgporter_roles", "pgporter_trust", "pgporter_vip_on_dcs_loss",
+	"pgporter_roles", "pgporter_trust", "pgporter_vip_on_dcs_loss", "pgporter_member", "pgporter_scope", "pgporter_ttl", "pgporter_etcd_endpoints",
+	"pgporter_etcd_ca_file", "pgporter_etcd_cert_file", "pgporter_etcd_key_file", "pgporter_etcd_user",
 }
 
 // namesakes are Pigsty's own variables that are near one of readVariables.
@@ -75,7 +76,29 @@ func (p *planner) surveyVariables(h *inventory.Host) {
 	}
 }
 
+// itemKeys are the keys of users and databases that are read.
+var itemKeys = map[string][]string{
+	"pg_users":     {"name", "password", "roles", "pgbouncer", "login", "state"},
+	"pg_databases": {"name", "owner", "pgbouncer", "state"},
+}
+
+// surveyItems tells of keys of users and databases that nobody reads, though they are near one that is read.
+func (p *planner) surveyItems(e inventory.Entry) {
+	known := itemKeys[e.Name]
+	if known == nil || !p.spend(e.Key.Pos(), len(e.Value.Items())) {
+		return
+	}
+	for _, item := range e.Value.Items() {
+		for _, key := range item.Entries() {
+			if near := nearOf(key.Name, known); near != "" && near != key.Name && key.Key.Quotable() && !p.mentioned(key.Name) {
+				p.problems.Warnf(diag.VariableMisspelt, key.Key.Pos(), "did you mean "+near, "nobody reads a key %s of %s", key.Name, e.Name)
+			}
+		}
+	}
+}
+
 func (p *planner) surveyVariable(e inventory.Entry) {
+	p.surveyItems(e)
 	if slices.Contains(readVariables, e.Name) || !e.Key.Quotable() {
 		return
 	}
@@ -91,8 +114,13 @@ func (p *planner) surveyVariable(e inventory.Entry) {
 	case near != "" && !p.mentioned(e.Name):
 		p.problems.Warnf(diag.VariableMisspelt, e.Key.Pos(), "did you mean "+near, "nobody reads a variable %s", e.Name)
 	case near == "" && strings.HasPrefix(e.Name, "pgporter_"):
-		p.problems.Warnf(diag.VariableMisspelt, e.Key.Pos(), "one of pgporter_roles, pgporter_trust, pgporter_vip_on_dcs_loss", "pgporter reads no variable %s", e.Name)
+		p.problems.Warnf(diag.VariableMisspelt, e.Key.Pos(), suggestion("", ownVariables()), "pgporter reads no variable %s", e.Name)
 	}
+}
+
+// ownVariables are this program's own.
+func ownVariables() []string {
+	return slices.DeleteFunc(slices.Clone(readVariables), func(name string) bool { return !strings.HasPrefix(name, "pgporter_") })
 }
 
 // longName is how long a name has to be for two letters to be a slip: pg_host isn't pg_port. beginning is how much of a name has to be
@@ -104,19 +132,27 @@ func nearVariable(name string) string {
 	if slices.Contains(namesakes, name) {
 		return ""
 	}
-	plain := strings.ReplaceAll(strings.ToLower(name), "-", "_")
-	if slices.Contains(readVariables, plain) {
-		return plain
-	}
-	if near := diag.Nearest(plain, readVariables); near != "" && (len(near) >= longName || diag.Distance(plain, near) == 1 || anagram(plain, near)) {
+	if near := nearOf(name, readVariables); near != "" {
 		return near
 	}
-	if len(plain) >= beginning {
+	if plain := strings.ReplaceAll(strings.ToLower(name), "-", "_"); len(plain) >= beginning {
 		for _, read := range readVariables {
 			if strings.HasPrefix(read, plain) && len(plain)*10 >= len(read)*6 {
 				return read
 			}
 		}
+	}
+	return ""
+}
+
+// nearOf is the one of some names that another is but for a slip; empty if there is none.
+func nearOf(name string, known []string) string {
+	plain := strings.ReplaceAll(strings.ToLower(name), "-", "_")
+	if slices.Contains(known, plain) {
+		return plain
+	}
+	if near := diag.Nearest(plain, known); near != "" && (len(near) >= longName || diag.Distance(plain, near) == 1 || anagram(plain, near)) {
+		return near
 	}
 	return ""
 }

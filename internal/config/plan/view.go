@@ -55,6 +55,7 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 	members := p.declared(c)
 	before := len(p.problems)
 	t := p.timing(h)
+	t.ttl = p.number(h, "pgporter_ttl", t.ttl, 1, 1<<31-1)
 	timed := p.problems[before:].Err() == nil
 	seen := model.Cluster{
 		Name: c.name, TTL: t.ttl, StaticRoles: p.staticRoles(h), TrustCheck: p.trustCheck(h), KeyPath: p.keyPath(c),
@@ -96,7 +97,9 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 			continue
 		}
 		servers, ok := p.selects(c, d, members, vars)
-		off.note(d, servers)
+		if !lacking[d.Name] {
+			off.note(d, servers)
+		}
 		if ok && !lacking[d.Name] {
 			seen.Definitions = append(seen.Definitions, d.Definition)
 		}

@@ -8,6 +8,7 @@ package discover
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -199,7 +200,8 @@ func (f *Follower) finding(ctx context.Context, answer patroni.Cluster) Finding 
 			PatroniPort: port, PatroniTLS: api.Scheme == "https", Weight: weight,
 		}
 		// Members may share a host here, so the name is what tells them apart in a selector.
-		member.Vars = map[string]any{"inventory_hostname": m.Name, "pg_role": string(member.Role)}
+		member.Vars = tags(m.Tags)
+		member.Vars["inventory_hostname"], member.Vars["pg_role"] = m.Name, string(member.Role)
 		c.Members = append(c.Members, member)
 	}
 	slices.SortFunc(c.Members, func(a, b model.Member) int { return cmp.Compare(a.Name, b.Name) })
@@ -212,14 +214,27 @@ func (f *Follower) finding(ctx context.Context, answer patroni.Cluster) Finding 
 			direct = append(direct, m.Name)
 		}
 	}
-	found := Finding{Cluster: c, Assumed: []string{
-		fmt.Sprintf("the four default services of cluster %s, since no inventory was given", c.Name),
-		"no member is set aside for offline queries: the offline service goes to the replicas",
-	}}
+	found := Finding{Cluster: c}
 	if len(direct) > 0 {
 		found.Assumed = append(found.Assumed, fmt.Sprintf("no PgBouncer answers on port %d of %s: the pooled services lead straight to PostgreSQL there", pgBouncerPort, strings.Join(direct, ", ")))
 	}
 	return found
+}
+
+// tags are Patroni's of a member as selectors see them: what was a boolean or a number for Patroni is one again.
+func tags(texts map[string]string) map[string]any {
+	vars := map[string]any{}
+	for name, text := range texts {
+		vars[name] = text
+		var value any
+		if json.Unmarshal([]byte(text), &value) == nil {
+			switch value.(type) {
+			case bool, float64:
+				vars[name] = value
+			}
+		}
+	}
+	return vars
 }
 
 // declaredRole is what a member was when it was first seen. The live role follows from the checks; to change the
