@@ -251,7 +251,7 @@ func (b *book) answered(now time.Time, lines []haproxy.Statistic) {
 		if was.takes != is.takes {
 			b.step(now, stepOf(OfHAProxy, key, is.takes, is.status))
 		}
-		if was.lives && !is.lives && b.shuts(key) {
+		if was.lives && !is.lives && b.shuts(key) && (was.takes || was.sessions > 0) {
 			b.haveEnded(now, key, was, is.status)
 		}
 	}
