@@ -375,6 +375,13 @@ func (b *book) end(about matter, until time.Time, has theirs) {
 	d.Until = until
 	d.count(has)
 	delete(b.open, about)
+	if until.Sub(d.Since) < busyGap {
+		// Both did it at the same time, as far as looks tell.
+		if b.event != nil {
+			b.event.Disagreements = slices.DeleteFunc(b.event.Disagreements, func(other *Disagreement) bool { return other == d })
+		}
+		return
+	}
 	b.over = append(b.over, d)
 }
 

@@ -232,6 +232,24 @@ p: HAProxy led new clients to 1 for 1s, pgporter would have led nobody there: `+
 	}
 }
 
+// HAProxy was first, by less than looks can tell.
+func TestBothAtTheSameTime(t *testing.T) {
+	s := newStage(t)
+	s.count["r/3"] = haproxy.Statistic{Sessions: 2}
+	s.at(1).theirs()
+	s.status["r/3"], s.count["r/3"] = "DOWN", haproxy.Statistic{}
+	s.at(2).theirs()
+	s.up["r/3"], s.epoch["r/3"] = false, 1
+	s.at(2.1).ours()
+	s.at(2.2).theirs()
+	s.want(s.over(8), `
+3 went
++0.0 haproxy r/3 leads no new clients to it
++0.0 haproxy r/3 ends its sessions (2)
++0.1 pgporter r/3 leads no new clients to it
++0.1 pgporter r/3 ends its sessions`)
+}
+
 // What both do between two looks at HAProxy is no disagreement.
 func TestBothWithinALook(t *testing.T) {
 	s := newStage(t)
