@@ -66,6 +66,7 @@ var rooms = map[string]room{
 	"internal/engine/process":  {because: "whom a signal goes to is looked at the same way whatever the signal is for"},
 	"internal/engine/handover": {because: "passing sockets to another process must not know what they are for, so that any release can take over from another"},
 	"internal/engine/proxy":    {may: "balance beat engine handover model relay view", because: "the engine follows the Board; it must not check health or read configuration itself"},
+	"internal/engine/shadow":   {may: "engine haproxy health model safetext view", because: "who compares himself with HAProxy reads Boards and statistics: he must have nothing in hand to carry or to end anything"},
 	"internal/engine/haproxy":  {may: "engine fileset haproxycfg model process stamp view", because: "HAProxy is run by what the Boards show and what is rendered; who checks members and who reads configuration is not its business"},
 
 	// internal/access: how do clients come?
@@ -91,13 +92,13 @@ var rooms = map[string]room{
 	"internal/admin/web":     {may: "api", because: "pages and routes show what the API says and nothing more"},
 
 	// internal/daemon: one process of them all
-	"internal/daemon":          {may: "api beat cluster control diag diff discover dns engine etcd exchange gate handover haproxy intake inventory model owner plan process proxy resolve safetext tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
+	"internal/daemon":          {may: "api beat cluster control diag diff discover dns engine etcd exchange gate handover haproxy intake inventory model owner plan process proxy resolve safetext shadow tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"internal/daemon/logqueue": {because: "whoever logs must not wait for whoever reads: nothing may be between them but a buffer"},
 
 	// internal/cli: the commands
 	"internal/cli/documented": {because: "what the documents show is text: tests of any command line ask for it"},
 	"internal/cli/command":    {may: "diag safetext", because: "what command lines have in common must not bring any command's rooms with it: the lab uses it too"},
-	"internal/cli":            {may: "api command connstr control daemon diag discover dns doctor draft fileset haproxy intake inventory logqueue model owner ownfile plan process render resolve safetext stamp tcpservice vip", because: "commands ask the rooms that do the work; they don't reach below them"},
+	"internal/cli":            {may: "api command connstr control daemon diag discover dns doctor draft fileset haproxy intake inventory logqueue model owner ownfile plan process render resolve safetext shadow stamp tcpservice vip", because: "commands ask the rooms that do the work; they don't reach below them"},
 
 	// lab: what pgporter is tried and tested with
 	"lab/sandbox/netns":     {may: "guard", because: "a network of namespaces is of use to any program: what runs on its nodes is others' business"},

@@ -72,6 +72,10 @@ With --engine haproxy a real HAProxy carries the services: pgporter renders its 
 it, and keeps it at what it finds out about the members. It starts one of its own below --haproxy-dir, or with
 --haproxy-system takes over the machine's.
 
+With --shadow nobody is served: no service's port is opened, no session ends, no address and no name is held. pgporter checks and
+decides as it would, asks the HAProxy that carries the services what that does, and pgporter status tells where they differ and
+who was right.
+
 Where the inventory has a group etcd, or --etcd says where etcd is, the leader key that Patroni keeps there is watched too: a
 switchover is then seen when it is asked for, and a new primary when it is elected, instead of with the next check. Losing
 etcd changes nothing for healthy services.
@@ -87,6 +91,7 @@ SIGHUP reads the plan or the inventory again; see pgporter help signals.`,
 		Example: `  pgporter run --plan /etc/pgporter/plan.json --state-dir /var/lib/pgporter
   pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --bind 127.0.0.1      # only for this machine
+  pgporter run --plan /etc/pgporter/plan.json --shadow                            # beside a HAProxy, see docs/migration.md
   pgporter run --patroni 10.10.10.11:8008,10.10.10.12:8008
   pgporter run --patroni 10.10.10.11:8008 --services services.yml
   pgporter run --inventory pigsty.yml --node 10.10.10.10 --dns=10.10.10.10                     # and tell names
@@ -163,6 +168,10 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	if err != nil {
 		return err
 	}
+	compared, err := f.haproxy.compared(c)
+	if err != nil {
+		return err
+	}
 	virtual, err := f.vip.config(c, len(f.patroni) > 0)
 	if err != nil {
 		return err
@@ -200,6 +209,7 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	defer signal.Stop(upgrade)
 	cfg := daemon.Config{Version: command.Version, Source: source, Admin: admin, AdminNames: f.adminNames, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys,
 		Upgrade: upgrade, Program: program(), Inherited: inherited, Logger: logger, LogDropped: queue.Dropped}
+	cfg.Shadow = compared
 	cfg.HAProxy, cfg.HAProxyPassword, cfg.StateDir = engine, f.haproxy.password, f.stateDir
 	switch file := source.(type) {
 	case *daemon.InventoryFile:

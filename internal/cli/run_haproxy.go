@@ -31,6 +31,9 @@ const (
 type haproxyFlags struct {
 	engine, dir, socket, master, reload, binary, password string
 	system                                                bool
+	// What follows is for a shadow.
+	shadow     bool
+	page, user string
 }
 
 func (h *haproxyFlags) add(c *cobra.Command) {
@@ -38,6 +41,8 @@ func (h *haproxyFlags) add(c *cobra.Command) {
 	f.StringVar(&h.engine, "engine", engineNative, "what carries the services, as `ENGINE`: native, haproxy")
 	f.BoolVar(&h.system, "haproxy-system", false, "take over the HAProxy that the system starts: its haproxy.cfg stays, the services in its conf.d are pgporter's")
 	f.StringVar(&h.dir, "haproxy-dir", "", "`DIR` of haproxy.cfg and conf.d (default: pgporter-haproxy below /run or $XDG_RUNTIME_DIR; "+systemDir+" with --haproxy-system)")
+	f.BoolVar(&h.shadow, "shadow", false, "serve nobody: compare what would be done with what the HAProxy beside does, at --haproxy-socket or --haproxy-page")
+	f.StringVar(&h.page, "haproxy-page", "", "with --shadow, the `URL` of HAProxy's page with statistics, where its socket can't be reached: http://[USER@]ADDRESS:9101/haproxy/NODE/")
 	f.StringVar(&h.socket, "haproxy-socket", systemSocket, "runtime API's socket of the system's HAProxy, at level admin, as `PATH`")
 	f.StringVar(&h.master, "haproxy-master-socket", "", "master CLI's socket of the system's HAProxy (haproxy -S), as `PATH` (default: "+systemMaster+" if it is there)")
 	f.StringVar(&h.reload, "haproxy-reload", systemReload, "the `COMMAND` that reloads the system's HAProxy where there is no master socket")
@@ -59,9 +64,21 @@ func (h haproxyFlags) config(c *cobra.Command, run runFlags) (*haproxy.Config, e
 		}
 		return nil
 	}
+	if !h.shadow {
+		if err := refuse("is what a shadow asks: it goes with --shadow", "haproxy-page"); err != nil {
+			return nil, err
+		}
+	}
 	if h.engine == engineNative {
+		if h.shadow {
+			return nil, refuse("is for a HAProxy that pgporter runs: not with --shadow",
+				"haproxy-system", "haproxy-dir", "haproxy-master-socket", "haproxy-reload", "haproxy-binary")
+		}
 		return nil, refuse("is for HAProxy: it goes with --engine haproxy",
 			"haproxy-system", "haproxy-dir", "haproxy-socket", "haproxy-master-socket", "haproxy-reload", "haproxy-binary", "haproxy-password-file")
+	}
+	if h.shadow {
+		return nil, command.Input(errors.New("--shadow: a HAProxy of pgporter's own has nothing to be compared with, it goes with --engine native"))
 	}
 	if len(run.patroni) > 0 {
 		return nil, command.Input(errors.New("--patroni: HAProxy's files are rendered from an inventory, it goes with --engine native"))

@@ -171,6 +171,12 @@ func digest(s *api.Status, frame string) string {
 	if p := s.Config.Plan; p != nil {
 		fmt.Fprintln(&b, p.Hash, p.Kept, p.Unkept, p.Instead)
 	}
+	if h := s.Shadow; h != nil {
+		fmt.Fprintln(&b, h.Silent, len(h.Events), h.Dropped)
+		for _, d := range h.Standing {
+			fmt.Fprintln(&b, d.Service, d.Server, d.Kind)
+		}
+	}
 	for _, c := range withTCPServices(s) {
 		if c.LeaderKey != nil {
 			fmt.Fprintln(&b, c.Name, *c.LeaderKey)
@@ -211,7 +217,11 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 	if s.Config.Sent != nil {
 		sent = fmt.Sprintf(", sent by %s from %s", s.Config.Sent.Sender, s.Config.Sent.From)
 	}
-	fmt.Fprintf(w, "pgporter %s (pid %d) serves %s, up %s, configuration %d of %s%s\n", s.Version, s.PID, where,
+	does := "serves"
+	if s.Shadow != nil {
+		does = "is a shadow for"
+	}
+	fmt.Fprintf(w, "pgporter %s (pid %d) %s %s, up %s, configuration %d of %s%s\n", s.Version, s.PID, does, where,
 		age(s.Now.Sub(s.Started)), s.Config.Generation, s.Config.Loaded.Local().Format("15:04:05"), sent)
 	printPlan(w, s, paint)
 	if u := s.Upgrade; u != nil && u.Problem == "" {
@@ -247,6 +257,7 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 			fmt.Fprintln(w, paint(fmt.Sprintf("%s: virtual address %s %s", c.Name, c.VIP.Address, words), code))
 		}
 	}
+	printShadow(w, s, paint)
 	// Colours have no width but tabwriter would count them: the state's cell is padded by hand and goes in painted afterwards.
 	var plain bytes.Buffer
 	table := tabwriter.NewWriter(&plain, 0, 0, 2, ' ', 0)
@@ -255,6 +266,9 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 	for _, c := range withTCPServices(s) {
 		for _, v := range c.Services {
 			name, listen := v.FullName, v.Listen
+			if v.Shadow {
+				listen = "(shadow)"
+			}
 			if len(v.Servers) == 0 {
 				why := "no member is selected"
 				if c.Name == "" {

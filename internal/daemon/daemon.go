@@ -26,6 +26,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/safetext"
 	"github.com/pgporter/pgporter/internal/engine/haproxy"
 	"github.com/pgporter/pgporter/internal/engine/proxy"
+	"github.com/pgporter/pgporter/internal/engine/shadow"
 	"github.com/pgporter/pgporter/internal/monitor/cluster"
 	"github.com/pgporter/pgporter/internal/monitor/exchange"
 	"github.com/pgporter/pgporter/internal/monitor/tcpcheck"
@@ -41,6 +42,9 @@ type Config struct {
 	HAProxy *haproxy.Config
 	// HAProxyPassword is the file with the password of its statistics page; empty for what the configuration says.
 	HAProxyPassword string
+	// Shadow is the HAProxy that carries the services while pgporter only compares itself with it: nothing listens and nobody's session
+	// ends. Nil is no shadow.
+	Shadow shadow.Source
 	// StateDir is where the plan is kept that was accepted last, for the next start; empty for nowhere.
 	StateDir string
 	// Bind is the address that "*" means for services; empty is every address of this machine.
@@ -185,7 +189,11 @@ func Run(ctx context.Context, cfg Config) error {
 	files := newBudget(cfg)
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), liveness: newLiveness(), budget: files,
 		slots: cluster.NewSlots(files.questions), seed: rand.Uint64(), running: map[string]*runningCluster{}}
-	if cfg.HAProxy == nil {
+	switch {
+	case cfg.Shadow != nil:
+		d.tcpcheck = tcpcheck.New(cfg.Logger, files.checks)
+		d.engine = watching{shadow.New(shadow.Config{HAProxy: cfg.Shadow, Logger: cfg.Logger})}
+	case cfg.HAProxy == nil:
 		sockets, err := cfg.Inherited.services()
 		if err != nil {
 			return err
@@ -193,7 +201,7 @@ func Run(ctx context.Context, cfg Config) error {
 		d.tcpcheck = tcpcheck.New(cfg.Logger, files.checks)
 		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck, Await: d.await, Doubt: d.doubt,
 			Inherited: sockets}), files}
-	} else {
+	default:
 		h := *cfg.HAProxy
 		h.Bind, h.StopTimeout, h.Logger = cfg.Bind, cfg.StopTimeout, cfg.Logger
 		engine, err := haproxy.New(h)
@@ -260,7 +268,11 @@ func Run(ctx context.Context, cfg Config) error {
 	group.Go(func() error { return cfg.Source.Follow(ctx, func(l Loaded, err error) { d.change(ctx, l, err) }) })
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
 	group.Go(func() error { return d.upgradeOnSignal(ctx) })
-	d.log.Info("pgporter serves", "version", cfg.Version, "source", cfg.Source.Name(), "admin", d.admin.Addr().String())
+	does := "pgporter serves"
+	if cfg.Shadow != nil {
+		does = "pgporter is a shadow: it serves nobody and compares itself with HAProxy"
+	}
+	d.log.Info(does, "version", cfg.Version, "source", cfg.Source.Name(), "admin", d.admin.Addr().String())
 	d.tellReady()
 	err = group.Wait()
 	switch {

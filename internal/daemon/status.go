@@ -16,8 +16,26 @@ import (
 
 // Status is what the daemon does now, from each cluster's current View and the engine's counters.
 func (d *Daemon) Status() api.Status {
+	s := d.carriedStatus()
+	if s.Shadow != nil {
+		for _, c := range s.Clusters {
+			markShadows(c.Services)
+		}
+		markShadows(s.TCPServices)
+	}
+	return s
+}
+
+// markShadows marks the services that nobody listens for.
+func markShadows(services []api.Service) {
+	for i := range services {
+		services[i].Shadow = services[i].Listen == ""
+	}
+}
+
+func (d *Daemon) carriedStatus() api.Status {
 	traffic := d.engine.Traffic(context.Background())
-	vips := d.virtualStatus()
+	vips, seen := d.virtualStatus(), d.shadowStatus()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := api.Status{
@@ -25,7 +43,7 @@ func (d *Daemon) Status() api.Status {
 		Config:   api.Config{Source: d.cfg.Source.Name(), Loaded: d.loaded, Generation: d.accepted, Refused: d.refused, Refusals: d.refusals, Assumed: slices.Clone(d.assumed)},
 		Clusters: []api.Cluster{},
 	}
-	s.Upgrade = d.upgraded
+	s.Upgrade, s.Shadow = d.upgraded, seen
 	if d.cfg.LogDropped != nil {
 		s.LogDropped = d.cfg.LogDropped()
 	}

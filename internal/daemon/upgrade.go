@@ -89,6 +89,8 @@ func (d *Daemon) upgradeOnSignal(ctx context.Context) error {
 func (d *Daemon) upgrade(ctx context.Context) error {
 	engine, isNative := d.engine.(native)
 	switch {
+	case d.cfg.Shadow != nil:
+		return errors.New("a shadow has no session: restart it instead")
 	case !isNative:
 		return errors.New("an upgrade is for the native engine: with --engine haproxy, restart pgporter instead")
 	case os.Getpid() == 1:

@@ -35,6 +35,7 @@ func TestShared(t *testing.T) {
 	}{
 		{"reload from elsewhere", s.reloadFromElsewhere},
 		{"HAProxy", s.haproxy},
+		{"shadow", s.shadow},
 		{"failover under load", s.failoverUnderLoad},
 		{"doctor", s.doctor},
 	} {

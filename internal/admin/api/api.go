@@ -30,6 +30,8 @@ type Status struct {
 	// Upgrade is how this process took over from another, or why its last attempt to hand over failed; absent if there was
 	// neither.
 	Upgrade *Upgrade `json:"upgrade,omitempty"`
+	// Shadow is what a shadow has seen, which carries no service; absent if this daemon is none.
+	Shadow *Shadow `json:"shadow,omitempty"`
 	// LogDropped is how many lines of the log were dropped since the start because nobody read them in time; absent if none was.
 	LogDropped uint64 `json:"log_lines_dropped,omitempty"`
 }
@@ -192,6 +194,8 @@ type Service struct {
 	// Listen is where clients connect; Check is the Patroni path that decides.
 	Listen string `json:"listen"`
 	Check  string `json:"check"`
+	// Shadow says that nobody listens for it here: Up and its servers are what would be.
+	Shadow bool `json:"shadow,omitempty"`
 	// Up says whether a client that comes now is connected to a server.
 	Up bool `json:"up"`
 	// Sessions are open now, Queued the clients that wait because no server takes them; Total counts those connected to a

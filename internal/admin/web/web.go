@@ -28,7 +28,7 @@ var page embed.FS
 //
 //	GET /                  the page, with page.css and page.js
 //	GET /status            api.Status
-//	GET /services          one line per service: name, up or down
+//	GET /services          one line per service: name, up or down; shadow where nobody listens for it
 //	GET /services/NAME     200 while the service (by full name) connects clients to a server, else 503; 404 if there is none
 //	GET /health            200 as long as the daemon works, else 503 and the problems
 func Handler(status func() api.Status, problems, names func() []string) http.Handler {
@@ -70,7 +70,7 @@ func Handler(status func() api.Status, problems, names func() []string) http.Han
 			return
 		}
 		code := http.StatusOK
-		if !all[i].Up {
+		if !all[i].Up || all[i].Shadow {
 			code = http.StatusServiceUnavailable
 		}
 		plain(w, code)
@@ -139,6 +139,9 @@ func services(s api.Status) []api.Service {
 }
 
 func upOrDown(s api.Service) string {
+	if s.Shadow {
+		return "shadow"
+	}
 	if s.Up {
 		return "up"
 	}

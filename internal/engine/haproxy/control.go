@@ -41,8 +41,13 @@ type processes struct {
 	Old     []procLine
 }
 
-// send gives one command to a socket and returns the whole answer. The writing side is closed at once: without that the
-// master CLI waits for more commands (management guide 2.6, section 9.4).
+// Ask gives one command to a HAProxy's socket and returns the whole answer, within the time of ctx and 5 s at most.
+func Ask(ctx context.Context, socket, command string) (string, error) {
+	return send(ctx, socket, command)
+}
+
+// send is Ask. The writing side is closed at once: without that the master CLI waits for more commands (management guide 2.6,
+// section 9.4).
 func send(ctx context.Context, socket, command string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -286,8 +291,8 @@ type counters struct {
 
 // The names under which `show stat` has a service's own lines.
 const (
-	frontend = "FRONTEND"
-	backend  = "BACKEND"
+	frontend = Frontend
+	backend  = Backend
 )
 
 // counts gives a worker's counters.
@@ -299,31 +304,14 @@ func (c control) counts(ctx context.Context, pid int) (map[serverID]counters, er
 	return parseCounts(answer)
 }
 
-// parseCounts reads `show stat`: CSV with a head that names the columns. No name in it can hold a comma or a quote.
 func parseCounts(text string) (map[serverID]counters, error) {
-	head, rest, _ := strings.Cut(text, "\n")
-	column := map[string]int{}
-	for i, name := range strings.Split(strings.TrimPrefix(strings.TrimSpace(head), "# "), ",") {
-		column[name] = i
+	lines, err := ParseStatistics(text)
+	if err != nil {
+		return nil, err
 	}
-	for _, name := range []string{"pxname", "svname", "scur", "stot", "econ"} {
-		if _, there := column[name]; !there {
-			return nil, fmt.Errorf("HAProxy's statistics have no column %s", name)
-		}
-	}
-	found := map[serverID]counters{}
-	for line := range strings.Lines(rest) {
-		fields := strings.Split(line, ",")
-		number := func(name string) uint64 {
-			n, _ := strconv.ParseUint(fields[column[name]], 10, 64) // empty where a line has no such counter
-			return n
-		}
-		if len(fields) < len(column) {
-			continue
-		}
-		found[serverID{fields[column["pxname"]], fields[column["svname"]]}] = counters{
-			Sessions: int(number("scur")), TotalSessions: number("stot"), Refused: number("econ"),
-		}
+	found := make(map[serverID]counters, len(lines))
+	for _, l := range lines {
+		found[serverID{l.Service, l.Server}] = counters{Sessions: l.Sessions, TotalSessions: l.TotalSessions, Refused: l.Failed}
 	}
 	return found, nil
 }

@@ -72,19 +72,19 @@ func TestParseSessions(t *testing.T) {
 }
 
 func TestParseCounts(t *testing.T) {
-	got, err := parseCounts("# pxname,svname,scur,stot,econ,\na,FRONTEND,2,9,,\na,one,2,7,1,\na,BACKEND,2,9,1,\n\n")
+	got, err := parseCounts("# pxname,svname,scur,stot,econ,wretr,status,weight,bck,\na,FRONTEND,2,9,,,OPEN,,,\na,one,2,7,1,0,UP,1,0,\na,BACKEND,2,9,1,0,UP,1,0,\n\n")
 	want := map[serverID]counters{{"a", frontend}: {2, 9, 0}, {"a", "one"}: {2, 7, 1}, {"a", backend}: {2, 9, 1}}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	if got, err := parseCounts("# pxname,svname\n"); err == nil || !strings.Contains(err.Error(), "scur") {
+	if got, err := parseCounts("# pxname,svname\n"); err == nil || !strings.Contains(err.Error(), "status") {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
 
 // FuzzAnswers feeds what a socket may say to everything that reads it: whatever it is, nothing may break.
 func FuzzAnswers(f *testing.F) {
-	for _, seed := range []string{processTable, serverTable, "# pxname,svname,scur,stot,econ\na,b,1,2,3\n", "0x1: be=a srv=b\n", "1\n"} {
+	for _, seed := range []string{processTable, serverTable, "# pxname,svname,scur,stot,econ,wretr,status,weight,bck\na,b,1,2,3,4,UP,5,0\n", "0x1: be=a srv=b\n", "1\n"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
