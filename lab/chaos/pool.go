@@ -2,6 +2,8 @@ package chaos
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -14,39 +16,49 @@ const poolsSeen = 250 * time.Millisecond
 func (f *field) keepPools(ctx context.Context) error {
 	alive := map[string]time.Time{}
 	for rest(ctx, poolsSeen) {
-		status, err := f.Status(ctx)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
+		ended, err := f.poolsEnded(ctx, alive)
+		for _, what := range ended {
+			// Where a fault has it in hand, or had until now, it ended by that.
+			if err == nil && f.claim([]string{what}) {
+				err = f.keepPool(ctx, what, alive)
+				f.release([]string{what})
 			}
-			return err
 		}
-		for _, p := range status.Processes {
-			member, pool := strings.CutSuffix(p.What, "/pgbouncer")
-			switch {
-			case !pool:
-				continue
-			case p.State != "ended":
-				alive[p.What] = time.Now()
-				continue
-			}
-			from, was := alive[p.What]
-			if !was || !f.claim([]string{p.What}) {
-				// A fault has it in hand.
-				continue
-			}
-			err := f.Begin(ctx, p.What)
-			f.release([]string{p.What})
-			if err != nil && ctx.Err() == nil {
-				f.say("%s ended by itself, and can't be started: %v", p.What, err)
-				continue
-			}
-			f.mu.Lock()
-			f.deeds = append(f.deeds, deed{kind: endedItself, member: member, parts: endedItself.parts(member), from: from, to: time.Now()})
-			f.mu.Unlock()
-			delete(alive, p.What)
-			f.say("%s ended by itself: started again", p.What)
+		if err != nil && ctx.Err() == nil {
+			return fmt.Errorf("PgBouncers that end by themselves: %w", err)
 		}
 	}
+	return nil
+}
+
+// poolsEnded gives the PgBouncers that aren't there, and notes when the others were seen.
+func (f *field) poolsEnded(ctx context.Context, alive map[string]time.Time) (ended []string, err error) {
+	status, err := f.Status(ctx)
+	for _, p := range status.Processes {
+		switch {
+		case !strings.HasSuffix(p.What, "/pgbouncer"):
+		case p.State == "ended":
+			ended = append(ended, p.What)
+		default:
+			alive[p.What] = time.Now()
+		}
+	}
+	return ended, err
+}
+
+// keepPool starts one that isn't there though nobody has it in hand.
+func (f *field) keepPool(ctx context.Context, what string, alive map[string]time.Time) error {
+	ended, err := f.poolsEnded(ctx, alive)
+	if err != nil || !slices.Contains(ended, what) {
+		return err
+	}
+	if err := f.Begin(ctx, what); err != nil {
+		return err
+	}
+	f.say("%s ended by itself: started again", what)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	member := strings.TrimSuffix(what, "/pgbouncer")
+	f.deeds = append(f.deeds, deed{kind: endedItself, member: member, parts: endedItself.parts(member), from: alive[what], to: time.Now()})
 	return nil
 }
