@@ -81,8 +81,9 @@ e2e: ## the end-to-end tests (they start clusters of their own)
 attack: ## the attacks that pgporter withstands: hostile inventories, senders, neighbours, answers (docs/security.md)
 	@PROGRESS_TMP=$(TEST_TMP)-attack scripts/progress 'attacks' $(GO) test -vet=off -count=1 -p 2 -timeout 10m -run '^TestAttack' ./internal/... ./lab/...
 
+# It tells where it is, and in the end what was compared.
 derivation: prerequisites ## what follows from one answer of Patroni, compared with what it says to all paths in all states (minutes)
-	@PROGRESS_TMP=$(TEST_TMP)-derivation scripts/progress 'derivation' $(GO) test -vet=off -count=1 -tags derivation -timeout 15m -run TestDerivation ./lab/e2e
+	@PROGRESS_TMP=$(TEST_TMP)-derivation scripts/progress 'derivation' $(GO) test -v -vet=off -count=1 -tags derivation -timeout 15m -run TestDerivation ./lab/e2e
 
 trouble: prerequisites ## what happens to services while Patroni's API or etcd is in trouble and the cluster itself is well (minutes)
 	@PROGRESS_TMP=$(TEST_TMP)-trouble scripts/progress 'APIs in trouble' $(GO) test -vet=off -count=1 -tags trouble -timeout 20m -run 'TestAPIInTrouble|TestWithoutLocalReplication' ./lab/e2e

@@ -177,8 +177,8 @@ func (s shared) derivation(t *testing.T) {
 	d.until("a replica at the end", 3, follows)
 
 	d.stop()
-	t.Logf("Patroni %s, %.0fs: %d comparisons counted of %d; %d unsettled, of which Patroni said 503 where it would pass if the DCS were seen: %d; bodies and how often they counted:\n%s",
-		version, time.Since(d.began).Seconds(), d.counted, d.asked, d.unsettled, d.blind, d.table())
+	t.Logf("Patroni %s, %.0fs: %d comparisons counted of %d; %d unsettled, of which Patroni said 503 where it would pass if the DCS were seen: %d; %d differences; bodies and how often they counted:\n%s",
+		version, time.Since(d.began).Seconds(), d.counted, d.asked, d.unsettled, d.blind, len(d.differences), d.table())
 	for _, difference := range d.differences {
 		t.Error(difference)
 	}
