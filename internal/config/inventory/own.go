@@ -114,6 +114,10 @@ func (b *builder) ownFile(doc *document, root Value) bool {
 			vars[name] = Value{made: value, pos: diag.Position{File: doc.file}}
 		}
 	}
+	// Nobody tells a name that the file doesn't speak of.
+	if _, told := inner["defaults.dns"]; !told {
+		vars["pg_dns_target"] = Value{made: "none", pos: diag.Position{File: doc.file}}
+	}
 	r.nodes(b.inv.all, inner["defaults.nodes"])
 	entries := root.Entries()
 	for i, e := range entries {
@@ -278,6 +282,11 @@ func (r *ownReader) cluster(c Entry, end diag.Position) {
 	g.vars["pg_cluster"] = c.Key
 	if vip, has := inner["vip"]; has && g.vars["pg_vip_address"].node != nil {
 		g.vars["pg_vip_enabled"] = Value{made: true, pos: vip.Key.Pos()}
+	}
+	if dns, has := inner["dns"]; has {
+		if _, set := g.vars["pg_dns_target"]; !set && r.inv.all.vars["pg_dns_target"].node == nil {
+			g.vars["pg_dns_target"] = Value{made: "auto", pos: dns.Key.Pos()}
+		}
 	}
 	upstream, follows := g.vars["pg_upstream"]
 	delete(g.vars, "pg_upstream")
