@@ -38,7 +38,7 @@ var rooms = map[string]room{
 	"internal/config/model":             {may: "diag jmespath", pure: true, because: "the model is what all others agree on: it needs nothing else of ours but the language of its selectors"},
 	"internal/config/jmespath":          {pure: true, because: "an expression over members given as data has no need of where they came from"},
 	"internal/config/inventory/jinja":   {may: "safetext", pure: true, because: "a template reaches its variables and nothing else, least of all files"},
-	"internal/config/inventory":         {may: "diag jinja ownfile safetext", because: "reading Ansible's format has nothing to do with what pgporter makes of it"},
+	"internal/config/inventory":         {may: "diag jinja ownfile safetext", because: "reading files has nothing to do with what pgporter makes of what they declare"},
 	"internal/config/inventory/ownfile": {may: "diag", pure: true, because: "which keys a file may have is declared once, for those who read it and those who describe it"},
 	"internal/config/tcpservice":        {may: "diag model", pure: true, because: "what a service's lines mean follows from the lines: whoever checks servers reads it here"},
 	"internal/config/plan":              {may: "diag inventory jinja jmespath model ownfile safetext tcpservice", because: "a plan is declared: what runs now must not leak into it"},

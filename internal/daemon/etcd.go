@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/pgporter/pgporter/internal/config/model"
@@ -92,7 +93,7 @@ func (k *LeaderKeys) pathOf(c model.Cluster) string {
 		return c.KeyPath
 	}
 	scope := path.Base(c.KeyPath)
-	if scope != c.Name {
+	if _, err := strconv.Atoi(scope); err == nil && scope != c.Name && strings.Count(c.KeyPath, "/") > 2 {
 		// A group of a Citus cluster: its shard and its number.
 		scope = path.Base(path.Dir(c.KeyPath)) + "/" + scope
 	}

@@ -22,6 +22,7 @@ func TestKeyPath(t *testing.T) {
 		{"/", model.Cluster{Name: "pg-test"}, "/pg-test"},
 		{"", model.Cluster{Name: "pg-citus1", KeyPath: "/service/pg-citus/1"}, "/service/pg-citus/1"},
 		{"/else", model.Cluster{Name: "pg-citus1", KeyPath: "/service/pg-citus/1"}, "/else/pg-citus/1"},
+		{"/else", model.Cluster{Name: "audit", KeyPath: "/service/audit-prod"}, "/else/audit-prod"},
 		{"/else/", model.Cluster{Name: "pg-test", KeyPath: "/service/ours/pg-test"}, "/else/pg-test"},
 	} {
 		k, err := NewLeaderKeys(Etcd{Endpoints: []string{"10.10.10.10"}, Namespace: test.namespace})

@@ -78,8 +78,7 @@ func (b *builder) services(name string, data []byte) bool {
 		return false
 	}
 	r := ownReader{builder: b, doc: doc}
-	r.refuseTemplates(doc.root, map[*yaml.Node]bool{})
-	doc.templated = nil
+	r.strictly()
 	r.keys("the file of services", ownfile.Services, root, b.inv.all.vars)
 	b.enlist(b.inv.all, b.host("localhost", root.Pos()))
 	return true
@@ -105,14 +104,7 @@ func (b *builder) ownFile(doc *document, root Value) bool {
 		b.problems.Errorf(diag.InventoryFormat, mark.Pos(), fmt.Sprintf("%s: %d", ownfile.Mark, ownfile.Version), "the version of the file is %s, and this pgporter reads version %d", mark.Describe(), ownfile.Version)
 		return false
 	}
-	// Ansible goes on with the last of two; who writes this file means both.
-	for i, p := range *b.problems {
-		if p.Code == diag.KeyTwice {
-			(*b.problems)[i].Severity = diag.Error
-		}
-	}
-	r.refuseTemplates(doc.root, map[*yaml.Node]bool{})
-	doc.templated = nil
+	r.strictly()
 	vars := b.inv.all.vars
 	inner := r.keys("the file", ownfile.File, root, vars)
 	// What Pigsty has otherwise than who comes without: Patroni's own namespace and administrator, and a page that nobody needs a password
@@ -121,6 +113,10 @@ func (b *builder) ownFile(doc *document, root Value) bool {
 		if _, set := vars[name]; !set {
 			vars[name] = Value{made: value, pos: diag.Position{File: doc.file}}
 		}
+	}
+	// Nobody tells a name that the file doesn't speak of.
+	if _, told := inner["defaults.dns"]; !told {
+		vars["pg_dns_target"] = Value{made: "none", pos: diag.Position{File: doc.file}}
 	}
 	r.nodes(b.inv.all, inner["defaults.nodes"])
 	entries := root.Entries()
@@ -134,6 +130,18 @@ func (b *builder) ownFile(doc *document, root Value) bool {
 		}
 	}
 	return true
+}
+
+// strictly refuses of the file what an inventory may have. Of two keys of one name Ansible goes on with the last; who writes this file
+// means both.
+func (r *ownReader) strictly() {
+	for i, p := range *r.problems {
+		if p.Code == diag.KeyTwice {
+			(*r.problems)[i].Severity = diag.Error
+		}
+	}
+	r.refuseTemplates(r.doc.root, map[*yaml.Node]bool{})
+	r.doc.templated = nil
 }
 
 // refuseTemplates reports what an inventory would take for a template or a vault, and has nobody evaluate it.
@@ -168,6 +176,10 @@ func (r *ownReader) keys(label string, keys []ownfile.Key, v Value, vars map[str
 }
 
 func (r *ownReader) keysBelow(label, prefix string, keys []ownfile.Key, v Value, vars map[string]Value, inner map[string]Entry) {
+	// What is wrong is an error here. Aliases may have one stand in a million places.
+	if len(*r.problems) > maxTold {
+		return
+	}
 	here := label
 	if prefix != "" {
 		here = fmt.Sprintf("%s of %s", strings.TrimSuffix(prefix, "."), label)
@@ -270,6 +282,11 @@ func (r *ownReader) cluster(c Entry, end diag.Position) {
 	g.vars["pg_cluster"] = c.Key
 	if vip, has := inner["vip"]; has && g.vars["pg_vip_address"].node != nil {
 		g.vars["pg_vip_enabled"] = Value{made: true, pos: vip.Key.Pos()}
+	}
+	if dns, has := inner["dns"]; has {
+		if _, set := g.vars["pg_dns_target"]; !set && r.inv.all.vars["pg_dns_target"].node == nil {
+			g.vars["pg_dns_target"] = Value{made: "auto", pos: dns.Key.Pos()}
+		}
 	}
 	upstream, follows := g.vars["pg_upstream"]
 	delete(g.vars, "pg_upstream")

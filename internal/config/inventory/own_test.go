@@ -43,6 +43,7 @@ func TestOwnFile(t *testing.T) {
 		{"10.10.10.12", "pg_namespace", "/service", "f.yml"},
 		{"10.10.10.13", "pg_role", "primary", "f.yml:12:18"},
 		{"10.10.10.13", "pg_vip_address", "", ""},
+		{"10.10.10.13", "pg_dns_target", "none", "f.yml"},
 		{"10.10.10.20", "pg_cluster", "", ""},
 	} {
 		h, known := inv.Host(want.host)

@@ -73,7 +73,7 @@ type TCPServer struct {
 
 // Cluster is one PostgreSQL cluster as declared.
 type Cluster struct {
-	// Name is pg_cluster: Patroni's scope and the prefix of every full service name.
+	// Name is pg_cluster, the prefix of every full service name, and Patroni's scope unless KeyPath says another.
 	Name        string       `json:"name"`
 	Members     []Member     `json:"members"`
 	Definitions []Definition `json:"services"`
@@ -92,7 +92,7 @@ type Cluster struct {
 
 // Member is one instance of a cluster as declared.
 type Member struct {
-	// Name is the instance's: <pg_cluster>-<pg_seq>, or Patroni's member name if it was discovered.
+	// Name is the instance's, Patroni's name of the member: <pg_cluster>-<pg_seq> in an inventory.
 	Name string `json:"name"`
 	// Host is the address that its ports are on: the inventory's host name, an IP address as a rule.
 	Host string `json:"host"`

@@ -111,7 +111,7 @@ var shared = slices.Concat(ports, []Key{
 		{Name: "key_file", Variable: "pgporter_etcd_key_file", Shape: Text, Example: "/etc/pgporter/etcd.key", Says: "the file on each node with that certificate's key"},
 		{Name: "user", Variable: "pgporter_etcd_user", Shape: Text, Example: "patroni", Says: "the user to come as; the password is in /etc/pgporter/etcd-USER.password of each node"},
 	}},
-	{Name: "dns", Shape: Keyed, Says: "the names that nodes tell which run with --dns", Keys: []Key{
+	{Name: "dns", Shape: Keyed, Says: "the names that nodes tell which run with --dns; without it the cluster has none of its own, its members alone have", Keys: []Key{
 		{Name: "suffix", Variable: "pg_dns_suffix", Shape: Text, Example: ".db.example", Says: "what follows the cluster's name"},
 		{Name: "target", Variable: "pg_dns_target", Shape: Text, Default: "auto", Says: "what the cluster's name stands for: primary, vip, an address, none; auto is vip where there is one, else primary"},
 	}},
