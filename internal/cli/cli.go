@@ -39,7 +39,7 @@ serve it now, through failover and switchover. It reads Pigsty inventories as th
 		SuggestionsMinimumDistance: 2,
 	}
 	root.AddCommand(newRunCommand(), newCheckCommand(), newPlanCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newReloadCommand(),
-		newUpgradeCommand(), newRereadCommand(), newCredentialsCommand(), command.NewVersion(), exitStatusTopic(), signalsTopic())
+		newUpgradeCommand(), newTakeoverCommand(), newRereadCommand(), newCredentialsCommand(), command.NewVersion(), exitStatusTopic(), signalsTopic())
 	return root
 }
 
