@@ -41,7 +41,7 @@ pgporter.yml (pgporter init makes a first one), which every command takes in an 
 		SuggestionsMinimumDistance: 2,
 	}
 	root.AddCommand(newRunCommand(), newInitCommand(), newCheckCommand(), newPlanCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newHealthCommand(), newReloadCommand(),
-		newUpgradeCommand(), newRereadCommand(), newCredentialsCommand(), command.NewVersion(), exitStatusTopic(), signalsTopic())
+		newUpgradeCommand(), newTakeoverCommand(), newRereadCommand(), newCredentialsCommand(), command.NewVersion(), exitStatusTopic(), signalsTopic())
 	return root
 }
 

@@ -45,34 +45,19 @@ func (l localFlags) ask(signal syscall.Signal, outcome func(before, after *api.S
 	if l.timeout <= 0 {
 		return command.Input(fmt.Errorf("--timeout %s: more than 0", l.timeout))
 	}
-	address, err := adminAddress(l.admin)
-	if l.pid != 0 {
-		address, err = adminOf(l.pid)
-	}
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
 	defer cancel()
-	client := api.Client{Address: address}
-	before, err := client.Status(ctx)
+	address, before, err := l.find(ctx)
 	if err != nil {
 		return err
 	}
-	if l.pid != 0 && before.PID != l.pid {
-		return fmt.Errorf("the pgporter at %s is process %d, not %d", address, before.PID, l.pid)
-	}
+	client := api.Client{Address: address}
 	at, err := resolved(ctx, address)
 	if err != nil {
 		return err
 	}
-	switch err := daemon.Ask(before.PID, at, signal); {
-	case errors.Is(err, process.ErrEnded):
-		return fmt.Errorf("the pgporter at %s (pid %d) doesn't run on this machine: do it there", address, before.PID)
-	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("the pgporter at %s (pid %d) can't be sent a signal: %w: do it as its user, or as root", address, before.PID, err)
-	case err != nil:
-		return fmt.Errorf("what answers at %s names process %d, which isn't sent a signal: %w", address, before.PID, err)
+	if err := daemon.Ask(before.PID, at, signal); err != nil {
+		return notAsked(address, before.PID, err)
 	}
 	for {
 		select {
@@ -89,6 +74,36 @@ func (l localFlags) ask(signal syscall.Signal, outcome func(before, after *api.S
 			return err
 		}
 	}
+}
+
+// find asks the pgporter that the flags mean for its status, and gives the address at which it answers.
+func (l localFlags) find(ctx context.Context) (string, *api.Status, error) {
+	address, err := adminAddress(l.admin)
+	if l.pid != 0 {
+		address, err = adminOf(l.pid)
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	status, err := api.Client{Address: address}.Status(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	if l.pid != 0 && status.PID != l.pid {
+		return "", nil, fmt.Errorf("the pgporter at %s is process %d, not %d", address, status.PID, l.pid)
+	}
+	return address, status, nil
+}
+
+// notAsked says why a process isn't asked for anything.
+func notAsked(address string, pid int, err error) error {
+	switch {
+	case errors.Is(err, process.ErrEnded):
+		return fmt.Errorf("the pgporter at %s (pid %d) doesn't run on this machine: do it there", address, pid)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("the pgporter at %s (pid %d) can't be sent a signal: %w: do it as its user, or as root", address, pid, err)
+	}
+	return fmt.Errorf("what answers at %s names process %d, which isn't sent a signal: %w", address, pid, err)
 }
 
 // adminOf is the admin address of the pgporter with a process number, by the arguments that it was started with (proc(5)).

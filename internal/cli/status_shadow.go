@@ -34,6 +34,12 @@ func printShadow(w io.Writer, s *api.Status, paint func(string, colourCode) stri
 	if len(h.Absent) > 0 {
 		fmt.Fprintf(w, "%s %s\n", paint("HAProxy hasn't, so not compared:", red), strings.Join(h.Absent, ", "))
 	}
+	if len(h.Taken) > 0 {
+		fmt.Fprintf(w, "taken from HAProxy and served here: %s\n", strings.Join(h.Taken, ", "))
+	}
+	if len(h.Both) > 0 {
+		fmt.Fprintf(w, "%s %s\n", paint("HAProxy listens for these, too, each new client gets to one of the two:", red), strings.Join(h.Both, ", "))
+	}
 	for _, d := range h.Standing {
 		fmt.Fprintln(w, paint("now: "+d.Text, red)+verdict(d))
 	}

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/user"
 	"slices"
+	"strconv"
 	"syscall"
 
 	"github.com/pgporter/pgporter/internal/engine/process"
@@ -16,26 +18,48 @@ import (
 // said who answered at one of the admin addresses, and any local user may have answered: unless the process is seen to be a pgporter
 // that listens there, and the caller's (root's may be anybody's), it gets nothing.
 func Ask(pid int, admin []netip.AddrPort, signal syscall.Signal) error {
-	p, err := process.Open(pid)
+	p, _, err := seen(pid, admin)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
+	return p.Signal(signal)
+}
+
+// seen opens the process if it is all that, and tells whose it is.
+func seen(pid int, admin []netip.AddrPort) (p *process.Process, user int, err error) {
+	if p, err = process.Open(pid); err != nil {
+		return nil, -1, err
+	}
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
 	program, err := os.Executable()
 	if err != nil {
-		return err
+		return nil, -1, err
 	}
 	if err := p.Executes(program, "pgporter"); err != nil {
-		return err
+		return nil, -1, err
 	}
-	user, err := p.User()
+	user, err = p.User()
 	switch {
 	case err != nil:
-		return err
+		return nil, -1, err
 	case os.Geteuid() != 0 && user != os.Geteuid():
-		return fmt.Errorf("it belongs to the user with id %d: %w", user, os.ErrPermission)
+		return nil, -1, fmt.Errorf("it belongs to the user with id %d: %w", user, os.ErrPermission)
 	case !slices.ContainsFunc(admin, func(at netip.AddrPort) bool { return proxy.Listens(pid, at) }):
-		return errors.New("it isn't seen to listen there")
+		return nil, -1, errors.New("it isn't seen to listen there")
 	}
-	return p.Signal(signal)
+	return p, user, nil
+}
+
+// userNamed is what a user is called; empty if that isn't known.
+func userNamed(id int) string {
+	who, err := user.LookupId(strconv.Itoa(id))
+	if err != nil {
+		return ""
+	}
+	return who.Username
 }

@@ -189,19 +189,26 @@ func Run(ctx context.Context, cfg Config) error {
 	files := newBudget(cfg)
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), liveness: newLiveness(), budget: files,
 		slots: cluster.NewSlots(files.questions), seed: rand.Uint64(), running: map[string]*runningCluster{}}
-	switch {
-	case cfg.Shadow != nil:
-		d.tcpcheck = tcpcheck.New(cfg.Logger, files.checks)
-		d.engine = watching{shadow.New(shadow.Config{HAProxy: cfg.Shadow, Logger: cfg.Logger})}
-	case cfg.HAProxy == nil:
+	if cfg.HAProxy == nil {
 		sockets, err := cfg.Inherited.services()
 		if err != nil {
 			return err
 		}
 		d.tcpcheck = tcpcheck.New(cfg.Logger, files.checks)
-		d.engine = native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck, Await: d.await, Doubt: d.doubt,
-			Inherited: sockets}), files}
-	default:
+		var shadows *shadowing
+		closed := func(service string) bool { return shadows != nil && !shadows.has(service) }
+		carrier := native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck, Await: d.await, Doubt: d.doubt,
+			Inherited: sockets, Closed: closed}), files}
+		d.engine = carrier
+		if cfg.Shadow != nil {
+			taken, err := cfg.takenBefore()
+			if err != nil {
+				return err
+			}
+			shadows = newShadowing(carrier, cfg, taken)
+			d.engine = shadows
+		}
+	} else {
 		h := *cfg.HAProxy
 		h.Bind, h.StopTimeout, h.Logger = cfg.Bind, cfg.StopTimeout, cfg.Logger
 		engine, err := haproxy.New(h)
@@ -265,12 +272,14 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	group.Go(func() error { return d.serveAdmin(ctx, d.admin) })
 	group.Go(func() error { return d.serveControl(ctx, d.control) })
+	group.Go(func() error { return d.serveLocal(ctx) })
 	group.Go(func() error { return cfg.Source.Follow(ctx, func(l Loaded, err error) { d.change(ctx, l, err) }) })
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
 	group.Go(func() error { return d.upgradeOnSignal(ctx) })
 	does := "pgporter serves"
-	if cfg.Shadow != nil {
-		does = "pgporter is a shadow: it serves nobody and compares itself with HAProxy"
+	if engine, is := d.engine.(*shadowing); is {
+		does = "pgporter is a shadow: it compares itself with HAProxy and serves nothing but what was taken from it"
+		d.log.Info("services that are served", "taken", engine.takenNow())
 	}
 	d.log.Info(does, "version", cfg.Version, "source", cfg.Source.Name(), "admin", d.admin.Addr().String())
 	d.tellReady()

@@ -30,8 +30,9 @@ type Part interface {
 
 // Traffic is what an engine has of a service.
 type Traffic struct {
-	// Address is where it listens.
+	// Address is where it listens, unless it is Closed.
 	Address  string
+	Closed   bool
 	Sessions int
 	// Queued are clients that wait for a server.
 	Queued         int
@@ -53,6 +54,17 @@ type native struct {
 	files budget
 }
 
+// native is the native engine, also where it is a shadow's.
+func (d *Daemon) native() (native, bool) {
+	switch engine := d.engine.(type) {
+	case native:
+		return engine, true
+	case *shadowing:
+		return engine.native, true
+	}
+	return native{}, false
+}
+
 // Prepare opens the ports that aren't open yet.
 func (n native) Prepare(_ context.Context, o engine.Offer) (Change, error) {
 	change, err := n.Engine.PrepareOffer(o)
@@ -70,7 +82,7 @@ func (n native) Prepare(_ context.Context, o engine.Offer) (Change, error) {
 func (n native) Traffic(context.Context) map[string]Traffic {
 	all := map[string]Traffic{}
 	for _, s := range n.Status().Services {
-		t := Traffic{Address: s.Address, Sessions: s.Sessions, Queued: s.Queued, Total: s.TotalSessions, Refused: s.Refused, Servers: map[string]ServerTraffic{}}
+		t := Traffic{Address: s.Address, Closed: s.Closed, Sessions: s.Sessions, Queued: s.Queued, Total: s.TotalSessions, Refused: s.Refused, Servers: map[string]ServerTraffic{}}
 		for _, server := range s.Servers {
 			t.Servers[server.Member] = ServerTraffic{Sessions: server.Sessions, Total: server.TotalSessions}
 		}

@@ -38,6 +38,8 @@ type handoverState struct {
 	// Sent is who sent the order, Accepted when it was taken; nil from releases that don't say.
 	Sent     Sent             `json:"sent"`
 	Accepted *intake.Accepted `json:"accepted,omitempty"`
+	// Taken are the services that a shadow has taken.
+	Taken []string `json:"taken,omitempty"`
 }
 
 // Inherited is what the process before this one has given, before it hands over the rest. A nil Inherited has nothing.
@@ -229,7 +231,7 @@ func (d *Daemon) begin(ctx context.Context, loaded Loaded) error {
 	if before == nil {
 		return d.take(ctx, loaded)
 	}
-	engine, isNative := d.engine.(native)
+	engine, isNative := d.native()
 	if !isNative {
 		return errors.New("the process before can't be taken over from with --engine haproxy: restart pgporter instead")
 	}

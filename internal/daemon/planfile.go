@@ -163,6 +163,11 @@ func WritePlan(path string, f intake.File) error {
 	if err != nil {
 		return err
 	}
+	return writeWhole(path, text)
+}
+
+// writeWhole writes a file whole: whatever happens, it is the old one or the new one.
+func writeWhole(path string, text []byte) error {
 	dir := filepath.Dir(path)
 	beside := filepath.Join(dir, fmt.Sprintf(".%s.%d.new", filepath.Base(path), os.Getpid()))
 	// An earlier process with this number may have been killed at its work.

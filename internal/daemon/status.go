@@ -16,24 +16,6 @@ import (
 
 // Status is what the daemon does now, from each cluster's current View and the engine's counters.
 func (d *Daemon) Status() api.Status {
-	s := d.carriedStatus()
-	if s.Shadow != nil {
-		for _, c := range s.Clusters {
-			markShadows(c.Services)
-		}
-		markShadows(s.TCPServices)
-	}
-	return s
-}
-
-// markShadows marks the services that nobody listens for.
-func markShadows(services []api.Service) {
-	for i := range services {
-		services[i].Shadow = services[i].Listen == ""
-	}
-}
-
-func (d *Daemon) carriedStatus() api.Status {
 	traffic := d.engine.Traffic(context.Background())
 	vips, seen := d.virtualStatus(), d.shadowStatus()
 	d.mu.Lock()
@@ -115,7 +97,7 @@ func serviceStatus(s *view.Service, live map[string]view.Member, traffic map[str
 	s = asCarried(s, counted)
 	usable := s.Usable()
 	shown := api.Service{
-		Name: s.Name, FullName: s.FullName, Listen: counted.Address, Check: s.Check, Up: len(usable) > 0,
+		Name: s.Name, FullName: s.FullName, Listen: counted.Address, Shadow: counted.Closed, Check: s.Check, Up: len(usable) > 0,
 		Sessions: counted.Sessions, Queued: counted.Queued, Total: counted.Total, Refused: counted.Refused, Servers: []api.Server{},
 	}
 	for i, server := range s.Servers {

@@ -87,10 +87,8 @@ func (d *Daemon) upgradeOnSignal(ctx context.Context) error {
 
 // upgrade starts the next process and hands everything over. On an error everything is as it was.
 func (d *Daemon) upgrade(ctx context.Context) error {
-	engine, isNative := d.engine.(native)
+	engine, isNative := d.native()
 	switch {
-	case d.cfg.Shadow != nil:
-		return errors.New("a shadow has no session: restart it instead")
 	case !isNative:
 		return errors.New("an upgrade is for the native engine: with --engine haproxy, restart pgporter instead")
 	case os.Getpid() == 1:
@@ -261,6 +259,9 @@ func (d *Daemon) handoverItems(engine native) ([]handover.Item, error) {
 	}
 	sent := d.sent
 	d.mu.Unlock()
+	if shadow, is := d.engine.(*shadowing); is {
+		state.Taken = shadow.takenNow()
+	}
 	if sent != nil {
 		order, err := intake.Order{Plan: plan, Source: sent.Source, Sender: sent.Sender}.Encode()
 		problems = append(problems, err)

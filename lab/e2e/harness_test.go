@@ -392,9 +392,18 @@ func (p *porter) logged() string {
 // startPorter runs pgporter with these arguments on an address of its own and waits until it answers.
 func startPorter(t *testing.T, bind string, args ...string) *porter {
 	t.Helper()
+	return startPorterAs(t, nil, bind, args...)
+}
+
+// startPorterAs is startPorter as another user; nil is this one.
+func startPorterAs(t *testing.T, user *syscall.Credential, bind string, args ...string) *porter {
+	t.Helper()
 	p := &porter{t: t, admin: net.JoinHostPort(bind, api.DefaultPort)}
 	p.cmd = exec.Command(binary, append([]string{"run", "--bind", bind}, args...)...)
 	p.cmd.Stderr = p
+	if user != nil {
+		p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
+	}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

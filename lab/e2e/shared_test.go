@@ -36,6 +36,7 @@ func TestShared(t *testing.T) {
 		{"reload from elsewhere", s.reloadFromElsewhere},
 		{"HAProxy", s.haproxy},
 		{"shadow", s.shadow},
+		{"takeover", s.takeover},
 		{"failover under load", s.failoverUnderLoad},
 		{"doctor", s.doctor},
 	} {

@@ -14,6 +14,10 @@ type Shadow struct {
 	Silent     string     `json:"silent,omitempty"`
 	// Absent are services that HAProxy hasn't: they aren't compared.
 	Absent []string `json:"absent,omitempty"`
+	// Taken are the services that were taken from HAProxy and are served here. Both are those of them that HAProxy listens for, too: each of
+	// their clients gets to one of the two.
+	Taken []string `json:"taken,omitempty"`
+	Both  []string `json:"both,omitempty"`
 	// Right counts the disagreements that are over by who was right.
 	Right Right `json:"right"`
 	// Standing are the disagreements that last.

@@ -22,6 +22,9 @@ type Change struct {
 type planned struct {
 	endpoint Endpoint
 	protocol protocol
+	addr     listenAddr
+	// closed says that nobody is accepted for it; listener is nil then.
+	closed   bool
 	listener *listener
 	// fresh says that the listener was opened for this change.
 	fresh bool
@@ -31,7 +34,7 @@ type planned struct {
 
 // assignment is what the service is to go by.
 func (p planned) assignment() assignment {
-	return assignment{Endpoint: p.endpoint, protocol: p.protocol, addr: p.listener.addr}
+	return assignment{Endpoint: p.endpoint, protocol: p.protocol, addr: p.addr, closed: p.closed}
 }
 
 // Prepare does everything about a new set of endpoints that can fail: it opens each listener that isn't open yet. What
@@ -54,19 +57,25 @@ func (e *Engine) Prepare(endpoints []Endpoint, tcp ...TCPEndpoint) (*Change, err
 	for _, t := range tcp {
 		wanted = append(wanted, planned{endpoint: t.Endpoint, protocol: t.TCPService.protocol(e)})
 	}
+	for i, p := range wanted {
+		wanted[i].closed = e.cfg.Closed != nil && e.cfg.Closed(p.endpoint.Definition.FullName)
+	}
 	change := &Change{engine: e}
 	addrs, failures := e.listenAddrs(wanted)
 	kept := map[listenAddr]bool{}
-	for _, addr := range addrs {
-		kept[addr] = true
+	for i, addr := range addrs {
+		kept[addr] = !wanted[i].closed
 	}
 	for i, p := range wanted {
 		addr, valid := addrs[i]
 		if !valid {
 			continue
 		}
-		p.listener = e.listeners[addr]
-		if p.listener == nil {
+		p.addr = addr
+		if !p.closed {
+			p.listener = e.listeners[addr]
+		}
+		if p.listener == nil && !p.closed {
 			var err error
 			if p.listener, err = change.open(addr, kept); err != nil {
 				failures = append(failures, fmt.Errorf("service %s: %w", p.endpoint.Definition.FullName, err))
@@ -135,7 +144,10 @@ func (c *Change) Commit() {
 				e.startWatching(d)
 			}
 		}
-		listeners[p.listener.addr], dispatchers[name] = p.listener, d
+		dispatchers[name] = d
+		if p.listener != nil {
+			listeners[p.addr] = p.listener
+		}
 		c.plan[i].dispatcher = d
 	}
 	parts := map[listenAddr]*listener{}
@@ -181,15 +193,18 @@ func (c *Change) publish() (lines []func()) {
 		return nil
 	}
 	e.pending = nil
+	own := make(map[listenAddr]*listener, len(c.plan))
+	closed := map[listenAddr]*dispatcher{}
 	for _, p := range c.plan {
+		if p.listener == nil {
+			closed[p.addr] = p.dispatcher
+			continue
+		}
+		own[p.addr] = p.listener
 		p.listener.assignTo(p.dispatcher)
 		if e.phase == running {
 			e.startAccepting(p.listener)
 		}
-	}
-	own := make(map[listenAddr]*listener, len(c.plan))
-	for _, p := range c.plan {
-		own[p.listener.addr] = p.listener
 	}
 	for at, l := range e.listeners {
 		if whole := covering(at, own); own[at] != l && whole != nil {
@@ -197,7 +212,12 @@ func (c *Change) publish() (lines []func()) {
 		}
 	}
 	for _, l := range c.leaving {
-		if e.phase == running && slices.ContainsFunc(c.plan, func(p planned) bool { return p.listener.addr.Overlaps(l.addr) }) {
+		switch d := closed[l.addr]; {
+		case e.phase != running:
+		case d != nil:
+			// Whoever has come here already is served here.
+			l.drain(d.admit)
+		case slices.ContainsFunc(c.plan, func(p planned) bool { return p.listener != nil && p.addr.Overlaps(l.addr) }):
 			l.passBacklog(own)
 		}
 		l.close()
@@ -210,7 +230,7 @@ func (c *Change) publish() (lines []func()) {
 	for _, p := range c.plan {
 		if p.fresh {
 			lines = append(lines, func() {
-				e.log.Info("listening", "service", p.endpoint.Definition.FullName, "address", p.listener.addr.String())
+				e.log.Info("listening", "service", p.endpoint.Definition.FullName, "address", p.addr.String())
 			})
 		}
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"net"
 	"syscall"
 	"time"
 )
@@ -147,6 +148,32 @@ func (e *Engine) offered() []*dispatcher {
 		all = append(all, d)
 	}
 	return all
+}
+
+// Adopt has the next Change listen at addresses (ip:port, with * for every one) with sockets that came from elsewhere, instead of
+// opening them; they are the Engine's from then on. Forget closes those that no Change has used.
+func (e *Engine) Adopt(sockets map[string]*net.TCPListener) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.cfg.Inherited == nil {
+		e.cfg.Inherited = map[string]*net.TCPListener{}
+	}
+	for at, socket := range sockets {
+		if before := e.cfg.Inherited[at]; before != nil {
+			_ = before.Close()
+		}
+		e.cfg.Inherited[at] = socket
+	}
+}
+
+// Forget closes what was adopted and not used.
+func (e *Engine) Forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for at, socket := range e.cfg.Inherited {
+		_ = socket.Close()
+		delete(e.cfg.Inherited, at)
+	}
 }
 
 // Sockets are the listening sockets, by their addresses (ip:port, with * for every address). They stay the Engine's.

@@ -115,23 +115,49 @@ func parseRow(line string) (row, bool) {
 	return row{at: at, listening: fields[3] == listen, uid: uid, inode: fields[9]}, true
 }
 
-// ownerOf names the process that has a socket open.
-func ownerOf(h row) string {
-	link := "socket:[" + h.inode + "]"
+func heldAt(at listenAddr) []Held {
+	var all []Held
+	for _, h := range sockets(at) {
+		if !h.listening || h.at != at && !(at.Every() && h.at.Addr.IsUnspecified()) {
+			continue
+		}
+		found := holdersOf(h.inode)
+		if len(found) == 0 {
+			found = []Held{{Inode: h.inode}}
+		}
+		all = append(all, found...)
+	}
+	return all
+}
+
+// holdersOf are the processes that are seen to have a socket open.
+func holdersOf(inode string) []Held {
+	var all []Held
+	link := "socket:[" + inode + "]"
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	for _, fd := range fds {
 		if target, err := os.Readlink(fd); err != nil || target != link {
 			continue
 		}
-		pid := strings.Split(fd, "/")[2]
-		command, err := os.ReadFile("/proc/" + pid + "/comm")
+		parts := strings.Split(fd, "/")
+		pid, _ := strconv.Atoi(parts[2])
+		number, _ := strconv.Atoi(parts[4])
+		command, err := os.ReadFile("/proc/" + parts[2] + "/comm")
 		if err != nil {
 			continue
 		}
-		if pid == strconv.Itoa(os.Getpid()) {
-			return "this pgporter (pid " + pid + ")"
+		all = append(all, Held{Inode: inode, PID: pid, FD: number, Command: strings.TrimSpace(string(command))})
+	}
+	return all
+}
+
+// ownerOf names the process that has a socket open.
+func ownerOf(h row) string {
+	for _, held := range holdersOf(h.inode) {
+		if held.PID == os.Getpid() {
+			return fmt.Sprintf("this pgporter (pid %d)", held.PID)
 		}
-		return fmt.Sprintf("%s (pid %s)", strings.TrimSpace(string(command)), pid)
+		return fmt.Sprintf("%s (pid %d)", held.Command, held.PID)
 	}
 	if h.uid != os.Getuid() {
 		return fmt.Sprintf("a process of the user with id %d, which can't be named without root,", h.uid)

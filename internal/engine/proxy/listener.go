@@ -125,6 +125,19 @@ func Holder(address netip.AddrPort) string { return holder(overlapping(address))
 // Listens tells whether a process is seen to listen on an address, or on every one.
 func Listens(pid int, address netip.AddrPort) bool { return listens(pid, overlapping(address)) }
 
+// Held is a listening socket and a process that has it open.
+type Held struct {
+	Inode string
+	PID   int
+	// FD is its number there, Command what the process is called.
+	FD      int
+	Command string
+}
+
+// HeldAt finds the sockets that listen at an address and at no other, with each process that is seen to have them open, which takes
+// the rights to look into it. Sockets that nobody is seen to have come with PID 0. "*" is every address of either family.
+func HeldAt(at model.ListenAddr) []Held { return heldAt(at) }
+
 func overlapping(address netip.AddrPort) listenAddr {
 	at := listenAddr{Addr: address.Addr().WithZone("").Unmap(), Port: address.Port()}
 	if at.Addr.IsUnspecified() {

@@ -104,6 +104,9 @@ type Config struct {
 	OpeningTimeout time.Duration
 	// StopTimeout is how long sessions may go on after Run's context has ended; 0 ends them at once.
 	StopTimeout time.Duration
+	// Closed says, when a Change is prepared, that nobody is to be accepted for a service, by its full name: somebody else listens at its
+	// address. Sessions that it has go on, under watch. Nil is for none.
+	Closed func(service string) bool
 	// Inherited are listening sockets of an earlier process, by their addresses as Engine.Sockets has them: they are used
 	// instead of opening those addresses. They are the Engine's from then on.
 	Inherited map[string]*net.TCPListener

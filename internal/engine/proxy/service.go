@@ -28,6 +28,8 @@ type assignment struct {
 	Endpoint
 	protocol protocol
 	addr     listenAddr
+	// closed says that nobody is accepted.
+	closed bool
 	// replaced is closed when there is another assignment.
 	replaced chan struct{}
 }

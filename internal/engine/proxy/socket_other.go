@@ -20,3 +20,5 @@ func holder(listenAddr) string { return "" }
 
 // listens can't be known here.
 func listens(int, listenAddr) bool { return false }
+
+func heldAt(listenAddr) []Held { return nil }

@@ -21,6 +21,8 @@ type ServiceStatus struct {
 	Service string `json:"service"`
 	// Address is where it listens: ip:port, with * for every address.
 	Address string `json:"address"`
+	// Closed says that nobody is accepted there.
+	Closed bool `json:"closed,omitempty"`
 	// Clients are all connections that were accepted and are open: sessions, and those on their way to one or to a refusal.
 	Clients int `json:"clients"`
 	// Queued are the clients that wait now because no server takes them.
@@ -171,7 +173,7 @@ func (d *dispatcher) status() ServiceStatus {
 			now[s.member] = counted
 		}
 	}
-	status := ServiceStatus{Cluster: task.Cluster, Service: d.name, Address: task.addr.String(), Clients: d.slots.count(), Queued: len(d.queue.clients),
+	status := ServiceStatus{Cluster: task.Cluster, Service: d.name, Address: task.addr.String(), Closed: task.closed, Clients: d.slots.count(), Queued: len(d.queue.clients),
 		Refused: d.sessions.tally.refused, Servers: []ServerStatus{}}
 	sum := d.sessions.tally.left
 	for _, member := range append(order, leaving...) {

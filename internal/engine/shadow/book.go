@@ -2,6 +2,8 @@ package shadow
 
 import (
 	"cmp"
+	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -121,6 +123,19 @@ func newBook(cluster string, board *view.Board) *book {
 	return &book{cluster: cluster, board: board, ours: map[at]mine{}, theirs: map[at]theirs{}, services: map[string]*view.Service{}, open: map[matter]*Disagreement{}, ending: map[at]time.Time{}}
 }
 
+// offer says which services are compared. Of those that aren't any more nothing is kept.
+func (b *book) offer(services []string) {
+	b.offered = services
+	gone := func(service string) bool { return !slices.Contains(services, service) }
+	maps.DeleteFunc(b.ours, func(key at, _ mine) bool { return gone(key.service) })
+	maps.DeleteFunc(b.theirs, func(key at, _ theirs) bool { return gone(key.service) })
+	maps.DeleteFunc(b.services, func(name string, _ *view.Service) bool { return gone(name) })
+	maps.DeleteFunc(b.present, func(name string, _ bool) bool { return gone(name) })
+	maps.DeleteFunc(b.open, func(m matter, _ *Disagreement) bool { return gone(m.service) })
+	// Those that are new are compared from the next View and answer on.
+	b.seen = nil
+}
+
 // viewed takes a View; one that was taken already does nothing.
 func (b *book) viewed(v *view.View) {
 	if v == b.seen {
@@ -147,7 +162,8 @@ func (b *book) viewed(v *view.View) {
 			}
 			is.used = is.takes || was.used && was.epoch == is.epoch
 			next[key] = is
-			if !b.begun {
+			// A service that is compared from now on is no news.
+			if !b.begun || b.services[s.FullName] == nil {
 				continue
 			}
 			if was.takes != is.takes {
@@ -237,6 +253,7 @@ func (b *book) answered(now time.Time, lines []haproxy.Statistic) {
 			next[at{name, l.Server}] = theirs{takes: takes[i], lives: l.Lives(), status: l.Status, sessions: l.Sessions, total: l.TotalSessions, unmade: l.Failed + l.Retried}
 		}
 	}
+	before := b.present
 	b.present = present
 	for _, key := range keys(next) {
 		is, was := next[key], b.theirs[key]
@@ -245,7 +262,7 @@ func (b *book) answered(now time.Time, lines []haproxy.Statistic) {
 			is.changed = now
 		}
 		next[key] = is
-		if !b.begun {
+		if !b.begun || !before[key.service] {
 			continue
 		}
 		if was.takes != is.takes {
@@ -289,6 +306,40 @@ func usable(servers []haproxy.Statistic, allBackups bool) []bool {
 		}
 	}
 	return takes
+}
+
+// ready says why HAProxy can't be given a service yet.
+func ready(s *view.Service, lines []haproxy.Statistic) error {
+	var servers []haproxy.Statistic
+	listens := false
+	for _, l := range lines {
+		switch {
+		case l.Service != s.FullName || l.Server == haproxy.Backend:
+		case l.Server == haproxy.Frontend:
+			listens = l.Status == "OPEN"
+		default:
+			servers = append(servers, l)
+		}
+	}
+	if !listens {
+		return fmt.Errorf("it doesn't listen for %s", s.FullName)
+	}
+	ours := map[string]bool{}
+	for _, i := range s.Usable() {
+		ours[s.Servers[i].Member] = true
+	}
+	leads := false
+	for i, takes := range usable(servers, s.AllBackups) {
+		name := safetext.Line(servers[i].Server)
+		if takes && len(ours) > 0 && !ours[name] && health.KindOf(s.Check).OfLeader() {
+			return fmt.Errorf("it leads clients of %s to %s", s.FullName, name)
+		}
+		leads = leads || takes
+	}
+	if len(ours) > 0 && !leads {
+		return fmt.Errorf("it leads nobody of %s anywhere", s.FullName)
+	}
+	return nil
 }
 
 // checked says that every member was asked, and every server judged.

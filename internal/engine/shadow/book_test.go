@@ -56,7 +56,8 @@ func (s *stage) ours() {
 		}
 		v.Members = append(v.Members, view.Member{Member: model.Member{Name: m}, Live: live, Answer: "200"})
 	}
-	for name, check := range map[string]string{"p": "/primary", "r": "/replica"} {
+	for _, of := range [][2]string{{"p", "/primary"}, {"r", "/replica"}} {
+		name, check := of[0], of[1]
 		svc := view.Service{Service: model.Service{Definition: model.Definition{FullName: name, Check: check, Options: model.Options{ShutdownSessions: true}}}}
 		for _, m := range []string{"1", "2", "3"} {
 			key := name + "/" + m

@@ -17,6 +17,7 @@ package shadow
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"reflect"
 	"slices"
@@ -61,6 +62,8 @@ type Watcher struct {
 
 	mu    sync.Mutex
 	books []*book
+	// carried are services that pgporter carries itself, both those of them that HAProxy listens for, too.
+	carried, both []string
 	// lately is what became of questions.
 	lately struct {
 		asked, unanswered uint64
@@ -94,7 +97,8 @@ type Report struct {
 	Asked, Unanswered uint64
 	Answered          time.Time
 	Silent            string
-	// Absent are services, by full names, that HAProxy hasn't.
+	// Both are services that pgporter carries and HAProxy listens for, too; Absent those that HAProxy hasn't.
+	Both   []string
 	Absent []string
 	// Standing are disagreements that last, in order of their beginning.
 	Standing []Disagreement
@@ -112,12 +116,24 @@ func New(cfg Config) *Watcher {
 	return &Watcher{cfg: cfg, log: cfg.Logger, kick: make(chan struct{}, 1)}
 }
 
-// Watch has it watch what an Offer has. What is known of clusters that stay is kept.
-func (w *Watcher) Watch(o engine.Offer) {
+// Watch has it watch what an Offer has but the services that pgporter carries itself, by their full names. What is known of clusters that
+// stay is kept.
+func (w *Watcher) Watch(o engine.Offer, carries func(service string) bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before := w.books
-	w.books = nil
+	w.books, w.carried = nil, nil
+	watched := func(all []string) []string {
+		var rest []string
+		for _, name := range all {
+			if carries(name) {
+				w.carried = append(w.carried, name)
+			} else {
+				rest = append(rest, name)
+			}
+		}
+		return rest
+	}
 	add := func(name string, board *view.Board) {
 		i := slices.IndexFunc(before, func(b *book) bool { return b.cluster == name && b.board == board })
 		if i >= 0 {
@@ -132,7 +148,7 @@ func (w *Watcher) Watch(o engine.Offer) {
 			offered = append(offered, d.FullName)
 		}
 		add(c.Name, c.Board)
-		w.books[len(w.books)-1].offered = offered
+		w.books[len(w.books)-1].offer(watched(offered))
 	}
 	if len(o.TCP.Services) > 0 {
 		var offered []string
@@ -140,7 +156,7 @@ func (w *Watcher) Watch(o engine.Offer) {
 			offered = append(offered, s.FullName)
 		}
 		add("", o.TCP.Board)
-		w.books[len(w.books)-1].offered = offered
+		w.books[len(w.books)-1].offer(watched(offered))
 	}
 	select {
 	case w.kick <- struct{}{}:
@@ -249,6 +265,7 @@ func (w *Watcher) take(a answer) {
 		w.say(slog.LevelInfo, "HAProxy answers", "haproxy", w.cfg.HAProxy.String())
 	}
 	w.lately.silent, w.lately.answered = "", a.at
+	w.lookForBoth(a.lines)
 	for _, b := range w.books {
 		v := b.board.View()
 		b.viewed(v)
@@ -258,6 +275,41 @@ func (w *Watcher) take(a answer) {
 			w.begun(b)
 		}
 	}
+}
+
+// lookForBoth finds services that pgporter carries and that HAProxy listens for, too.
+func (w *Watcher) lookForBoth(lines []haproxy.Statistic) {
+	var both []string
+	for _, l := range lines {
+		if l.Server == haproxy.Frontend && l.Status == "OPEN" && slices.Contains(w.carried, l.Service) {
+			both = append(both, l.Service)
+		}
+	}
+	if !slices.Equal(both, w.both) && len(both) > 0 {
+		w.say(slog.LevelWarn, "HAProxy listens for services that were taken from it: each new client gets to one of the two", "services", both)
+	}
+	w.both = both
+}
+
+// Ready says why HAProxy can't be given services yet: it doesn't listen for one, leads nobody anywhere though pgporter would, or leads
+// clients of the primary to somebody else. Nil if it can. It asks once.
+func (w *Watcher) Ready(ctx context.Context, services []string) error {
+	a := w.ask(ctx)
+	if a.err != nil {
+		return a.err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, name := range services {
+		i := slices.IndexFunc(w.books, func(b *book) bool { return b.board.View().Service(name) != nil })
+		if i < 0 {
+			return fmt.Errorf("service %s isn't known", name)
+		}
+		if err := ready(w.books[i].board.View().Service(name), a.lines); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // begun tells where both sides stood at the first comparison.
@@ -324,7 +376,7 @@ func (w *Watcher) Report() Report {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	r := Report{HAProxy: w.cfg.HAProxy.String(), Asked: w.lately.asked, Unanswered: w.lately.unanswered, Answered: w.lately.answered, Silent: w.lately.silent,
-		Dropped: w.dropped, Right: w.right}
+		Both: slices.Clone(w.both), Dropped: w.dropped, Right: w.right}
 	for _, e := range w.events {
 		r.Events = append(r.Events, e.copied())
 	}

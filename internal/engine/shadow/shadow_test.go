@@ -90,7 +90,7 @@ func TestWatcher(t *testing.T) {
 		var log bytes.Buffer
 		h := &balancer{says: csv("UP", 0)}
 		w := New(Config{HAProxy: h, Logger: slog.New(slog.NewTextHandler(&log, nil))})
-		w.Watch(offerOf(board, "p", "absent"))
+		w.Watch(offerOf(board, "p", "absent"), nothing)
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- w.Run(ctx) }()
@@ -160,7 +160,7 @@ func TestWatcher(t *testing.T) {
 		}
 
 		// A reload keeps what is known of the cluster.
-		w.Watch(offerOf(board, "p"))
+		w.Watch(offerOf(board, "p"), nothing)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		if r := w.Report(); len(r.Standing) != 1 || len(r.Absent) != 0 {
@@ -270,3 +270,5 @@ func TestSocket(t *testing.T) {
 		t.Errorf("nobody there: %v", err)
 	}
 }
+
+func nothing(string) bool { return false }
