@@ -77,7 +77,7 @@ e2e: ## the end-to-end tests (they start clusters of their own)
 
 # Some of the attacks compute up to what they may; on two busy processors that takes a minute.
 attack: ## the attacks that pgporter withstands: hostile inventories, senders, neighbours, answers (docs/security.md)
-	@PROGRESS_TMP=$(TEST_TMP)-attack scripts/progress 'attacks' $(GO) test -vet=off -count=1 -p 2 -timeout 10m -run '^TestAttack' ./internal/... ./lab/...
+	@PROGRESS_TMP=$(TEST_TMP)-attack scripts/progress 'attacks' $(GO) test -vet=off -count=1 -p 2 -timeout 10m -run '^TestAttack' ./internal/...
 
 derivation: prerequisites ## what follows from one answer of Patroni, compared with what it says to all paths in all states (minutes)
 	@PROGRESS_TMP=$(TEST_TMP)-derivation scripts/progress 'derivation' $(GO) test -vet=off -count=1 -tags derivation -timeout 15m -run TestDerivation ./lab/e2e
