@@ -79,7 +79,7 @@ e2e: ## the end-to-end tests (they start clusters of their own)
 
 # Some of the attacks compute up to what they may; on two busy processors that takes a minute.
 attack: ## the attacks that pgporter withstands: hostile inventories, senders, neighbours, answers (docs/security.md)
-	@PROGRESS_TMP=$(TEST_TMP)-attack scripts/progress 'attacks' $(GO) test -vet=off -count=1 -p 2 -timeout 10m -run '^TestAttack' ./internal/... ./lab/...
+	@PROGRESS_TMP=$(TEST_TMP)-attack scripts/progress 'attacks' $(GO) test -vet=off -count=1 -p 2 -timeout 10m -run '^TestAttack' ./internal/...
 
 # It tells where it is, and in the end what was compared.
 derivation: prerequisites ## what follows from one answer of Patroni, compared with what it says to all paths in all states (minutes)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -136,6 +137,31 @@ func TestAttackSilentSource(t *testing.T) {
 	}
 	eventually(t, "those beyond the source's limit have gone", func() bool { return r.service(t, def.FullName).Clients == silentOfSource+1 })
 	echoes(t, session)
+}
+
+// A client whose wait begins after it had to go, on a machine without a processor to spare, goes with the next look.
+func TestAttackSilenceBeforeTheWait(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.64.14:0")
+	must(t, err)
+	defer l.Close()
+	dialSilent(t, l.Addr().String())
+	conn, err := l.Accept()
+	must(t, err)
+	defer conn.Close()
+	var u unheard
+	u.add(newClient(conn.(*net.TCPConn), 1))
+	late := time.Now().Add(time.Hour)
+	if gone, stay := u.sweep(time.Minute, late); gone != 1 || stay != 0 {
+		t.Errorf("%d go and %d stay", gone, stay)
+	}
+	must(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	if gone, stay := u.sweep(time.Minute, late); gone != 0 || stay != 1 {
+		t.Errorf("of one that was told %d go and %d stay", gone, stay)
+	}
+	began := time.Now()
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) > patience/2 {
+		t.Errorf("it has waited for %s: %v", time.Since(began), err)
+	}
 }
 
 // most notes the most that there ever was of something.

@@ -98,14 +98,19 @@ func (u *unheard) sweep(limit time.Duration, now time.Time) (gone, stay int) {
 	for h := range u.clients {
 		from := h.client.source()
 		silent := now.Sub(h.since)
-		if h.over || silent < limit && (silent < less || u.sources[from] <= silentOfSource) {
+		if !h.over && silent < limit && (silent < less || u.sources[from] <= silentOfSource) {
+			stay++
+			continue
+		}
+		// Again for one that has had to go before: its wait may have begun after that, with a deadline of its own.
+		_ = h.client.conn.SetReadDeadline(past)
+		if h.over {
 			stay++
 			continue
 		}
 		h.over = true
 		gone++
 		u.leave(from)
-		_ = h.client.conn.SetReadDeadline(past)
 	}
 	return gone, stay
 }
