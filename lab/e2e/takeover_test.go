@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
 )
@@ -185,6 +186,7 @@ func (m *migration) toAndFro(t *testing.T, f *flood, files bool) {
 	if now := m.counted(t); now < served+90 {
 		t.Errorf("the shadow has served %d clients of 100", now-served)
 	}
+	m.alone(t)
 	old.lives(t)
 	if files {
 		m.balancer.forget(t)
@@ -203,6 +205,19 @@ func (m *migration) toAndFro(t *testing.T, f *flood, files bool) {
 	own.Close(t.Context())
 	old.lives(t)
 	old.Close(t.Context())
+}
+
+// alone waits until HAProxy has been asked after a takeover, and says that it listens for nothing that was taken.
+func (m *migration) alone(t *testing.T) {
+	t.Helper()
+	before := time.Now()
+	eventually(t, patience, func(ctx context.Context) error {
+		s, err := m.shadow.status(ctx)
+		if err == nil && (!s.Shadow.Answered.After(before) || len(s.Shadow.Both) > 0) {
+			err = fmt.Errorf("asked at %s, both serve %v", s.Shadow.Answered, s.Shadow.Both)
+		}
+		return err
+	})
 }
 
 // counted is how many clients of the direct service the shadow has served.
