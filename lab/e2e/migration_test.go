@@ -34,7 +34,7 @@ func TestMigration(t *testing.T) {
 			f.after(t, 20)
 			m.toAndFro(t, f, files)
 			f.stop()
-			t.Logf("round %d: %d clients, %d failed, %d got to a standby", round, f.done.Load(), f.failed.Load(), f.wrong.Load())
+			t.Logf("round %d: %d clients, %d failed, %d got to a standby, the first failure: %v", round, f.done.Load(), f.failed.Load(), f.wrong.Load(), f.first)
 			if f.refused.Load() > 0 || files && f.failed.Load()+f.wrong.Load() > 0 {
 				t.Errorf("of %d clients %d failed, %d got to a standby; the first: %v", f.done.Load(), f.failed.Load(), f.wrong.Load(), f.first)
 			}
