@@ -49,7 +49,7 @@ SESSIONS ?= 1000000
 IDLE ?= 9000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit e2e attack derivation trouble build packages packages-check packages-test image image-test lint bench bench-go bench-failover chaos soak prerequisites
+.PHONY: help demo test unit e2e attack derivation trouble migration build packages packages-check packages-test image image-test lint bench bench-go bench-failover chaos soak prerequisites
 
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
@@ -67,7 +67,7 @@ test: prerequisites ## every test with the race detector, those on a real cluste
 # Four packages at a time: much of what they take is waiting for sockets and for what others say.
 unit: ## go vet, the unit tests, and a build for another system
 	@scripts/progress 'go vet' $(GO) vet ./...
-	@scripts/progress 'go vet of what is run by hand' $(GO) vet -tags trouble,derivation ./lab/e2e
+	@scripts/progress 'go vet of what is run by hand' $(GO) vet -tags trouble,derivation,migration ./lab/e2e
 	@scripts/progress 'go build for macOS' env GOOS=darwin $(GO) build ./...
 	@PROGRESS_TMP=$(TEST_TMP)-unit scripts/progress 'unit tests' $(GO) test -race -vet=off -p 4 -timeout 15m $(UNIT)
 	@PROGRESS_TMP=$(TEST_TMP)-portable scripts/progress 'unit tests of what is portable' $(GO) test -race -vet=off -tags portable -p 4 -timeout 15m $(PORTABLE)
@@ -87,6 +87,9 @@ derivation: prerequisites ## what follows from one answer of Patroni, compared w
 
 trouble: prerequisites ## what happens to services while Patroni's API or etcd is in trouble and the cluster itself is well (minutes)
 	@PROGRESS_TMP=$(TEST_TMP)-trouble scripts/progress 'APIs in trouble' $(GO) test -vet=off -count=1 -tags trouble -timeout 20m -run 'TestAPIInTrouble|TestWithoutLocalReplication' ./lab/e2e
+
+migration: prerequisites ## from a real HAProxy to pgporter and back under load, and a shadow in a crash (root; docs/migration.md)
+	@PROGRESS_TMP=$(TEST_TMP)-migration scripts/progress 'migration' $(GO) test -vet=off -count=1 -tags migration -timeout 15m -run 'TestMigration|TestShared/(shadow|takeover)' ./lab/e2e
 
 build: ## bin/pgporter, and bin/pgporter-lab that it is tried and tested with
 	@scripts/progress 'building bin/pgporter and bin/pgporter-lab' $(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/pgporter ./cmd/pgporter-lab

@@ -32,8 +32,8 @@ type haproxyFlags struct {
 	engine, dir, socket, master, reload, binary, password string
 	system                                                bool
 	// What follows is for a shadow.
-	shadow     bool
-	page, user string
+	shadow bool
+	page   string
 }
 
 func (h *haproxyFlags) add(c *cobra.Command) {

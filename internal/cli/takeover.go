@@ -42,6 +42,9 @@ It takes root (or whoever HAProxy was started by): only he may have a copy of an
 			if c.Flags().Changed("haproxy-reload") && !back {
 				return command.Input(errors.New("--haproxy-reload: HAProxy is reloaded to give services back, it goes with --back"))
 			}
+			if local.timeout <= 0 {
+				return command.Input(fmt.Errorf("--timeout %s: more than 0", local.timeout))
+			}
 			ctx, cancel := context.WithTimeout(context.Background(), local.timeout)
 			defer cancel()
 			shadow, err := local.shadow(ctx, c.Flags().Changed("pid"))
@@ -133,9 +136,6 @@ func giveBack(ctx context.Context, w io.Writer, shadow daemon.Local, chosen []da
 
 // shadow finds the pgporter that the flags mean. chosen says that it was named by its number.
 func (l localFlags) shadow(ctx context.Context, chosen bool) (daemon.Local, error) {
-	if l.timeout <= 0 {
-		return daemon.Local{}, command.Input(fmt.Errorf("--timeout %s: more than 0", l.timeout))
-	}
 	address, status, err := l.find(ctx)
 	if err != nil {
 		return daemon.Local{}, err
@@ -149,8 +149,7 @@ func (l localFlags) shadow(ctx context.Context, chosen bool) (daemon.Local, erro
 	}
 	found, err := daemon.Shadow(status.PID, at, chosen)
 	if err != nil {
-		return daemon.Local{}, notAsked(address, status.PID, err)
+		return daemon.Local{}, fmt.Errorf("the pgporter at %s (pid %d) is given no orders: %w", address, status.PID, err)
 	}
 	return found, nil
 }
-

@@ -27,32 +27,38 @@ func Ask(pid int, admin []netip.AddrPort, signal syscall.Signal) error {
 }
 
 // seen opens the process if it is all that, and tells whose it is.
-func seen(pid int, admin []netip.AddrPort) (p *process.Process, user int, err error) {
-	if p, err = process.Open(pid); err != nil {
-		return nil, -1, err
-	}
-	defer func() {
-		if err != nil {
-			p.Close()
-		}
-	}()
-	program, err := os.Executable()
+func seen(pid int, admin []netip.AddrPort) (*process.Process, int, error) {
+	p, err := process.Open(pid)
 	if err != nil {
 		return nil, -1, err
 	}
-	if err := p.Executes(program, "pgporter"); err != nil {
+	user, err := isOurs(p, admin)
+	if err != nil {
+		p.Close()
 		return nil, -1, err
-	}
-	user, err = p.User()
-	switch {
-	case err != nil:
-		return nil, -1, err
-	case os.Geteuid() != 0 && user != os.Geteuid():
-		return nil, -1, fmt.Errorf("it belongs to the user with id %d: %w", user, os.ErrPermission)
-	case !slices.ContainsFunc(admin, func(at netip.AddrPort) bool { return proxy.Listens(pid, at) }):
-		return nil, -1, errors.New("it isn't seen to listen there")
 	}
 	return p, user, nil
+}
+
+// isOurs says why it isn't all that, and else whose it is.
+func isOurs(p *process.Process, admin []netip.AddrPort) (int, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return -1, err
+	}
+	if err := p.Executes(program, "pgporter"); err != nil {
+		return -1, err
+	}
+	user, err := p.User()
+	switch {
+	case err != nil:
+		return -1, err
+	case os.Geteuid() != 0 && user != os.Geteuid():
+		return -1, fmt.Errorf("it belongs to the user with id %d: %w", user, os.ErrPermission)
+	case !slices.ContainsFunc(admin, func(at netip.AddrPort) bool { return proxy.Listens(p.PID, at) }):
+		return -1, errors.New("it isn't seen to listen there")
+	}
+	return user, nil
 }
 
 // userNamed is what a user is called; empty if that isn't known.

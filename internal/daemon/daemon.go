@@ -279,7 +279,9 @@ func Run(ctx context.Context, cfg Config) error {
 	does := "pgporter serves"
 	if engine, is := d.engine.(*shadowing); is {
 		does = "pgporter is a shadow: it compares itself with HAProxy and serves nothing but what was taken from it"
-		d.log.Info("services that are served", "taken", engine.takenNow())
+		if taken := engine.takenNow(); len(taken) > 0 {
+			d.log.Info("services that were taken from HAProxy are served", "services", taken)
+		}
 	}
 	d.log.Info(does, "version", cfg.Version, "source", cfg.Source.Name(), "admin", d.admin.Addr().String())
 	d.tellReady()

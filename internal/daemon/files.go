@@ -100,7 +100,7 @@ func (b budget) shortfall(o engine.Offer) string {
 
 // tellShortfall logs it, once for as long as it stays the same. d.taking is held.
 func (d *Daemon) tellShortfall(o engine.Offer) {
-	if d.tcpcheck == nil || d.cfg.Shadow != nil {
+	if d.tcpcheck == nil {
 		return // HAProxy has limits of its own
 	}
 	if text := d.budget.shortfall(o); text != d.short {

@@ -82,7 +82,8 @@ func (d *Daemon) serveLocal(ctx context.Context) error {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "unix", localName(os.Getpid()))
 	if err != nil {
-		return fmt.Errorf("the socket for orders from this machine: %w", err)
+		d.log.Error("nothing can be taken from HAProxy: the socket for orders from this machine can't be opened", "error", err)
+		return nil
 	}
 	var serving sync.WaitGroup
 	defer serving.Wait()

@@ -19,7 +19,7 @@ import (
 // How far what a shadow reports may be from what the test saw by itself: of HAProxy, which both of them look at; of the leader key, which
 // the test sees through a Patroni; and of pgporter, where the test looks at another one, with checks of its own times.
 const (
-	nearHAProxy  = 1200 * time.Millisecond
+	nearHAProxy  = 2 * time.Second
 	nearKey      = 3 * time.Second
 	nearPgporter = 4 * time.Second
 )

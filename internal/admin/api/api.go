@@ -194,7 +194,7 @@ type Service struct {
 	// Listen is where clients connect; Check is the Patroni path that decides.
 	Listen string `json:"listen"`
 	Check  string `json:"check"`
-	// Shadow says that nobody listens for it here: Up and its servers are what would be.
+	// Shadow says that nobody is accepted for it here: Listen, Up and its servers are what would be.
 	Shadow bool `json:"shadow,omitempty"`
 	// Up says whether a client that comes now is connected to a server.
 	Up bool `json:"up"`

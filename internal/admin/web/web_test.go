@@ -15,6 +15,7 @@ func sample() api.Status {
 	return api.Status{Version: "test", Clusters: []api.Cluster{{Name: "pg-test", Services: []api.Service{
 		{FullName: "pg-test-primary", Up: true, Servers: []api.Server{{Member: "pg-test-1", Up: true, Serving: true, Reason: "200 primary running"}}},
 		{FullName: "pg-test-offline", Servers: []api.Server{{Member: "pg-test-3", Reason: "silent: connection refused"}}},
+		{FullName: "pg-test-default", Up: true, Shadow: true, Servers: []api.Server{{Member: "pg-test-1", Up: true, Serving: true, Reason: "200 primary running"}}},
 	}}}}
 }
 
@@ -37,8 +38,9 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/services/pg-test-primary", 200, "pg-test-primary up\npg-test-1 200 primary running\n"},
 		{"HEAD", "/services/pg-test-primary", 200, "pg-test-primary up\npg-test-1 200 primary running\n"},
 		{"GET", "/services/pg-test-offline", 503, "pg-test-offline down\npg-test-3 silent: connection refused\n"},
-		{"GET", "/services/primary", 404, "no service \"primary\" here; there are: pg-test-primary, pg-test-offline\n"},
-		{"GET", "/services", 200, "pg-test-primary up\npg-test-offline down\n"},
+		{"GET", "/services/primary", 404, "no service \"primary\" here; there are: pg-test-primary, pg-test-offline, pg-test-default\n"},
+		{"GET", "/services/pg-test-default", 503, "pg-test-default shadow\npg-test-1 200 primary running\n"},
+		{"GET", "/services", 200, "pg-test-primary up\npg-test-offline down\npg-test-default shadow\n"},
 		{"GET", "/health", 200, "ok\n"},
 		{"GET", "/nothing", 404, "404 page not found\n"},
 		{"POST", "/status", 405, "Method Not Allowed\n"},

@@ -46,7 +46,8 @@ const (
 func Steer(fd int, to int) error {
 	program := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: uint32(to)}}
 	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: 1, Filter: &program[0]})
-	if errors.Is(err, unix.EINVAL) {
+	// What the kernel says of one that was never bound with SO_REUSEPORT hangs on its version.
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 		return ErrAlone
 	}
 	if err != nil {

@@ -153,11 +153,11 @@ func holdersOf(inode string) []Held {
 
 // ownerOf names the process that has a socket open.
 func ownerOf(h row) string {
-	for _, held := range holdersOf(h.inode) {
-		if held.PID == os.Getpid() {
-			return fmt.Sprintf("this pgporter (pid %d)", held.PID)
+	if holders := holdersOf(h.inode); len(holders) > 0 {
+		if holders[0].PID == os.Getpid() {
+			return fmt.Sprintf("this pgporter (pid %d)", holders[0].PID)
 		}
-		return fmt.Sprintf("%s (pid %d)", held.Command, held.PID)
+		return fmt.Sprintf("%s (pid %d)", holders[0].Command, holders[0].PID)
 	}
 	if h.uid != os.Getuid() {
 		return fmt.Sprintf("a process of the user with id %d, which can't be named without root,", h.uid)

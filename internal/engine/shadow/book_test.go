@@ -29,7 +29,6 @@ type stage struct {
 	count  map[string]haproxy.Statistic
 	// gone are servers that aren't in the service any more.
 	gone map[string]bool
-	said []string
 }
 
 func newStage(t *testing.T) *stage {

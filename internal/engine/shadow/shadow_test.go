@@ -19,7 +19,9 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/config/tcpservice"
 	"github.com/pgporter/pgporter/internal/engine"
+	"github.com/pgporter/pgporter/internal/engine/haproxy"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
@@ -272,3 +274,72 @@ func TestSocket(t *testing.T) {
 }
 
 func nothing(string) bool { return false }
+
+// Services of no cluster are compared as well; no leader key knows of them.
+func TestTCPServices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		board := view.NewBoard(&view.View{})
+		publish := func(up bool) {
+			board.Publish(&view.View{At: time.Now(), Services: []view.Service{{Service: model.Service{Definition: model.Definition{FullName: "p", Check: "/primary"},
+				Servers: []model.Server{{Member: "1", Weight: 1}}}, Health: []view.Health{{Up: up, Reason: "a connect"}}}}})
+		}
+		publish(true)
+		w := New(Config{HAProxy: &balancer{says: csv("UP", 0)}})
+		w.Watch(engine.Offer{TCP: engine.TCPServices{Services: []tcpservice.Service{{Service: model.Service{Definition: model.Definition{FullName: "p"}}}}, Board: board}}, nothing)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- w.Run(ctx) }()
+		time.Sleep(2 * time.Second)
+		publish(false)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		r := w.Report()
+		if len(r.Standing) != 1 || r.Standing[0].Right != RightUnknown || len(r.Events) != 1 || r.Events[0].Cluster != "" || r.Events[0].What != "1 went" {
+			t.Errorf("%+v", r)
+		}
+		// A service that pgporter carries by now isn't compared any more, and HAProxy listens for it, too.
+		w.Watch(engine.Offer{TCP: engine.TCPServices{Services: []tcpservice.Service{{Service: model.Service{Definition: model.Definition{FullName: "p"}}}}, Board: board}}, func(service string) bool { return service == "p" })
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if r := w.Report(); len(r.Standing) != 0 || fmt.Sprint(r.Both) != "[p]" {
+			t.Errorf("when it is carried: %+v", r)
+		}
+		if err := w.Ready(ctx, []string{"p"}); err != nil {
+			t.Errorf("it could be given back: %v", err)
+		}
+		if err := w.Ready(ctx, []string{"q"}); err == nil {
+			t.Error("a service that nobody knows could be given back")
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// When HAProxy may have services back.
+func TestReady(t *testing.T) {
+	s := &view.Service{Service: model.Service{Definition: model.Definition{FullName: "p", Check: "/primary"}, Servers: []model.Server{{Member: "1", Weight: 1}, {Member: "2", Weight: 1}}},
+		Health: []view.Health{{Up: true}, {}}}
+	line := func(server, status string) haproxy.Statistic {
+		return haproxy.Statistic{Service: "p", Server: server, Status: status, Weight: 1}
+	}
+	for _, test := range []struct {
+		lines []haproxy.Statistic
+		check string
+		want  string
+	}{
+		{nil, "/primary", "it doesn't listen for p"},
+		{[]haproxy.Statistic{line(haproxy.Frontend, "STOP"), line("1", "UP")}, "/primary", "it doesn't listen for p"},
+		{[]haproxy.Statistic{line(haproxy.Frontend, "OPEN"), line("1", "UP"), line("2", "UP")}, "/primary", "it leads clients of p to 2"},
+		{[]haproxy.Statistic{line(haproxy.Frontend, "OPEN"), line("1", "UP"), line("2", "UP")}, "/replica", ""},
+		{[]haproxy.Statistic{line(haproxy.Frontend, "OPEN"), line("1", "DOWN"), line("2", "DOWN")}, "/primary", "it leads nobody of p anywhere"},
+		{[]haproxy.Statistic{line(haproxy.Frontend, "OPEN"), line("1", "UP"), line("2", "DOWN")}, "/primary", ""},
+	} {
+		s.Check = test.check
+		err := ready(s, test.lines)
+		if (err == nil) != (test.want == "") || err != nil && err.Error() != test.want {
+			t.Errorf("%v: %v, want %q", test.lines, err, test.want)
+		}
+	}
+}
