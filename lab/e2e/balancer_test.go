@@ -101,12 +101,15 @@ var machine = regexp.MustCompile(`(?m)^ +(maxconn|pidfile|stats socket|user|grou
 func (h *balancer) base(text string) string {
 	global, rest, _ := strings.Cut(text, "\ndefaults\n")
 	global = machine.ReplaceAllString(global, "")
-	global = strings.Replace(global, "\nglobal\n", "\nglobal\n    no strict-limits\n    stats socket "+h.socket+" mode 600 level admin\n", 1)
+	global = strings.Replace(global, "\nglobal\n", "\nglobal\n    no strict-limits\n    stats socket "+h.socket+" mode 600 level admin\n    stats socket "+h.weak()+" mode 600 level operator\n", 1)
 	if os.Getuid() == 0 {
 		global = strings.Replace(global, "\nglobal\n", "\nglobal\n    user nobody\n    group nogroup\n", 1)
 	}
 	return global + "\ndefaults\n" + rest
 }
+
+// weak is a socket that takes no command which ends anything.
+func (h *balancer) weak() string { return h.socket + "o" }
 
 // say gives HAProxy a command.
 func (h *balancer) say(ctx context.Context, command string) (string, error) {

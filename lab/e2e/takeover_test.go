@@ -288,6 +288,12 @@ func (s shared) takeover(t *testing.T) {
 	f := m.flood(t, 4)
 	f.after(t, 20)
 	m.toAndFro(t, f, true)
+	// A HAProxy that doesn't let go keeps the service.
+	if out, err := m.tryTakeover("--haproxy-socket", m.balancer.weak(), "pg-test-default"); err == nil || !strings.Contains(out, "service pg-test-default stays HAProxy's: HAProxy refuses to shut its frontend down: Permission denied") {
+		t.Errorf("HAProxy was to refuse: %v\n%s", err, out)
+	}
+	m.serves(t)
+	f.after(t, 50)
 	f.stop()
 	if f.failed.Load() > 0 || f.wrong.Load() > 0 {
 		t.Errorf("of %d clients %d failed, %d got to a standby; the first: %v", f.done.Load(), f.failed.Load(), f.wrong.Load(), f.first)
