@@ -272,7 +272,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	group.Go(func() error { return d.serveAdmin(ctx, d.admin) })
 	group.Go(func() error { return d.serveControl(ctx, d.control) })
-	group.Go(func() error { return d.serveLocal(ctx) })
+	// Who is told that it is ready may order at once.
+	orders := d.listenLocal(ctx)
+	group.Go(func() error { return d.serveLocal(ctx, orders) })
 	group.Go(func() error { return cfg.Source.Follow(ctx, func(l Loaded, err error) { d.change(ctx, l, err) }) })
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
 	group.Go(func() error { return d.upgradeOnSignal(ctx) })

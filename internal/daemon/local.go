@@ -73,16 +73,24 @@ const (
 // localName is the socket of a process: an abstract one (unix(7)), so that nothing is left of it.
 func localName(pid int) string { return fmt.Sprintf("@pgporter-shadow-%d", pid) }
 
-// serveLocal takes orders from this machine until ctx ends. When it returns, none is being carried out.
-func (d *Daemon) serveLocal(ctx context.Context) error {
-	engine, is := d.engine.(*shadowing)
-	if !is || !abstractSockets {
+// listenLocal opens the socket for orders from this machine; nil where none are taken.
+func (d *Daemon) listenLocal(ctx context.Context) net.Listener {
+	if _, is := d.engine.(*shadowing); !is || !abstractSockets {
 		return nil
 	}
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "unix", localName(os.Getpid()))
 	if err != nil {
 		d.log.Error("nothing can be taken from HAProxy: the socket for orders from this machine can't be opened", "error", err)
+		return nil
+	}
+	return listener
+}
+
+// serveLocal takes orders from this machine until ctx ends. When it returns, none is being carried out.
+func (d *Daemon) serveLocal(ctx context.Context, listener net.Listener) error {
+	engine, is := d.engine.(*shadowing)
+	if !is || listener == nil {
 		return nil
 	}
 	var serving sync.WaitGroup

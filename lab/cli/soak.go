@@ -48,7 +48,7 @@ session was counted, and descriptors and memory are as before.`,
 	f.StringVar(&config.Host, "host", "127.0.6.1", "a loopback `ADDRESS` that nobody else uses")
 	f.Int64Var(&config.Bytes, "bytes", 10<<30, "`BYTES` of the long streams, each way; 0 for none")
 	f.IntVar(&config.Sessions, "sessions", 1_000_000, "`NUMBER` of short sessions")
-	f.IntVar(&config.Idle, "idle", 9000, "`NUMBER` of sessions that say nothing, two descriptors each in pgporter")
+	f.IntVar(&config.Idle, "idle", 8000, "`NUMBER` of sessions that say nothing, two descriptors each in pgporter")
 	f.IntVar(&config.Storm, "storm", 5000, "`NUMBER` of clients that come at once")
 	f.BoolVar(&config.Scarce, "scarce", true, "have descriptors run out")
 	f.BoolVar(&config.Memory, "memory", true, "let no memory be left behind; not with the race detector, which keeps some itself")

@@ -397,7 +397,9 @@ func (r *rig) idle(ctx context.Context) error {
 		_, err = r.have(Task{Do: Ask})
 	}
 	if err != nil {
-		return err
+		// What comes next begins without them.
+		_, dropErr := r.have(Task{Do: Drop})
+		return errors.Join(err, dropErr)
 	}
 	idle, err := r.porter.holds(ctx)
 	if err != nil {
