@@ -153,4 +153,3 @@ func (l localFlags) shadow(ctx context.Context, chosen bool) (daemon.Local, erro
 	}
 	return found, nil
 }
-

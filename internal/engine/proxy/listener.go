@@ -78,7 +78,11 @@ func (c *Change) open(at listenAddr, kept map[listenAddr]bool) (*listener, error
 		delete(e.cfg.Inherited, at.String())
 		return newListener(e, at, socket)
 	}
-	socket, err := listenOn(at, nil)
+	listen := func(at listenAddr) (*net.TCPListener, error) { return listenOn(at, nil) }
+	if e.cfg.Steerable {
+		listen = listenSteerable
+	}
+	socket, err := listen(at)
 	if err == nil {
 		return newListener(e, at, socket)
 	}
@@ -169,6 +173,8 @@ func listenOn(at listenAddr, prepare func(fd uintptr) error) (*net.TCPListener, 
 			return errors.Join(err, failed)
 		},
 	}
+	// Go's default is MPTCP, and the kernel doesn't steer between its sockets and others at one address (SO_ATTACH_REUSEPORT_CBPF).
+	config.SetMultipathTCP(false)
 	l, err := config.Listen(context.Background(), network, net.JoinHostPort(host, strconv.Itoa(int(at.Port))))
 	if err != nil {
 		return nil, err
