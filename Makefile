@@ -100,7 +100,7 @@ packages: ## Debian packages of this commit, in bin/packages: docs/install.md
 packages-check: ## are they the same when made again, and clean by lintian?
 	@scripts/packages-check
 
-packages-test: ## install, upgrade, roll back, reboot and purge under load, on Debian 12 and 13 with systemd (root; RELEASE=trixie for one, PREVIOUS=COMMIT)
+packages-test: ## from HAProxy and back, with upgrades and a reboot, under load, on Debian 12 and 13 with systemd (root; RELEASE=trixie for one, PREVIOUS=COMMIT)
 	@scripts/packages-test $(if $(PREVIOUS),--previous $(PREVIOUS)) $(RELEASE)
 
 image: ## a container image of this commit, in bin/image: docs/install.md

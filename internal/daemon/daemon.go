@@ -197,8 +197,13 @@ func Run(ctx context.Context, cfg Config) error {
 		d.tcpcheck = tcpcheck.New(cfg.Logger, files.checks)
 		var shadows *shadowing
 		closed := func(service string) bool { return shadows != nil && !shadows.has(service) }
+		if cfg.Shadow != nil && (cfg.Bind == "" || cfg.Bind == "*") {
+			// What "*" is to HAProxy. A socket for both families has no group with its one (SO_REUSEPORT): the kernel would bring clients
+			// there as soon as it listened.
+			cfg.Bind = "0.0.0.0"
+		}
 		carrier := native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck, Await: d.await, Doubt: d.doubt,
-			Inherited: sockets, Closed: closed}), files}
+			Inherited: sockets, Closed: closed, Steerable: cfg.Shadow != nil}), files}
 		d.engine = carrier
 		if cfg.Shadow != nil {
 			taken, err := cfg.takenBefore()

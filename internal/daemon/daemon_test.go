@@ -148,8 +148,15 @@ func start(t *testing.T, f fixture, bind, text string, watch bool, edit ...func(
 	for _, e := range edit {
 		e(&cfg)
 	}
-	go func() { r.ended <- Run(ctx, cfg) }()
-	t.Cleanup(r.stop)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		r.ended <- Run(ctx, cfg)
+	}()
+	t.Cleanup(func() {
+		r.stop()
+		<-over
+	})
 	select {
 	case <-ready:
 	case err := <-r.ended:

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/engine/handover"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 	"github.com/pgporter/pgporter/lab/sandbox/guard"
 )
@@ -214,6 +215,44 @@ func TestBindSaysWhatTheStarMeans(t *testing.T) {
 		at, err := listenAddrOf(model.Definition{IP: test.ip, Port: 5433}, test.bind)
 		if err != nil || at.String() != test.want {
 			t.Errorf("%q with bind %q is %s (%v), want %s", test.ip, test.bind, at, err, test.want)
+		}
+	}
+}
+
+// TestListenersCanBeSteered: the kernel can be told which socket gets new connections before there is another one beside, and it is done.
+func TestListenersCanBeSteered(t *testing.T) {
+	at, err := model.ListenAddrOf("127.0.44.6", freePort(t))
+	must(t, err)
+	own, err := listenSteerable(at)
+	must(t, err)
+	defer own.Close()
+	do := func(what func(fd int) error) {
+		t.Helper()
+		var err error
+		apply(own, func(fd uintptr) error {
+			err = what(int(fd))
+			return nil
+		})
+		must(t, err)
+	}
+	do(handover.Share)
+	do(func(fd int) error { return handover.Steer(fd, handover.First) })
+	beside, err := listenOn(at, share(1))
+	must(t, err)
+	defer beside.Close()
+	for n, want := range []*net.TCPListener{own, beside} {
+		do(func(fd int) error { return handover.Steer(fd, n) })
+		for range 20 {
+			client, err := net.Dial("tcp", at.String())
+			must(t, err)
+			defer client.Close()
+			must(t, want.SetDeadline(time.Now().Add(5*time.Second)))
+			served, err := want.Accept()
+			must(t, err)
+			defer served.Close()
+			if served.RemoteAddr().String() != client.LocalAddr().String() {
+				t.Errorf("%s was accepted for %s", served.RemoteAddr(), client.LocalAddr())
+			}
 		}
 	}
 }

@@ -78,14 +78,11 @@ func (c *Change) open(at listenAddr, kept map[listenAddr]bool) (*listener, error
 		delete(e.cfg.Inherited, at.String())
 		return newListener(e, at, socket)
 	}
-	if e.cfg.Closed != nil {
-		// What is given back one day is to bear HAProxy's beside it, so that new clients can be steered: that takes a socket which was
-		// bound with SO_REUSEPORT, as takeOver does without sharing anything.
-		if socket, err := takeOver(at, nil); err == nil {
-			return newListener(e, at, socket)
-		}
+	listen := func(at listenAddr) (*net.TCPListener, error) { return listenOn(at, nil) }
+	if e.cfg.Steerable {
+		listen = listenSteerable
 	}
-	socket, err := listenOn(at, nil)
+	socket, err := listen(at)
 	if err == nil {
 		return newListener(e, at, socket)
 	}
@@ -176,10 +173,8 @@ func listenOn(at listenAddr, prepare func(fd uintptr) error) (*net.TCPListener, 
 			return errors.Join(err, failed)
 		},
 	}
-	if prepare != nil {
-		// What is prepared is the socket that listens: that of Multipath TCP, which Go would take, has it inside, with a user of its own.
-		config.SetMultipathTCP(false)
-	}
+	// Go's default is MPTCP, and the kernel doesn't steer between its sockets and others at one address (SO_ATTACH_REUSEPORT_CBPF).
+	config.SetMultipathTCP(false)
 	l, err := config.Listen(context.Background(), network, net.JoinHostPort(host, strconv.Itoa(int(at.Port))))
 	if err != nil {
 		return nil, err

@@ -84,6 +84,8 @@ import (
 type Config struct {
 	// Bind is the address that a service's "*" means on this node; empty is every address, IPv4 and IPv6.
 	Bind string
+	// Steerable has another process's sockets be able to come beside the engine's, once it is told so (handover.Share, handover.Steer).
+	Steerable bool
 	// Logger gets what an operator should know; nil drops it.
 	Logger *slog.Logger
 	// Recheck is called when a server refused a client or let it time out, or reset a session, so that its health is looked at out of turn.

@@ -26,13 +26,17 @@ func allowMissingAddress(fd uintptr, six bool) error {
 // between. The kernel allows it while all these sockets have SO_REUSEPORT; it is taken off again at once, and whoever
 // else holds an overlapping address with that option is still an obstacle.
 func takeOver(at listenAddr, leaving []*listener) (*net.TCPListener, error) {
-	share := func(on int) func(uintptr) error {
-		return func(fd uintptr) error { return unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, on) }
-	}
 	for _, own := range leaving {
 		apply(own.socket, share(1))
 		defer apply(own.socket, share(0))
 	}
+	return listenSteerable(at)
+}
+
+// listenSteerable listens on an address with a socket that is the first of a group (SO_REUSEPORT), which no other user's can join yet: so the kernel
+// can be told where new connections go before one has come that shares the address (handover.Steer). Of sockets that were
+// alone it learns that only then, and the other has got some by that time.
+func listenSteerable(at listenAddr) (*net.TCPListener, error) {
 	socket, err := listenOn(at, share(1))
 	if err != nil {
 		return nil, &BindError{at.String(), strangers(at), err}
@@ -43,6 +47,10 @@ func takeOver(at listenAddr, leaving []*listener) (*net.TCPListener, error) {
 		return nil, &BindError{at.String(), who, unix.EADDRINUSE}
 	}
 	return socket, nil
+}
+
+func share(on int) func(uintptr) error {
+	return func(fd uintptr) error { return unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, on) }
 }
 
 func apply(socket syscall.Conn, set func(fd uintptr) error) {

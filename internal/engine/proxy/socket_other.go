@@ -18,6 +18,9 @@ func takeOver(at listenAddr, leaving []*listener) (*net.TCPListener, error) {
 	return nil, &BindError{at.String(), "pgporter itself listens on " + leaving[0].addr.String() + ": restart it to change that", syscall.EADDRINUSE}
 }
 
+// listenSteerable has no counterpart here.
+func listenSteerable(at listenAddr) (*net.TCPListener, error) { return listenOn(at, nil) }
+
 // holder can't be known here.
 func holder(listenAddr) string { return "" }
 
