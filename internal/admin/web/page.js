@@ -7,7 +7,7 @@ const span = ms => { let s = Math.max(0, Math.round(ms / 1000)); if (s < 60) ret
 function show(s) {
   const now = new Date(s.now);
   document.getElementById('head').textContent = `${s.version} · ${s.node || 'discovered members'} · ${s.config.source}${s.config.sent ? `, sent by ${s.config.sent.sender} from ${s.config.sent.from}` : ''} · up ${span(now - new Date(s.started))} · configuration ${s.config.generation}`;
-  document.getElementById('error').textContent = [s.shadow && `A shadow beside HAProxy (${s.shadow.haproxy}): it serves nobody, and shows what it would do. pgporter status tells how they compare.`, ...(s.stalled || []).map(l => `${l.loop} stands still for ${span(now - new Date(l.since))}`), s.config.refused && 'The last reload was refused:\n' + s.config.refused, s.log_lines_dropped && 'Lines of the log that nobody read in time: ' + s.log_lines_dropped + ' were dropped', ...(s.config.assumed || []).map(a => 'Assumed: ' + a)].filter(Boolean).join('\n');
+  document.getElementById('error').textContent = [s.shadow && `A shadow beside HAProxy (${s.shadow.haproxy}): it serves ${(s.shadow.taken || []).join(', ') || 'nobody'}, and shows what it would do. pgporter status tells how they compare.`, ...(s.stalled || []).map(l => `${l.loop} stands still for ${span(now - new Date(l.since))}`), s.config.refused && 'The last reload was refused:\n' + s.config.refused, s.log_lines_dropped && 'Lines of the log that nobody read in time: ' + s.log_lines_dropped + ' were dropped', ...(s.config.assumed || []).map(a => 'Assumed: ' + a)].filter(Boolean).join('\n');
   const main = el('main'); main.id = 'clusters';
   for (const c of s.clusters) {
     main.append(el('h2', c.name));
