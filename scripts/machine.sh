@@ -217,7 +217,8 @@ end_load() {
 			done=$(sed -n 's/^progress: .* s, \([0-9]*\)[0-9.]* tps.*/\1/p' <<<"$said" | awk '{ all += $1 } END { print all }')
 		fi
 		is "$1: failed transactions" "$failed" 0
-		[ "${done:-0}" -gt 100 ] || fail "$1: only ${done:-no} transactions ($name)"
+		# How many it is depends on what else the real machine does.
+		[ "${done:-0}" -gt 20 ] || fail "$1: only ${done:-no} transactions ($name)"
 		counted+=", $done $([ "$name" = sessions ] && echo 'transactions in 20 sessions' || echo 'sessions of one transaction')"
 	done
 	held "$1"
