@@ -34,8 +34,8 @@ CLIENTS ?=
 PGPORTER ?= bin/pgporter
 BEFORE ?=
 
-# Of `make packages-test`: releases of Debian (12 and 13 if empty), and the commit that is upgraded from and rolled back to (this one,
-# under another version, if empty).
+# Of `make packages-test` and `make ansible-test`: releases of Debian (12 and 13 if empty). Of the former: the commit that is upgraded from
+# and rolled back to (this one, under another version, if empty).
 RELEASE ?=
 PREVIOUS ?=
 
@@ -49,7 +49,7 @@ SESSIONS ?= 1000000
 IDLE ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit e2e attack derivation trouble migration build packages packages-check packages-test image image-test lint bench bench-go bench-failover chaos soak prerequisites
+.PHONY: help demo test unit e2e attack derivation trouble migration build packages packages-check packages-test ansible-test image image-test lint bench bench-go bench-failover chaos soak prerequisites
 
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
@@ -102,6 +102,9 @@ packages-check: ## are they the same when made again, and clean by lintian?
 
 packages-test: ## from HAProxy and back, with upgrades and a reboot, under load, on Debian 12 and 13 with systemd (root; RELEASE=trixie for one, PREVIOUS=COMMIT)
 	@scripts/packages-test $(if $(PREVIOUS),--previous $(PREVIOUS)) $(RELEASE)
+
+ansible-test: ## the role of contrib/ansible, there and back under load, on Debian 12 and 13 with systemd (root; RELEASE=trixie for one)
+	@scripts/ansible-test $(RELEASE)
 
 image: ## a container image of this commit, in bin/image: docs/install.md
 	@scripts/image

@@ -149,10 +149,10 @@ pid() { inside systemctl show --property=MainPID --value pgporter; }
 state() { inside systemctl show --property=ActiveState --value pgporter; }
 journal() { inside journalctl --unit pgporter --output cat --no-pager --lines "${1:-20}"; }
 
-# changed: files that the machine has beside those of the release, and directories that the release hasn't; logs, dpkg's own and what
-# systemd keeps aside.
+# changed: files that the machine has beside those of the release, and directories that the release hasn't; logs, dpkg's and apt's own and
+# what systemd keeps aside.
 changed() {
-	(cd "$work/upper" && find . -mindepth 1 \( -path ./var/log -o -path ./var/lib/dpkg -o -path ./var/lib/systemd -o -path ./var/cache -o -path ./tmp -o -path ./var/tmp -o -path ./run \) \
+	(cd "$work/upper" && find . -mindepth 1 \( -path ./var/log -o -path ./var/lib/dpkg -o -path ./var/lib/apt -o -path ./var/lib/systemd -o -path ./var/cache -o -path ./tmp -o -path ./var/tmp -o -path ./run \) \
 		-prune -o -print) | while read -r path; do
 		[ -d "$work/upper/$path" ] && [ -d "$tree/$path" ] || printf '%s\n' "${path#.}"
 	done | sort
