@@ -185,38 +185,37 @@ serves() { inside psql -XAtc 'select 1' "$url"; }
 pgbench() { inside env PGPASSWORD=DBUser.DBA PGSSLMODE=disable pgbench "${as[@]}" "$@" test; }
 
 declare -A loads=()
-# begin_load [SECONDS]: without a time it goes on until end_load ends it.
+# begin_load: it goes on until end_load ends it, however long what is done meanwhile takes.
 begin_load() {
 	local name
-	endless=
-	[ $# -gt 0 ] || endless=yes
 	# What the load before said isn't this one's word.
 	rm -f "$work/sessions" "$work/connects"
-	(trap - ERR && pgbench --client=20 --jobs=2 --builtin=simple-update --protocol=prepared --rate=300 --time="${1:-3600}" --progress=1) >"$work/sessions" 2>&1 &
+	(trap - ERR && pgbench --client=20 --jobs=2 --builtin=simple-update --protocol=prepared --rate=300 --time=3600 --progress=1) >"$work/sessions" 2>&1 &
 	loads[sessions]=$!
-	(trap - ERR && pgbench --client=4 --connect --builtin=simple-update --rate=40 --time="${1:-3600}" --progress=1) >"$work/connects" 2>&1 &
+	(trap - ERR && pgbench --client=4 --connect --builtin=simple-update --rate=40 --time=3600 --progress=1) >"$work/connects" 2>&1 &
 	loads[connects]=$!
-	for name in sessions connects; do eventually "pgbench works ($name)" grep -q ^progress: "$work/$name"; done
+	for name in sessions connects; do eventually "pgbench works ($name)" goes_on $name 0; done
 }
 
-# end_load WHAT: nothing has failed.
+# goes_on NAME N: more than N seconds have been told of.
+goes_on() { [ "$(grep -c ^progress: "$work/$1")" -gt "$2" ]; }
+
+# end_load WHAT: nothing has failed, and nothing does in the next seconds.
 end_load() {
-	local name said done failed counted=
-	for name in sessions connects; do kill -0 "${loads[$name]}" 2>/dev/null || fail "$1: pgbench ended before it was through ($name): $(tail -n 5 "$work/$name")"; done
-	[ -z "$endless" ] || inside pkill -TERM -x pgbench
+	local name said done told counted=
 	for name in sessions connects; do
-		{ wait "${loads[$name]}" 2>/dev/null || [ -n "$endless" ]; } || fail "$1: pgbench ($name): $(tail -n 5 "$work/$name")"
+		told=$(grep -c ^progress: "$work/$name")
+		eventually "$1: pgbench goes on ($name): $(tail -n 5 "$work/$name")" goes_on $name $((told + 2))
+		kill -0 "${loads[$name]}" 2>/dev/null || fail "$1: pgbench has ended ($name): $(tail -n 5 "$work/$name")"
+	done
+	inside pkill -TERM -x pgbench
+	for name in sessions connects; do
+		wait "${loads[$name]}" 2>/dev/null || true
 		said=$(<"$work/$name")
 		if grep -Ei 'error|abort' <<<"$said"; then fail "$1: pgbench ($name) says so"; fi
-		if [ -z "$endless" ]; then
-			failed=$(sed -n 's/^number of failed transactions: \([0-9]*\).*/\1/p' <<<"$said")
-			done=$(sed -n 's/^number of transactions actually processed: \([0-9]*\).*/\1/p' <<<"$said")
-		else
-			# Of one that is ended there are its lines, each of a second.
-			failed=$(sed -n 's/^progress: .*, \([0-9]*\) failed.*/\1/p' <<<"$said" | sort -u | xargs)
-			done=$(sed -n 's/^progress: .* s, \([0-9]*\)[0-9.]* tps.*/\1/p' <<<"$said" | awk '{ all += $1 } END { print all }')
-		fi
-		is "$1: failed transactions" "$failed" 0
+		# Each line tells of a second.
+		is "$1: failed transactions" "$(sed -n 's/^progress: .*, \([0-9]*\) failed.*/\1/p' <<<"$said" | sort -u)" 0
+		done=$(sed -n 's/^progress: .* s, \([0-9]*\)[0-9.]* tps.*/\1/p' <<<"$said" | awk '{ all += $1 } END { print all }')
 		# How many it is depends on what else the real machine does.
 		[ "${done:-0}" -gt 20 ] || fail "$1: only ${done:-no} transactions ($name)"
 		counted+=", $done $([ "$name" = sessions ] && echo 'transactions in 20 sessions' || echo 'sessions of one transaction')"
