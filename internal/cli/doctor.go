@@ -25,6 +25,7 @@ import (
 	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/safetext"
+	"github.com/pgporter/pgporter/internal/daemon"
 )
 
 // doctorFlags are those of doctor.
@@ -154,12 +155,11 @@ func nameServer(address string) (*net.Resolver, error) {
 
 // passwordOf reads the first line of a file.
 func passwordOf(path string) (model.Secret, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
+	line, err := daemon.FirstLine(path)
+	switch {
+	case err != nil:
 		return "", fmt.Errorf("--password-file: %w", err)
-	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	if line = strings.TrimSuffix(line, "\r"); line == "" {
+	case line == "":
 		return "", fmt.Errorf("--password-file %s: its first line is empty", path)
 	}
 	return model.Secret(line), nil

@@ -4,12 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pgporter/pgporter/internal/cli/command"
+	"github.com/pgporter/pgporter/internal/daemon"
 	"github.com/pgporter/pgporter/internal/engine/shadow"
 )
 
@@ -50,12 +49,9 @@ func (h haproxyFlags) compared(c *cobra.Command) (shadow.Source, error) {
 		return nil, command.Input(errors.New("--haproxy-page with a user (http://USER@…) and --haproxy-password-file: both or none"))
 	}
 	if page.User != "" {
-		text, err := os.ReadFile(h.password)
-		if err != nil {
+		if page.Password, err = daemon.FirstLine(h.password); err != nil {
 			return nil, command.Input(fmt.Errorf("--haproxy-password-file: %w", err))
 		}
-		line, _, _ := strings.Cut(string(text), "\n")
-		page.Password = strings.TrimSuffix(line, "\r")
 	}
 	return page, nil
 }

@@ -29,8 +29,8 @@ func printShadow(w io.Writer, s *api.Status, paint func(string, colourCode) stri
 			state += fmt.Sprintf(", %d in vain", h.Unanswered)
 		}
 	}
-	fmt.Fprintf(w, "shadow of HAProxy (%s), %s: %s, %s right %d, HAProxy %d, unknown %d\n", h.HAProxy, state,
-		plural(len(h.Events)+h.Dropped, "event"), "pgporter was", h.Right.PGPorter, h.Right.HAProxy, h.Right.Unknown)
+	fmt.Fprintf(w, "shadow of HAProxy (%s), %s: %s, pgporter was right %d, HAProxy %d, unknown %d\n", h.HAProxy, state,
+		plural(len(h.Events)+h.Dropped, "event"), h.Right.PGPorter, h.Right.HAProxy, h.Right.Unknown)
 	if len(h.Absent) > 0 {
 		fmt.Fprintf(w, "%s %s\n", paint("HAProxy hasn't, so not compared:", red), strings.Join(h.Absent, ", "))
 	}

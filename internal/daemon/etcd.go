@@ -67,11 +67,11 @@ func (e Etcd) config(declared model.Etcd) etcd.Config {
 	}
 	switch {
 	case e.PasswordFile != "":
-		cfg.Password = func() (string, error) { return firstLine(e.PasswordFile) }
+		cfg.Password = func() (string, error) { return FirstLine(e.PasswordFile) }
 	case declared.Password != "":
 		cfg.Password = func() (string, error) { return declared.Password.Reveal(), nil }
 	case declared.PasswordFile != "":
-		cfg.Password = func() (string, error) { return firstLine(declared.PasswordFile) }
+		cfg.Password = func() (string, error) { return FirstLine(declared.PasswordFile) }
 	}
 	return cfg
 }
@@ -150,7 +150,8 @@ func (d *Daemon) etcdOf(l Loaded) map[string]model.Etcd {
 	return l.Etcd
 }
 
-func firstLine(file string) (string, error) {
+// FirstLine is the first line of a file, without its end: what a password's file holds.
+func FirstLine(file string) (string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return "", err

@@ -56,7 +56,7 @@ func TestNewLeaderKeysRefuses(t *testing.T) {
 	if err := os.WriteFile(password, []byte("secret\r\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if line, err := firstLine(password); err != nil || line != "secret" {
+	if line, err := FirstLine(password); err != nil || line != "secret" {
 		t.Errorf("%q %v", line, err)
 	}
 	if _, err := NewLeaderKeys(Etcd{Endpoints: []string{"10.10.10.10"}, User: "pg-test", PasswordFile: password}); err != nil {

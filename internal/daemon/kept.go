@@ -212,7 +212,7 @@ func (d *Daemon) withPassword(b *model.Base) (*model.Base, error) {
 	if file = cmp.Or(file, b.PasswordFile); file == "" {
 		return nil, errors.New("HAProxy's statistics page asks for a password, and nothing says where that is: --haproxy-password-file FILE")
 	}
-	password, err := firstLine(file)
+	password, err := FirstLine(file)
 	if err == nil && password == "" {
 		err = fmt.Errorf("%s: its first line is empty", file)
 	}

@@ -159,7 +159,7 @@ func (d *Daemon) localOrder(ctx context.Context, engine *shadowing, items []hand
 		return nil, errors.New("this pgporter is stopping")
 	}
 	if order.Do == tellOrder {
-		body, err := json.Marshal(engine.addresses(engine.offer))
+		body, err := json.Marshal(engine.carried())
 		return []handover.Item{{Kind: carriedItem, Body: body}}, err
 	}
 	addresses, err := engine.chosen(order)
@@ -195,7 +195,7 @@ func (d *Daemon) localOrder(ctx context.Context, engine *shadowing, items []hand
 
 // chosen are the addresses of the services that an order names, by the services.
 func (s *shadowing) chosen(order localOrder) (map[string]string, error) {
-	all := s.addresses(s.offer)
+	all := s.carried()
 	addresses := map[string]string{}
 	for _, name := range order.Services {
 		i := slices.IndexFunc(all, func(c Carried) bool { return c.Service == name })

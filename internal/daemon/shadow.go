@@ -78,7 +78,7 @@ func (s *shadowing) takenNow() []string {
 // service is watched again.
 func (s *shadowing) Prepare(ctx context.Context, o engine.Offer) (Change, error) {
 	change, err := s.native.Prepare(ctx, o)
-	if err != nil && !s.begun {
+	if _, begun := s.offered(); err != nil && !begun {
 		if lost := s.unbindable(o, err); len(lost) > 0 {
 			s.log.Error("services that were taken from HAProxy can't be served: they are only watched until they are taken again", "services", lost, "problems", err.Error())
 			s.set(lost, false)
@@ -95,6 +95,19 @@ func (s *shadowing) Prepare(ctx context.Context, o engine.Offer) (Change, error)
 		s.mu.Unlock()
 		s.watcher.Watch(o, s.has)
 	}}, nil
+}
+
+// offered is what is carried and watched, and whether there is such a thing yet.
+func (s *shadowing) offered() (o engine.Offer, begun bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.offer, s.begun
+}
+
+// carried are the services of what is carried and watched, with where they listen.
+func (s *shadowing) carried() []Carried {
+	o, _ := s.offered()
+	return s.addresses(o)
 }
 
 // unbindable are the taken services whose addresses an error is about.
@@ -172,9 +185,7 @@ func (s *shadowing) take(ctx context.Context, services []string, sockets map[str
 
 // alter has services served here from now on, or not.
 func (s *shadowing) alter(ctx context.Context, services []string, taken bool, keep func(taken []string) error) error {
-	s.mu.Lock()
-	offer := s.offer
-	s.mu.Unlock()
+	offer, _ := s.offered()
 	s.set(services, taken)
 	change, err := s.native.Prepare(ctx, offer)
 	if err == nil {
@@ -237,11 +248,8 @@ func (s *shadowing) release(ctx context.Context, services []string, keep func(ta
 // steer has new clients of services go to the sockets that listen beside ours. Where there is none HAProxy has the very same one.
 func (s *shadowing) steer(services []string) (bool, error) {
 	steered := false
-	s.mu.Lock()
-	offer := s.offer
-	s.mu.Unlock()
 	sockets := s.Sockets()
-	for _, c := range s.addresses(offer) {
+	for _, c := range s.carried() {
 		socket := sockets[c.Address]
 		at, err := model.ParseListenAddr(c.Address)
 		if socket == nil || err != nil || !slices.Contains(services, c.Service) {

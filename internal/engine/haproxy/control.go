@@ -41,14 +41,9 @@ type processes struct {
 	Old     []procLine
 }
 
-// Ask gives one command to a HAProxy's socket and returns the whole answer, within the time of ctx and 5 s at most.
+// Ask gives one command to a HAProxy's socket and returns the whole answer, within the time of ctx and 5 s at most. The writing side
+// is closed at once: without that the master CLI waits for more commands (management guide 2.6, section 9.4).
 func Ask(ctx context.Context, socket, command string) (string, error) {
-	return send(ctx, socket, command)
-}
-
-// send is Ask. The writing side is closed at once: without that the master CLI waits for more commands (management guide 2.6,
-// section 9.4).
-func send(ctx context.Context, socket, command string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	var dialer net.Dialer
@@ -76,9 +71,9 @@ func send(ctx context.Context, socket, command string) (string, error) {
 // ask gives a command to a worker.
 func (c control) ask(ctx context.Context, pid int, command string) (string, error) {
 	if c.master == "" {
-		return send(ctx, c.socket, command)
+		return Ask(ctx, c.socket, command)
 	}
-	answer, err := send(ctx, c.master, "@!"+strconv.Itoa(pid)+" "+command)
+	answer, err := Ask(ctx, c.master, "@!"+strconv.Itoa(pid)+" "+command)
 	if err == nil && strings.HasPrefix(answer, "Can't find the target") {
 		err = fmt.Errorf("HAProxy has no worker %d", pid)
 	}
@@ -97,7 +92,7 @@ func (c control) tell(ctx context.Context, pid int, command string) error {
 // processes tells which processes there are.
 func (c control) processes(ctx context.Context) (processes, error) {
 	if c.master == "" {
-		answer, err := send(ctx, c.socket, "show info")
+		answer, err := Ask(ctx, c.socket, "show info")
 		if err != nil {
 			return processes{}, err
 		}
@@ -109,7 +104,7 @@ func (c control) processes(ctx context.Context) (processes, error) {
 		}
 		return processes{}, fmt.Errorf("no Pid in the answer of HAProxy's socket %s", c.socket)
 	}
-	answer, err := send(ctx, c.master, "show proc")
+	answer, err := Ask(ctx, c.master, "show proc")
 	if err != nil {
 		return processes{}, err
 	}
@@ -289,12 +284,6 @@ type counters struct {
 	Refused uint64
 }
 
-// The names under which `show stat` has a service's own lines.
-const (
-	frontend = Frontend
-	backend  = Backend
-)
-
 // counts gives a worker's counters.
 func (c control) counts(ctx context.Context, pid int) (map[serverID]counters, error) {
 	answer, err := c.ask(ctx, pid, "show stat")
@@ -304,6 +293,7 @@ func (c control) counts(ctx context.Context, pid int) (map[serverID]counters, er
 	return parseCounts(answer)
 }
 
+// parseCounts reads the counters of `show stat`.
 func parseCounts(text string) (map[serverID]counters, error) {
 	lines, err := ParseStatistics(text)
 	if err != nil {

@@ -255,7 +255,7 @@ func baseOf(l *layout) string {
 func (l *layout) missing(servers map[serverID]serverState, counted map[serverID]counters) []string {
 	var absent []string
 	for _, p := range l.proxies {
-		if _, there := counted[serverID{p.name, frontend}]; !there {
+		if _, there := counted[serverID{p.name, Frontend}]; !there {
 			absent = append(absent, "service "+p.name)
 			continue
 		}

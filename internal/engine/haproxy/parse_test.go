@@ -73,7 +73,7 @@ func TestParseSessions(t *testing.T) {
 
 func TestParseCounts(t *testing.T) {
 	got, err := parseCounts("# pxname,svname,scur,stot,econ,wretr,status,weight,bck,\na,FRONTEND,2,9,,,OPEN,,,\na,one,2,7,1,0,UP,1,0,\na,BACKEND,2,9,1,0,UP,1,0,\n\n")
-	want := map[serverID]counters{{"a", frontend}: {2, 9, 0}, {"a", "one"}: {2, 7, 1}, {"a", backend}: {2, 9, 1}}
+	want := map[serverID]counters{{"a", Frontend}: {2, 9, 0}, {"a", "one"}: {2, 7, 1}, {"a", Backend}: {2, 9, 1}}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}

@@ -180,7 +180,7 @@ func (e *Engine) reload(ctx context.Context, l *layout) error {
 // order asks for a reload. The master executes itself anew and may close the connection before it has answered.
 func (e *Engine) order(ctx context.Context) error {
 	if e.control.master != "" {
-		answer, err := send(ctx, e.control.master, "reload")
+		answer, err := Ask(ctx, e.control.master, "reload")
 		// From 2.7 on the answer says how it went; what the process table says is awaited all the same.
 		if strings.HasPrefix(answer, "Success=0") {
 			return fmt.Errorf("HAProxy can't load its new configuration: %s", alerts(answer))

@@ -86,7 +86,7 @@ func (e *Engine) Traffic(ctx context.Context) []ServiceTraffic {
 	all := make([]ServiceTraffic, 0, len(l.proxies))
 	for _, p := range l.proxies {
 		t := ServiceTraffic{Service: p.name, Address: p.address()}
-		whole := serverID{p.name, backend}
+		whole := serverID{p.name, Backend}
 		t.Sessions = sum[whole].Sessions
 		t.TotalSessions = sum[whole].TotalSessions + e.seen.past[whole].TotalSessions
 		t.Refused = sum[whole].Refused + e.seen.past[whole].Refused

@@ -12,9 +12,6 @@ func allowMissingAddress(uintptr, bool) error { return nil }
 
 // takeOver isn't possible here: from `*` to an address of the node or back needs a restart.
 func takeOver(at listenAddr, leaving []*listener) (*net.TCPListener, error) {
-	if len(leaving) == 0 {
-		return nil, syscall.EADDRINUSE
-	}
 	return nil, &BindError{at.String(), "pgporter itself listens on " + leaving[0].addr.String() + ": restart it to change that", syscall.EADDRINUSE}
 }
 

@@ -39,16 +39,9 @@ func (b *book) compareSessions(key at, now time.Time) {
 	if d == nil {
 		return
 	}
-	switch over := false; d.Kind {
-	case HAProxyKeeps:
-		// Sessions that are begun now can't be told from those of before.
-		over = has.sessions == 0 || is.takes
-		if over {
-			b.end(about, now, has)
-		}
-	case HAProxyEnded:
-		if over = has.lives; over {
-			b.end(about, now, has)
-		}
+	// Sessions that are begun now can't be told from those of before.
+	keptNone := d.Kind == HAProxyKeeps && (has.sessions == 0 || is.takes)
+	if keptNone || d.Kind == HAProxyEnded && has.lives {
+		b.end(about, now, has)
 	}
 }
