@@ -34,6 +34,41 @@ type Status struct {
 	Shadow *Shadow `json:"shadow,omitempty"`
 	// LogDropped is how many lines of the log were dropped since the start because nobody read them in time; absent if none was.
 	LogDropped uint64 `json:"log_lines_dropped,omitempty"`
+	// Engine is EngineNative or EngineHAProxy.
+	Engine  string  `json:"engine"`
+	Process Process `json:"process"`
+}
+
+// Process is what is known of the process as a whole.
+type Process struct {
+	// Connections are the clients' that are open, ConnectionLimit how many there may be, Accepted all that were accepted, AcceptRate
+	// those of the last second and AcceptRateMax the most of any; SessionRate and SessionRateMax are the same of sessions.
+	Connections     int    `json:"connections"`
+	ConnectionLimit int    `json:"connection_limit"`
+	Accepted        uint64 `json:"accepted"`
+	AcceptRate      int    `json:"accept_rate"`
+	AcceptRateMax   int    `json:"accept_rate_max"`
+	SessionRate     int    `json:"session_rate"`
+	SessionRateMax  int    `json:"session_rate_max"`
+	// ToClients are bytes passed on to clients.
+	ToClients int64 `json:"bytes_to_clients"`
+	// Files is the limit of open files, OpenFiles how many are open; Pipes are those that bytes are spliced through: in use, and kept
+	// for use.
+	Files     uint64 `json:"files_limit"`
+	OpenFiles int    `json:"files_open"`
+	PipesUsed int    `json:"pipes_used"`
+	PipesFree int    `json:"pipes_free"`
+	// Idle is the percentage of the last second in which the process used none of its processors.
+	Idle float64 `json:"idle_percent"`
+	// Threads is how many processors it may use at once, MemoryBytes what the runtime has of the system, HeapBytes what of it is in use.
+	Threads     int    `json:"threads"`
+	MemoryBytes uint64 `json:"memory_bytes"`
+	HeapBytes   uint64 `json:"heap_bytes"`
+	// Listeners are the addresses at which clients are accepted.
+	Listeners int  `json:"listeners"`
+	Stopping  bool `json:"stopping,omitempty"`
+	// HandOvers counts how often one process took over from another since the first of them started.
+	HandOvers int `json:"hand_overs"`
 }
 
 // Stalled is a loop that doesn't go round.
@@ -131,9 +166,13 @@ type Cluster struct {
 	// LeaderKey is what etcd says of the leader key; absent where etcd isn't asked.
 	LeaderKey *LeaderKey `json:"leader_key,omitempty"`
 	// VIP is the cluster's virtual address; absent where this daemon doesn't keep one.
-	VIP      *VirtualIP `json:"vip,omitempty"`
-	Members  []Member   `json:"members"`
-	Services []Service  `json:"services"`
+	VIP *VirtualIP `json:"vip,omitempty"`
+	// Contested says in words which members claim to lead at once; empty while at most one does.
+	Contested string `json:"contested,omitempty"`
+	// Outages are the times in which the cluster had no leader that serves: how many have ended, and how long they were.
+	Outages  Histogram `json:"outage_seconds"`
+	Members  []Member  `json:"members"`
+	Services []Service `json:"services"`
 }
 
 // VirtualIP is the address that follows a cluster's leader, as this node sees it.
@@ -176,6 +215,10 @@ type Member struct {
 	Remark string `json:"remark,omitempty"`
 	// Questions count what its API was asked since the start.
 	Questions Questions `json:"questions"`
+	// Lag is how far its WAL is behind the leader's, in bytes; absent while that isn't known.
+	Lag *int64 `json:"lag_bytes,omitempty"`
+	// Answering counts how long its API took to answer.
+	Answering Histogram `json:"answer_seconds"`
 }
 
 // Questions are totals: those put to a member's API, those of them that were out of turn, the answers that came after the API was taken
@@ -200,11 +243,67 @@ type Service struct {
 	Up bool `json:"up"`
 	// Sessions are open now, Queued the clients that wait because no server takes them; Total counts those connected to a
 	// server since the start, Refused those who found none.
-	Sessions int      `json:"sessions"`
-	Queued   int      `json:"held"`
-	Total    uint64   `json:"total"`
-	Refused  uint64   `json:"refused"`
-	Servers  []Server `json:"servers"`
+	Sessions int    `json:"sessions"`
+	Queued   int    `json:"held"`
+	Total    uint64 `json:"total"`
+	Refused  uint64 `json:"refused"`
+	// Waiting is since when the client waits that waits longest; absent while nobody does.
+	Waiting *time.Time `json:"waiting_since,omitempty"`
+	// Clients are all connections that were accepted and are open, ClientsMax the most there were at once, Accepted all there have
+	// been, AcceptRate those of the last second and AcceptRateMax the most of any. Denied were closed unheard: their address isn't
+	// allowed. Limit is how many there may be (maxconn); 0 where only the limit of open files says.
+	Clients       int    `json:"clients"`
+	ClientsMax    int    `json:"clients_max"`
+	Accepted      uint64 `json:"accepted"`
+	AcceptRate    int    `json:"accept_rate"`
+	AcceptRateMax int    `json:"accept_rate_max"`
+	Denied        uint64 `json:"denied"`
+	Limit         int    `json:"limit"`
+	// Cancels are cancel requests that came, CancelsSent the requests to servers that they became.
+	Cancels     uint64 `json:"cancels"`
+	CancelsSent uint64 `json:"cancels_sent"`
+	Counts
+	// Ended counts the sessions that have ended, by why: client, server, error, down, idle, killed, stop.
+	Ended   map[string]uint64 `json:"ended,omitempty"`
+	Servers []Server          `json:"servers"`
+}
+
+// Counts are what is counted alike of a service and of each of its servers. Totals are since the service was first offered by this
+// process or one that handed it over.
+type Counts struct {
+	SessionsMax int `json:"sessions_max"`
+	QueuedMax   int `json:"held_max"`
+	// SessionRate are the sessions begun in the last second, SessionRateMax the most of any.
+	SessionRate    int `json:"session_rate"`
+	SessionRateMax int `json:"session_rate_max"`
+	// ToServer and ToClient are bytes passed on.
+	ToServer int64 `json:"bytes_to_server"`
+	ToClient int64 `json:"bytes_to_client"`
+	// Attempts to connect, ConnectFailures those in vain (refused, timed out, or a server that refuses everybody), Retries attempts of
+	// a client that had one in vain, Redispatches those of them at another server.
+	Attempts        uint64 `json:"connect_attempts"`
+	ConnectFailures uint64 `json:"connect_failures"`
+	Retries         uint64 `json:"retries"`
+	Redispatches    uint64 `json:"redispatches"`
+	// ClientAborts and ServerAborts are sessions that ended in a reset by that side.
+	ClientAborts uint64 `json:"client_aborts"`
+	ServerAborts uint64 `json:"server_aborts"`
+	// LastSession is when the latest session began; absent before the first.
+	LastSession *time.Time `json:"last_session,omitempty"`
+	// QueueTime, ConnectTime and SessionTime are averages of the latest 1,024 sessions, in milliseconds: waiting, connecting, whole.
+	QueueTime   float64 `json:"queue_ms"`
+	ConnectTime float64 `json:"connect_ms"`
+	SessionTime float64 `json:"session_ms"`
+	// Connecting counts connects by how long they took.
+	Connecting Histogram `json:"connect_seconds"`
+}
+
+// Histogram counts how often something took how long: Counts[i] at most Bounds[i] seconds (and more than the one before), the last
+// of Counts longer than all. Sum is of all, in seconds.
+type Histogram struct {
+	Bounds []float64 `json:"bounds,omitempty"`
+	Counts []uint64  `json:"counts,omitempty"`
+	Sum    float64   `json:"sum"`
 }
 
 // Server is a member as a service's destination.
@@ -223,4 +322,19 @@ type Server struct {
 	Since    time.Time `json:"since"`
 	Sessions int       `json:"sessions"`
 	Total    uint64    `json:"total"`
+	// Order is what an operator has ordered of it; absent if nothing: Weight is what counts then, DeclaredWeight what the
+	// configuration says.
+	Order          *Ordered `json:"order,omitempty"`
+	DeclaredWeight int      `json:"declared_weight"`
+	// Limit is how many sessions it may have (maxconn), QueueLimit how many may wait for it (maxqueue); 0 is any number.
+	Limit      int `json:"limit"`
+	QueueLimit int `json:"queue_limit"`
+	Queued     int `json:"held"`
+	Counts
+	// CheckFailures are checks in vain while it was up, Downs how often it went down, DownSeconds how long it has been down in all.
+	CheckFailures uint64  `json:"check_failures"`
+	Downs         uint64  `json:"downs"`
+	DownSeconds   float64 `json:"down_seconds"`
+	// Throttle is the share of its weight that it has in its slow start, in percent; absent while it has all.
+	Throttle *int `json:"throttle,omitempty"`
 }
