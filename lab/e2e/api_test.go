@@ -223,7 +223,7 @@ func (c *cluster) reason(t *testing.T, node, service, member string) string {
 }
 
 // silentAPIs has nobody's API answer. Nothing contradicts that all are what they were, so reads go on everywhere, and writes where
-// etcd is watched.
+// etcd is watched. A primary whose silence is noticed after the replicas' is a backup that answers until then.
 func (c *cluster) silentAPIs(t *testing.T, lone string) {
 	c.healthy(t, lone)
 	since := time.Now()
@@ -231,9 +231,43 @@ func (c *cluster) silentAPIs(t *testing.T, lone string) {
 	c.order(t, restproxy.Hang, c.members()...)
 	defer c.order(t, restproxy.Pass, c.members()...)
 	during(t, 10*time.Second, func(ctx context.Context) error {
-		return errors.Join(open(sessions...), leadsTo(ctx, c.member(1), false, primary, direct), leadsTo(ctx, c.member(2), true, replica, offline), leadsTo(ctx, lone, true, replica, offline))
+		return errors.Join(open(sessions...), leadsTo(ctx, c.member(1), false, primary, direct), reads(ctx, c.member(2)), reads(ctx, lone))
 	})
 	c.asked(t, since, 4)
+}
+
+// reads asks through a node's read services, which have to lead to a standby unless the node has the primary's own answer and nobody
+// else's.
+func reads(ctx context.Context, node string) error {
+	answering, err := answers(ctx, node)
+	if err != nil {
+		return err
+	}
+	for _, s := range []service{replica, offline} {
+		i, err := ask(ctx, node, s)
+		if err != nil {
+			return fmt.Errorf("%s:%d: %w", node, s.port, err)
+		}
+		if !i.recovery && !(len(answering) == 1 && answering[0] == "primary") {
+			return fmt.Errorf("%s:%d connected to %s, while there answered: %v", node, s.port, i, answering)
+		}
+	}
+	return nil
+}
+
+// answers are the roles of the members of whom a node has an answer, and not silence.
+func answers(ctx context.Context, node string) ([]string, error) {
+	status, err := api.Client{Address: net.JoinHostPort(node, api.DefaultPort)}.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var roles []string
+	for _, m := range status.Clusters[0].Members {
+		if !strings.HasPrefix(m.Answer, "silent") {
+			roles = append(roles, m.Role)
+		}
+	}
+	return roles, nil
 }
 
 // waitingWriters has etcd away, so that there is no primary any more, and a client at two nodes that waits for one. The replicas serve
