@@ -31,7 +31,8 @@ func (d *Daemon) Status() api.Status {
 	}
 	s.Stalled, _, _ = d.liveness.get()
 	if d.cfg.Control != nil {
-		s.Config.Control = d.cfg.Control.Address
+		expires := d.cfg.Control.Credentials.Expires()
+		s.Config.Control, s.Config.ControlExpires = d.cfg.Control.Address, &expires
 	}
 	if d.sent != nil {
 		s.Config.Source = d.sent.Source

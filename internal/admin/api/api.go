@@ -34,6 +34,8 @@ type Status struct {
 	Shadow *Shadow `json:"shadow,omitempty"`
 	// LogDropped is how many lines of the log were dropped since the start because nobody read them in time; absent if none was.
 	LogDropped uint64 `json:"log_lines_dropped,omitempty"`
+	// SessionLogDropped is the same of the log of sessions.
+	SessionLogDropped uint64 `json:"session_log_lines_dropped,omitempty"`
 	// Engine is EngineNative or EngineHAProxy.
 	Engine  string  `json:"engine"`
 	Process Process `json:"process"`
@@ -116,6 +118,8 @@ type Config struct {
 	Plan *Plan `json:"plan,omitempty"`
 	// Control is the address at which configurations are taken from elsewhere; empty for none.
 	Control string `json:"control,omitempty"`
+	// ControlExpires is when the certificate of that address does; absent where there is none.
+	ControlExpires *time.Time `json:"control_certificate_expires,omitempty"`
 	// Loaded is when the running configuration was taken.
 	Loaded time.Time `json:"loaded"`
 	// Generation counts the configurations taken since the start, from 1.
@@ -170,9 +174,11 @@ type Cluster struct {
 	// Contested says in words which members claim to lead at once; empty while at most one does.
 	Contested string `json:"contested,omitempty"`
 	// Outages are the times in which the cluster had no leader that serves: how many have ended, and how long they were.
-	Outages  Histogram `json:"outage_seconds"`
-	Members  []Member  `json:"members"`
-	Services []Service `json:"services"`
+	Outages Histogram `json:"outage_seconds"`
+	// OutageSince is when the one began that lasts; absent while there is none.
+	OutageSince *time.Time `json:"outage_since,omitempty"`
+	Members     []Member   `json:"members"`
+	Services    []Service  `json:"services"`
 }
 
 // VirtualIP is the address that follows a cluster's leader, as this node sees it.
