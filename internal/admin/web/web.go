@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/admin/metrics"
 )
 
 //go:embed page.html page.css page.js
@@ -28,6 +29,7 @@ var page embed.FS
 //
 //	GET /                  the page, with page.css and page.js
 //	GET /status            api.Status
+//	GET /metrics           the exporter
 //	GET /services          one line per service: name, up or down; shadow where nobody listens for it
 //	GET /services/NAME     200 while the service (by full name) connects clients to a server, else 503; 404 if there is none
 //	GET /health            200 as long as the daemon works, else 503 and the problems
@@ -51,6 +53,7 @@ func Handler(status func() api.Status, problems, names func() []string) http.Han
 		w.Header().Set("Cache-Control", "no-store")
 		w.Write(body.Bytes())
 	})
+	mux.Handle("GET /metrics", metrics.Handler(status))
 	mux.HandleFunc("GET /services", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, http.StatusOK)
 		for _, s := range services(status()) {
