@@ -52,8 +52,11 @@ type Process struct {
 	AcceptRateMax   int    `json:"accept_rate_max"`
 	SessionRate     int    `json:"session_rate"`
 	SessionRateMax  int    `json:"session_rate_max"`
-	// ToClients are bytes passed on to clients.
-	ToClients int64 `json:"bytes_to_clients"`
+	// ToClients are bytes passed on to clients, ToClientsRate those of the last second. Spliced are those of both directions that the kernel
+	// moved without a copy.
+	ToClients     int64 `json:"bytes_to_clients"`
+	ToClientsRate int64 `json:"bytes_to_clients_rate"`
+	Spliced       int64 `json:"bytes_spliced"`
 	// Files is the limit of open files, OpenFiles how many are open; Pipes are those that bytes are spliced through: in use, and kept
 	// for use.
 	Files     uint64 `json:"files_limit"`
@@ -243,10 +246,16 @@ type Service struct {
 	// Listen is where clients connect; Check is the Patroni path that decides.
 	Listen string `json:"listen"`
 	Check  string `json:"check"`
+	// Balance is how new clients are spread over its servers, in HAProxy's words: `roundrobin`, `leastconn`, …
+	Balance string `json:"balance,omitempty"`
 	// Shadow says that nobody is accepted for it here: Listen, Up and its servers are what would be.
 	Shadow bool `json:"shadow,omitempty"`
 	// Up says whether a client that comes now is connected to a server.
 	Up bool `json:"up"`
+	// Since is when Up last changed, Downs how often it had no server left, DownSeconds how long that was in all.
+	Since       time.Time `json:"since"`
+	Downs       uint64    `json:"downs"`
+	DownSeconds float64   `json:"down_seconds"`
 	// Sessions are open now, Queued the clients that wait because no server takes them; Total counts those connected to a
 	// server since the start, Refused those who found none.
 	Sessions int    `json:"sessions"`
@@ -300,6 +309,10 @@ type Counts struct {
 	QueueTime   float64 `json:"queue_ms"`
 	ConnectTime float64 `json:"connect_ms"`
 	SessionTime float64 `json:"session_ms"`
+	// QueueTimeMax, ConnectTimeMax and SessionTimeMax are the longest of all sessions, in milliseconds.
+	QueueTimeMax   float64 `json:"queue_ms_max"`
+	ConnectTimeMax float64 `json:"connect_ms_max"`
+	SessionTimeMax float64 `json:"session_ms_max"`
 	// Connecting counts connects by how long they took.
 	Connecting Histogram `json:"connect_seconds"`
 }
@@ -310,6 +323,24 @@ type Histogram struct {
 	Bounds []float64 `json:"bounds,omitempty"`
 	Counts []uint64  `json:"counts,omitempty"`
 	Sum    float64   `json:"sum"`
+}
+
+// ServerCheck is what a check of a server brought, and how far it counts.
+type ServerCheck struct {
+	// Status is HAProxy's code for it (management guide, "check_status"): `INI` before the first has ended, `L4OK` where connecting was
+	// all, `L7OK` for an answer that passes, `L7STS` for one that doesn't, `L7RSP` for nonsense, `L7TOUT` for none in time, `L4CON` and
+	// `L4TOUT` where nobody could be connected to, `L6RSP` where TLS failed, `SOCKERR` where this node had no means to ask.
+	Status string `json:"status"`
+	// Code is an HTTP answer's status; 0 without one. Text says in words what came.
+	Code int    `json:"code,omitempty"`
+	Text string `json:"text"`
+	// Seconds is how long it took; 0 if that isn't known.
+	Seconds float64 `json:"seconds"`
+	// Rise and Fall are how many in a row bring it up and down. Health counts as HAProxy does: 0 for down, Rise+Fall-1 for up, between them
+	// while results in a row are counted.
+	Rise   int `json:"rise"`
+	Fall   int `json:"fall"`
+	Health int `json:"health"`
 }
 
 // Server is a member as a service's destination.
@@ -337,6 +368,8 @@ type Server struct {
 	QueueLimit int `json:"queue_limit"`
 	Queued     int `json:"held"`
 	Counts
+	// LastCheck is the newest result of its checks; absent where it isn't checked, or HAProxy does it.
+	LastCheck *ServerCheck `json:"last_check,omitempty"`
 	// CheckFailures are checks in vain while it was up, Downs how often it went down, DownSeconds how long it has been down in all.
 	CheckFailures uint64  `json:"check_failures"`
 	Downs         uint64  `json:"downs"`
