@@ -74,7 +74,9 @@ type Seconds float64
 
 // Sessions are those that a filter chose, the oldest first.
 type Sessions struct {
-	Node     string    `json:"node,omitempty"`
+	Node string `json:"node,omitempty"`
+	// Now is when the table was read, by the node's clock.
+	Now      time.Time `json:"now"`
 	Sessions []Session `json:"sessions"`
 	More     int       `json:"more,omitempty"`
 }
