@@ -102,6 +102,10 @@ func (q *queue) leave(w *waiter) *session {
 
 // mayWait tells whether a client that no server takes now may wait for one: if the service has a server that may have
 // room soon, or that failed a moment ago, or is expected to get one again. q.mu is held.
+//
+// A service that has lost its last server by an operator's order is no other case. No failover will bring it one, but what such an order is
+// for often does, within the hold: a server that is made ready after a restart, or a switchover away from it. The hold bounds the wait, and
+// once the service has been without a server for as long as a failover takes its clients are refused at once.
 func (q *queue) mayWait(c *client, short shortage) bool {
 	hold, now := q.service.protocol().hold, time.Now()
 	if hold <= 0 || short.gone != nil || len(q.clients) >= maxQueued {

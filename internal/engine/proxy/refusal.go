@@ -86,6 +86,10 @@ func (s shortage) refusal(name string, failures map[string]error) *refusal {
 	}
 	svc := s.svc
 	no := &refusal{code: codeCannotConnectNow, message: fmt.Sprintf("service %s has no usable server", name)}
+	if out := svc.OrderedOut(); s.outcome == balance.None && len(failures) == 0 && len(svc.Usable()) == 0 && len(out) > 0 {
+		// Many clients show the message alone.
+		no.message += fmt.Sprintf(": %s was %s", svc.Servers[out[0]].Member, svc.Health[out[0]].Order.Words())
+	}
 	if s.outcome == balance.Full {
 		no.code = codeTooManyConnections
 		no.message = fmt.Sprintf("service %s is full: its usable servers have %d sessions each", name, svc.Options.MaxConn)
@@ -97,7 +101,7 @@ func (s shortage) refusal(name string, failures map[string]error) *refusal {
 	}
 	lines := make([]string, 0, len(svc.Servers))
 	for i, server := range svc.Servers {
-		lines = append(lines, strings.TrimSuffix(server.Member+": "+reasonOf(server, svc.Health[i], failures[server.Member]), ": "))
+		lines = append(lines, strings.TrimSuffix(server.Member+": "+reasonOf(svc, i, failures[server.Member]), ": "))
 	}
 	if len(lines) == 0 {
 		lines = append(lines, "its selector matches no member now")
@@ -107,11 +111,18 @@ func (s shortage) refusal(name string, failures map[string]error) *refusal {
 }
 
 // reasonOf says in words why a server doesn't take a client that failed there with an error, if one is given.
-func reasonOf(server model.Server, health view.Health, failure error) string {
+func reasonOf(svc *view.Service, i int, failure error) string {
 	var refused *serverRefusal
+	server, health := svc.Servers[i], svc.Health[i]
+	order := health.Order.Words()
+	if order != "" {
+		order += "; "
+	}
 	switch {
 	case !health.Up:
-		return "down: " + health.Reason
+		return order + "down: " + health.Reason
+	case order != "" && !svc.Takes(i):
+		return order + "up: " + health.Reason
 	case errors.As(failure, &refused), errors.Is(failure, errClosedEarly):
 		return fmt.Sprintf("%s %v", server.Address(), failure)
 	case failure != nil:

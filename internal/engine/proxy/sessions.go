@@ -283,8 +283,10 @@ func objection(svc *view.Service, s *session) string {
 		switch {
 		case health.Epoch != s.epoch && health.Ended != "":
 			return health.Ended
-		case health.Epoch != s.epoch || s.flow == nil && !health.Up:
+		case health.Epoch != s.epoch:
 			return health.Reason
+		case s.flow == nil && !svc.Takes(i):
+			return svc.Words(i)
 		}
 		return ""
 	}

@@ -318,8 +318,8 @@ func (s *State) await(fullName string, now time.Time) {
 	}
 	svc := s.set.Services[i]
 	ofLeader := health.KindOf(svc.Check).OfLeader()
-	if ofLeader && s.key.believed() {
-		// closely has it asked.
+	if ofLeader && (s.key.believed() || s.anyAccepts(svc)) {
+		// closely has it asked; or there is a leader, and an operator's order or its port keeps them waiting.
 		return
 	}
 	chosen, longest := "", time.Time{}

@@ -2,7 +2,10 @@
 // may take clients, with the reason.
 //
 // A View is immutable once published, and holds membership and health together, so no reader sees a set of servers and a
-// health that disagree. A Board is where a cluster's loop, its only writer, publishes Views for everyone else.
+// health that disagree. A Board is where a cluster's loop publishes Views for everyone else.
+//
+// What operators order (drain, maintenance, a weight) lies over what the loop publishes (orders.go): readers see both in one View, and
+// Usable goes by both. The loop itself doesn't know of orders, so that a server is checked and judged as if there were none.
 package view
 
 import (
@@ -15,9 +18,9 @@ import (
 // Nobody changes it after it was published.
 type View struct {
 	Cluster string
-	// Version rises by one with each View of a cluster.
+	// Version rises by one with each View of a cluster, those among them that only an order has made another.
 	Version uint64
-	// At is when the View was made.
+	// At is when the View was made, or the order given.
 	At       time.Time
 	Key      Key
 	Members  []Member
@@ -86,7 +89,8 @@ type Questions struct {
 	Asked, OutOfTurn, Late, HeldBack uint64
 }
 
-// Service is a resolved service with the health of its servers, in the same order.
+// Service is a resolved service with the health of its servers, in the same order. The Weight of each of its Servers is the one that
+// counts: the declared one, unless another was ordered.
 type Service struct {
 	model.Service
 	// Health has one entry for each of Service.Servers, at the same index.
@@ -95,29 +99,39 @@ type Service struct {
 
 // Health says whether a server may carry clients of one service.
 type Health struct {
-	// Up servers take new clients.
+	// Up says that its checks would have the server take new clients. Up and Reason are the checks' word: no order changes them.
 	Up bool
 	// Reason says why, in words for an operator.
 	Reason string
+	// Order is what operators want of it, which goes before what its checks say: see Service.Takes. The loop leaves it empty.
+	Order Order
+	// DeclaredWeight is what the plan says, set where Order says another weight: see Service.DeclaredWeight.
+	DeclaredWeight int
 	// Since is when Up last changed (or the server joined).
 	Since time.Time
-	// Recovered is when it last came up after it had been down; zero if it never was. Slowstart counts from it.
+	// Recovered is when it last came up after it had been down, or left maintenance; zero if it never did. Slowstart counts from it.
 	Recovered time.Time
 	// Epoch rises each time the sessions that the server has in this service must end. A session that was registered under
 	// a lower epoch is over, even if the server is up again by the time anybody looks. A server that leaves the service and
-	// comes back comes with a higher one.
+	// comes back comes with a higher one. It is the loop's and one for each time that an order ended them: neither ever falls.
 	Epoch uint64
 	// Ended says in words why Epoch rose last: what sessions under a lower one are said to have ended for.
 	Ended string
 }
 
-// Usable gives the indices of the servers that take new clients now: the regular ones that are up with a weight above 0;
-// if there is none, the first backup that is such a one, or all of those where the service says so (option allbackups).
+// Takes says that a server takes new clients by its checks, its order and its weight. A backup that does still waits until it is its turn:
+// see Usable.
+func (s *Service) Takes(i int) bool {
+	return s.Health[i].Up && s.Health[i].Order.State == Ready && s.Servers[i].Weight > 0
+}
+
+// Usable gives the indices of the servers that take new clients now: the regular ones that Take some; if there is none, the first
+// backup that is such a one, or all of those where the service says so (option allbackups).
 func (s *Service) Usable() []int {
 	var regular, backups []int
 	for i, server := range s.Servers {
 		switch {
-		case !s.Health[i].Up || server.Weight == 0:
+		case !s.Takes(i):
 		case !server.Backup:
 			regular = append(regular, i)
 		case s.AllBackups || len(backups) == 0:
@@ -128,4 +142,31 @@ func (s *Service) Usable() []int {
 		return backups
 	}
 	return regular
+}
+
+// OrderedOut gives the servers that an order alone keeps from new clients: their checks have them up, with a declared weight.
+func (s *Service) OrderedOut() []int {
+	var out []int
+	for i := range s.Servers {
+		if s.Health[i].Up && !s.Takes(i) && s.DeclaredWeight(i) > 0 {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// DeclaredWeight is a server's weight as the plan says it.
+func (s *Service) DeclaredWeight(i int) int {
+	if s.Health[i].Order.Weighed {
+		return s.Health[i].DeclaredWeight
+	}
+	return s.Servers[i].Weight
+}
+
+// Words say of a server what its checks and its order say, for operators and for clients that are refused.
+func (s *Service) Words(i int) string {
+	if order := s.Health[i].Order.Words(); order != "" {
+		return order + "; " + s.Health[i].Reason
+	}
+	return s.Health[i].Reason
 }
