@@ -4,15 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"slices"
 	"syscall"
-	"time"
 
-	"github.com/pgporter/pgporter/internal/access/gate"
 	"github.com/pgporter/pgporter/internal/admin/web"
 	"github.com/pgporter/pgporter/internal/engine/proxy"
 )
@@ -45,40 +41,25 @@ func (d *Daemon) adminNames() []string {
 	d.mu.Lock()
 	names := append(slices.Clone(d.cfg.AdminNames), d.node)
 	d.mu.Unlock()
+	if page := d.page.status(); page != nil {
+		// Pigsty's nginx asks for what it calls its upstream.
+		names = append(names, page.Node, "haproxy-"+page.Node)
+	}
 	if host, err := os.Hostname(); err == nil {
 		names = append(names, host)
 	}
 	return names
 }
 
-// lastAnswers is how long requests that are being answered may take once ctx has ended.
-const lastAnswers = 300 * time.Millisecond
+// shown is what every address shows.
+func (d *Daemon) shown() web.Config {
+	return web.Config{Status: d.Status, Problems: d.liveness.problems, Names: d.adminNames}
+}
 
 // serveAdmin answers at the admin address until ctx ends.
 func (d *Daemon) serveAdmin(ctx context.Context, listener net.Listener) error {
-	server := &http.Server{
-		Handler:           gate.Serving(web.Handler(d.Status, d.liveness.problems, d.adminNames)),
-		ConnContext:       gate.Context,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       30 * time.Second,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
-	}
-	closed := make(chan struct{})
-	stopped := context.AfterFunc(ctx, func() {
-		defer close(closed)
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastAnswers)
-		defer cancel()
-		if server.Shutdown(last) != nil {
-			server.Close()
-		}
-	})
-	if err := server.Serve(d.guard(listener, "admin", d.budget.admin)); !errors.Is(err, http.ErrServerClosed) {
-		stopped()
+	if err := web.Serve(ctx, d.guard(listener, "admin", d.budget.admin), web.Handler(d.shown()), nil, d.log); err != nil {
 		return fmt.Errorf("admin address %s: %w", listener.Addr(), err)
 	}
-	<-closed
 	return nil
 }

@@ -95,6 +95,8 @@ type Loaded struct {
 	Plan model.Plan
 	// Base is HAProxy's base file; nil where none is run, or it isn't known to change.
 	Base *model.Base
+	// Page is where pgporter answers in HAProxy's place; nil for nowhere.
+	Page *model.Page
 	// Etcd says how the leader keys of clusters are read, by their names. It is beside the Plan since it holds passwords.
 	Etcd map[string]model.Etcd
 	// Warnings are for the log, Assumed for the log and the status: what was decided where nothing was said.
@@ -143,6 +145,8 @@ type Daemon struct {
 	// liveness is what is known of whether all loops go round.
 	liveness *liveness
 
+	// page is where HAProxy's statistics would be.
+	page pagePort
 	// admin and control are where status is served and orders are taken; control may be nil.
 	admin, control net.Listener
 
@@ -252,6 +256,9 @@ func Run(ctx context.Context, cfg Config) error {
 		d.admin.Close()
 		return err
 	}
+	if err := d.page.inherit(cfg.Inherited); err != nil {
+		d.log.Warn("the page's port isn't taken over from the process before", "error", err)
+	}
 	err = d.begin(ctx, loaded)
 	if err != nil && other != nil {
 		d.log.Error("the plan that was kept can't be taken, the file is for now", "problems", err.Error())
@@ -262,8 +269,10 @@ func Run(ctx context.Context, cfg Config) error {
 		if d.control != nil {
 			d.control.Close()
 		}
+		d.page.close()
 		return err
 	}
+	d.openPage(ctx)
 	d.tellSecrets(loaded.Secrets)
 	alive := d.watchdog()
 	d.loops.Go(func() { d.watchLoops(loopCtx, alive) })
@@ -277,6 +286,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	group.Go(func() error { return d.serveAdmin(ctx, d.admin) })
 	group.Go(func() error { return d.serveControl(ctx, d.control) })
+	group.Go(func() error { return d.servePage(ctx) })
 	// Who is told that it is ready may order at once.
 	orders := d.listenLocal(ctx)
 	group.Go(func() error { return d.serveLocal(ctx, orders) })

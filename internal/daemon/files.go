@@ -21,9 +21,9 @@ import (
 type budget struct {
 	// files is the limit.
 	files uint64
-	// admin, control and names are the connections that the admin address, the control address and DNS over TCP may have; 0 where
-	// there is no such address.
-	admin, control, names int
+	// admin, control, names and page are the connections that the admin address, the control address, DNS over TCP and the page's port
+	// may have; 0 where there is no such address.
+	admin, control, names, page int
 	// questions are those under way at members' APIs and ports, checks those at servers of TCP services.
 	questions, checks int
 	// own is what is always open, and what is opened for a moment: standard streams, the runtime's, the relay's loops, listening
@@ -32,7 +32,7 @@ type budget struct {
 }
 
 // budgetOf divides a limit of open files.
-func budgetOf(files uint64, control, names bool) budget {
+func budgetOf(files uint64, control, names, page bool) budget {
 	part := func(of uint64, least, most int) int { return max(least, int(min(files/of, uint64(most)))) }
 	b := budget{files: files, admin: part(32, 8, 64), questions: part(21, 16, 512), checks: part(64, 8, 256), own: 40 + 5*runtime.GOMAXPROCS(0)}
 	if control {
@@ -40,6 +40,9 @@ func budgetOf(files uint64, control, names bool) budget {
 	}
 	if names {
 		b.names = part(42, 8, 256)
+	}
+	if page {
+		b.page = part(64, 8, 64)
 	}
 	return b
 }
@@ -51,13 +54,14 @@ func newBudget(c Config) budget {
 		n, is := p.(*Names)
 		names = names || is && n.Address() != ""
 	}
-	return budgetOf(proxy.OpenFiles(), c.Control != nil, names)
+	_, planned := c.Source.(planned)
+	return budgetOf(proxy.OpenFiles(), c.Control != nil, names, planned && c.HAProxy == nil && c.Shadow == nil)
 }
 
 // aside is how many descriptors are for all but clients, with so many clusters under watch: each has a connection to etcd, and a second
 // one while that breaks.
 func (b budget) aside(clusters int) int {
-	return b.admin + b.control + b.names + b.questions + b.checks + b.own + 2*clusters
+	return b.admin + b.control + b.names + b.page + b.questions + b.checks + b.own + 2*clusters
 }
 
 // slots is for how many clients there are descriptors with what is offered, and filesFor which limit would do for so many.
@@ -71,7 +75,7 @@ func (b budget) slots(o engine.Offer) int {
 
 func (b budget) filesFor(clients int, o engine.Offer) uint64 {
 	return uint64(sort.Search(math.MaxInt32, func(files int) bool {
-		return budgetOf(uint64(files), b.control > 0, b.names > 0).slots(o) >= clients
+		return budgetOf(uint64(files), b.control > 0, b.names > 0, b.page > 0).slots(o) >= clients
 	}))
 }
 

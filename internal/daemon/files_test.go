@@ -40,7 +40,7 @@ func TestShortfall(t *testing.T) {
 		{"TCP services count", offering(0, 1100), 1024, "maxconn for 1100"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := budgetOf(test.files, true, true).shortfall(test.offer)
+			got := budgetOf(test.files, true, true, true).shortfall(test.offer)
 			if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
@@ -52,13 +52,13 @@ func TestShortfall(t *testing.T) {
 func TestBudget(t *testing.T) {
 	for _, all := range []bool{false, true} {
 		o := offering(1000, 1000, 1000, 1000, 0)
-		b := budgetOf(1024, all, all)
+		b := budgetOf(1024, all, all, all)
 		if n := b.slots(o); n < 360 || n > 420 {
 			t.Errorf("%d clients with 1,024 files", n)
 		}
 		for _, clients := range []int{1, 92, 400, 9655, 1_000_003} {
 			files := b.filesFor(clients, o)
-			if got := budgetOf(files, all, all).slots(o); got < clients {
+			if got := budgetOf(files, all, all, all).slots(o); got < clients {
 				t.Errorf("%d clients: %d files give %d", clients, files, got)
 			}
 		}
@@ -67,7 +67,7 @@ func TestBudget(t *testing.T) {
 
 func TestShortfallIsToldOnce(t *testing.T) {
 	var log bytes.Buffer
-	d := &Daemon{log: slog.New(slog.NewTextHandler(&log, nil)), tcpcheck: tcpcheck.New(slog.New(slog.DiscardHandler), 8), budget: budgetOf(1024, false, false)}
+	d := &Daemon{log: slog.New(slog.NewTextHandler(&log, nil)), tcpcheck: tcpcheck.New(slog.New(slog.DiscardHandler), 8), budget: budgetOf(1024, false, false, false)}
 	much, more := 1025, 1026
 	for _, o := range []engine.Offer{offering(1, 1), offering(1, much), offering(1, much), offering(1, more), offering(1, 1), offering(1, more)} {
 		d.tellShortfall(o)

@@ -26,6 +26,7 @@ const (
 	serviceSocket  = "service "
 	adminSocket    = "admin "
 	controlSocket  = "control "
+	pageSocket     = "page "
 	namesTCPSocket = "dns-tcp "
 	namesUDPSocket = "dns-udp "
 )
@@ -220,7 +221,7 @@ func (i *Inherited) loaded(l Loaded) (Loaded, error) {
 		return Loaded{}, fmt.Errorf("the configuration that the process before was sent: %w", err)
 	}
 	sent := i.state.Sent
-	return Loaded{Plan: order.Plan, Base: l.Base, Sent: &sent, Accepted: i.state.Accepted, Instead: l.Instead}, nil
+	return Loaded{Plan: order.Plan, Base: l.Base, Page: l.Page, Sent: &sent, Accepted: i.state.Accepted, Instead: l.Instead}, nil
 }
 
 // begin makes the first configuration the running one, and takes over from the process before if there is one.

@@ -83,7 +83,7 @@ func (f *InventoryFile) Load(context.Context) (Loaded, error) {
 	if err := problems.Err(); err != nil {
 		return Loaded{}, err
 	}
-	l := Loaded{Plan: n.Plan, Base: n.Base, Etcd: n.Etcd, Digest: inv.Digest()}
+	l := Loaded{Plan: n.Plan, Base: n.Base, Page: n.Page, Etcd: n.Etcd, Digest: inv.Digest()}
 	if f.Given == nil {
 		l.Secrets = inv.Secrets()
 	}

@@ -61,7 +61,7 @@ func (d *Daemon) first(l Loaded, failed error) (one Loaded, other *Loaded, err e
 		return l, nil, together(failed, err)
 	}
 	a := kept.Accepted
-	again := Loaded{Plan: kept.Plan, Base: kept.Base, Etcd: kept.Etcd, Made: &kept.Made, Accepted: a, Kept: true, Secrets: l.Secrets}
+	again := Loaded{Plan: kept.Plan, Base: kept.Base, Page: kept.Page, Etcd: kept.Etcd, Made: &kept.Made, Accepted: a, Kept: true, Secrets: l.Secrets}
 	if a.From != "" {
 		again.Sent = &Sent{Source: a.Source, Sender: a.Sender, From: a.From}
 	}
@@ -86,14 +86,14 @@ func (d *Daemon) first(l Loaded, failed error) (one Loaded, other *Loaded, err e
 		return l, nil, nil
 	}
 	d.log.Info("this node goes on with the plan that was sent to it: the file hasn't changed since", about...)
-	again.Base, again.Etcd = l.Base, l.Etcd
+	again.Base, again.Page, again.Etcd = l.Base, l.Page, l.Etcd
 	l.Temporary = true
 	return again, &l, nil
 }
 
 // asKept gives a configuration with when it was accepted, if it is the one that was kept.
 func asKept(l Loaded, kept intake.File) Loaded {
-	hash, err := intake.Digest(model.Node{Plan: l.Plan, Etcd: l.Etcd, Base: l.Base})
+	hash, err := intake.Digest(model.Node{Plan: l.Plan, Etcd: l.Etcd, Base: l.Base, Page: l.Page})
 	if a := kept.Accepted; err == nil && hash == kept.SHA256 && a.From == "" && l.Digest == a.File {
 		l.Accepted, l.Kept = a, true
 	}
@@ -144,8 +144,9 @@ func (d *Daemon) keep(l Loaded) {
 	if !is {
 		return
 	}
+	page := d.pageOf(l)
 	d.mu.Lock()
-	node, now := model.Node{Plan: l.Plan, Etcd: d.etcd, Base: d.base}.WithoutSecrets(), d.loaded.UTC().Truncate(time.Second)
+	node, now := model.Node{Plan: l.Plan, Etcd: d.etcd, Base: d.base, Page: page}.WithoutSecrets(), d.loaded.UTC().Truncate(time.Second)
 	d.mu.Unlock()
 	a := acceptance{instead: l.Instead, Accepted: intake.Accepted{At: now, Source: intake.Printable(source.Name()), File: l.Digest}}
 	switch {

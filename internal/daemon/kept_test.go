@@ -250,6 +250,7 @@ func TestKeptPlansOfOthers(t *testing.T) {
 	}{
 		"another node's": {func(k *intake.File) { k.Plan.Node = "127.0.0.9" }, "the plan is for 127.0.0.9, and this node is " + f.host},
 		"another engine's": {func(k *intake.File) {
+			k.Page = nil
 			k.Base = &model.Base{Node: "a", ClientTimeout: "1h", ServerTimeout: "1h", StatsIP: "*", StatsPort: 9101, MetricsPath: "/metrics"}
 		}, "it is for another engine"},
 		"one that wasn't kept": {func(k *intake.File) { k.Accepted = nil }, "it doesn't say when it was accepted"},

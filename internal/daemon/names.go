@@ -32,7 +32,7 @@ func NewNames(ctx context.Context, cfg dns.Config, inherited *Inherited) (*Names
 	if cfg.UDP, err = inherited.udp(namesUDPSocket + cfg.Address); err != nil {
 		return nil, err
 	}
-	cfg.Connections = budgetOf(proxy.OpenFiles(), false, true).names
+	cfg.Connections = budgetOf(proxy.OpenFiles(), false, true, false).names
 	server, err := dns.New(ctx, cfg)
 	var refused *net.OpError
 	if errors.As(err, &refused) && errors.Is(err, syscall.EADDRINUSE) {

@@ -56,7 +56,7 @@ func (f *PlanFile) Load(context.Context) (Loaded, error) {
 	if err := problems.Err(); err != nil {
 		return Loaded{}, err
 	}
-	l := Loaded{Plan: file.Plan, Base: file.Base, Etcd: file.Etcd, Made: &file.Made, Digest: file.SHA256}
+	l := Loaded{Plan: file.Plan, Base: file.Base, Page: file.Page, Etcd: file.Etcd, Made: &file.Made, Digest: file.SHA256}
 	if l.Digest == "" {
 		var err error
 		if l.Digest, err = intake.Digest(file.Node); err != nil {

@@ -77,6 +77,9 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 			return err
 		}
 	}
+	if d.hasPage() {
+		d.page.giveWay(l.Plan)
+	}
 	r, err := d.prepare(ctx, l)
 	if err != nil || l.Trial {
 		r.abort()
@@ -221,6 +224,7 @@ func (d *Daemon) commit(r *reload) {
 	commit := func(c Change) func() { return c.Commit }
 	r.views.each(commit)
 	r.carriers.each(commit)
+	d.page.set(d.pageOf(r.Loaded))
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.etcd = d.etcdOf(r.Loaded)

@@ -25,6 +25,7 @@ func (d *Daemon) Status() api.Status {
 		Config:   api.Config{Source: d.cfg.Source.Name(), Loaded: d.loaded, Generation: d.accepted, Refused: d.refused, Refusals: d.refusals, Assumed: slices.Clone(d.assumed)},
 		Clusters: []api.Cluster{},
 	}
+	s.Page = d.page.status()
 	s.Upgrade, s.Shadow = d.upgraded, seen
 	if d.cfg.LogDropped != nil {
 		s.LogDropped = d.cfg.LogDropped()

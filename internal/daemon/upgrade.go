@@ -244,6 +244,11 @@ func (d *Daemon) handoverItems(engine native) ([]handover.Item, error) {
 			problems = append(problems, add(name, tcp))
 		}
 	}
+	d.page.mu.Lock()
+	if l := d.page.listener; l != nil {
+		problems = append(problems, add(pageSocket+d.page.at, l))
+	}
+	d.page.mu.Unlock()
 	if n := d.names(); n != nil {
 		if tcp, udp := n.server.Sockets(); tcp != nil {
 			problems = append(problems, add(namesTCPSocket+n.asked, tcp), add(namesUDPSocket+n.asked, udp))

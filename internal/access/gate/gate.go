@@ -11,7 +11,6 @@ package gate
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"net/http"
 	"net/netip"
@@ -200,8 +199,13 @@ type connKey struct{}
 
 // Context is an http.Server's ConnContext: it lets Serving and Know find the connection. One that has no place here is let be.
 func Context(ctx context.Context, conn net.Conn) context.Context {
-	if encrypted, is := conn.(*tls.Conn); is {
-		conn = encrypted.NetConn()
+	for {
+		// A crypto/tls.Conn, say.
+		around, is := conn.(interface{ NetConn() net.Conn })
+		if !is {
+			break
+		}
+		conn = around.NetConn()
 	}
 	return context.WithValue(ctx, connKey{}, conn)
 }

@@ -27,6 +27,8 @@ type Status struct {
 	TCPServices []Service `json:"generic_services,omitempty"`
 	// Names is what tells the clusters' names; absent if the daemon tells none.
 	Names *Names `json:"names,omitempty"`
+	// Page is where this pgporter answers in the place of HAProxy's statistics; absent where it doesn't.
+	Page *Page `json:"page,omitempty"`
 	// Upgrade is how this process took over from another, or why its last attempt to hand over failed; absent if there was
 	// neither.
 	Upgrade *Upgrade `json:"upgrade,omitempty"`
@@ -39,6 +41,20 @@ type Status struct {
 	// Engine is EngineNative or EngineHAProxy.
 	Engine  string  `json:"engine"`
 	Process Process `json:"process"`
+}
+
+// Page is the address at which HAProxy's statistics would be.
+type Page struct {
+	// Listen is the address, Metrics the path of the metrics there, Node what the node is called in its URLs: /haproxy/NODE/.
+	Listen  string `json:"listen"`
+	Metrics string `json:"metrics"`
+	Node    string `json:"node"`
+	// Problem says why nothing is answered there; empty if it is.
+	Problem string `json:"problem,omitempty"`
+	// Actions says that servers may be ordered in and out of service there.
+	Actions bool `json:"actions"`
+	// Warning says what is wrong with who may do that; empty if nothing is.
+	Warning string `json:"warning,omitempty"`
 }
 
 // Process is what is known of the process as a whole.

@@ -7,12 +7,14 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -23,9 +25,23 @@ import (
 //go:embed page.html page.css page.js
 var page embed.FS
 
-// Handler answers the routes of the admin address from what status gives, and problems: what keeps the daemon from its work, a line
-// each, which has to be known also where status can't be had. names gives those by which the address may be asked for besides the
-// ones that nobody on the Internet can have lead here (isOurs).
+// Config is what an address shows.
+type Config struct {
+	// Status gives everything that is shown. Problems are what keeps the daemon from its work, a line each, which has to be known also
+	// where a status can't be had.
+	Status   func() api.Status
+	Problems func() []string
+	// Names are those by which the address may be asked for besides the ones that nobody on the Internet can have lead here (isOurs).
+	Names func() []string
+	// Metrics are at MetricsPath; that is /metrics if it is empty. A nil Metrics has none.
+	Metrics     http.Handler
+	MetricsPath string
+	// CSV is the status as the CSV of HAProxy's statistics page; nil for none.
+	CSV func(api.Status) []byte
+}
+
+// Handler answers the routes of an address. All of them are also below /haproxy/NAME/, whatever the name is: a proxy before many nodes
+// tells by it which of them is meant, and passes the path on as it came.
 //
 //	GET /                  the page, with page.css and page.js
 //	GET /status            api.Status
@@ -33,8 +49,18 @@ var page embed.FS
 //	GET /services          one line per service: name, up or down; shadow where nobody listens for it
 //	GET /services/NAME     200 while the service (by full name) connects clients to a server, else 503; 404 if there is none
 //	GET /health            200 as long as the daemon works, else 503 and the problems
-func Handler(status func() api.Status, problems, names func() []string) http.Handler {
+//	GET /metrics           for Prometheus
+//	GET /;csv              as HAProxy's statistics page has it
+func Handler(c Config) http.Handler {
+	status, problems := c.Status, c.Problems
 	mux := http.NewServeMux()
+	if c.CSV != nil {
+		mux.HandleFunc("GET /;csv", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			w.Header().Set("Cache-Control", "no-store")
+			w.Write(c.CSV(status()))
+		})
+	}
 	for path, file := range map[string]string{"/{$}": "page.html", "/page.css": "page.css", "/page.js": "page.js"} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Cache-Control", "no-cache")
@@ -92,7 +118,38 @@ func Handler(status func() api.Status, problems, names func() []string) http.Han
 		plain(w, http.StatusOK)
 		fmt.Fprintln(w, "ok")
 	})
-	return guarded(mux, names)
+	metrics := cmp.Or(c.MetricsPath, "/metrics")
+	return guarded(belowAnyNode(func(w http.ResponseWriter, r *http.Request) {
+		if c.Metrics != nil && r.URL.Path == metrics {
+			c.Metrics.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}), c.Names)
+}
+
+// belowAnyNode takes /haproxy/NAME off a request's path. Without the slash behind it links of the page would lead elsewhere.
+func belowAnyNode(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		rest, is := strings.CutPrefix(r.URL.Path, "/haproxy/")
+		if !is {
+			next(w, r)
+			return
+		}
+		name, path, slash := strings.Cut(rest, "/")
+		if name == "" {
+			http.NotFound(w, r)
+			return
+		}
+		if !slash {
+			w.Header().Set("Location", (&url.URL{Path: "./" + name + "/"}).EscapedPath())
+			w.WriteHeader(http.StatusMovedPermanently)
+			return
+		}
+		inner := r.Clone(r.Context())
+		inner.URL.Path, inner.URL.RawPath = "/"+path, ""
+		next(w, inner)
+	}
 }
 
 // guarded refuses what was meant for another host, and tells browsers what may become of the answers: the page is made of its own

@@ -21,6 +21,11 @@ func sample() api.Status {
 
 func none() []string { return nil }
 
+// shown is what an address shows that nobody tells anything.
+func shown(status func() api.Status) http.Handler {
+	return Handler(Config{Status: status, Problems: none, Names: none})
+}
+
 // asked is a request to an address.
 func asked(method, path string) *http.Request {
 	r := httptest.NewRequest(method, path, nil)
@@ -29,7 +34,7 @@ func asked(method, path string) *http.Request {
 }
 
 func TestRoutes(t *testing.T) {
-	handler := Handler(sample, none, none)
+	handler := shown(sample)
 	for _, test := range []struct {
 		method, path string
 		code         int
@@ -60,14 +65,14 @@ func TestRoutes(t *testing.T) {
 func TestHealthTellsProblems(t *testing.T) {
 	answer := httptest.NewRecorder()
 	status := func() api.Status { t.Error("the status was asked for"); return api.Status{} }
-	Handler(status, func() []string { return []string{"one stands still", "two stands still"} }, none).ServeHTTP(answer, asked("GET", "/health"))
+	Handler(Config{Status: status, Problems: func() []string { return []string{"one stands still", "two stands still"} }, Names: none}).ServeHTTP(answer, asked("GET", "/health"))
 	if answer.Code != 503 || answer.Body.String() != "one stands still\ntwo stands still\n" {
 		t.Errorf("got %d %q", answer.Code, answer.Body)
 	}
 }
 
 func TestStatusIsTheAPI(t *testing.T) {
-	server := httptest.NewServer(Handler(sample, none, none))
+	server := httptest.NewServer(shown(sample))
 	defer server.Close()
 	got, err := api.Client{Address: strings.TrimPrefix(server.URL, "http://")}.Status(t.Context())
 	if err != nil {
@@ -96,7 +101,7 @@ func TestClientNamesWhatAnswers(t *testing.T) {
 
 func TestPageIsServed(t *testing.T) {
 	answer := httptest.NewRecorder()
-	Handler(sample, none, none).ServeHTTP(answer, asked("GET", "/"))
+	shown(sample).ServeHTTP(answer, asked("GET", "/"))
 	if answer.Code != 200 || !strings.HasPrefix(answer.Header().Get("Content-Type"), "text/html") {
 		t.Errorf("the page: %d %s", answer.Code, answer.Header())
 	}
@@ -105,7 +110,7 @@ func TestPageIsServed(t *testing.T) {
 			t.Errorf("the page doesn't name %s", part.path)
 		}
 		of := httptest.NewRecorder()
-		Handler(sample, none, none).ServeHTTP(of, asked("GET", "/"+part.path))
+		shown(sample).ServeHTTP(of, asked("GET", "/"+part.path))
 		if of.Code != 200 || !strings.HasPrefix(of.Header().Get("Content-Type"), part.kind) || !strings.Contains(of.Body.String(), part.text) {
 			t.Errorf("%s: %d %s", part.path, of.Code, of.Header())
 		}

@@ -20,6 +20,10 @@ func (c *checker) file(f *File) {
 	} else {
 		c.native(f.Plan)
 	}
+	if c.path = "page"; f.Page != nil {
+		c.page(*f.Page)
+		c.that(f.Base == nil, "page: HAProxy has the address: a plan has a page or haproxy")
+	}
 	c.path = "made"
 	c.that(remark(f.Made.By), "made.by: printable text of at most %d bytes", MaxRemark)
 	c.that(remark(f.Made.From), "made.from: printable text of at most %d bytes", MaxRemark)
@@ -69,4 +73,17 @@ func (c *checker) base(b model.Base) {
 		c.line(within, text)
 	}
 	c.passwordFile(within, b.PasswordFile)
+}
+
+// page checks where pgporter answers in HAProxy's place.
+func (c *checker) page(p model.Page) {
+	const within = "page"
+	c.that(model.IsName(p.Node), "%s: node is %q: letters, digits, dashes, dots and underscores", within, p.Node)
+	c.that(p.IP == "*" || model.IsAddress(p.IP), `%s: ip is %q: an address, or "*" for every address of the node`, within, p.IP)
+	c.port(within+": port", p.Port)
+	c.that(strings.HasPrefix(p.MetricsPath, "/"), "%s: metrics_path is %q: a path", within, p.MetricsPath)
+	c.that(!p.Actions || p.User != "", "%s: user is missing", within)
+	c.line(within, p.MetricsPath)
+	c.line(within, p.User)
+	c.passwordFile(within, p.PasswordFile)
 }

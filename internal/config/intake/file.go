@@ -68,8 +68,12 @@ func sum(text []byte) (string, error) {
 		return "", err
 	}
 	all := sha256.New()
-	for _, name := range []string{"plan", "etcd", "haproxy"} {
+	for _, name := range []string{"plan", "etcd", "haproxy", "page"} {
 		var compact bytes.Buffer
+		if name == "page" && fields[name] == nil {
+			// Plans of releases that knew of none keep their sums.
+			continue
+		}
 		if fields[name] != nil {
 			if err := json.Compact(&compact, fields[name]); err != nil {
 				return "", err

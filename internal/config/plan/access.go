@@ -77,12 +77,14 @@ func (p *planner) secret(h *inventory.Host, name, otherwise string) model.Secret
 	return model.Secret(text)
 }
 
+// defaultPassword is the one of haproxy_admin_password that stands in Pigsty's documents.
+const defaultPassword = "pigsty"
+
 // base reads what a host's haproxy.cfg is made of. False if the host has no HAProxy.
 func (p *planner) base(h *inventory.Host) (model.Base, bool) {
 	if !p.flag(h, "haproxy_enabled", true) {
 		return model.Base{}, false
 	}
-	const defaultPassword = "pigsty"
 	b := model.Base{
 		Node: p.nodeName(h), User: "haproxy", Group: "haproxy", PIDFile: "/var/run/haproxy.pid", Socket: "/var/run/haproxy.sock",
 		ClientTimeout: p.timeout(h, "haproxy_client_timeout"), ServerTimeout: p.timeout(h, "haproxy_server_timeout"),
@@ -93,15 +95,21 @@ func (p *planner) base(h *inventory.Host) (model.Base, bool) {
 	if b.Auth {
 		b.AdminUser = p.text(h, "haproxy_admin_username", "admin", "a name without blanks, commas and colons", isUser)
 		b.AdminPassword = p.secret(h, "haproxy_admin_password", defaultPassword)
-		if b.AdminPassword == defaultPassword {
-			pos := diag.Position{File: p.inv.File}
-			if at, set := h.Position("haproxy_admin_password"); set {
-				pos = at
-			}
-			p.problems.Warnf(diag.PasswordDefault, pos, "a password of your own", "haproxy_admin_password is Pigsty's default, which everybody knows")
-		}
+		p.passwordDefault(h, b.AdminPassword)
 	}
 	return b, true
+}
+
+// passwordDefault tells of a password of the page that everybody knows.
+func (p *planner) passwordDefault(h *inventory.Host, password model.Secret) {
+	if password != defaultPassword {
+		return
+	}
+	pos := diag.Position{File: p.inv.File}
+	if at, set := h.Position("haproxy_admin_password"); set {
+		pos = at
+	}
+	p.problems.Warnf(diag.PasswordDefault, pos, "a password of your own", "haproxy_admin_password is Pigsty's default, which everybody knows")
 }
 
 // nodeName is what Pigsty calls a host: nodename, or the instance's name, or the host's.

@@ -87,6 +87,9 @@ func (p *planner) run(h *inventory.Host, carried model.Plan, needs Needs) model.
 			p.problems.Errorf(diag.HAProxyDisabled, diag.Position{File: p.inv.File}, "haproxy_enabled: true, or another engine", "the host %q has no HAProxy: haproxy_enabled is false", h.Name)
 		}
 	}
+	if !needs.HAProxy {
+		n.Page = p.page(h, carried)
+	}
 	if needs.Etcd {
 		n.Etcd = p.etcdOf(h)
 	}

@@ -24,6 +24,7 @@ var readVariables = []string{
 	"pg_users", "pg_databases", "pg_admin_username", "pg_admin_password",
 	"pgporter_roles", "pgporter_trust", "pgporter_vip_on_dcs_loss", "pgporter_member", "pgporter_scope", "pgporter_ttl", "pgporter_etcd_endpoints",
 	"pgporter_etcd_ca_file", "pgporter_etcd_cert_file", "pgporter_etcd_key_file", "pgporter_etcd_user",
+	"pgporter_page_actions",
 }
 
 // namesakes are Pigsty's own variables that are near one of readVariables.

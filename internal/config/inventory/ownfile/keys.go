@@ -145,8 +145,10 @@ var File = []Key{
 	{Name: Mark, Shape: Number, Required: true, Least: Version, Most: Version, Example: "1", Says: "the version of this format; the key makes the file a pgporter.yml"},
 	{Name: "defaults", Shape: Keyed, Keys: shared, Says: "what holds for every cluster that doesn't say it itself"},
 	{Name: "clusters", Shape: Named, Required: true, NameForm: clusterNameForm, Keys: cluster, Says: "the clusters, by names of letters, digits and dashes"},
+	{Name: "page_actions", Variable: "pgporter_page_actions", Shape: Switch, Default: "false",
+		Says: "whether admin may drain servers and the like on pgporter's own page at haproxy.stats_port, over TLS or from the node itself; the password is in /etc/pgporter/haproxy.password of each node"},
 	{Name: "haproxy", Shape: Keyed, Says: "the HAProxy of nodes that run with --engine haproxy; its statistics can be read by all and change nothing", Keys: []Key{
-		{Name: "stats_port", Variable: "haproxy_exporter_port", Shape: Number, Least: 1, Most: 65535, Default: "9101", Says: "the port of its statistics and metrics"},
+		{Name: "stats_port", Variable: "haproxy_exporter_port", Shape: Number, Least: 1, Most: 65535, Default: "9101", Says: "the port of its statistics and metrics, or of pgporter's own with the native engine"},
 		{Name: "client_timeout", Variable: "haproxy_client_timeout", Shape: Text, Default: "24h", Says: "how long a client may be silent"},
 		{Name: "server_timeout", Variable: "haproxy_server_timeout", Shape: Text, Default: "24h", Says: "how long a server may be silent"},
 	}},
