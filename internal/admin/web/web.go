@@ -33,8 +33,7 @@ type Config struct {
 	Problems func() []string
 	// Names are those by which the address may be asked for besides the ones that nobody on the Internet can have lead here (isOurs).
 	Names func() []string
-	// Metrics are at MetricsPath; that is /metrics if it is empty. A nil Metrics has none.
-	Metrics     http.Handler
+	// MetricsPath is where the metrics are; /metrics if it is empty.
 	MetricsPath string
 	// CSV is the status as the CSV of HAProxy's statistics page; nil for none.
 	CSV func(api.Status) []byte
@@ -45,7 +44,6 @@ type Config struct {
 //
 //	GET /                  the page, with page.css and page.js
 //	GET /status            api.Status
-//	GET /metrics           the exporter
 //	GET /services          one line per service: name, up or down; shadow where nobody listens for it
 //	GET /services/NAME     200 while the service (by full name) connects clients to a server, else 503; 404 if there is none
 //	GET /health            200 as long as the daemon works, else 503 and the problems
@@ -79,7 +77,6 @@ func Handler(c Config) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Write(body.Bytes())
 	})
-	mux.Handle("GET /metrics", metrics.Handler(status))
 	mux.HandleFunc("GET /services", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, http.StatusOK)
 		for _, s := range services(status()) {
@@ -118,10 +115,10 @@ func Handler(c Config) http.Handler {
 		plain(w, http.StatusOK)
 		fmt.Fprintln(w, "ok")
 	})
-	metrics := cmp.Or(c.MetricsPath, "/metrics")
+	exporter, exporterPath := metrics.Handler(c.Status), cmp.Or(c.MetricsPath, "/metrics")
 	return guarded(belowAnyNode(func(w http.ResponseWriter, r *http.Request) {
-		if c.Metrics != nil && r.URL.Path == metrics {
-			c.Metrics.ServeHTTP(w, r)
+		if r.URL.Path == exporterPath && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+			exporter.ServeHTTP(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)
