@@ -87,7 +87,7 @@ var rooms = map[string]room{
 
 	// internal/admin: how do people look and steer?
 	"internal/admin/diff":    {may: "api model resolve", pure: true, because: "what a plan changes is a function of two plans and the roles; nothing is asked"},
-	"internal/admin/control": {may: "api gate intake safetext", because: "the listener checks who calls and what is sent; what becomes of it is decided behind it"},
+	"internal/admin/control": {may: "api diag gate intake safetext", because: "the listener checks who calls and what is sent; what becomes of it is decided behind it"},
 	"internal/admin/api":     {may: "safetext", because: "the JSON types are a contract with scripts: they must not follow our own types"},
 	"internal/admin/metrics": {may: "api", because: "series are made of one status: what isn't in there can't be told, so that all that shows agrees"},
 	"internal/admin/who":     {may: "api", pure: true, because: "who is whose client follows from tables that were read: whoever asks for them is another"},
@@ -100,7 +100,8 @@ var rooms = map[string]room{
 	// internal/cli: the commands
 	"internal/cli/documented": {because: "what the documents show is text: tests of any command line ask for it"},
 	"internal/cli/command":    {may: "diag safetext", because: "what command lines have in common must not bring any command's rooms with it: the lab uses it too"},
-	"internal/cli":            {may: "api command connstr control daemon diag discover dns doctor draft fileset haproxy intake inventory logqueue model owner ownfile plan process render resolve safetext shadow stamp tcpservice vip", because: "commands ask the rooms that do the work; they don't reach below them"},
+	"internal/cli/nodes":      {may: "api control", because: "asking several nodes at once must not know which command wants it, or how its answers are shown"},
+	"internal/cli":            {may: "api command connstr control daemon diag discover dns doctor draft fileset haproxy intake inventory logqueue model nodes owner ownfile plan process render resolve safetext shadow stamp tcpservice vip", because: "commands ask the rooms that do the work; they don't reach below them"},
 
 	// lab: what pgporter is tried and tested with
 	"lab/sandbox/netns":     {may: "guard", because: "a network of namespaces is of use to any program: what runs on its nodes is others' business"},

@@ -142,7 +142,7 @@ func said(t *testing.T, dir, inventory string, commands ...string) map[string]st
 }
 
 // sent is what reload prints about an inventory and sends to its node.
-func (n *nodes) sent(t *testing.T, inventory string) map[string]string {
+func (n *pretended) sent(t *testing.T, inventory string) map[string]string {
 	t.Helper()
 	n.orders = map[string][]intake.Order{}
 	_, out, problems := n.reload(inventory, "pg-test", "--dry-run")

@@ -60,8 +60,7 @@ its file still says what it said before.`,
 		RunE: func(c *cobra.Command, args []string) error { return reload(c, f, args) },
 	}
 	inventoryFlag(c, &f.inventory)
-	c.Flags().StringVar(&f.token, "token-file", os.Getenv("PGPORTER_TOKEN_FILE"), "the `FILE` with the nodes' token (environment: PGPORTER_TOKEN_FILE)")
-	c.Flags().StringVar(&f.ca, "ca", os.Getenv("PGPORTER_CA"), "trust nodes whose certificate is in this `FILE`, or signed by one in it (default: the system's authorities; environment: PGPORTER_CA)")
+	credentialFlags(c, &f.token, &f.ca)
 	defaultPort, _ := strconv.Atoi(control.DefaultPort)
 	c.Flags().IntVar(&f.port, "port", defaultPort, "the `PORT` of the nodes' control address")
 	c.Flags().DurationVar(&f.timeout, "timeout", 30*time.Second, "how long a node may take to carry it out, as `TIME`; to say who it is, it gets "+toSayWho.String()+" of it at most")
@@ -73,7 +72,7 @@ its file still says what it said before.`,
 func reload(c *cobra.Command, f reloadFlags, args []string) error {
 	switch {
 	case f.inventory == "":
-		return command.Input(errors.New("--inventory is missing: which file"))
+		return command.Input(errors.New("--inventory is missing: which file is to be sent (a node reads its own again with pgporter reread)"))
 	case len(args) == 0:
 		return command.Input(errors.New("which cluster is to be reloaded"))
 	case f.token == "":

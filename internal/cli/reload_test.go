@@ -28,8 +28,8 @@ import (
 	"github.com/pgporter/pgporter/internal/config/intake"
 )
 
-// nodes are control addresses that pretend to be nodes of a cluster: what is sent to them is kept.
-type nodes struct {
+// pretended are control addresses that pretend to be nodes of a cluster: what is sent to them is kept.
+type pretended struct {
 	t      *testing.T
 	files  control.Files
 	port   string
@@ -54,9 +54,9 @@ func takesAll(o intake.Order, dryRun bool) (api.Taken, error) {
 }
 
 // startNodes pretends to be these hosts, each serving as itself with the native engine unless who says otherwise.
-func startNodes(t *testing.T, take map[string]answerer, who map[string]api.Node) *nodes {
+func startNodes(t *testing.T, take map[string]answerer, who map[string]api.Node) *pretended {
 	t.Helper()
-	n := &nodes{t: t, orders: map[string][]intake.Order{}}
+	n := &pretended{t: t, orders: map[string][]intake.Order{}}
 	var hosts []string
 	for host := range take {
 		hosts = append(hosts, host)
@@ -87,14 +87,13 @@ func startNodes(t *testing.T, take map[string]answerer, who map[string]api.Node)
 			self = api.Node{Node: host, Engine: api.EngineNative, Generation: 1}
 		}
 		server := control.Server{
-			Credentials: credentials, Logger: slog.New(slog.DiscardHandler), Node: func() api.Node { return self },
-			Take: func(_ context.Context, o intake.Order, _ string, dryRun bool) (api.Taken, error) {
+			Credentials: credentials, Logger: slog.New(slog.DiscardHandler), Steering: control.Steering{Node: func() api.Node { return self }, Take: func(_ context.Context, o intake.Order, _ string, dryRun bool) (api.Taken, error) {
 				n.mu.Lock()
 				defer n.mu.Unlock()
 				n.orders[host] = append(n.orders[host], o)
 				n.dryRun = append(n.dryRun, dryRun)
 				return answer(o, dryRun)
-			},
+			}},
 		}
 		serving.Go(func() {
 			if err := server.Serve(ctx, listener); err != nil {
@@ -106,7 +105,7 @@ func startNodes(t *testing.T, take map[string]answerer, who map[string]api.Node)
 }
 
 // reload runs the command for an inventory's text.
-func (n *nodes) reload(inventory string, args ...string) (status int, stdout, stderr string) {
+func (n *pretended) reload(inventory string, args ...string) (status int, stdout, stderr string) {
 	n.t.Helper()
 	path := filepath.Join(n.t.TempDir(), "pigsty.yml")
 	if err := os.WriteFile(path, []byte(inventory), 0o600); err != nil {
@@ -262,9 +261,9 @@ func TestReloadOfADelegatedCluster(t *testing.T) {
 }
 
 // record pretends to be these hosts, as startNodes does, and keeps every byte of what they are asked and sent.
-func record(t *testing.T, engines map[string]string) (*nodes, *bytes.Buffer) {
+func record(t *testing.T, engines map[string]string) (*pretended, *bytes.Buffer) {
 	t.Helper()
-	n := &nodes{t: t}
+	n := &pretended{t: t}
 	var wire bytes.Buffer
 	var err error
 	if n.files, err = control.MakeCredentials(t.TempDir(), slices.Collect(maps.Keys(engines)), time.Now(), time.Hour); err != nil {

@@ -56,19 +56,77 @@ func (d *Daemon) serveControl(ctx context.Context, listener net.Listener) error 
 	if listener == nil {
 		return nil
 	}
-	defer func() {
-		d.taking.Lock()
-		defer d.taking.Unlock()
-		d.closed = true
-	}()
+	defer d.takeNoMore()
 	expires := d.cfg.Control.Credentials.Expires()
 	d.log.Info("orders are taken from those who have the token", "control", listener.Addr().String(), "certificate_expires", expires)
 	if time.Now().After(expires) {
 		d.log.Warn("the certificate of the control address has expired, nobody will trust it", "expired", expires)
 	}
-	server := control.Server{Credentials: d.cfg.Control.Credentials, Node: d.who, Take: d.carryOut, Logger: d.log}
+	server := control.Server{Credentials: d.cfg.Control.Credentials, Steering: d.steering(), Logger: d.log}
 	return server.Serve(ctx, d.guard(listener, "control", d.budget.control))
 }
+
+// takeNoMore has no order be carried out from now on.
+func (d *Daemon) takeNoMore() {
+	d.taking.Lock()
+	defer d.taking.Unlock()
+	d.closed = true
+}
+
+// steering is what may be asked and ordered of this daemon.
+func (d *Daemon) steering() control.Steering {
+	s := control.Steering{Node: d.who, Status: d.Status, Reread: d.Reread, Take: d.carryOut}
+	if _, discovers := d.cfg.Source.(*Discovered); discovers {
+		// A plan would hold until the next look at who is there.
+		s.Take = nil
+	}
+	// What other parts of the daemon take is found by what it is, so that each may come when it is done.
+	if part, is := any(d).(interface {
+		Events(after uint64) []api.Event
+	}); is {
+		s.Events = part.Events
+	}
+	if part, is := any(d).(interface {
+		Order(context.Context, api.Order) ([]api.OrderResult, error)
+	}); is {
+		s.Order = part.Order
+	}
+	if part, is := any(d).(interface {
+		Sessions(api.SessionFilter) (api.Sessions, error)
+		EndSessions(ctx context.Context, e api.EndSessions, by string) (api.SessionsEnded, error)
+	}); is {
+		s.Sessions, s.EndSessions = part.Sessions, part.EndSessions
+	}
+	return s
+}
+
+// reread is who wants the configuration to be read again, and where to say how it went.
+type reread struct {
+	by  string
+	end chan error
+}
+
+// Reread reads the configuration again as SIGHUP does and says how it went. by says who wants that.
+func (d *Daemon) Reread(ctx context.Context, by string) (api.Reread, error) {
+	r := reread{by, make(chan error, 1)}
+	select {
+	case d.rereads <- r:
+	case <-ctx.Done():
+		return api.Reread{}, errStopping
+	}
+	select {
+	case err := <-r.end:
+		if err != nil {
+			return api.Reread{}, err
+		}
+	case <-ctx.Done():
+		return api.Reread{}, errStopping
+	}
+	node := d.who()
+	return api.Reread{Version: node.Version, Node: node.Node, Generation: node.Generation, Source: d.cfg.Source.Name()}, nil
+}
+
+var errStopping = errors.New("this pgporter is stopping")
 
 // renewCredentials reads the token and the certificate again; if they can't be used, those in use stay.
 func (d *Daemon) renewCredentials() {
@@ -97,7 +155,7 @@ func (d *Daemon) carryOut(ctx context.Context, o intake.Order, from string, dryR
 	d.taking.Lock()
 	defer d.taking.Unlock()
 	if d.closed || ctx.Err() != nil {
-		return api.Taken{}, errors.New("this pgporter is stopping")
+		return api.Taken{}, errStopping
 	}
 	about := []any{"from", from, "sender", o.Sender, "source", o.Source}
 	changes, err := d.compare(o)

@@ -150,6 +150,9 @@ type Daemon struct {
 	// admin and control are where status is served and orders are taken; control may be nil.
 	admin, control net.Listener
 
+	// rereads ask for the configuration to be read again.
+	rereads chan reread
+
 	// taking serialises configuration changes. It guards closed, after which no order from elsewhere is taken.
 	taking sync.Mutex
 	closed bool
@@ -192,7 +195,7 @@ type runningCluster struct {
 func Run(ctx context.Context, cfg Config) error {
 	files := newBudget(cfg)
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), liveness: newLiveness(), budget: files,
-		slots: cluster.NewSlots(files.questions), seed: rand.Uint64(), running: map[string]*runningCluster{}}
+		slots: cluster.NewSlots(files.questions), seed: rand.Uint64(), rereads: make(chan reread), running: map[string]*runningCluster{}}
 	if cfg.HAProxy == nil {
 		sockets, err := cfg.Inherited.services()
 		if err != nil {
@@ -290,7 +293,9 @@ func Run(ctx context.Context, cfg Config) error {
 	// Who is told that it is ready may order at once.
 	orders := d.listenLocal(ctx)
 	group.Go(func() error { return d.serveLocal(ctx, orders) })
-	group.Go(func() error { return cfg.Source.Follow(ctx, func(l Loaded, err error) { d.change(ctx, l, err) }) })
+	steering := d.listenForSteering(ctx)
+	group.Go(func() error { return d.serveSteering(ctx, steering) })
+	group.Go(func() error { return cfg.Source.Follow(ctx, func(l Loaded, err error) { _ = d.change(ctx, l, err) }) })
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
 	group.Go(func() error { return d.upgradeOnSignal(ctx) })
 	does := "pgporter serves"
@@ -366,22 +371,30 @@ func (d *Daemon) reloadOnSignal(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-d.cfg.Reload:
-			d.renewCredentials()
-			loaded, err := d.cfg.Source.Load(ctx)
-			d.change(ctx, loaded, err)
+			_ = d.read(ctx)
+		case r := <-d.rereads:
+			d.log.Info("the configuration is read again", "by", r.by)
+			r.end <- d.read(ctx)
 		}
 	}
 }
 
-// change takes a configuration, or notes why it wasn't taken.
-func (d *Daemon) change(ctx context.Context, l Loaded, err error) {
+// read reads the configuration and takes it, or says why it isn't taken.
+func (d *Daemon) read(ctx context.Context) error {
+	d.renewCredentials()
+	loaded, err := d.cfg.Source.Load(ctx)
+	return d.change(ctx, loaded, err)
+}
+
+// change takes a configuration, or notes why it wasn't taken and says so.
+func (d *Daemon) change(ctx context.Context, l Loaded, err error) error {
 	if err == nil {
 		err = d.take(ctx, l)
 	}
-	if err == nil || ctx.Err() != nil {
-		return
+	if err != nil && ctx.Err() == nil {
+		d.refuse(err)
 	}
-	d.refuse(err)
+	return err
 }
 
 // refuse notes why a configuration wasn't taken; about are attributes of the log's line.

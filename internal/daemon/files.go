@@ -24,6 +24,8 @@ type budget struct {
 	// admin, control, names and page are the connections that the admin address, the control address, DNS over TCP and the page's port
 	// may have; 0 where there is no such address.
 	admin, control, names, page int
+	// local are the connections that the socket for orders from this machine may have.
+	local int
 	// questions are those under way at members' APIs and ports, checks those at servers of TCP services.
 	questions, checks int
 	// own is what is always open, and what is opened for a moment: standard streams, the runtime's, the relay's loops, listening
@@ -34,7 +36,7 @@ type budget struct {
 // budgetOf divides a limit of open files.
 func budgetOf(files uint64, control, names, page bool) budget {
 	part := func(of uint64, least, most int) int { return max(least, int(min(files/of, uint64(most)))) }
-	b := budget{files: files, admin: part(32, 8, 64), questions: part(21, 16, 512), checks: part(64, 8, 256), own: 40 + 5*runtime.GOMAXPROCS(0)}
+	b := budget{files: files, admin: part(32, 8, 64), questions: part(21, 16, 512), checks: part(64, 8, 256), local: part(128, 4, 16), own: 40 + 5*runtime.GOMAXPROCS(0)}
 	if control {
 		b.control = part(32, 8, 64)
 	}
@@ -61,7 +63,7 @@ func newBudget(c Config) budget {
 // aside is how many descriptors are for all but clients, with so many clusters under watch: each has a connection to etcd, and a second
 // one while that breaks.
 func (b budget) aside(clusters int) int {
-	return b.admin + b.control + b.names + b.page + b.questions + b.checks + b.own + 2*clusters
+	return b.admin + b.control + b.names + b.page + b.local + b.questions + b.checks + b.own + 2*clusters
 }
 
 // slots is for how many clients there are descriptors with what is offered, and filesFor which limit would do for so many.

@@ -16,7 +16,6 @@ import (
 
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/engine/handover"
-	"github.com/pgporter/pgporter/internal/engine/process"
 )
 
 // A shadow takes orders from this machine, from root and its own user, at a socket that is named after its process: which services
@@ -73,13 +72,12 @@ const (
 // localName is the socket of a process: an abstract one (unix(7)), so that nothing is left of it.
 func localName(pid int) string { return fmt.Sprintf("@pgporter-shadow-%d", pid) }
 
-// listenLocal opens the socket for orders from this machine; nil where none are taken.
+// listenLocal opens the socket for orders to a shadow; nil where none are taken.
 func (d *Daemon) listenLocal(ctx context.Context) net.Listener {
 	if _, is := d.engine.(*shadowing); !is || !abstractSockets {
 		return nil
 	}
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "unix", localName(os.Getpid()))
+	listener, err := d.listenPeers(ctx, localName(os.Getpid()))
 	if err != nil {
 		d.log.Error("nothing can be taken from HAProxy: the socket for orders from this machine can't be opened", "error", err)
 		return nil
@@ -98,28 +96,13 @@ func (d *Daemon) serveLocal(ctx context.Context, listener net.Listener) error {
 	defer context.AfterFunc(ctx, func() { listener.Close() })()
 	for {
 		conn, err := listener.Accept()
-		if ctx.Err() != nil {
-			return nil
-		}
 		if err != nil {
-			d.log.Warn("an order from this machine couldn't be taken", "error", err)
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(time.Second):
-			}
-			continue
-		}
-		user, _, err := peerOf(conn.(*net.UnixConn))
-		if err != nil || user != 0 && user != os.Geteuid() {
-			d.log.Warn("an order from this machine is refused: it is another user's", "user", user, "error", err)
-			conn.Close()
-			continue
+			return nil
 		}
 		// One after the other: each takes the lock of changes.
 		serving.Go(func() {
 			defer conn.Close()
-			d.obey(ctx, engine, handover.New(conn.(*net.UnixConn)))
+			d.obey(ctx, engine, handover.New(conn.(*peer).UnixConn))
 		})
 	}
 }
@@ -307,9 +290,8 @@ func (l Local) order(ctx context.Context, order localOrder, items ...handover.It
 		return nil, fmt.Errorf("the pgporter with number %d takes no orders from here (it does with --shadow): %w", l.pid, err)
 	}
 	defer raw.Close()
-	_, pid, err := peerOf(raw.(*net.UnixConn))
-	if err != nil || pid != l.pid {
-		return nil, fmt.Errorf("its socket is that of process %d: %w", pid, errors.Join(err, process.ErrEnded))
+	if err := belongsTo(raw.(*net.UnixConn), l.pid); err != nil {
+		return nil, err
 	}
 	conn := handover.New(raw.(*net.UnixConn))
 	defer context.AfterFunc(ctx, conn.Interrupt)()

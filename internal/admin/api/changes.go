@@ -34,6 +34,16 @@ type Taken struct {
 	Unkept string `json:"unkept,omitempty"`
 }
 
+// Reread is a node's answer to having read its own configuration again, and taken it.
+type Reread struct {
+	// Version is the program's, Node the inventory host that it serves as.
+	Version string `json:"version"`
+	Node    string `json:"node,omitempty"`
+	// Generation is the number of the configuration that runs now, Source where it was read.
+	Generation int    `json:"generation"`
+	Source     string `json:"source"`
+}
+
 // Refusal is a node's answer to what it doesn't take; what it ran goes on.
 type Refusal struct {
 	// Error has all problems, one to a line.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -46,6 +47,25 @@ func (c Client) Status(ctx context.Context) (*Status, error) {
 	}
 	status.show()
 	return &status, nil
+}
+
+// Events gives what happened after the event with an ID; a daemon that tells no events is one where nothing happens.
+func (c Client) Events(ctx context.Context, after uint64) ([]Event, error) {
+	code, body, err := c.get(ctx, "/events?after="+strconv.FormatUint(after, 10))
+	switch {
+	case err != nil:
+		return nil, err
+	case code == http.StatusNotFound:
+		return nil, nil
+	case code != http.StatusOK:
+		return nil, fmt.Errorf("events from %s: HTTP %d %s", c.Address, code, http.StatusText(code))
+	}
+	var events Events
+	if err := json.Unmarshal(body, &events); err != nil {
+		return nil, fmt.Errorf("events from %s aren't a pgporter's: %w", c.Address, err)
+	}
+	safetext.Deep(&events)
+	return events.Events, nil
 }
 
 // Health says what of the daemon doesn't work, a line each; nothing if all does.

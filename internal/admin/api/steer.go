@@ -110,6 +110,11 @@ type SessionsEnded struct {
 	Ended int `json:"ended"`
 }
 
+// Events are what happened, the oldest first.
+type Events struct {
+	Events []Event `json:"events"`
+}
+
 // Event is something that happened, for the timeline.
 type Event struct {
 	// ID rises with each event of a process.

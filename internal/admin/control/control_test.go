@@ -63,7 +63,7 @@ func startNode(t *testing.T, take func(ctx context.Context, o intake.Order, from
 		t.Fatal(err)
 	}
 	n := &node{t: t, address: listener.Addr().String(), files: files, ended: make(chan error, 1)}
-	n.server = &Server{Credentials: credentials, Take: take, Node: func() api.Node { return api.Node{Node: "10.10.10.11", Engine: api.EngineNative, Generation: 7} }, Logger: slog.New(slog.NewTextHandler(n, nil))}
+	n.server = &Server{Credentials: credentials, Steering: Steering{Take: take, Node: func() api.Node { return api.Node{Node: "10.10.10.11", Engine: api.EngineNative, Generation: 7} }}, Logger: slog.New(slog.NewTextHandler(n, nil))}
 	var ctx context.Context
 	ctx, n.stop = context.WithCancel(t.Context())
 	go func() { n.ended <- n.server.Serve(ctx, listener) }()
@@ -168,7 +168,7 @@ func TestNothingWithoutTheToken(t *testing.T) {
 			}
 		}
 	}
-	if log := n.logged(); !strings.Contains(log, "a request without the token came to the control address") || strings.Contains(log, token) {
+	if log := n.logged(); !strings.Contains(log, "a request without credentials came to the control address") || strings.Contains(log, token) {
 		t.Errorf("the log: %s", log)
 	}
 	other, err := NewClient(strings.Repeat("x", 64), n.files.Certificate)
@@ -188,8 +188,8 @@ func TestRoutesWithTheToken(t *testing.T) {
 		code               int
 		want               string
 	}{
-		{"GET", "/plan", "", 405, "Method Not Allowed"},
-		{"POST", "/", "", 404, "404 page not found"},
+		{"GET", "/plan", "", 405, "GET /plan: it takes POST"},
+		{"POST", "/", "", 404, `there is no `},
 		{"POST", "/plan", "{", 400, "not an order that this version understands"},
 		{"POST", "/plan/dry-run", `{"plan":{"node":"10.10.10.11"},"color":1}`, 400, `unknown field \"color\"`},
 		{"POST", "/plan", `{"plan":{"node":"a b","clusters":[{"name":"x y","ttl":1}]}}`, 400, `node is \"a b\"`},
@@ -542,7 +542,7 @@ func TestStrangersDontFloodTheLog(t *testing.T) {
 		logger := slog.New(slog.NewTextHandler(&log, nil))
 		var s strangers
 		for range 1000 {
-			s.note(logger, "10.0.0.1:1", time.Now())
+			s.note(logger, "10.0.0.1:1", errors.New("no"), time.Now())
 			time.Sleep(10 * time.Millisecond)
 		}
 		if lines := strings.Count(log.String(), "\n"); lines != 10 || !strings.Contains(log.String(), "others_before=99") {

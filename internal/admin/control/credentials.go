@@ -9,17 +9,23 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
+	"net/http"
 	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/pgporter/pgporter/internal/config/safetext"
 )
 
 // Files are where a node's credentials are kept.
 type Files struct {
 	// Token is what a request has to bring, Certificate and Key what the node shows, both PEM.
 	Token, Certificate, Key string
+	// ClientCA has the authorities (PEM) of certificates that do in the token's place; empty for none.
+	ClientCA string
 }
 
 // Credentials are a node's, read from its Files; safe for concurrent use.
@@ -32,6 +38,8 @@ type read struct {
 	// digest is the token's SHA-256: comparing digests takes as long for any two tokens, whatever their lengths.
 	digest      [sha256.Size]byte
 	certificate tls.Certificate
+	// clients are the authorities of clients' certificates; nil for none.
+	clients *x509.CertPool
 }
 
 // LoadCredentials reads the files. Everything that is wrong with them is in the error.
@@ -44,29 +52,79 @@ func LoadCredentials(files Files) (*Credentials, error) {
 // before stay.
 func (c *Credentials) Renew() error {
 	token, tokenErr := ReadToken(c.files.Token)
-	certificate, certificateErr := readCertificate(c.files)
-	if err := errors.Join(tokenErr, certificateErr); err != nil {
+	certificate, certificateErr := readCertificate(c.files.Certificate, c.files.Key)
+	var clients *x509.CertPool
+	var clientsErr error
+	if c.files.ClientCA != "" {
+		clients, clientsErr = readAuthority(c.files.ClientCA)
+	}
+	if err := errors.Join(tokenErr, certificateErr, clientsErr); err != nil {
 		return err
 	}
-	c.current.Store(&read{sha256.Sum256([]byte(token)), certificate})
+	c.current.Store(&read{sha256.Sum256([]byte(token)), certificate, clients})
 	return nil
 }
 
 // Expires is when the certificate does.
 func (c *Credentials) Expires() time.Time { return c.current.Load().certificate.Leaf.NotAfter }
 
-// admits says whether an Authorization header holds the token.
-func (c *Credentials) admits(header string) bool {
-	token, ok := tokenOf(header)
+// admits says who a request comes from that has credentials, or why it has none.
+func (c *Credentials) admits(r *http.Request) (who string, err error) {
+	now := c.current.Load()
+	from, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		from = r.RemoteAddr
+	}
+	token, ok := tokenOf(r.Header.Get("Authorization"))
 	digest := sha256.Sum256([]byte(token))
-	return subtle.ConstantTimeCompare(digest[:], c.current.Load().digest[:]) == 1 && ok
+	if subtle.ConstantTimeCompare(digest[:], now.digest[:]) == 1 && ok {
+		return "token at " + from, nil
+	}
+	if now.clients == nil || r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return "", errors.New("the token isn't this node's")
+	}
+	// The handshake has shown that the key is the client's. The certificate is judged here, with every request: by the authorities
+	// of now, and with a refusal that says why.
+	leaf := r.TLS.PeerCertificates[0]
+	others := x509.NewCertPool()
+	for _, one := range r.TLS.PeerCertificates[1:] {
+		others.AddCert(one)
+	}
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: now.clients, Intermediates: others, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		return "", fmt.Errorf("the client's certificate isn't trusted here: %w", err)
+	}
+	return fmt.Sprintf("certificate %s at %s", safetext.Short(leaf.Subject.CommonName, 64), from), nil
 }
 
 func (c *Credentials) serverTLS() *tls.Config {
 	return &tls.Config{
-		MinVersion:     tls.VersionTLS13,
+		MinVersion: tls.VersionTLS13,
+		// What a resumed session has shown was shown to the credentials of then.
+		SessionTicketsDisabled: true,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			now := c.current.Load()
+			config := &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, Certificates: []tls.Certificate{now.certificate}}
+			if now.clients != nil {
+				config.ClientAuth, config.ClientCAs = tls.RequestClientCert, now.clients
+			}
+			return config, nil
+		},
+		// A server wants one to begin with.
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &c.current.Load().certificate, nil },
 	}
+}
+
+// readAuthority reads certificates (PEM) whose signature is trusted.
+func readAuthority(path string) (*x509.CertPool, error) {
+	text, err := readBounded(path)
+	if err != nil {
+		return nil, fmt.Errorf("authority %s: %w", path, plain(err))
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("authority %s: it has no certificate (PEM)", path)
+	}
+	return pool, nil
 }
 
 // leastToken is how many characters a token has at least; those that MakeCredentials makes have 64.
@@ -85,23 +143,23 @@ func ReadToken(path string) (string, error) {
 	return token, nil
 }
 
-func readCertificate(files Files) (tls.Certificate, error) {
-	certificate, err := readBounded(files.Certificate)
+func readCertificate(path, keyPath string) (tls.Certificate, error) {
+	certificate, err := readBounded(path)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("certificate %s: %w", files.Certificate, plain(err))
+		return tls.Certificate{}, fmt.Errorf("certificate %s: %w", path, plain(err))
 	}
 	// A group may read it: some systems keep one for those who may use keys.
-	key, err := readPrivate("key", files.Key, 0o007, "chmod o=")
+	key, err := readPrivate("key", keyPath, 0o007, "chmod o=")
 	if err != nil {
 		return tls.Certificate{}, err
 	}
 	pair, err := tls.X509KeyPair(certificate, key)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("certificate %s with key %s: %w", files.Certificate, files.Key, err)
+		return tls.Certificate{}, fmt.Errorf("certificate %s with key %s: %w", path, keyPath, err)
 	}
 	if pair.Leaf == nil {
 		if pair.Leaf, err = x509.ParseCertificate(pair.Certificate[0]); err != nil {
-			return tls.Certificate{}, fmt.Errorf("certificate %s: %w", files.Certificate, err)
+			return tls.Certificate{}, fmt.Errorf("certificate %s: %w", path, err)
 		}
 	}
 	return pair, nil
