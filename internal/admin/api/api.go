@@ -85,6 +85,8 @@ type Process struct {
 	Threads     int    `json:"threads"`
 	MemoryBytes uint64 `json:"memory_bytes"`
 	HeapBytes   uint64 `json:"heap_bytes"`
+	// Runnable are goroutines that wait for a processor.
+	Runnable int `json:"goroutines_runnable"`
 	// Listeners are the addresses at which clients are accepted.
 	Listeners int  `json:"listeners"`
 	Stopping  bool `json:"stopping,omitempty"`
