@@ -3,7 +3,6 @@ package metrics
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"net/http/httptest"
 	"os"
@@ -17,8 +16,6 @@ import (
 
 	"github.com/pgporter/pgporter/internal/admin/api"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // told is the status that the table of statistics is tested with.
 func told(t testing.TB) api.Status {
@@ -34,8 +31,8 @@ func told(t testing.TB) api.Status {
 	return s
 }
 
-// gathered are all series of a status, by the name of their metric.
-func gathered(t testing.TB, s api.Status) map[string]*dto.MetricFamily {
+// allSeries are all series of a status, by the name of their metric.
+func allSeries(t testing.TB, s api.Status) map[string]*dto.MetricFamily {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
 	if err := New(registry, func() api.Status { return s }); err != nil {
@@ -87,7 +84,7 @@ func TestDashboardsFindWhatTheyAskFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, asked := gathered(t, told(t)), 0
+	all, asked := allSeries(t, told(t)), 0
 	for line := range strings.Lines(string(content)) {
 		of, names, _ := strings.Cut(line, ":")
 		for _, name := range strings.Fields(names) {
@@ -106,8 +103,8 @@ func TestDashboardsFindWhatTheyAskFor(t *testing.T) {
 }
 
 // Labels that a scraper gives its targets would be renamed, and a state has all its series.
-func TestLabels(t *testing.T) {
-	for name, f := range gathered(t, told(t)) {
+func TestHAProxyLabels(t *testing.T) {
+	for name, f := range allSeries(t, told(t)) {
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
 				switch l.GetName() {
@@ -118,7 +115,7 @@ func TestLabels(t *testing.T) {
 		}
 	}
 	states := map[string]string{}
-	for _, m := range gathered(t, told(t))["haproxy_server_status"].GetMetric() {
+	for _, m := range allSeries(t, told(t))["haproxy_server_status"].GetMetric() {
 		of := map[string]string{}
 		for _, l := range m.GetLabel() {
 			of[l.GetName()] = l.GetValue()
@@ -132,7 +129,7 @@ func TestLabels(t *testing.T) {
 }
 
 // What promlint has against HAProxy's names: they are HAProxy's, and these are all of them.
-func TestLint(t *testing.T) {
+func TestHAProxyLint(t *testing.T) {
 	known := map[string]bool{
 		`haproxy_process_failed_resolutions: counter metrics should have "_total" suffix`: true,
 	}

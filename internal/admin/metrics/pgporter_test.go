@@ -18,7 +18,7 @@ import (
 	"github.com/pgporter/pgporter/internal/admin/api"
 )
 
-var update = flag.Bool("update", false, "write testdata/pgporter.prom anew")
+var update = flag.Bool("update", false, "write testdata anew")
 
 func pointer[T any](v T) *T { return &v }
 
