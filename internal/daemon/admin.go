@@ -9,6 +9,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/pgporter/pgporter/internal/admin/statistics"
 	"github.com/pgporter/pgporter/internal/admin/web"
 	"github.com/pgporter/pgporter/internal/engine/proxy"
 )
@@ -53,7 +54,7 @@ func (d *Daemon) adminNames() []string {
 
 // shown is what every address shows.
 func (d *Daemon) shown() web.Config {
-	return web.Config{Status: d.Status, Problems: d.liveness.problems, Names: d.adminNames}
+	return web.Config{Status: d.Status, Problems: d.liveness.problems, Names: d.adminNames, CSV: statistics.Page}
 }
 
 // serveAdmin answers at the admin address until ctx ends.

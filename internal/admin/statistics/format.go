@@ -1,11 +1,14 @@
 package statistics
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
+
+	"github.com/pgporter/pgporter/internal/admin/api"
 )
 
 // CSV writes rows as HAProxy's page and `show stat` do: the names of the columns behind `# `, a line for each row, and a comma behind each
@@ -27,6 +30,13 @@ func CSV(w io.Writer, rows []Row) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// Page is the status as HAProxy's page has it at its path followed by `;csv`.
+func Page(s api.Status) []byte {
+	var b bytes.Buffer
+	_ = CSV(&b, Rows(&s))
+	return b.Bytes()
 }
 
 // quoted puts what could be taken for more than one field, or for none, in quotation marks.

@@ -122,18 +122,12 @@ func (r *Row) State() State {
 	switch {
 	case ordered == api.Maintenance:
 		return Maint
-	case ordered == api.Drain && (r.Server.Up || r.passing()):
+	case ordered == api.Drain && r.Server.Up:
 		return Drain
 	case r.Server.Up:
 		return Up
 	}
 	return Down
-}
-
-// passing says that the checks have nothing against the server, whatever was ordered.
-func (r *Row) passing() bool {
-	c := r.Server.LastCheck
-	return c == nil || c.Health >= c.Rise
 }
 
 // checked says that the server is checked by pgporter.
