@@ -39,7 +39,7 @@ func histogram(name, help string, labels ...string) metric {
 }
 
 // The labels are a cluster's name, a service's full name and a member's, as the configuration has them, besides words of a fixed list. So
-// the number of series is bounded by the configuration: for each service 36 and for each of its servers 3 or 4, for each
+// the number of series is bounded by the configuration: for each service 39 and for each of its servers 3 or 4, for each
 // member 23, for each cluster 18, and 40 of the process.
 //
 // What HAProxy has a name for (bytes, rates, retries, checks of a server) isn't here again, but for what says whether a service is well.
@@ -84,6 +84,9 @@ var (
 	heldBack        = counter("member_questions_held_back_total", "Questions that were wanted and not put: the budget was used up.", "cluster", "member")
 	lateAnswers     = counter("member_late_answers_total", "Answers that came when the member was already taken for silent.", "cluster", "member")
 	serviceUp       = gauge("service_up", "1 while a client that comes now is connected to a server.", "cluster", "service")
+	serviceOutage   = gauge("service_current_outage_seconds", "How long the service has had no server, after it had one; 0 while it has one.", "cluster", "service")
+	serviceOutages  = counter("service_outages_total", "How often the service lost its last server.", "cluster", "service")
+	serviceDown     = counter("service_down_seconds_total", "How long the service has had no server in all.", "cluster", "service")
 	serviceShadow   = gauge("service_shadow", "1 while nobody is accepted for the service here: its other series say what would be.", "cluster", "service")
 	serviceServers  = gauge("service_servers", "Servers of the service.", "cluster", "service")
 	serviceServing  = gauge("service_serving_servers", "Servers that new clients are connected to.", "cluster", "service")
@@ -297,6 +300,14 @@ func (w writer) service(cluster string, s *api.Service, now time.Time) {
 		w.server(cluster, s.FullName, &s.Servers[i])
 	}
 	w.is(serviceUp, s.Up, cluster, s.FullName)
+	// A service that never had a server may be meant so: one of standbys in a cluster that has none.
+	var lost *time.Time
+	if !s.Up && s.Downs > 0 {
+		lost = &s.Since
+	}
+	w.since(serviceOutage, lost, now, cluster, s.FullName)
+	w.count(serviceOutages, s.Downs, cluster, s.FullName)
+	w.number(serviceDown, s.DownSeconds, cluster, s.FullName)
 	w.is(serviceShadow, s.Shadow, cluster, s.FullName)
 	w.number(serviceServers, float64(len(s.Servers)), cluster, s.FullName)
 	w.number(serviceServing, float64(serving), cluster, s.FullName)

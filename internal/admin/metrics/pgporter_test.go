@@ -55,7 +55,7 @@ func whole() api.Status {
 				},
 			}},
 		}},
-		TCPServices: []api.Service{{FullName: "minio", Servers: []api.Server{{Member: "minio-1", Up: true}}}},
+		TCPServices: []api.Service{{FullName: "minio", Since: now.Add(-90 * time.Second), Downs: 2, DownSeconds: 95.5, Servers: []api.Server{{Member: "minio-1", Up: true}}}},
 	}
 }
 
