@@ -40,7 +40,7 @@ pgporter.yml (pgporter init makes a first one), which every command takes in an 
 		// Words two letters away are suggested.
 		SuggestionsMinimumDistance: 2,
 	}
-	root.AddCommand(newRunCommand(), newInitCommand(), newCheckCommand(), newPlanCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newDrainCommand(), newMaintCommand(), newReadyCommand(), newWeightCommand(), newHealthCommand(), newReloadCommand(),
+	root.AddCommand(newRunCommand(), newInitCommand(), newCheckCommand(), newPlanCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newWhoCommand(), newDrainCommand(), newMaintCommand(), newReadyCommand(), newWeightCommand(), newHealthCommand(), newReloadCommand(),
 		newUpgradeCommand(), newTakeoverCommand(), newRereadCommand(), newCredentialsCommand(), command.NewVersion(), exitStatusTopic(), signalsTopic())
 	return root
 }

@@ -222,3 +222,8 @@ func plain(err error) error {
 	}
 	return err
 }
+
+// ReadPrivate reads a file of secrets that nobody but its owner can do anything with; what says what it holds.
+func ReadPrivate(what, path string) ([]byte, error) {
+	return readPrivate(what, path, 0o077, "chmod 600")
+}

@@ -56,8 +56,13 @@ func ClockOf(told, sent, got time.Time) Clock {
 	return Clock{Ahead: told.Sub(sent.Add(half)), Within: half, Known: true}
 }
 
-// ours gives a time of that clock by the asker's.
-func (c Clock) ours(t time.Time) time.Time { return t.Add(-c.Ahead) }
+// ours gives a time of that clock by the asker's; no time stays none.
+func (c Clock) ours(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.Add(-c.Ahead)
+}
 
 // Member is what a member's PostgreSQL and PgBouncer tell.
 type Member struct {
@@ -136,7 +141,7 @@ type Row struct {
 	// PgBouncer, sees. Empty for a Unix socket and where there is no client.
 	Client string `json:"client,omitempty"`
 	// Service, Node and Session are of the pgporter in between; Since is when the client's session there began, or else when the
-	// connection did, by the clock of the machine that tells it.
+	// connection did, by the asker's clock.
 	Service  string     `json:"service,omitempty"`
 	Node     string     `json:"node,omitempty"`
 	Session  uint64     `json:"session,omitempty"`
@@ -154,11 +159,6 @@ type Row struct {
 	Start *time.Time `json:"backend_start,omitempty"`
 	// Uncertain says what isn't known for certain of this row; empty if all is.
 	Uncertain string `json:"uncertain,omitempty"`
-}
-
-// ClientBackend says that an operator may end it: it serves a client, and isn't replication or one of PostgreSQL's own processes.
-func (r Row) ClientBackend() bool {
-	return r.PID != 0 && r.Route != Replication && r.Route != Internal
 }
 
 // words for clients that have no backend now, and for a session of which no backend is seen.
@@ -419,7 +419,7 @@ func (s *seen) fill(r *Row) {
 	s.used = true
 	r.Client, r.Service, r.Node, r.Session = s.Client, s.Service, s.node.Name, s.ID
 	r.ToServer, r.ToClient = s.ToServer, s.ToClient
-	r.Since = at(s.Began)
+	r.Since = at(s.node.Clock.ours(s.Began))
 }
 
 func at(t time.Time) *time.Time {
@@ -456,7 +456,7 @@ func sorted(rows []Row) []Row {
 
 func (j *join) backend(m *Member, b Backend) Row {
 	r := Row{Member: m.Name, PID: b.PID, Database: b.Database, User: b.User, Application: b.Application, State: b.State, Wait: b.Wait, Query: b.Query,
-		Since: at(b.Start), Start: at(b.Start)}
+		Since: at(m.Clock.ours(b.Start)), Start: at(b.Start)}
 	if p, is := j.pools[m][b.PID]; is {
 		j.pooled(&r, p)
 		return r
@@ -528,7 +528,7 @@ func (j *join) pooled(r *Row, p pooled) {
 func (j *join) ofPool(r *Row, m *Member, c *PoolClient) {
 	r.Database, r.User, r.Application = cmp.Or(c.Database, r.Database), cmp.Or(c.User, r.User), cmp.Or(c.Application, r.Application)
 	r.Route = Pool
-	r.Since = at(c.Connected)
+	r.Since = at(m.Clock.ours(c.Connected))
 	if c.Address.Socket || !c.Address.IsValid() {
 		r.Client = ""
 		return
