@@ -77,6 +77,8 @@ type Config struct {
 	LogDropped func() uint64
 	// Ready is called once every port is open; may be nil.
 	Ready func()
+	// made is called with the Daemon before it does anything; nil but in tests.
+	made func(*Daemon)
 }
 
 // Source is where configurations come from: an inventory's file, a plan's, or members discovered from Patroni.
@@ -153,6 +155,9 @@ type Daemon struct {
 	// rereads ask for the configuration to be read again.
 	rereads chan reread
 
+	// ordering serialises operators' orders. It guards handingOver, with which none is taken: the next process has those of before.
+	ordering    sync.Mutex
+	handingOver bool
 	// taking serialises configuration changes. It guards closed, after which no order from elsewhere is taken.
 	taking sync.Mutex
 	closed bool
@@ -196,12 +201,16 @@ func Run(ctx context.Context, cfg Config) error {
 	files := newBudget(cfg)
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), liveness: newLiveness(), budget: files,
 		slots: cluster.NewSlots(files.questions), seed: rand.Uint64(), rereads: make(chan reread), running: map[string]*runningCluster{}}
+	if cfg.made != nil {
+		cfg.made(d)
+	}
 	if cfg.HAProxy == nil {
 		sockets, err := cfg.Inherited.services()
 		if err != nil {
 			return err
 		}
 		d.tcpcheck = tcpcheck.New(cfg.Logger, files.checks)
+		d.tcpcheck.Board().Restore(cfg.Inherited.ordersFor(""))
 		var shadows *shadowing
 		closed := func(service string) bool { return shadows != nil && !shadows.has(service) }
 		if cfg.Shadow != nil && (cfg.Bind == "" || cfg.Bind == "*") {

@@ -35,8 +35,16 @@ type fixture struct {
 
 func newFixture(t *testing.T, host string) fixture {
 	t.Helper()
+	return newMember(t, host, func() (int, string) { return 200, "master" })
+}
+
+// newMember is newFixture for a member that answers as says does: with a status and a role.
+func newMember(t *testing.T, host string, says func() (int, string)) fixture {
+	t.Helper()
 	patroni := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, `{"state": "running", "role": "master", "timeline": 1, "patroni": {"version": "3.0.2", "scope": "pg-test"}}`)
+		status, role := says()
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `{"state": "running", "role": "%s", "timeline": 1, "patroni": {"version": "3.0.2", "scope": "pg-test"}}`, role)
 	}))
 	patroni.Listener.Close()
 	patroni.Listener = listen(t, host)

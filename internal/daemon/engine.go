@@ -6,6 +6,7 @@ import (
 	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/engine/haproxy"
 	"github.com/pgporter/pgporter/internal/engine/proxy"
+	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
 // Engine carries the services of the running configuration: the native one, or a HAProxy.
@@ -44,8 +45,10 @@ type Traffic struct {
 type ServerTraffic struct {
 	Sessions int
 	Total    uint64
-	// Asked says that the engine has a mind of its own about who takes clients, and Up what it is.
+	// Asked says that the engine has a mind of its own about who takes clients, and Up what it is. Ordered is what operators have ordered
+	// of it over the engine's own interface, or by pgporter.
 	Asked, Up bool
+	Ordered   view.State
 }
 
 // native is our own engine.
@@ -129,7 +132,7 @@ func (b balancer) Traffic(ctx context.Context) map[string]Traffic {
 	for _, s := range b.Engine.Traffic(ctx) {
 		t := Traffic{Address: s.Address, Sessions: s.Sessions, Total: s.TotalSessions, Refused: s.Refused, Servers: map[string]ServerTraffic{}}
 		for _, server := range s.Servers {
-			t.Servers[server.Member] = ServerTraffic{Sessions: server.Sessions, Total: server.TotalSessions, Asked: server.Known, Up: server.Up}
+			t.Servers[server.Member] = ServerTraffic{Sessions: server.Sessions, Total: server.TotalSessions, Asked: server.Known, Up: server.Up, Ordered: server.State}
 		}
 		all[s.Service] = t
 	}

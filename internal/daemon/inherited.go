@@ -14,14 +14,16 @@ import (
 	"github.com/pgporter/pgporter/internal/config/intake"
 	"github.com/pgporter/pgporter/internal/engine/handover"
 	"github.com/pgporter/pgporter/internal/engine/proxy"
+	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
 // What a process gets from the one before: sockets by a name that says what they are for and the address as it was asked for,
-// an inventory that came on standard input and an order that was carried out, both in parts.
+// an inventory that came on standard input, a configuration that was sent, and the operators' orders that stand, all in parts.
 const (
 	socketItem    = "socket"
 	inventoryItem = "inventory"
 	orderItem     = "order"
+	standingItem  = "standing"
 
 	serviceSocket  = "service "
 	adminSocket    = "admin "
@@ -51,6 +53,9 @@ type Inherited struct {
 	// Inventory is the one that came on that process's standard input.
 	Inventory []byte
 	order     []byte
+	// standing are the operators' orders, orders the same by clusters.
+	standing []byte
+	orders   map[string]map[view.ServerID]view.Order
 	// taken says that everything was taken over.
 	taken bool
 }
@@ -90,6 +95,11 @@ func (i *Inherited) takeAll(items []handover.Item) error {
 			return fmt.Errorf("taking over a %s from the process before: %w", items[n].Kind, err)
 		}
 	}
+	var err error
+	if i.orders, err = readStanding(i.standing); err != nil {
+		i.close()
+		return err
+	}
 	return nil
 }
 
@@ -112,6 +122,8 @@ func (i *Inherited) take(item *handover.Item) error {
 		return appendPart(&i.Inventory, item.Body)
 	case orderItem:
 		return appendPart(&i.order, item.Body)
+	case standingItem:
+		return appendPart(&i.standing, item.Body)
 	case beginItem:
 		return json.Unmarshal(item.Body, &i.state)
 	}

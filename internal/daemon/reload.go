@@ -165,6 +165,7 @@ func (d *Daemon) prepareClusters(ctx context.Context, r *reload) error {
 				continue
 			}
 			next.loop = loop
+			loop.Board().Restore(d.cfg.Inherited.ordersFor(c.Name))
 			r.fresh = append(r.fresh, loop.Board())
 		}
 		r.running[c.Name] = next

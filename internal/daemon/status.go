@@ -108,10 +108,22 @@ func serviceStatus(s *view.Service, live map[string]view.Member, traffic map[str
 		shown.Servers = append(shown.Servers, api.Server{
 			Member: server.Member, Address: server.Address(), Role: string(member.Live), State: member.State, Weight: server.Weight, Backup: server.Backup,
 			Up: s.Health[i].Up, Serving: slices.Contains(usable, i), Reason: s.Health[i].Reason, Since: s.Health[i].Since,
-			Sessions: carried.Sessions, Total: carried.Total,
+			Sessions: carried.Sessions, Total: carried.Total, DeclaredWeight: s.DeclaredWeight(i), Order: orderShown(s.Health[i].Order, carried),
 		})
 	}
 	return shown
+}
+
+// orderShown is what was ordered of a server by way of pgporter, or else of HAProxy; nil if nothing was.
+func orderShown(o view.Order, carried ServerTraffic) *api.Ordered {
+	switch {
+	case o != view.Order{}:
+		shown := orderedOf(o)
+		return &shown
+	case carried.Ordered != view.Ready:
+		return &api.Ordered{State: api.ServerState(carried.Ordered.String()), By: "HAProxy's runtime API"}
+	}
+	return nil
 }
 
 // tcpStatus is what HAProxy has of a service that belongs to no cluster.
@@ -125,6 +137,7 @@ func tcpStatus(g model.TCPService, t Traffic) api.Service {
 		if s.Weight != nil {
 			server.Weight = *s.Weight
 		}
+		server.DeclaredWeight, server.Order = server.Weight, orderShown(view.Order{}, has)
 		// Of several backups the first takes all.
 		server.Serving = has.Up && (!s.Backup || !regular && !shown.Up)
 		shown.Up = shown.Up || server.Serving

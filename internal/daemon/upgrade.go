@@ -94,9 +94,11 @@ func (d *Daemon) upgrade(ctx context.Context) error {
 	case os.Getpid() == 1:
 		return errors.New("this process has number 1: what it runs in (a container, say) would end with it")
 	}
-	// No other configuration comes in between.
+	// No other configuration comes in between, and no order.
 	d.taking.Lock()
 	defer d.taking.Unlock()
+	d.holdOrders(true)
+	defer d.holdOrders(false)
 	d.log.Info("starting the next process", "program", d.cfg.Program.Path)
 	next, err := handover.Start(d.cfg.Program.Path, d.cfg.Program.Arguments)
 	if err != nil {
@@ -272,6 +274,9 @@ func (d *Daemon) handoverItems(engine native) ([]handover.Item, error) {
 		problems = append(problems, err)
 		items = append(items, inParts(orderItem, order)...)
 	}
+	standing, err := d.standingOrders()
+	problems = append(problems, err)
+	items = append(items, inParts(standingItem, standing)...)
 	body, err := json.Marshal(state)
 	problems = append(problems, err)
 	return append(items, handover.Item{Kind: beginItem, Body: body}), errors.Join(problems...)

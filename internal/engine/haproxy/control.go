@@ -185,6 +185,12 @@ type serverState struct {
 	Checked, Passed bool
 }
 
+// running says that HAProxy would lead new clients to the server if an operator hadn't drained it. Of one in maintenance nothing is
+// known: it isn't checked.
+func (s serverState) running() bool {
+	return (s.Op == opRunning || s.Op == opStarting) && s.Admin&^adminDrain == 0
+}
+
 // takesClients says that new clients are connected to the server.
 func (s serverState) takesClients() bool {
 	return (s.Op == opRunning || s.Op == opStarting) && s.Admin == 0

@@ -345,6 +345,7 @@ func (e *Engine) byCommands(ctx context.Context, changes []change, next *layout,
 		}
 	}
 	e.loaded, e.parked = reweighed(e.loaded, next), parks
+	clear(e.watch.ordered) // a weight among the commands is the declared one
 	e.wanted.Store(next)
 	e.say(slog.LevelInfo, "HAProxy was told what has changed", "commands", len(commands))
 	return true, nil
@@ -450,11 +451,16 @@ func settled(v *view.View) bool {
 	return primaries == 1 && running == 1
 }
 
-// resolvedIn gives a View's services without their health.
+// resolvedIn gives a View's services as they are declared, without their health and without orders: files say what is declared.
 func resolvedIn(v *view.View) []model.Service {
 	services := make([]model.Service, 0, len(v.Services))
 	for _, s := range v.Services {
-		services = append(services, s.Service)
+		declared := s.Service
+		declared.Servers = slices.Clone(s.Servers)
+		for i := range declared.Servers {
+			declared.Servers[i].Weight = s.DeclaredWeight(i)
+		}
+		services = append(services, declared)
 	}
 	return services
 }

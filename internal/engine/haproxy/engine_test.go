@@ -17,6 +17,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/engine"
+	"github.com/pgporter/pgporter/internal/monitor/view"
 	"github.com/pgporter/pgporter/internal/render/stamp"
 )
 
@@ -727,4 +728,78 @@ func TestAttackAdoptedMasterIsHAProxy(t *testing.T) {
 	}
 	socket.Close()
 	<-answered
+}
+
+// TestOrders has an operator order: HAProxy is told at once, and neither the loop that follows the Board nor a reload undoes it.
+func TestOrders(t *testing.T) {
+	w := newWorld(t, 84)
+	offer := w.says(1, "23", "2", "3", "1b")
+	w.begin(w.config(), offer)
+	w.connectsTo(2, 3)
+	sessions := map[int]net.Conn{}
+	for len(sessions) < 2 {
+		conn, seq := w.dial()
+		sessions[seq] = conn
+	}
+	on := func(seq int) []view.ServerID {
+		return []view.ServerID{{Service: "pg-test-reads", Member: fmt.Sprintf("pg-test-%d", seq)}}
+	}
+	order := func(c view.Command, seq int, changed bool) {
+		t.Helper()
+		c.By, c.At = "x", time.Now()
+		told, err := w.engine.Order(t.Context(), c, on(seq), nil)
+		if got := told[on(seq)[0]]; err != nil || got != (Told{Changed: changed}) {
+			t.Fatalf("told %+v, %v", told, err)
+		}
+		w.board.Order(c, on(seq))
+	}
+	states := func() map[serverID]serverState {
+		servers, err := w.engine.control.servers(t.Context(), w.workers().Current.PID)
+		if err != nil {
+			t.Error(err)
+		}
+		return servers
+	}
+	drain, maint, ready, seven := view.Drain, view.Maintenance, view.Ready, 7
+	before := w.workers()
+	order(view.Command{State: &drain}, 3, true)
+	order(view.Command{State: &drain}, 3, false)
+	w.connectsTo(2)
+	order(view.Command{Weight: &seven}, 2, true)
+	if !answers(sessions[3]) {
+		t.Error("the session on the drained server has ended")
+	}
+	w.says(1, "23", "2", "3", "1b") // the loop has a look
+	if after := w.workers(); after.Current != before.Current {
+		t.Error("an order took a reload")
+	}
+	text, err := os.ReadFile(filepath.Join(w.dir, confDir, "pg-test-reads.cfg"))
+	if err != nil || strings.Count(string(text), "weight 100") != 3 {
+		t.Errorf("the file doesn't say what is declared: %v\n%s", err, text)
+	}
+
+	// A change of roles takes a reload.
+	w.says(2, "13", "1", "3", "2b")
+	w.until("the roles are followed", func() bool { return strings.Contains(w.log.String(), "HAProxy follows a change of roles") })
+	w.connectsTo(1)
+	if got := states(); got[serverID{"pg-test-reads", "pg-test-2"}].Weight != 7 || got[serverID{"pg-test-reads", "pg-test-3"}].state() != drain {
+		t.Errorf("states after the reload: %+v", got)
+	}
+	if !answers(sessions[3]) {
+		t.Error("the session on the drained server, in the worker before, has ended")
+	}
+	order(view.Command{State: &maint}, 3, true)
+	ends(t, sessions[3])
+	order(view.Command{State: &ready}, 3, true)
+	w.connectsTo(1, 3)
+
+	// Three leaves the service in maintenance and comes back: it was parked meanwhile.
+	order(view.Command{State: &maint}, 3, true)
+	w.says(2, "1", "1", "2b")
+	w.until("three is out", func() bool { return strings.Contains(w.log.String(), "HAProxy was told what has changed") })
+	w.says(2, "13", "1", "3", "2b")
+	w.until("three is in maintenance again", func() bool {
+		return strings.Count(w.log.String(), "HAProxy was told what has changed") == 2 && states()[serverID{"pg-test-reads", "pg-test-3"}].state() == maint
+	})
+	w.connectsTo(1)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/engine"
+	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
 const (
@@ -35,6 +36,8 @@ type watch struct {
 	// insisted are servers that are down on a Board and that HAProxy was set so; silenced those whose check brought them up
 	// again all the same, so that it was turned off.
 	insisted, silenced map[serverID]bool
+	// ordered are the operators' orders that the current worker was told, as far as they are more than to be ready.
+	ordered map[serverID]view.Order
 	// workers are the epochs that servers had when a worker got its last client, by the worker's process number.
 	workers map[int]map[serverID]uint64
 	// wanting are services that differ from what is rendered, since when.
@@ -49,7 +52,7 @@ type watch struct {
 }
 
 func newWatch() watch {
-	return watch{kick: make(chan struct{}, 1), up: map[serverID]uint64{}, published: map[serverID]bool{}, insisted: map[serverID]bool{}, silenced: map[serverID]bool{}, workers: map[int]map[serverID]uint64{}}
+	return watch{kick: make(chan struct{}, 1), up: map[serverID]uint64{}, published: map[serverID]bool{}, insisted: map[serverID]bool{}, silenced: map[serverID]bool{}, ordered: map[serverID]view.Order{}, workers: map[int]map[serverID]uint64{}}
 }
 
 func (w *watch) changed(engine.Offer) {
@@ -63,6 +66,7 @@ func (w *watch) changed(engine.Offer) {
 // retired notes what was true of servers when workers got their last clients.
 func (w *watch) retired(before processes, epochs map[serverID]uint64) {
 	clear(w.silenced) // a new worker checks all
+	clear(w.ordered)
 	if before.Current.PID != 0 {
 		w.workers[before.Current.PID] = epochs
 	}
@@ -180,14 +184,23 @@ func (e *Engine) push(ctx context.Context, pid int) error {
 		return err
 	}
 	said := opinions(e.views())
-	epochs := e.epochs()
+	epochs, orders := e.epochs(), ordered(e.views())
 	var failed []error
 	for _, p := range e.loaded.proxies {
 		for _, s := range p.servers {
 			at := serverID{p.name, s.name}
 			has, there := servers[at]
 			if !there || e.parked[at] {
+				delete(e.watch.ordered, at) // it was put into maintenance by us
 				continue
+			}
+			for _, command := range e.obey(at, orders[at], has, s.weight, said[at] == down) {
+				if err := e.control.tell(ctx, pid, command); err != nil {
+					failed = append(failed, err)
+					delete(e.watch.ordered, at)
+					continue
+				}
+				e.say(slog.LevelInfo, "HAProxy was told of an order", "service", p.name, "server", s.name, "command", command)
 			}
 			epoch, wasUp := e.watch.up[at]
 			word, over := "", wasUp && epoch != epochs[at]
@@ -251,7 +264,7 @@ func (e *Engine) keepState(said map[serverID]opinion, servers map[serverID]serve
 		s.Since = 0
 		lasting[at] = s
 	}
-	text, _ := stateFile(e.wanted.Load(), said, lasting, e.parked)
+	text, _ := stateFile(e.wanted.Load(), said, ordered(e.views()), lasting, e.parked)
 	if text == e.watch.saved {
 		return nil
 	}
@@ -323,6 +336,7 @@ func (e *Engine) revive(ctx context.Context) {
 	}
 	e.loaded, e.parked = e.wanted.Load(), map[serverID]bool{}
 	clear(e.watch.silenced)
+	clear(e.watch.ordered)
 }
 
 // followRoles renders the services anew when the live roles have changed who carries them, one leader is settled and all
@@ -330,9 +344,9 @@ func (e *Engine) revive(ctx context.Context) {
 func (e *Engine) followRoles(ctx context.Context, now time.Time) time.Duration {
 	wanting := map[string][]model.Service{}
 	for _, c := range e.offer.Clusters {
-		view := c.Board.View()
-		services := resolvedIn(view)
-		if settled(view) && !reflect.DeepEqual(services, e.services[c.Name]) {
+		now := c.Board.View()
+		services := resolvedIn(now)
+		if settled(now) && !reflect.DeepEqual(services, e.services[c.Name]) {
 			wanting[c.Name] = services
 		}
 	}

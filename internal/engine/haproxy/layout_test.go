@@ -143,26 +143,30 @@ func TestStateFile(t *testing.T) {
 		said   opinion
 		before map[serverID]serverState
 		parked bool
+		// given is an operator's order on the Board.
+		given view.Order
 		// want are operational and administrative state, the weights and the time of the first server.
 		want string
 	}{
-		{"nothing is known", unknown, nil, false, "0 0 100 100 0"},
-		{"the Board says up", up, nil, false, "2 0 100 100 0"},
-		{"the Board says down of one that is up", down, map[serverID]serverState{at("1"): was(opRunning, 0, 100, 100)}, false, "0 0 100 100 0"},
-		{"the Board says up of one that is down", up, map[serverID]serverState{at("1"): was(opStopped, 0, 100, 100)}, false, "2 0 100 100 0"},
-		{"the Board is silent, it was up", unknown, map[serverID]serverState{at("1"): was(opRunning, 0, 100, 100)}, false, "2 0 100 100 7"},
-		{"the Board is silent, it was warming up", unknown, map[serverID]serverState{at("1"): was(opStarting, 0, 100, 100)}, false, "2 0 100 100 0"},
-		{"the Board is silent, it was down", unknown, map[serverID]serverState{at("1"): was(opStopped, 0, 100, 100)}, false, "0 0 100 100 7"},
-		{"the Board is silent, it was on its way down", unknown, map[serverID]serverState{at("1"): was(opStopping, 0, 100, 100)}, false, "0 0 100 100 0"},
-		{"an operator's maintenance stays", up, map[serverID]serverState{at("1"): was(opRunning, adminMaintenance, 100, 100)}, false, "2 1 100 100 7"},
-		{"ours doesn't", up, map[serverID]serverState{at("1"): was(opRunning, adminMaintenance, 100, 100)}, true, "2 0 100 100 7"},
-		{"an operator's weight stays", up, map[serverID]serverState{at("1"): was(opRunning, 0, 10, 100)}, false, "2 0 10 100 7"},
-		{"a weight of an older file doesn't", up, map[serverID]serverState{at("1"): was(opRunning, 0, 10, 50)}, false, "2 0 100 100 7"},
-		{"another server of that name", unknown, map[serverID]serverState{at("1"): {Address: "10.10.10.99", Port: 5432, Op: opRunning}}, false, "0 0 100 100 0"},
-		{"another port", unknown, map[serverID]serverState{at("1"): {Address: "10.10.10.11", Port: 6432, Op: opRunning}}, false, "0 0 100 100 0"},
+		{"nothing is known", unknown, nil, false, view.Order{}, "0 0 100 100 0"},
+		{"the Board says up", up, nil, false, view.Order{}, "2 0 100 100 0"},
+		{"the Board says down of one that is up", down, map[serverID]serverState{at("1"): was(opRunning, 0, 100, 100)}, false, view.Order{}, "0 0 100 100 0"},
+		{"the Board says up of one that is down", up, map[serverID]serverState{at("1"): was(opStopped, 0, 100, 100)}, false, view.Order{}, "2 0 100 100 0"},
+		{"the Board is silent, it was up", unknown, map[serverID]serverState{at("1"): was(opRunning, 0, 100, 100)}, false, view.Order{}, "2 0 100 100 7"},
+		{"the Board is silent, it was warming up", unknown, map[serverID]serverState{at("1"): was(opStarting, 0, 100, 100)}, false, view.Order{}, "2 0 100 100 0"},
+		{"the Board is silent, it was down", unknown, map[serverID]serverState{at("1"): was(opStopped, 0, 100, 100)}, false, view.Order{}, "0 0 100 100 7"},
+		{"the Board is silent, it was on its way down", unknown, map[serverID]serverState{at("1"): was(opStopping, 0, 100, 100)}, false, view.Order{}, "0 0 100 100 0"},
+		{"an operator's maintenance stays", up, map[serverID]serverState{at("1"): was(opRunning, adminMaintenance, 100, 100)}, false, view.Order{}, "2 1 100 100 7"},
+		{"ours doesn't", up, map[serverID]serverState{at("1"): was(opRunning, adminMaintenance, 100, 100)}, true, view.Order{}, "2 0 100 100 7"},
+		{"an operator's weight stays", up, map[serverID]serverState{at("1"): was(opRunning, 0, 10, 100)}, false, view.Order{}, "2 0 10 100 7"},
+		{"a weight of an older file doesn't", up, map[serverID]serverState{at("1"): was(opRunning, 0, 10, 50)}, false, view.Order{}, "2 0 100 100 7"},
+		{"an order on the Board of one that HAProxy never had", up, nil, false, view.Order{State: view.Drain}, "2 8 100 100 0"},
+		{"one that HAProxy was parked with", up, map[serverID]serverState{at("1"): was(opRunning, adminMaintenance, 100, 100)}, true, view.Order{State: view.Maintenance, Weighed: true, Weight: 7}, "2 1 7 100 7"},
+		{"another server of that name", unknown, map[serverID]serverState{at("1"): {Address: "10.10.10.99", Port: 5432, Op: opRunning}}, false, view.Order{}, "0 0 100 100 0"},
+		{"another port", unknown, map[serverID]serverState{at("1"): {Address: "10.10.10.11", Port: 6432, Op: opRunning}}, false, view.Order{}, "0 0 100 100 0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			text, stopped := stateFile(l, map[serverID]opinion{at("1"): test.said}, test.before, map[serverID]bool{at("1"): test.parked})
+			text, stopped := stateFile(l, map[serverID]opinion{at("1"): test.said}, map[serverID]view.Order{at("1"): test.given}, test.before, map[serverID]bool{at("1"): test.parked})
 			lines := strings.Split(text, "\n")
 			want := "2 pg-test-reads 1 pg-test-1 10.10.10.11 " + test.want + " 1 0 0 6 0 0 0 - 5432 -"
 			if lines[0] != "1" || lines[2] != want {

@@ -239,7 +239,7 @@ func (e *Engine) over() <-chan struct{} {
 // writeState writes the state file of a worker that is about to begin; before is what the one before has. A server that begins as
 // stopped hasn't been set to up since, even if the Board has said so all the time.
 func (e *Engine) writeState(l *layout, before map[serverID]serverState) error {
-	text, stopped := stateFile(l, e.said(l), before, e.parked)
+	text, stopped := stateFile(l, e.said(l), ordered(e.views()), before, e.parked)
 	if err := replace(e.state, text); err != nil {
 		return err
 	}
@@ -396,7 +396,7 @@ func (e *Engine) leave() {
 			}
 		}
 	}
-	text, _ := stateFile(e.wanted.Load(), nil, nil, nil)
+	text, _ := stateFile(e.wanted.Load(), nil, nil, nil, nil)
 	if err := replace(e.state, text); err != nil {
 		e.say(slog.LevelWarn, "the state of HAProxy's servers isn't left as unknown", "error", err)
 	}

@@ -52,10 +52,10 @@ func opinions(views []*view.View) map[serverID]opinion {
 // in it. Others keep the state that the worker before had; those that it didn't know begin as down if anything checks them.
 //
 // What an operator set by the runtime API (maintenance, drain, a weight) is kept, but for servers that were parked: those
-// were put into maintenance by us. Lines are made anew, not copied: HAProxy would take address and port from them.
+// were put into maintenance by us. What the Boards have as ordered goes before it. Lines are made anew, not copied: HAProxy would take address and port from them.
 //
 // stopped are the servers that begin as down.
-func stateFile(l *layout, said map[serverID]opinion, before map[serverID]serverState, parked map[serverID]bool) (file string, stopped []serverID) {
+func stateFile(l *layout, said map[serverID]opinion, given map[serverID]view.Order, before map[serverID]serverState, parked map[serverID]bool) (file string, stopped []serverID) {
 	var text strings.Builder
 	text.WriteString(stateHead)
 	for id, p := range l.proxies {
@@ -82,6 +82,15 @@ func stateFile(l *layout, said map[serverID]opinion, before map[serverID]serverS
 				if was.Weight != was.Initial && was.Initial == s.weight {
 					weight = was.Weight
 				}
+			}
+			switch given[at].State {
+			case view.Drain:
+				admin |= adminDrain
+			case view.Maintenance:
+				admin |= adminMaintenance
+			}
+			if given[at].Weighed {
+				weight = given[at].Weight
 			}
 			since := 0
 			if known && op == was.Op {

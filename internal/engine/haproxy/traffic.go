@@ -3,6 +3,8 @@ package haproxy
 import (
 	"context"
 	"sync"
+
+	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
 // ServiceTraffic is what HAProxy has of a service now. Totals count since pgporter's start, over reloads.
@@ -21,8 +23,11 @@ type ServerTraffic struct {
 	Member        string
 	Sessions      int
 	TotalSessions uint64
-	// Known says that HAProxy was asked; Up that it leads new clients to the server.
+	// Known says that HAProxy was asked and checks it; Up that its checks would have it lead new clients to the server. State and Weight are what
+	// operators have it be, by pgporter or over the runtime API, and the weight in use.
 	Known, Up bool
+	State     view.State
+	Weight    int
 }
 
 // traffic sums up what workers counted. Its lock is never held while HAProxy is asked.
@@ -95,7 +100,7 @@ func (e *Engine) Traffic(ctx context.Context) []ServiceTraffic {
 			has, known := servers[at]
 			t.Servers = append(t.Servers, ServerTraffic{
 				Member: s.name, Sessions: sum[at].Sessions, TotalSessions: sum[at].TotalSessions + e.seen.past[at].TotalSessions,
-				Known: known, Up: known && has.takesClients(),
+				Known: known && has.state() != view.Maintenance, Up: known && has.running(), State: has.state(), Weight: has.Weight,
 			})
 		}
 		all = append(all, t)
