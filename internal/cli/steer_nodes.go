@@ -44,6 +44,11 @@ func (f *nodesFlags) add(c *cobra.Command) {
 	c.Flags().StringSliceVar(&f.named, "node", nil, "the pgporters at these control addresses, `HOST[:PORT],...`, instead of this machine's")
 	inventoryFlag(c, &f.inventory)
 	c.Flags().StringVar(&f.cluster, "cluster", "", "this cluster alone, by `NAME`; with --inventory, on every node that carries it")
+	f.addControl(c)
+}
+
+// addControl adds how control addresses are spoken to.
+func (f *nodesFlags) addControl(c *cobra.Command) {
 	defaultPort, _ := strconv.Atoi(control.DefaultPort)
 	c.Flags().IntVar(&f.port, "port", defaultPort, "the `PORT` of the nodes' control address, where none is given")
 	credentialFlags(c, &f.token, &f.ca)

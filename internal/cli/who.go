@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"slices"
@@ -20,9 +21,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgporter/pgporter/internal/admin/control"
 	"github.com/pgporter/pgporter/internal/admin/who"
 	"github.com/pgporter/pgporter/internal/cli/command"
+	"github.com/pgporter/pgporter/internal/cli/nodes"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/plan"
 	"github.com/pgporter/pgporter/internal/config/safetext"
@@ -31,9 +32,10 @@ import (
 
 // whoFlags are those of who.
 type whoFlags struct {
-	inventory, cluster    string
-	patroni, nodes        []string
-	token, ca             string
+	inventory, cluster string
+	patroni            []string
+	nodes              nodesFlags
+
 	port                  int
 	pgFile, poolFile      string
 	client                string
@@ -47,14 +49,15 @@ type whoFlags struct {
 func newWhoCommand() *cobra.Command {
 	f := whoFlags{}
 	c := &cobra.Command{
-		Use:   "who {--inventory FILE [--cluster NAME] | --patroni ADDR[,...] --node ADDR[,...]}",
+		Use:   "who {--inventory FILE [--cluster NAME] | --patroni ADDR[,...] [--node ADDR[,...]]}",
 		Short: "Show for each backend of PostgreSQL who its client really is",
 		Long: `PostgreSQL sees pgporter's machine as its client, and behind PgBouncer PgBouncer's. This asks every member's PostgreSQL and
 PgBouncer and every node's pgporter for their tables, joins them by addresses and ports, and shows for each backend the client's own
 address, through which service and node it comes, since when, and what it does. It works with TLS and SCRAM, which nobody looks into.
 A client that comes past pgporter is shown as direct, with its address.
 
-It needs credentials: the nodes' token (--token-file, --ca) and an account of PostgreSQL's that may see others' addresses
+It needs credentials: the nodes' token (--token-file, --ca; without --inventory and --node this machine's pgporter is asked, as root or its own user)
+and an account of PostgreSQL's that may see others' addresses
 (pg_monitor), which may also look into PgBouncer's console (stats_users). --pg-credentials names a file of mode 0600 with lines
 "user = NAME" and "password = WORD"; without it PGUSER, PGSERVICE, PGPASSFILE and ~/.pgpass hold, as with psql, and so does PGSSLMODE.
 Nothing shows or logs a password.
@@ -68,18 +71,17 @@ pooled clients by ending their session at their pgporter, since the pool may hav
   pgporter who --inventory pigsty.yml --cluster pg-test --client 10.0.0.7            # with PGPORTER_TOKEN_FILE and PGPORTER_CA
   pgporter who --inventory pigsty.yml --cluster pg-test --member pg-test-1 --pid 4711 --query
   pgporter who --inventory pigsty.yml --cluster pg-test --client 10.0.0.0/24 --service primary --kill
-  pgporter who --patroni 10.10.10.11:8008 --node 10.10.10.11,10.10.10.12 -o json`,
+  pgporter who --patroni 10.10.10.11:8008 --node 10.10.10.11,10.10.10.12 -o json
+  pgporter who --patroni 127.0.0.1:8008                                              # who came through this machine`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
 	inventoryFlag(c, &f.inventory)
 	c.Flags().StringVar(&f.cluster, "cluster", "", "the cluster's `NAME`; needed where the inventory has several")
 	c.Flags().StringSliceVar(&f.patroni, "patroni", nil, "no inventory: ask Patroni at `ADDR[,...]` who the members are")
-	c.Flags().StringSliceVar(&f.nodes, "node", nil, "the nodes whose pgporters are asked, `ADDR[,...]` (default: those that carry the cluster's services)")
-	c.Flags().StringVar(&f.token, "token-file", os.Getenv("PGPORTER_TOKEN_FILE"), "the `FILE` with the nodes' token (environment: PGPORTER_TOKEN_FILE)")
-	c.Flags().StringVar(&f.ca, "ca", os.Getenv("PGPORTER_CA"), "trust nodes whose certificate is in this `FILE`, or signed by one in it (default: the system's authorities; environment: PGPORTER_CA)")
-	defaultPort, _ := strconv.Atoi(control.DefaultPort)
-	c.Flags().IntVar(&f.port, "port", defaultPort, "the `PORT` of the nodes' control address")
+	adminFlag(c, &f.nodes.local.admin)
+	c.Flags().StringSliceVar(&f.nodes.named, "node", nil, "the pgporters at these control addresses, `HOST[:PORT],...` (default: of an inventory those that carry the cluster, with --patroni this machine's)")
+	f.nodes.addControl(c)
 	c.Flags().StringVar(&f.pgFile, "pg-credentials", "", "the `FILE` with PostgreSQL's account (default: as psql has it)")
 	c.Flags().StringVar(&f.poolFile, "pool-credentials", "", "the `FILE` with the account of PgBouncer's console (default: PostgreSQL's)")
 	c.Flags().StringVar(&f.client, "client", "", "clients from this `ADDRESS` or network alone")
@@ -109,14 +111,10 @@ func (f *whoFlags) check() error {
 	switch {
 	case (f.inventory == "") == (len(f.patroni) == 0):
 		return command.Input(errors.New("who the members are: --inventory FILE or --patroni ADDR, one of them"))
-	case f.inventory == "" && len(f.nodes) == 0:
-		return command.Input(errors.New("--patroni tells the members and not who carries their services: --node ADDR[,...]"))
 	case f.inventory == "" && f.cluster != "":
 		return command.Input(errors.New("--cluster is one of an inventory's"))
-	case f.token == "":
-		return command.Input(errors.New("--token-file is missing: the token that the nodes were started with (pgporter credentials makes one)"))
-	case f.port < 1 || f.port > 65535:
-		return command.Input(fmt.Errorf("--port %d: 1 to 65535", f.port))
+	case f.nodes.port < 1 || f.nodes.port > 65535:
+		return command.Input(fmt.Errorf("--port %d: 1 to 65535", f.nodes.port))
 	case f.timeout <= 0:
 		return command.Input(fmt.Errorf("--timeout %s: more than 0", f.timeout))
 	case f.interval < time.Second:
@@ -178,33 +176,18 @@ func (f *whoFlags) run(c *cobra.Command) error {
 // inquiry says whom to ask, and as whom.
 func (f *whoFlags) inquiry(ctx context.Context, c *cobra.Command) (*inquiry, error) {
 	q := &inquiry{timeout: f.timeout, query: f.query}
-	var nodes []string
+	var hosts []string
 	var err error
 	if f.inventory != "" {
-		q.members, nodes, err = f.declared(c)
+		q.members, hosts, err = f.declared(c)
 	} else {
 		q.members, err = f.discovered(ctx)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if len(f.nodes) > 0 {
-		nodes = f.nodes
-	}
-	token, err := control.ReadToken(f.token)
-	if err != nil {
-		return nil, command.Input(err)
-	}
-	client, err := control.NewClient(token, f.ca)
-	if err != nil {
-		return nil, command.Input(err)
-	}
-	for _, name := range nodes {
-		address, err := hostPort("node", name, strconv.Itoa(f.port))
-		if err != nil {
-			return nil, err
-		}
-		q.nodes = append(q.nodes, whoNode{name: name, address: address, sessions: controlSessions{client, address}})
+	if q.nodes, err = f.pgporters(ctx, hosts); err != nil {
+		return nil, err
 	}
 	if q.postgres, err = readAccount("--pg-credentials", f.pgFile); err != nil {
 		return nil, err
@@ -217,6 +200,42 @@ func (f *whoFlags) inquiry(ctx context.Context, c *cobra.Command) (*inquiry, err
 	}
 	q.cluster = f.filter.Cluster
 	return q, nil
+}
+
+// pgporters are those that are asked: at the hosts, at those that are named instead, or this machine's where there are none.
+func (f *whoFlags) pgporters(ctx context.Context, hosts []string) ([]whoNode, error) {
+	if len(f.nodes.named) > 0 {
+		hosts = f.nodes.named
+	}
+	if len(hosts) == 0 {
+		f.nodes.local.timeout = f.timeout
+		one, err := f.nodes.thisMachine(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return []whoNode{{name: one.Name, host: one.Name, sessions: one}}, nil
+	}
+	client, err := f.nodes.client()
+	if err != nil {
+		return nil, err
+	}
+	var all []whoNode
+	seen := map[string]bool{}
+	for _, name := range hosts {
+		address, err := hostPort("node", name, strconv.Itoa(f.nodes.port))
+		if err != nil {
+			return nil, err
+		}
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		if !seen[address] {
+			seen[address] = true
+			all = append(all, whoNode{name: name, host: host, sessions: nodes.At(name, client, address)})
+		}
+	}
+	return all, nil
 }
 
 // declared are the members of an inventory's cluster, and the nodes that carry its services.

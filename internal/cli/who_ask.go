@@ -100,8 +100,8 @@ func (a account) config(host string, port int, database string) (*pgx.ConnConfig
 
 // whoNode is a node that is asked.
 type whoNode struct {
-	name, address string
-	sessions      sessionSource
+	name, host string
+	sessions   sessionSource
 }
 
 // sessionSource is a pgporter that tells its sessions and ends them.
@@ -174,7 +174,7 @@ func (q *inquiry) askNodes(ctx context.Context, nodes []who.Node, take func(*who
 			node := &nodes[i]
 			if node.Name == "" {
 				node.Name = n.name
-				node.Addresses = addressesOf(ctx, n.address)
+				node.Addresses = addressesOf(ctx, n.host)
 			}
 			sent := time.Now()
 			s, err := n.sessions.Sessions(ctx, api.SessionFilter{Cluster: q.cluster, Limit: mostSessions})
@@ -195,14 +195,12 @@ func (q *inquiry) askNodes(ctx context.Context, nodes []who.Node, take func(*who
 	asking.Wait()
 }
 
-// addressesOf are the addresses of a host.
-func addressesOf(ctx context.Context, address string) []netip.Addr {
-	host, _, err := net.SplitHostPort(address)
+// addressesOf are the addresses of a host. One that can't be found is told by whoever connects to it.
+func addressesOf(ctx context.Context, host string) []netip.Addr {
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
 		return nil
 	}
-	// A name that has none is told by whoever connects to it.
-	found, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	return found
 }
 
@@ -374,18 +372,4 @@ func show(ctx context.Context, conn *pgconn.PgConn, statement string) ([]map[str
 		}
 	}
 	return rows, nil
-}
-
-// controlSessions are the sessions of a node at its control address.
-type controlSessions struct {
-	client  *control.Client
-	address string
-}
-
-func (s controlSessions) Sessions(ctx context.Context, f api.SessionFilter) (api.Sessions, error) {
-	return s.client.Sessions(ctx, s.address, f)
-}
-
-func (s controlSessions) EndSessions(ctx context.Context, e api.EndSessions) (api.SessionsEnded, error) {
-	return s.client.EndSessions(ctx, s.address, e)
 }

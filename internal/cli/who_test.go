@@ -157,7 +157,7 @@ func (f *fakeSessions) EndSessions(_ context.Context, e api.EndSessions) (api.Se
 // Who doesn't answer is named, a node that doesn't tell all as well; the rest is asked for all the same.
 func TestWhoNamesTheSilent(t *testing.T) {
 	mute, much, well := &fakeSessions{err: errors.New("no answer")}, &fakeSessions{sessions: api.Sessions{More: 3}}, &fakeSessions{}
-	q := inquiry{timeout: time.Minute, nodes: []whoNode{{"10.0.0.1", "10.0.0.1:1", mute}, {"10.0.0.2", "10.0.0.2:1", much}, {"10.0.0.3", "10.0.0.3:1", well}}}
+	q := inquiry{timeout: time.Minute, nodes: []whoNode{{"10.0.0.1", "10.0.0.1", mute}, {"10.0.0.2", "10.0.0.2", much}, {"10.0.0.3", "10.0.0.3", well}}}
 	a := q.ask(t.Context())
 	if got := strings.Join(a.problems, "\n"); got != "node 10.0.0.1: no answer\nnode 10.0.0.2: it has 3 sessions more than it tells" {
 		t.Error(got)
