@@ -40,8 +40,33 @@ pgporter.yml (pgporter init makes a first one), which every command takes in an 
 		// Words two letters away are suggested.
 		SuggestionsMinimumDistance: 2,
 	}
-	root.AddCommand(newRunCommand(), newInitCommand(), newCheckCommand(), newPlanCommand(), newServicesCommand(), newURLCommand(), newDoctorCommand(), newRenderCommand(), newStatusCommand(), newWhoCommand(), newDrainCommand(), newMaintCommand(), newReadyCommand(), newWeightCommand(), newHealthCommand(), newReloadCommand(),
-		newUpgradeCommand(), newTakeoverCommand(), newRereadCommand(), newCredentialsCommand(), command.NewVersion(), exitStatusTopic(), signalsTopic())
+	root.AddCommand(
+		newRunCommand(),
+		newInitCommand(),
+		newCheckCommand(),
+		newPlanCommand(),
+		newServicesCommand(),
+		newURLCommand(),
+		newDoctorCommand(),
+		newRenderCommand(),
+		newStatusCommand(),
+		newWhoCommand(),
+		newSessionsCommand(),
+		newDrainCommand(),
+		newMaintCommand(),
+		newReadyCommand(),
+		newWeightCommand(),
+		newKillSessionsCommand(),
+		newHealthCommand(),
+		newReloadCommand(),
+		newRereadCommand(),
+		newUpgradeCommand(),
+		newTakeoverCommand(),
+		newCredentialsCommand(),
+		command.NewVersion(),
+		exitStatusTopic(),
+		signalsTopic(),
+	)
 	return root
 }
 

@@ -21,14 +21,15 @@ type controlFlags struct {
 }
 
 func (f *controlFlags) add(c *cobra.Command) {
-	c.Flags().StringVar(&f.address, "control", "", "take new configurations at this `ADDRESS[:PORT]`, * for what --bind says, port "+control.DefaultPort+" unless given (default: nowhere)")
+	c.Flags().StringVar(&f.address, "control", "", "take orders and new configurations at this `ADDRESS[:PORT]`, * for what --bind says, port "+control.DefaultPort+" unless given (default: nowhere)")
 	c.Flags().StringVar(&f.files.Token, "control-token-file", "", "the `FILE` with the token that --control asks for; its owner's alone (mode 0600)")
 	c.Flags().StringVar(&f.files.Certificate, "control-tls-cert", "", "the `FILE` with the certificate that --control shows (PEM)")
 	c.Flags().StringVar(&f.files.Key, "control-tls-key", "", "the `FILE` with its key (PEM)")
+	c.Flags().StringVar(&f.files.ClientCA, "control-client-ca", "", "let in who shows a certificate of the authorities in this `FILE` (PEM) at --control, as who has the token")
 }
 
 // settle gives what the flags say: nil if no orders are to be taken. There is no control address without credentials.
-func (f *controlFlags) settle(bind netip.Addr, discovered bool) (*daemon.Control, error) {
+func (f *controlFlags) settle(bind netip.Addr) (*daemon.Control, error) {
 	parts := []struct{ flag, value string }{
 		{"--control", f.address}, {"--control-token-file", f.files.Token}, {"--control-tls-cert", f.files.Certificate}, {"--control-tls-key", f.files.Key},
 	}
@@ -39,12 +40,12 @@ func (f *controlFlags) settle(bind netip.Addr, discovered bool) (*daemon.Control
 		}
 	}
 	switch {
+	case len(missing) == len(parts) && f.files.ClientCA != "":
+		return nil, command.Input(errors.New("--control-client-ca goes with --control"))
 	case len(missing) == len(parts):
 		return nil, nil
 	case len(missing) > 0:
-		return nil, command.Input(fmt.Errorf("an address that takes new configurations needs a token and a certificate too (pgporter credentials makes both): %s missing", strings.Join(missing, ", ")))
-	case discovered:
-		return nil, command.Input(errors.New("--control is for nodes of an inventory: it goes with --inventory or --plan, not with --patroni"))
+		return nil, command.Input(fmt.Errorf("an address that takes orders needs a token and a certificate too (pgporter credentials makes both): %s missing", strings.Join(missing, ", ")))
 	}
 	address, err := listenAddress("control", f.address, control.DefaultPort, bind)
 	if err != nil {

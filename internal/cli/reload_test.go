@@ -57,8 +57,30 @@ func takesAll(o intake.Order, dryRun bool) (api.Taken, error) {
 func startNodes(t *testing.T, take map[string]answerer, who map[string]api.Node) *pretended {
 	t.Helper()
 	n := &pretended{t: t, orders: map[string][]intake.Order{}}
+	steering := map[string]control.Steering{}
+	for host, answer := range take {
+		self, other := who[host]
+		if !other {
+			self = api.Node{Node: host, Engine: api.EngineNative, Generation: 1}
+		}
+		steering[host] = control.Steering{Node: func() api.Node { return self }, Take: func(_ context.Context, o intake.Order, _ string, dryRun bool) (api.Taken, error) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.orders[host] = append(n.orders[host], o)
+			n.dryRun = append(n.dryRun, dryRun)
+			return answer(o, dryRun)
+		}}
+	}
+	n.serve(steering)
+	return n
+}
+
+// serve has hosts answer at a control address each, until the test ends.
+func (n *pretended) serve(steering map[string]control.Steering) {
+	t := n.t
+	t.Helper()
 	var hosts []string
-	for host := range take {
+	for host := range steering {
 		hosts = append(hosts, host)
 	}
 	var err error
@@ -75,33 +97,20 @@ func startNodes(t *testing.T, take map[string]answerer, who map[string]api.Node)
 		stop()
 		serving.Wait()
 	})
-	for host, answer := range take {
+	for host, does := range steering {
 		// All nodes have one port; a loopback address of its own each makes it free for all as a rule.
 		listener, err := net.Listen("tcp", net.JoinHostPort(host, cmp.Or(n.port, "0")))
 		if err != nil {
 			t.Fatal(err)
 		}
 		n.port = strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
-		self, other := who[host]
-		if !other {
-			self = api.Node{Node: host, Engine: api.EngineNative, Generation: 1}
-		}
-		server := control.Server{
-			Credentials: credentials, Logger: slog.New(slog.DiscardHandler), Steering: control.Steering{Node: func() api.Node { return self }, Take: func(_ context.Context, o intake.Order, _ string, dryRun bool) (api.Taken, error) {
-				n.mu.Lock()
-				defer n.mu.Unlock()
-				n.orders[host] = append(n.orders[host], o)
-				n.dryRun = append(n.dryRun, dryRun)
-				return answer(o, dryRun)
-			}},
-		}
+		server := control.Server{Credentials: credentials, Logger: slog.New(slog.DiscardHandler), Steering: does}
 		serving.Go(func() {
 			if err := server.Serve(ctx, listener); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	return n
 }
 
 // reload runs the command for an inventory's text.

@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 
@@ -10,25 +13,31 @@ import (
 
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/cli/command"
+	"github.com/pgporter/pgporter/internal/cli/nodes"
 )
 
 func newRereadCommand() *cobra.Command {
-	var local localFlags
+	var f nodesFlags
 	c := &cobra.Command{
 		Use:   "reread",
 		Short: "Have the running pgporter read its configuration again, and say what came of it",
 		Long: `Has the pgporter that runs on this machine read its own file again and swap in what it says; open sessions stay. If that can't
 be used, all its problems are printed, what was running goes on, and the exit status is 1. It is the same as sending the process
-SIGHUP, but that reread waits for the outcome: systemctl reload does this.
+SIGHUP, but that reread waits for the outcome: systemctl reload does this. With --node, or --inventory and --cluster, nodes
+elsewhere read theirs (run --control), all at once; one that fails is named, and the exit status is 1 then.
 
 The arguments that pgporter was started with stay as they are. To send a configuration from elsewhere see pgporter reload.`,
 		Example: `  pgporter reread
   pgporter reread --admin 10.10.10.11
   pgporter reread --pid 4711
+  pgporter reread --node 10.10.10.11,10.10.10.12 --token-file control.token --ca control.crt
   systemctl reload pgporter`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return local.ask(syscall.SIGHUP, func(before, after *api.Status) (bool, error) {
+			if !f.here() {
+				return rereadNodes(c, f)
+			}
+			return f.local.ask(syscall.SIGHUP, func(before, after *api.Status) (bool, error) {
 				text, err := reread(before, after)
 				var refused refusedError
 				if errors.As(err, &refused) {
@@ -42,8 +51,25 @@ The arguments that pgporter was started with stay as they are. To send a configu
 			})
 		},
 	}
-	local.add(c)
+	f.add(c)
 	return c
+}
+
+// rereadNodes has nodes elsewhere read their own configuration.
+func rereadNodes(c *cobra.Command, f nodesFlags) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	all, err := f.find(ctx, c)
+	if err != nil {
+		return err
+	}
+	answers := ask(ctx, c, all, f.local.timeout, func(ctx context.Context, n *nodes.Node) (api.Reread, error) { return n.Reread(ctx) })
+	for _, a := range answers {
+		if a.Err == nil {
+			fmt.Fprintf(c.OutOrStdout(), "%s: runs configuration %d of %s\n", a.Node, a.Said.Generation, a.Said.Source)
+		}
+	}
+	return ended(answers)
 }
 
 // refusedError has what is wrong with a configuration, a problem to a line.

@@ -61,8 +61,9 @@ With --state-dir the last plan that the node has accepted, from its file or by p
 goes on then as long as the file says what it said when the plan was accepted; a file that has changed since counts instead;
 and where the file can't be used the kept plan does, with a warning.
 
-With --control, pgporter reload may send a new configuration from elsewhere: that takes a token and TLS (pgporter credentials
-makes both), and nothing is open without.
+With --control, orders may come from elsewhere (pgporter drain, pgporter sessions and so on), and pgporter reload may send a new
+configuration, but where members are discovered: that takes a token and TLS (pgporter credentials makes both), or with
+--control-client-ca a client's certificate, and nothing is open without.
 
 With --patroni no inventory is needed: members are read from Patroni's /cluster and followed as they come and go, and the
 four default services are offered, or with --services those of a file, in the words of pgporter.yml. PgBouncer is looked for on port 6432 of each member; where nobody answers there,
@@ -189,7 +190,7 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	if err != nil {
 		return err
 	}
-	control, err := f.control.settle(bind, len(f.patroni) > 0)
+	control, err := f.control.settle(bind)
 	if err != nil {
 		return err
 	}

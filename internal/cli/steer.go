@@ -130,12 +130,7 @@ func (f *orderFlags) add(c *cobra.Command) {
 func (f *orderFlags) complete(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	switch {
 	case len(args) == 0:
-		return f.nodes.known(c, func(_ string, s api.Service) (names []string) {
-			for _, server := range s.Servers {
-				names = append(names, server.Member)
-			}
-			return names
-		})
+		return f.nodes.known(c, membersOf)
 	case c.Name() == "weight" && len(args) == 1:
 		return []string{"declared"}, cobra.ShellCompDirectiveNoFileComp
 	}
