@@ -142,11 +142,7 @@ func (d *Daemon) renewCredentials() {
 func (d *Daemon) who() api.Node {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	engine := api.EngineNative
-	if d.cfg.HAProxy != nil {
-		engine = api.EngineHAProxy
-	}
-	return api.Node{Version: d.cfg.Version, Node: d.node, Engine: engine, Names: d.names() != nil, Generation: d.accepted}
+	return api.Node{Version: d.cfg.Version, Node: d.node, Engine: d.engineName(), Names: d.names() != nil, Generation: d.accepted}
 }
 
 // carryOut takes an order, or with dryRun says what it would change. Orders come one after the other, and each is compared

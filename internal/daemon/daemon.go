@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -146,6 +147,11 @@ type Daemon struct {
 
 	// liveness is what is known of whether all loops go round.
 	liveness *liveness
+	// usage is how much of its processors the process uses, stopping that it was told to stop, and handOvers how often one process took
+	// over from another before this one serves.
+	usage     usage
+	stopping  atomic.Bool
+	handOvers int
 
 	// page is where HAProxy's statistics would be.
 	page pagePort
@@ -239,6 +245,7 @@ func Run(ctx context.Context, cfg Config) error {
 		d.engine = balancer{engine}
 	}
 
+	defer context.AfterFunc(ctx, func() { d.stopping.Store(true) })()
 	carried := make(chan struct{})
 	d.keepVirtual(carried)
 

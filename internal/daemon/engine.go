@@ -6,7 +6,6 @@ import (
 	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/engine/haproxy"
 	"github.com/pgporter/pgporter/internal/engine/proxy"
-	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
 // Engine carries the services of the running configuration: the native one, or a HAProxy.
@@ -15,8 +14,8 @@ type Engine interface {
 	Prepare(ctx context.Context, o engine.Offer) (Change, error)
 	// Run carries what is committed until ctx ends, and then stops in order.
 	Run(ctx context.Context) error
-	// Traffic tells what is carried now, by the services' full names.
-	Traffic(ctx context.Context) map[string]Traffic
+	// Traffic tells what is carried now of each service.
+	Traffic(ctx context.Context) []engine.Traffic
 	// Beats are those of its loops, as long as they are to go round.
 	Beats() map[string]rounds
 }
@@ -27,28 +26,6 @@ type Part interface {
 	Prepare(ctx context.Context, o engine.Offer) (Change, error)
 	// Run follows what is committed until ctx ends, and then stops in order.
 	Run(ctx context.Context) error
-}
-
-// Traffic is what an engine has of a service.
-type Traffic struct {
-	// Address is where it listens, unless it is Closed.
-	Address  string
-	Closed   bool
-	Sessions int
-	// Queued are clients that wait for a server.
-	Queued         int
-	Total, Refused uint64
-	Servers        map[string]ServerTraffic
-}
-
-// ServerTraffic is one server's part, by the member's name.
-type ServerTraffic struct {
-	Sessions int
-	Total    uint64
-	// Asked says that the engine has a mind of its own about who takes clients, and Up what it is. Ordered is what operators have ordered
-	// of it over the engine's own interface, or by pgporter.
-	Asked, Up bool
-	Ordered   view.State
 }
 
 // native is our own engine.
@@ -82,17 +59,7 @@ func (n native) Prepare(_ context.Context, o engine.Offer) (Change, error) {
 }
 
 // Traffic is the engine's status.
-func (n native) Traffic(context.Context) map[string]Traffic {
-	all := map[string]Traffic{}
-	for _, s := range n.Status().Services {
-		t := Traffic{Address: s.Address, Closed: s.Closed, Sessions: s.Sessions, Queued: s.Queued, Total: s.TotalSessions, Refused: s.Refused, Servers: map[string]ServerTraffic{}}
-		for _, server := range s.Servers {
-			t.Servers[server.Member] = ServerTraffic{Sessions: server.Sessions, Total: server.TotalSessions}
-		}
-		all[s.Service] = t
-	}
-	return all
-}
+func (n native) Traffic(context.Context) []engine.Traffic { return n.Status() }
 
 // Beats are those of dispatchers and of the relay.
 func (n native) Beats() map[string]rounds {
@@ -124,17 +91,4 @@ func (b balancer) Prepare(ctx context.Context, o engine.Offer) (Change, error) {
 // Beats are those of the one loop that follows the Boards.
 func (b balancer) Beats() map[string]rounds {
 	return map[string]rounds{"the loop that follows HAProxy": {b.Engine.Beats(), haproxy.LongestRound}}
-}
-
-// Traffic is what HAProxy counts.
-func (b balancer) Traffic(ctx context.Context) map[string]Traffic {
-	all := map[string]Traffic{}
-	for _, s := range b.Engine.Traffic(ctx) {
-		t := Traffic{Address: s.Address, Sessions: s.Sessions, Total: s.TotalSessions, Refused: s.Refused, Servers: map[string]ServerTraffic{}}
-		for _, server := range s.Servers {
-			t.Servers[server.Member] = ServerTraffic{Sessions: server.Sessions, Total: server.TotalSessions, Asked: server.Known, Up: server.Up, Ordered: server.State}
-		}
-		all[s.Service] = t
-	}
-	return all
 }

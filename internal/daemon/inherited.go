@@ -41,6 +41,8 @@ type handoverState struct {
 	// Sent is who sent the order, Accepted when it was taken; nil from releases that don't say.
 	Sent     Sent             `json:"sent"`
 	Accepted *intake.Accepted `json:"accepted,omitempty"`
+	// HandOvers counts those before this one.
+	HandOvers int `json:"hand_overs,omitempty"`
 	// Taken are the services that a shadow has taken.
 	Taken []string `json:"taken,omitempty"`
 }
@@ -248,7 +250,7 @@ func (d *Daemon) begin(ctx context.Context, loaded Loaded) error {
 	if !isNative {
 		return errors.New("the process before can't be taken over from with --engine haproxy: restart pgporter instead")
 	}
-	d.accepted = before.state.Generation
+	d.accepted, d.handOvers = before.state.Generation, before.state.HandOvers+1
 	loaded, err := before.loaded(loaded)
 	if err == nil {
 		err = d.take(ctx, loaded)

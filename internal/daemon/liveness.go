@@ -152,6 +152,7 @@ func (d *Daemon) watchLoops(ctx context.Context, alive func()) {
 		now := time.Now()
 		stalled := j.look(now, d.beats())
 		d.liveness.note(now, stalled)
+		d.usage.sample(now)
 		if len(stalled) == 0 {
 			alive()
 		}

@@ -99,7 +99,7 @@ type carrier struct{ beats atomic.Uint64 }
 
 func (*carrier) Prepare(context.Context, engine.Offer) (Change, error) { return Change{}, nil }
 func (*carrier) Run(ctx context.Context) error                         { <-ctx.Done(); return nil }
-func (*carrier) Traffic(context.Context) map[string]Traffic            { return nil }
+func (*carrier) Traffic(context.Context) []engine.Traffic              { return nil }
 func (c *carrier) Beats() map[string]rounds {
 	return map[string]rounds{"the engine": {c.beats.Add(1), standstill}}
 }

@@ -29,7 +29,7 @@ func (d *Daemon) Order(ctx context.Context, o api.Order) ([]api.OrderResult, err
 	if err != nil {
 		return nil, err
 	}
-	traffic := d.engine.Traffic(ctx)
+	carried := trafficOf(d.engine.Traffic(ctx))
 	// An upgrade takes along what was ordered before it began.
 	d.ordering.Lock()
 	defer d.ordering.Unlock()
@@ -37,7 +37,7 @@ func (d *Daemon) Order(ctx context.Context, o api.Order) ([]api.OrderResult, err
 		return nil, errHandingOver
 	}
 	c.At = time.Now()
-	targets, err := d.targets(o, traffic)
+	targets, err := d.targets(o, carried)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (d *Daemon) Order(ctx context.Context, o api.Order) ([]api.OrderResult, err
 	}
 	var results []api.OrderResult
 	for _, t := range targets {
-		results = append(results, d.orderOn(t, c, o.DryRun, told, traffic)...)
+		results = append(results, d.orderOn(t, c, o.DryRun, told, carried)...)
 	}
 	if len(results) == 0 {
 		results = waiting(c, targets)
@@ -92,7 +92,7 @@ type target struct {
 }
 
 // targets finds what an order is for; the error says what there is instead of what it names.
-func (d *Daemon) targets(o api.Order, traffic map[string]Traffic) ([]target, error) {
+func (d *Daemon) targets(o api.Order, carried traffic) ([]target, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if o.Cluster != "" && !slices.Contains(d.order, o.Cluster) {
@@ -110,7 +110,7 @@ func (d *Daemon) targets(o api.Order, traffic map[string]Traffic) ([]target, err
 		if o.Member != "" && !slices.Contains(names, o.Member) {
 			return
 		}
-		if traffic[service].Closed {
+		if carried.service(service).Closed {
 			closed = append(closed, service)
 			return
 		}
@@ -199,12 +199,12 @@ func (d *Daemon) tellEngine(ctx context.Context, c view.Command, targets []targe
 }
 
 // orderOn gives a command on one Board's servers, and says what it does to each of those that there are now.
-func (d *Daemon) orderOn(t target, c view.Command, dry bool, told map[view.ServerID]haproxy.Told, traffic map[string]Traffic) []api.OrderResult {
+func (d *Daemon) orderOn(t target, c view.Command, dry bool, told map[view.ServerID]haproxy.Told, carried traffic) []api.OrderResult {
 	refused := func(id view.ServerID) bool { return told[id].Err != nil }
 	results := []api.OrderResult{}
 	if t.board == nil {
 		for _, id := range t.on {
-			r := api.OrderResult{Service: id.Service, Member: id.Member, Changed: told[id].Changed && !refused(id), Sessions: traffic[id.Service].Servers[id.Member].Sessions}
+			r := api.OrderResult{Service: id.Service, Member: id.Member, Changed: told[id].Changed && !refused(id), Sessions: serverTraffic(carried.service(id.Service), id.Member).Sessions}
 			r.Now = api.Ordered{State: api.Ready, Weight: c.Weight, By: c.By, Since: c.At}
 			if c.State != nil {
 				r.Now.State = api.ServerState(c.State.String())
@@ -232,7 +232,7 @@ func (d *Daemon) orderOn(t target, c view.Command, dry bool, told map[view.Serve
 		if i < 0 {
 			continue
 		}
-		e := effect{before: was, after: is, i: i, sessions: traffic[id.Service].Servers[id.Member].Sessions, hold: d.cfg.Hold}
+		e := effect{before: was, after: is, i: i, sessions: serverTraffic(carried.service(id.Service), id.Member).Sessions, hold: d.cfg.Hold}
 		if _, is := d.engine.(balancer); is {
 			e.hold = 0
 		}

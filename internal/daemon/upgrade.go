@@ -260,7 +260,7 @@ func (d *Daemon) handoverItems(engine native) ([]handover.Item, error) {
 		items = append(items, inParts(inventoryItem, source.Given)...)
 	}
 	d.mu.Lock()
-	state, plan := handoverState{PID: os.Getpid(), Version: d.cfg.Version, Generation: d.accepted}, d.plan
+	state, plan := handoverState{PID: os.Getpid(), Version: d.cfg.Version, Generation: d.accepted, HandOvers: d.handOvers}, d.plan
 	if d.sent != nil {
 		state.Sent, state.Accepted = *d.sent, &d.acceptance.Accepted
 	}

@@ -332,7 +332,7 @@ type Counts struct {
 	ConnectTimeMax float64 `json:"connect_ms_max"`
 	SessionTimeMax float64 `json:"session_ms_max"`
 	// Connecting counts connects by how long they took.
-	Connecting Histogram `json:"connect_seconds"`
+	Connecting Histogram `json:"connect_seconds,omitzero"`
 }
 
 // Histogram counts how often something took how long: Counts[i] at most Bounds[i] seconds (and more than the one before), the last

@@ -162,7 +162,7 @@ func (p *Picker) candidates(svc *view.Service, c Client) []candidate {
 	shares := make([]int, len(usable))
 	whole := false
 	for n, i := range usable {
-		shares[n] = share(svc.OptionsOf(i).SlowStart, c.Now.Sub(svc.Health[i].Recovered))
+		shares[n] = Share(svc.OptionsOf(i).SlowStart, c.Now.Sub(svc.Health[i].Recovered))
 		whole = whole || shares[n] == wholeShare
 	}
 	all := make([]candidate, 0, len(usable))
@@ -187,9 +187,9 @@ func (p *Picker) candidates(svc *view.Service, c Client) []candidate {
 	return all
 }
 
-// share is how many hundredths of its weight and maxconn a server has that has been up for a time: with slowstart it grows
+// Share is how many hundredths of its weight and maxconn a server has that has been up for a time: with slowstart it grows
 // evenly from one hundredth to the whole (HAProxy's manual, "slowstart").
-func share(slowStart, up time.Duration) int {
+func Share(slowStart, up time.Duration) int {
 	if up >= slowStart || slowStart <= 0 {
 		return wholeShare
 	}

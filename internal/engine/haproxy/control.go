@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pgporter/pgporter/internal/engine"
 )
 
 // answerTime bounds one command on a socket; an answer is made within milliseconds, unless the machine is overloaded.
@@ -282,12 +284,35 @@ func parseSessions(text string) []session {
 	return found
 }
 
-// counters are what a worker counted of a server, or of a service where the server's name is BACKEND.
+// counters are what a worker counted of a server, or of a service where the server's name is BACKEND or FRONTEND.
 type counters struct {
-	Sessions      int
-	TotalSessions uint64
+	engine.Counts
 	// Refused are connections that found no server, or that none could be made for.
 	Refused uint64
+	// Accepted, Denied, Rate, RateMax and Limit are a frontend's.
+	Accepted, Denied     uint64
+	Rate, RateMax, Limit int
+}
+
+// add adds what a worker has counted that gets no more clients: totals, and what was most.
+func (c *counters) add(o counters) {
+	c.TotalSessions += o.TotalSessions
+	c.SessionsMax, c.QueuedMax = max(c.SessionsMax, o.SessionsMax), max(c.QueuedMax, o.QueuedMax)
+	c.SessionRateMax, c.RateMax = max(c.SessionRateMax, o.SessionRateMax), max(c.RateMax, o.RateMax)
+	c.ToServer += o.ToServer
+	c.ToClient += o.ToClient
+	c.Attempts += o.Attempts
+	c.ConnectFailures += o.ConnectFailures
+	c.Retries += o.Retries
+	c.Redispatches += o.Redispatches
+	c.ClientAborts += o.ClientAborts
+	c.ServerAborts += o.ServerAborts
+	c.Refused += o.Refused
+	c.Accepted += o.Accepted
+	c.Denied += o.Denied
+	if o.LastSession.After(c.LastSession) {
+		c.LastSession = o.LastSession
+	}
 }
 
 // counts gives a worker's counters.
@@ -296,18 +321,22 @@ func (c control) counts(ctx context.Context, pid int) (map[serverID]counters, er
 	if err != nil {
 		return nil, err
 	}
-	return parseCounts(answer)
+	return parseCounts(answer, time.Now())
 }
 
-// parseCounts reads the counters of `show stat`.
-func parseCounts(text string) (map[serverID]counters, error) {
+// parseCounts reads the counters of `show stat` as of a time.
+func parseCounts(text string, now time.Time) (map[serverID]counters, error) {
 	lines, err := ParseStatistics(text)
 	if err != nil {
 		return nil, err
 	}
 	found := make(map[serverID]counters, len(lines))
 	for _, l := range lines {
-		found[serverID{l.Service, l.Server}] = counters{Sessions: l.Sessions, TotalSessions: l.TotalSessions, Refused: l.Failed}
+		n := counters{Counts: l.Counted, Refused: l.Failed, Accepted: l.Accepted, Denied: l.Denied, Rate: l.Rate, RateMax: l.RateMax, Limit: l.Limit}
+		if l.Idle >= 0 {
+			n.LastSession = now.Add(-time.Duration(l.Idle) * time.Second)
+		}
+		found[serverID{l.Service, l.Server}] = n
 	}
 	return found, nil
 }

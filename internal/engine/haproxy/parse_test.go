@@ -4,6 +4,9 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/engine"
 )
 
 const processTable = `#<PID>          <type>          <reloads>       <uptime>        <version>      
@@ -72,12 +75,18 @@ func TestParseSessions(t *testing.T) {
 }
 
 func TestParseCounts(t *testing.T) {
-	got, err := parseCounts("# pxname,svname,scur,stot,econ,wretr,status,weight,bck,\na,FRONTEND,2,9,,,OPEN,,,\na,one,2,7,1,0,UP,1,0,\na,BACKEND,2,9,1,0,UP,1,0,\n\n")
-	want := map[serverID]counters{{"a", Frontend}: {2, 9, 0}, {"a", "one"}: {2, 7, 1}, {"a", Backend}: {2, 9, 1}}
+	now := time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC)
+	got, err := parseCounts("# pxname,svname,scur,stot,econ,wretr,status,weight,bck,dcon,lastsess,ctime,\n"+
+		"a,FRONTEND,2,9,,,OPEN,,,4,,,\na,one,2,7,1,3,UP,1,0,,-1,12,\na,BACKEND,2,9,1,0,UP,1,0,,5,,\n\n", now)
+	want := map[serverID]counters{
+		{"a", Frontend}: {Counts: engine.Counts{Sessions: 2, TotalSessions: 9}, Denied: 4},
+		{"a", "one"}:    {Counts: engine.Counts{Sessions: 2, TotalSessions: 7, ConnectFailures: 1, Retries: 3, ConnectTime: 12 * time.Millisecond}, Refused: 1},
+		{"a", Backend}:  {Counts: engine.Counts{Sessions: 2, TotalSessions: 9, ConnectFailures: 1, LastSession: now.Add(-5 * time.Second)}, Refused: 1},
+	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	if got, err := parseCounts("# pxname,svname\n"); err == nil || !strings.Contains(err.Error(), "status") {
+	if got, err := parseCounts("# pxname,svname\n", now); err == nil || !strings.Contains(err.Error(), "status") {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
@@ -99,6 +108,6 @@ func FuzzAnswers(f *testing.F) {
 				t.Errorf("a session's name %q is more than a word", s.ID)
 			}
 		}
-		parseCounts(text)
+		_, _ = parseCounts(text, time.Now())
 	})
 }

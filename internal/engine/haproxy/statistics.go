@@ -2,8 +2,12 @@ package haproxy
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/pgporter/pgporter/internal/engine"
 )
 
 // The names under which HAProxy's statistics have what a service itself is: where it listens, and its servers together.
@@ -26,6 +30,14 @@ type Statistic struct {
 	Sessions        int
 	TotalSessions   uint64
 	Failed, Retried uint64
+	// Counted is all that it counts of what every engine does. Averages are those that it has, LastSession is unset: Idle is for how many
+	// seconds there was no session, -1 if there never was one.
+	Counted engine.Counts
+	Idle    int
+	// Accepted are the connections of a Frontend, Rate those of the last second, RateMax the most of any, Denied those that were rejected
+	// unheard. Limit is how many there may be.
+	Accepted, Denied     uint64
+	Rate, RateMax, Limit int
 }
 
 // TakesClients says that new clients are connected to the server, as far as no other goes before it.
@@ -58,13 +70,32 @@ func ParseStatistics(text string) ([]Statistic, error) {
 			continue
 		}
 		number := func(name string) uint64 {
-			n, _ := strconv.ParseUint(fields[column[name]], 10, 64) // empty where a line has no such counter
+			at, there := column[name]
+			if !there {
+				return 0 // of another release
+			}
+			n, _ := strconv.ParseUint(fields[at], 10, 64) // empty where a line has no such counter
 			return n
+		}
+		milliseconds := func(name string) time.Duration {
+			return time.Duration(min(number(name), math.MaxInt32)) * time.Millisecond
+		}
+		idle := -1
+		if at, there := column["lastsess"]; there {
+			if n, err := strconv.Atoi(fields[at]); err == nil {
+				idle = n
+			}
 		}
 		found = append(found, Statistic{
 			Service: fields[column["pxname"]], Server: fields[column["svname"]], Status: fields[column["status"]],
 			Weight: int(number("weight")), Backup: number("bck") > 0,
 			Sessions: int(number("scur")), TotalSessions: number("stot"), Failed: number("econ"), Retried: number("wretr"),
+			Counted: engine.Counts{Sessions: int(number("scur")), SessionsMax: int(number("smax")), TotalSessions: number("stot"),
+				Queued: int(number("qcur")), QueuedMax: int(number("qmax")), SessionRate: int(number("rate")), SessionRateMax: int(number("rate_max")),
+				ToServer: int64(number("bin")), ToClient: int64(number("bout")), Attempts: number("connect"), ConnectFailures: number("econ"),
+				Retries: number("wretr") + number("wredis"), Redispatches: number("wredis"), ClientAborts: number("cli_abrt"), ServerAborts: number("srv_abrt"),
+				QueueTime: milliseconds("qtime"), ConnectTime: milliseconds("ctime"), SessionTime: milliseconds("ttime")},
+			Idle: idle, Accepted: number("conn_tot"), Denied: number("dcon"), Rate: int(number("conn_rate")), RateMax: int(number("conn_rate_max")), Limit: int(number("slim")),
 		})
 	}
 	return found, nil

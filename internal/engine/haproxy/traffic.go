@@ -4,31 +4,9 @@ import (
 	"context"
 	"sync"
 
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
-
-// ServiceTraffic is what HAProxy has of a service now. Totals count since pgporter's start, over reloads.
-type ServiceTraffic struct {
-	// Service is the full name, Address where it listens.
-	Service, Address string
-	Sessions         int
-	TotalSessions    uint64
-	// Refused are clients for whom there was no server.
-	Refused uint64
-	Servers []ServerTraffic
-}
-
-// ServerTraffic is one server's part.
-type ServerTraffic struct {
-	Member        string
-	Sessions      int
-	TotalSessions uint64
-	// Known says that HAProxy was asked and checks it; Up that its checks would have it lead new clients to the server. State and Weight are what
-	// operators have it be, by pgporter or over the runtime API, and the weight in use.
-	Known, Up bool
-	State     view.State
-	Weight    int
-}
 
 // traffic sums up what workers counted. Its lock is never held while HAProxy is asked.
 type traffic struct {
@@ -52,15 +30,16 @@ func (t *traffic) retire(ctx context.Context, c control, pid int, counted map[se
 	}
 	for at, n := range counted {
 		sum := t.past[at]
-		sum.TotalSessions += n.TotalSessions
-		sum.Refused += n.Refused
+		sum.add(n)
 		t.past[at] = sum
 	}
 }
 
 // Traffic asks HAProxy what it carries, old workers included. What can't be asked is left out. Whoever asks waits neither for a
 // reload nor for the last sessions at a stop.
-func (e *Engine) Traffic(ctx context.Context) []ServiceTraffic {
+//
+// What it counts is HAProxy's: rates and averages are those of the worker that gets the clients.
+func (e *Engine) Traffic(ctx context.Context) []engine.Traffic {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
 	l := e.wanted.Load()
@@ -88,20 +67,21 @@ func (e *Engine) Traffic(ctx context.Context) []ServiceTraffic {
 	}
 	e.seen.mu.Lock()
 	defer e.seen.mu.Unlock()
-	all := make([]ServiceTraffic, 0, len(l.proxies))
+	all := make([]engine.Traffic, 0, len(l.proxies))
+	of := func(at serverID) counters {
+		n := sum[at]
+		n.add(e.seen.past[at])
+		return n
+	}
 	for _, p := range l.proxies {
-		t := ServiceTraffic{Service: p.name, Address: p.address()}
-		whole := serverID{p.name, Backend}
-		t.Sessions = sum[whole].Sessions
-		t.TotalSessions = sum[whole].TotalSessions + e.seen.past[whole].TotalSessions
-		t.Refused = sum[whole].Refused + e.seen.past[whole].Refused
+		whole, front := of(serverID{p.name, Backend}), of(serverID{p.name, Frontend})
+		t := engine.Traffic{Service: p.name, Address: p.address(), Counts: whole.Counts, Refused: whole.Refused, Clients: front.Sessions, ClientsMax: front.SessionsMax,
+			Limit: front.Limit, Accepted: front.Accepted, AcceptRate: front.Rate, AcceptRateMax: front.RateMax, Denied: front.Denied}
 		for _, s := range p.servers {
 			at := serverID{p.name, s.name}
 			has, known := servers[at]
-			t.Servers = append(t.Servers, ServerTraffic{
-				Member: s.name, Sessions: sum[at].Sessions, TotalSessions: sum[at].TotalSessions + e.seen.past[at].TotalSessions,
-				Known: known && has.state() != view.Maintenance, Up: known && has.running(), State: has.state(), Weight: has.Weight,
-			})
+			t.Servers = append(t.Servers, engine.ServerTraffic{Member: s.name, Counts: of(at).Counts, Asked: known && has.state() != view.Maintenance,
+				Up: known && has.running(), State: has.state(), Weight: has.Weight})
 		}
 		all = append(all, t)
 	}

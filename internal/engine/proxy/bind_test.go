@@ -194,7 +194,7 @@ func TestAddressThatIsNotThereYet(t *testing.T) {
 		want = append(want, net.JoinHostPort(ip, strconv.Itoa(def.Port)))
 	}
 	r := run(t, Config{}, endpoints...)
-	for i, s := range r.Status().Services {
+	for i, s := range r.Status() {
 		if s.Address != want[i] {
 			t.Errorf("%s listens on %s, want %s", s.Service, s.Address, want[i])
 		}
@@ -281,7 +281,7 @@ func TestFailedPrepareLeavesWhatRuns(t *testing.T) {
 		_ = late.Close()
 		t.Error("the aborted change still listens")
 	}
-	if s := r.Status().Services; len(s) != 1 || s[0].Service != def.FullName || s[0].Sessions != 2 {
+	if s := r.Status(); len(s) != 1 || s[0].Service != def.FullName || s[0].Sessions != 2 {
 		t.Errorf("status %+v", s)
 	}
 }

@@ -25,6 +25,7 @@ const cancelTimeout = time.Second
 // doesn't get one in time is dropped.
 func (d *dispatcher) cancel(c *client) {
 	defer c.close()
+	d.cancels.Add(1)
 	if err := c.take(); err != nil {
 		return
 	}
@@ -58,7 +59,7 @@ func (d *dispatcher) cancel(c *client) {
 			p := &passing{service: d.name, source: c.source(), server: address}
 			err := d.engine.cancels.take(closed, p)
 			if err == nil {
-				err = passCancel(ctx, closed, address, request)
+				err = passCancel(ctx, closed, address, request, &d.cancelsSent)
 				d.engine.cancels.leave(p)
 			}
 			if errors.Is(err, errCrowded) {
@@ -79,8 +80,8 @@ func (d *dispatcher) cancel(c *client) {
 }
 
 // passCancel sends a CancelRequest, with what goes before it, to one server, and waits until the server has closed the connection, but
-// no longer than closed lasts.
-func passCancel(ctx, closed context.Context, address string, request []byte) error {
+// no longer than closed lasts. sent counts it once it was sent.
+func passCancel(ctx, closed context.Context, address string, request []byte, sent *atomic.Uint64) error {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -92,6 +93,7 @@ func passCancel(ctx, closed context.Context, address string, request []byte) err
 	if _, err := conn.Write(request); err != nil {
 		return err
 	}
+	sent.Add(1)
 	_, err = io.Copy(io.Discard, conn)
 	return err
 }

@@ -30,10 +30,14 @@ type client struct {
 	toServer, toClient int64
 	// failures are what became of servers that were tried, by member.
 	failures map[string]error
+	// failed is the member that failed it last; empty if none did.
+	failed string
 	// shared says that its socket was handed over from or to another process, which may have a descriptor of it still.
 	shared bool
 	// holdUntil is when it has waited long enough; zero before it has waited at all.
 	holdUntil time.Time
+	// waits is since when it has waited for a server; zero before it has waited at all.
+	waits time.Time
 }
 
 var (
@@ -190,6 +194,7 @@ func (c *client) noteFailure(member string, err error) {
 		c.failures = map[string]error{}
 	}
 	c.failures[member] = err
+	c.failed = member
 }
 
 // close closes the connection, whoever else has descriptors of its socket.

@@ -26,6 +26,7 @@ var (
 // admit takes charge of a client that was accepted.
 func (d *dispatcher) admit(conn *net.TCPConn) {
 	d.slots.take()
+	d.came(time.Now())
 	d.begin(newClient(conn, d.tickets.Add(1)))
 }
 
@@ -124,6 +125,7 @@ func (d *dispatcher) attempt(c *client, s *session) error {
 	server, err := dialer.DialContext(s.connecting, "tcp", s.address)
 	slow.Stop()
 	if err == nil {
+		s.connected = time.Now()
 		if err = d.open(c, s, server.(*net.TCPConn)); err == nil {
 			return nil
 		}
@@ -332,5 +334,5 @@ func (d *dispatcher) settle(c *client, err error) {
 		c.close()
 		d.engine.log.Debug("a client went without a session", "service", d.name, "client", c.from.String(), "reason", err)
 	}
-	d.slots.free()
+	d.slots.leave()
 }

@@ -21,12 +21,15 @@ type dispatcher struct {
 	// numbers them in the order in which they come.
 	slots slots
 	// lobby is for clients that come while there is no slot, and unheard those that haven't said yet what they want.
-	lobby    lobby
-	unheard  unheard
-	tickets  atomic.Uint64
-	queue    queue
-	sessions sessions
-	backoff  backoff
+	lobby   lobby
+	unheard unheard
+	tickets atomic.Uint64
+	// accepted counts the clients, denied those that were closed unheard, cancels the cancel requests, and cancelsSent those to servers.
+	accepted                     arrivals
+	denied, cancels, cancelsSent atomic.Uint64
+	queue                        queue
+	sessions                     sessions
+	backoff                      backoff
 	// fast has the clients that are on their way to a session and have no goroutine.
 	fast fastPath
 	// parked has those that were stopped on their way because the engine is being Frozen.
@@ -52,6 +55,12 @@ func (d *dispatcher) reassign(a assignment) {
 	old := d.assigned.Swap(&a)
 	close(old.replaced)
 	d.slots.setLimit(a.Definition.MaxConn)
+}
+
+// came counts a client that was accepted.
+func (d *dispatcher) came(now time.Time) {
+	d.accepted.add(now)
+	d.engine.accepted.add(now)
 }
 
 // retire ends the service here: every session, and every client on its way to a server. What ended is for logEnded, once no lock is

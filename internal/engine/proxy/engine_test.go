@@ -274,7 +274,7 @@ func TestStatusKeepsTheTotalsOfServersThatLeft(t *testing.T) {
 	// Bytes are counted once they have been written, when the client may have them already.
 	eventually(t, "the session's bytes are counted", func() bool {
 		s := r.service(t, def.FullName).Servers
-		return len(s) == 1 && s[0] == (ServerStatus{Member: "a", Sessions: 1, TotalSessions: 1, ToServer: sayHello + 4, ToClient: 6})
+		return len(s) == 1 && s[0].Member == "a" && s[0].Sessions == 1 && s[0].TotalSessions == 1 && s[0].ToServer == sayHello+4 && s[0].ToClient == 6
 	})
 	board.Publish(viewOf(serviceOf(def, up(b))))
 	over(t, conn)

@@ -77,6 +77,9 @@ const (
 // begin takes charge of a client that was accepted and has a slot, in the loop of the listening socket's flow that announced it.
 func (f *fastPath) begin(d *dispatcher, fd int, from netip.AddrPort, affinity *relay.Flow) {
 	k := &connector{d: d, fd: fd, server: -1}
+	now := time.Now()
+	d.came(now)
+	d.slots.arrived()
 	k.from, k.ticket = from, d.tickets.Add(1)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -93,7 +96,7 @@ func (f *fastPath) begin(d *dispatcher, fd int, from netip.AddrPort, affinity *r
 		k.assign()
 		return
 	}
-	k.expireIn(firstPacketTimeout)
+	k.until = now.Add(firstPacketTimeout)
 	k.hear()
 }
 
@@ -230,8 +233,12 @@ func (k *connector) sendPacket() {
 		k.fall(errClosedEarly)
 		return
 	}
+	now := time.Now()
+	if k.stage == awaitConnect {
+		k.session.connected = now
+	}
 	k.stage = awaitResponse
-	k.expireIn(responseCheck)
+	k.until = now.Add(responseCheck)
 }
 
 // readResponse reads the server's first response.
@@ -436,7 +443,7 @@ func (k *connector) fallback(err error) {
 			d.release(s, errUnwanted)
 		}
 		d.engine.dispatching.add(-1)
-		d.slots.free()
+		d.slots.leave()
 		return
 	}
 	c.conn = conn

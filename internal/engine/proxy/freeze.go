@@ -127,7 +127,7 @@ func (d *dispatcher) park(c *client) bool {
 	if successor == nil {
 		p.clients = append(p.clients, c)
 	}
-	d.slots.free()
+	d.slots.leave()
 	p.mu.Unlock()
 	if successor != nil {
 		successor.readmit(c)
@@ -159,22 +159,11 @@ func (d *dispatcher) passOn(successor *dispatcher) (stopped []*client) {
 			continue
 		}
 		delete(d.sessions.open, s)
-		d.slots.free()
+		d.slots.leave()
 		successor.sessions.add(s)
 	}
 	d.sessions.successor = successor
 	return d.parked.collect(successor)
-}
-
-// handed is what is known of the service, without its open sessions. The sessions' lock is held.
-func (d *dispatcher) handed() handedService {
-	tally := &d.sessions.tally
-	h := handedService{Service: d.name, Tickets: d.tickets.Load(), Usable: d.sessions.usable, Lost: d.sessions.lost, Refused: tally.refused, Left: tally.left.handed(),
-		Counts: make(map[string]handedCounts, len(tally.servers))}
-	for member, counted := range tally.servers {
-		h.Counts[member] = counted.handed()
-	}
-	return h
 }
 
 // freeze takes a dispatcher's sessions and clients, with all that they are counted in.
@@ -189,9 +178,12 @@ func (d *dispatcher) freeze() frozenService {
 		if pair, still := s.flow.Detach(); still {
 			f.sessions = append(f.sessions, frozenSession{s, pair})
 			delete(d.sessions.open, s)
-			d.slots.free()
+			d.slots.leave()
 			d.engine.serving.Done()
 			continue
+		}
+		if !s.ending {
+			s.why = endStop
 		}
 		counts := f.handed.Counts[s.member]
 		toServer, toClient := s.flow.Bytes()
@@ -261,12 +253,12 @@ func (f *Frozen) Items() ([]handover.Item, error) {
 
 func (s frozenSession) handed(service string) handedSession {
 	p := s.pair
-	return handedSession{Service: service, Member: s.member, Address: s.address, Client: s.client.String(), Began: s.began, Moved: s.moved, MovedAt: s.movedAt,
+	return handedSession{Service: service, Member: s.member, Address: s.address, Client: s.client.String(), ID: s.id, Began: s.began, Moved: s.moved, MovedAt: s.movedAt,
 		ToServer: p.ToServer, ToClient: p.ToClient, ClientEnded: p.ClientEnded, ServerEnded: p.ServerEnded, SentToServer: p.SentToServer, SentToClient: p.SentToClient}
 }
 
 func (c *client) handed(service string) handedClient {
-	h := handedClient{Service: service, ToServer: c.toServer, ToClient: c.toClient, HoldUntil: c.holdUntil}
+	h := handedClient{Service: service, ToServer: c.toServer, ToClient: c.toClient, HoldUntil: c.holdUntil, Waits: c.waits}
 	for name, what := range declinable {
 		if c.declined[what] {
 			h.Declined = append(h.Declined, name)

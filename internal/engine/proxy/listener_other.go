@@ -25,6 +25,8 @@ func (l *listener) acceptClients(<-chan struct{}) error {
 	d := l.dispatcher.Load()
 	switch {
 	case d.passes() && d.slots.reserve():
+		d.came(time.Now())
+		d.slots.arrived()
 		d.begin(newClient(conn, d.tickets.Add(1)))
 	case d.hears() && d.lobby.reserve():
 		d.attend(conn)

@@ -39,10 +39,11 @@
 //	startup.go         PostgreSQL's packets before authentication; response.go what a server says to them
 //	proxyheader.go     the PROXY protocol's header
 //	queue.go           clients that wait, in order
-//	sessions.go        the table of sessions, picking, counters, mark-downs
+//	sessions.go        the table of sessions, picking, mark-downs
 //	backoff.go         servers that failed their latest client
 //	refusal.go         what a client is told that no server takes
 //	cancel.go          CancelRequests; line.go how many are passed on at a time
+//	counts.go          what is counted
 //	status.go          what is shown
 //	freeze.go          another process takes over: standing still; underway.go. handover.go what is handed over, takeover.go the other end
 //
@@ -73,6 +74,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/config/model"
@@ -154,6 +156,9 @@ type Engine struct {
 	slots   slots
 	lobby   slots
 	cancels cancels
+	// accepted and begun count the clients and the sessions of all services, ids numbers the sessions.
+	accepted, begun arrivals
+	ids             atomic.Uint64
 
 	accepting   sync.WaitGroup // listeners
 	relay       relay.Relay

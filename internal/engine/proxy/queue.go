@@ -75,6 +75,14 @@ func (q *queue) enter(c *client) (*session, *waiter, shortage) {
 	_ = c.conn.SetReadDeadline(c.holdUntil)
 	at, _ := slices.BinarySearchFunc(q.clients, c.ticket, func(o *waiter, ticket uint64) int { return cmp.Compare(o.ticket, ticket) })
 	q.clients = slices.Insert(q.clients, at, w)
+	if c.waits.IsZero() {
+		c.waits = time.Now()
+	}
+	atHome := 0
+	if w.home != "" {
+		atHome = q.waitFor(w.home)
+	}
+	q.sessions.noteQueued(len(q.clients), w.home, atHome)
 	q.wakeWatcher()
 	return nil, w, short
 }
@@ -133,13 +141,18 @@ func (q *queue) full(short shortage) bool {
 	if short.home == "" {
 		return len(q.clients) >= limit
 	}
+	return q.waitFor(short.home) >= limit
+}
+
+// waitFor gives how many clients wait for a server that can be connected with no other. q.mu is held.
+func (q *queue) waitFor(home string) int {
 	waiting := 0
 	for _, w := range q.clients {
-		if w.home == short.home {
+		if w.home == home {
 			waiting++
 		}
 	}
-	return waiting >= limit
+	return waiting
 }
 
 // letIn gives servers to clients that wait, in the order in which they came, for as long as there is one to give.

@@ -19,7 +19,13 @@ type session struct {
 	// current or that the watcher hasn't looked past yet.
 	epoch  uint64
 	client netip.AddrPort
-	began  time.Time
+	// began is when it was registered, queued how long the client had waited for that, and connected when its server was; zero before, and
+	// where that is the same as the session's start.
+	began     time.Time
+	queued    time.Duration
+	connected time.Time
+	// id is its own in this process, from its start on.
+	id uint64
 	// header is the version of the PROXY protocol that the server expects.
 	header byte
 
@@ -31,8 +37,9 @@ type session struct {
 	stop       context.CancelCauseFunc
 	// flow moves the bytes; nil before the server has taken the client.
 	flow *relay.Flow
-	// ending is set once the session was told to end.
+	// ending is set once the session was told to end, why says for what.
 	ending bool
+	why    endReason
 	// moved are the bytes that it had moved when it was last looked at for idleness, movedAt when they had changed.
 	moved   int64
 	movedAt time.Time
@@ -83,7 +90,11 @@ func (t *sessions) register(c *client, stop context.CancelCauseFunc) (*session, 
 	}
 	s := &session{member: svc.Servers[i].Member, address: svc.Servers[i].Address(), epoch: svc.Health[i].Epoch,
 		client: c.from, began: now, header: svc.OptionsOf(i).ProxyVersion(), stop: stop}
+	if !c.waits.IsZero() {
+		s.queued = now.Sub(c.waits)
+	}
 	t.open[s] = struct{}{}
+	t.tally.attempt(c, s.member)
 	t.backoff.trying(s)
 	return s, shortage{}
 }
@@ -147,7 +158,10 @@ func (t *sessions) start(s *session, begin func() (*relay.Flow, error)) error {
 		s.stop(nil)
 	}
 	s.connecting, s.stop = nil, nil
-	t.tally.began(s.member)
+	s.id = t.service.engine.ids.Add(1)
+	now := time.Now()
+	t.tally.began(s, now)
+	t.service.engine.begun.add(now)
 	return nil
 }
 
@@ -156,7 +170,7 @@ func (t *sessions) add(s *session) {
 	t.slots.take()
 	t.open[s] = struct{}{}
 	t.picker.Take(s.member)
-	t.tally.of(s.member).sessions++
+	t.tally.join(s.member)
 }
 
 // release forgets a session without a flow; failed says that it is the server's fault that it has none.
@@ -187,8 +201,8 @@ func (t *sessions) ended(s *session, end relay.End) (successor *dispatcher) {
 		return t.successor
 	}
 	t.remove(s)
-	t.tally.ended(s.member, end)
-	t.slots.free()
+	t.tally.sessionEnded(s, end, time.Now())
+	t.slots.leave()
 	return nil
 }
 
@@ -199,6 +213,18 @@ func (t *sessions) refused() {
 	t.tally.refused++
 }
 
+// noteQueued keeps in mind how many clients wait at once, and how many of them for the one server that home is, unless it is empty.
+func (t *sessions) noteQueued(all int, home string, atHome int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	whole := &t.tally.whole
+	whole.queuedMax = max(whole.queuedMax, all)
+	if home != "" {
+		of := t.tally.of(home)
+		of.queuedMax = max(of.queuedMax, atHome)
+	}
+}
+
 // enforce ends what the newest View says is over, and gives what it says of the service. The View is taken with the lock held: an
 // older one would object to sessions that were registered under the newest.
 func (t *sessions) enforce() (*view.Service, endings) {
@@ -206,21 +232,21 @@ func (t *sessions) enforce() (*view.Service, endings) {
 	defer t.mu.Unlock()
 	svc := t.service.view()
 	t.noteUsable(svc)
-	return svc, t.end(func(s *session) string { return objection(svc, s) })
+	return svc, t.end(endDown, func(s *session) string { return objection(svc, s) })
 }
 
 // endAll ends all sessions for a reason.
 func (t *sessions) endAll(reason string) endings {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.end(func(*session) string { return reason })
+	return t.end(endStop, func(*session) string { return reason })
 }
 
 // endIdle ends the sessions that have moved nothing for a time.
 func (t *sessions) endIdle(idle time.Duration, now time.Time) endings {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.end(func(s *session) string {
+	return t.end(endIdle, func(s *session) string {
 		if s.flow == nil {
 			return ""
 		}
@@ -243,8 +269,8 @@ type endings map[ending]int
 // ending is why sessions on a server were told to end.
 type ending struct{ member, reason string }
 
-// end ends each session that judge has a reason against. t.mu is held.
-func (t *sessions) end(judge func(*session) string) endings {
+// end ends each session that judge has a reason against, which is one of the kind of why. t.mu is held.
+func (t *sessions) end(why endReason, judge func(*session) string) endings {
 	ended := endings{}
 	for s := range t.open {
 		reason := ""
@@ -254,7 +280,7 @@ func (t *sessions) end(judge func(*session) string) endings {
 		if reason == "" {
 			continue
 		}
-		s.ending = true
+		s.ending, s.why = true, why
 		cause := fmt.Errorf("%s: %s", s.member, reason)
 		if s.flow == nil {
 			if s.stop != nil {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"math"
 	"sync"
+	"sync/atomic"
 )
 
 // A process that has no descriptor left can't check servers either, or be asked what is wrong. So everything that isn't a client has its
@@ -74,6 +75,10 @@ type slots struct {
 	taken int
 	// freed is closed, if somebody waits for it, when there may be room again.
 	freed chan struct{}
+
+	// clients are those of a service who have a slot, unlike loops that have reserved one for a client who may come; most is the most at
+	// once.
+	clients, most atomic.Int64
 }
 
 // setOwn changes how many of a service's slots no other one can take.
@@ -132,17 +137,40 @@ func (s *slots) reserve() bool {
 	return true
 }
 
+// arrived notes that a client is there for a slot that was reserved.
+func (s *slots) arrived() {
+	s.remember(s.clients.Add(1))
+}
+
+// remember notes that there were so many clients.
+func (s *slots) remember(clients int64) {
+	for most := s.most.Load(); clients > most && !s.most.CompareAndSwap(most, clients); most = s.most.Load() {
+	}
+}
+
+// leave is free for a client that had arrived.
+func (s *slots) leave() {
+	s.clients.Add(-1)
+	s.free()
+}
+
 // take takes a slot whether there is one or not, for a client that is here already.
 func (s *slots) take() {
+	s.arrived()
+	s.exceed()
+}
+
+// exceed takes a slot whether there is one or not.
+func (s *slots) exceed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.taken++
 	if s.of != nil && s.taken > s.own {
-		s.of.take()
+		s.of.exceed()
 	}
 }
 
-// free gives a slot back.
+// free gives a slot back for which nobody came.
 func (s *slots) free() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

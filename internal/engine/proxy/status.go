@@ -4,98 +4,12 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
+	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/engine/relay"
 )
-
-// Status is what an Engine does at one moment.
-type Status struct {
-	// Services are sorted by cluster and name.
-	Services []ServiceStatus `json:"services"`
-}
-
-// ServiceStatus is one service's part of a Status. Totals count from when the service was first offered by this process.
-type ServiceStatus struct {
-	Cluster string `json:"cluster"`
-	// Service is the full name.
-	Service string `json:"service"`
-	// Address is where it listens: ip:port, with * for every address.
-	Address string `json:"address"`
-	// Closed says that nobody is accepted there.
-	Closed bool `json:"closed,omitempty"`
-	// Clients are all connections that were accepted and are open: sessions, and those on their way to one or to a refusal.
-	Clients int `json:"clients"`
-	// Queued are the clients that wait now because no server takes them.
-	Queued int `json:"held"`
-	// Sessions are the clients that are connected with a server now, TotalSessions all there have been.
-	Sessions      int    `json:"sessions"`
-	TotalSessions uint64 `json:"total_sessions"`
-	// Refused are clients that no server could take.
-	Refused uint64 `json:"refused"`
-	// ToServer and ToClient are bytes that were passed on, including those of servers that left.
-	ToServer int64 `json:"bytes_to_server"`
-	ToClient int64 `json:"bytes_to_client"`
-	// Servers are those that the service has now, in order, then those that left and still have sessions, by name.
-	Servers []ServerStatus `json:"servers"`
-}
-
-// ServerStatus is one server's part of a ServiceStatus.
-type ServerStatus struct {
-	Member        string `json:"member"`
-	Sessions      int    `json:"sessions"`
-	TotalSessions uint64 `json:"total_sessions"`
-	// ConnectFailures count attempts to connect that the server refused or let time out, and clients that it refused with
-	// all others, or closed without a word.
-	ConnectFailures uint64 `json:"connect_failures"`
-	ToServer        int64  `json:"bytes_to_server"`
-	ToClient        int64  `json:"bytes_to_client"`
-}
-
-// tally counts what happened in a service. The sessions' lock guards it.
-type tally struct {
-	servers map[string]*serverTally
-	refused uint64
-	// left adds up servers that are no longer there.
-	left serverTally
-}
-
-type serverTally struct {
-	total, connectFailures uint64
-	sessions               int
-	toServer, toClient     int64
-}
-
-func newTally() tally { return tally{servers: map[string]*serverTally{}} }
-
-func (t *tally) of(member string) *serverTally {
-	s := t.servers[member]
-	if s == nil {
-		s = &serverTally{}
-		t.servers[member] = s
-	}
-	return s
-}
-
-func (t *tally) began(member string) {
-	s := t.of(member)
-	s.total++
-	s.sessions++
-}
-
-func (t *tally) ended(member string, end relay.End) {
-	s := t.of(member)
-	s.sessions--
-	s.toServer += end.ToServer
-	s.toClient += end.ToClient
-}
-
-func (s *serverTally) add(o serverTally) {
-	s.total += o.total
-	s.connectFailures += o.connectFailures
-	s.sessions += o.sessions
-	s.toServer += o.toServer
-	s.toClient += o.toClient
-}
 
 // BeatGap is how long a dispatcher to which nothing happens takes for a round.
 const BeatGap = relay.BeatGap
@@ -118,70 +32,126 @@ func (e *Engine) Beats() map[string]uint64 {
 	return all
 }
 
-// Status tells what is served now.
-func (e *Engine) Status() Status {
+// Status tells what is served now, by cluster and service.
+func (e *Engine) Status() []engine.Traffic {
 	e.mu.Lock()
 	dispatchers := make([]*dispatcher, 0, len(e.dispatchers))
 	for _, d := range e.dispatchers {
 		dispatchers = append(dispatchers, d)
 	}
 	e.mu.Unlock()
-	status := Status{Services: make([]ServiceStatus, 0, len(dispatchers))}
-	for _, d := range dispatchers {
-		status.Services = append(status.Services, d.status())
+	all := make([]engine.Traffic, len(dispatchers))
+	now := time.Now()
+	for i, d := range dispatchers {
+		d.status(&all[i], now)
 	}
-	slices.SortFunc(status.Services, func(a, b ServiceStatus) int {
+	slices.SortFunc(all, func(a, b engine.Traffic) int {
 		return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Service, b.Service))
 	})
-	return status
+	return all
 }
 
-func (d *dispatcher) status() ServiceStatus {
+// Process is what is known of all services together.
+type Process struct {
+	// Limit is how many clients there are descriptors for.
+	Limit int
+	// AcceptRate and SessionRate are the clients and the sessions of the last second, the others the most of any.
+	AcceptRate, AcceptRateMax, SessionRate, SessionRateMax int
+	// Listeners are the addresses that are open, Pipes those that bytes are spliced through.
+	Listeners, Pipes int
+}
+
+// Process tells of all services together.
+func (e *Engine) Process() Process {
+	now := time.Now()
+	p := Process{AcceptRate: e.accepted.read(now), AcceptRateMax: int(e.accepted.most.Load()), SessionRate: e.begun.read(now), SessionRateMax: int(e.begun.most.Load()),
+		Pipes: e.relay.Pipes()}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p.Limit, p.Listeners = Slots(e.files, e.aside, len(e.listeners)), len(e.listeners)
+	return p
+}
+
+func (d *dispatcher) status(to *engine.Traffic, at time.Time) {
 	// With both locks nobody is counted as queued and connected at once, and nobody as connected who isn't there.
 	d.queue.mu.Lock()
 	defer d.queue.mu.Unlock()
 	d.sessions.mu.Lock()
 	defer d.sessions.mu.Unlock()
-	task := d.assigned.Load()
-	now := map[string]serverTally{}
-	var order []string
+	task, tally := d.assigned.Load(), &d.sessions.tally
+	var here []model.Server
 	if svc := d.view(); svc != nil {
-		for _, server := range svc.Servers {
-			order = append(order, server.Member)
-			now[server.Member] = serverTally{}
-		}
+		here = svc.Servers
+	}
+	isHere := func(member string) bool {
+		return slices.ContainsFunc(here, func(s model.Server) bool { return s.Member == member })
 	}
 	var leaving []string
-	for member, counted := range d.sessions.tally.servers {
-		if _, here := now[member]; !here && counted.sessions == 0 {
+	for member, counted := range tally.servers {
+		switch {
+		case isHere(member):
+		case counted.sessions == 0:
 			// Members that come and go under ever new names must not pile up.
-			d.sessions.tally.left.add(*counted)
-			delete(d.sessions.tally.servers, member)
-			continue
-		} else if !here {
+			tally.left.add(&counted.totals)
+			delete(tally.servers, member)
+		default:
 			leaving = append(leaving, member)
 		}
-		now[member] = *counted
 	}
 	slices.Sort(leaving)
+	servers := make([]engine.ServerTraffic, 0, len(here)+len(leaving))
+	sum := tally.left
+	add := func(member string) {
+		counted := tally.servers[member]
+		if counted == nil {
+			counted = &serverTally{}
+		}
+		sum.add(&counted.totals)
+		servers = append(servers, engine.ServerTraffic{Member: member, Counts: counts(&counted.totals, &counted.course, at)})
+	}
+	for _, server := range here {
+		add(server.Member)
+	}
+	for _, member := range leaving {
+		add(member)
+	}
+	find := func(member string) *engine.ServerTraffic {
+		for i := range servers {
+			if servers[i].Member == member {
+				return &servers[i]
+			}
+		}
+		return &engine.ServerTraffic{}
+	}
 	for s := range d.sessions.open {
 		if s.flow != nil {
 			toServer, toClient := s.flow.Bytes()
-			counted := now[s.member]
-			counted.toServer += toServer
-			counted.toClient += toClient
-			now[s.member] = counted
+			of := find(s.member)
+			of.ToServer += toServer
+			of.ToClient += toClient
+			sum.toServer += toServer
+			sum.toClient += toClient
 		}
 	}
-	status := ServiceStatus{Cluster: task.Cluster, Service: d.name, Address: task.addr.String(), Closed: task.closed, Clients: d.slots.count(), Queued: len(d.queue.clients),
-		Refused: d.sessions.tally.refused, Servers: []ServerStatus{}}
-	sum := d.sessions.tally.left
-	for _, member := range append(order, leaving...) {
-		counted := now[member]
-		sum.add(counted)
-		status.Servers = append(status.Servers, ServerStatus{Member: member, Sessions: counted.sessions, TotalSessions: counted.total,
-			ConnectFailures: counted.connectFailures, ToServer: counted.toServer, ToClient: counted.toClient})
+	*to = engine.Traffic{Cluster: task.Cluster, Service: d.name, Address: task.addr.String(), Closed: task.closed, Limit: task.Definition.MaxConn,
+		Accepted: d.accepted.total.Load(), AcceptRate: d.accepted.read(at), AcceptRateMax: int(d.accepted.most.Load()), Denied: d.denied.Load(),
+		Refused: tally.refused, Cancels: d.cancels.Load(), CancelsSent: d.cancelsSent.Load(), Counts: counts(&sum, &tally.whole, at), Servers: servers}
+	to.Clients, to.ClientsMax = int(d.slots.clients.Load()), int(d.slots.most.Load())
+	to.Queued = len(d.queue.clients)
+	for _, w := range d.queue.clients {
+		if to.Waiting.IsZero() || w.waits.Before(to.Waiting) {
+			to.Waiting = w.waits
+		}
+		if w.home != "" {
+			find(w.home).Queued++
+		}
 	}
-	status.Sessions, status.TotalSessions, status.ToServer, status.ToClient = sum.sessions, sum.total, sum.toServer, sum.toClient
-	return status
+	for i, n := range tally.ended {
+		if n > 0 {
+			if to.Ended == nil {
+				to.Ended = map[engine.EndReason]uint64{}
+			}
+			to.Ended[engine.EndReasons[i]] = n
+		}
+	}
 }

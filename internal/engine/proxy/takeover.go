@@ -68,7 +68,7 @@ func (e *Engine) takeOver(item *handover.Item, known HealthStatus) error {
 		}
 		// Only the log names it.
 		client, _ := netip.ParseAddrPort(h.Client)
-		d.adoptSession(&session{member: h.Member, address: h.Address, client: client, began: h.Began, moved: h.Moved, movedAt: h.MovedAt,
+		d.adoptSession(&session{member: h.Member, address: h.Address, client: client, id: h.ID, began: h.Began, moved: h.Moved, movedAt: h.MovedAt,
 			epoch: known[h.Service][h.Member].Epoch}, pair)
 	case clientItem:
 		var h handedClient
@@ -111,24 +111,14 @@ func (e *Engine) keepParts() {
 	e.cfg.Inherited = nil
 }
 
-// restore gives a new dispatcher what was known before it.
-func (d *dispatcher) restore(h handedService) {
-	d.tickets.Store(h.Tickets)
-	t := &d.sessions
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.usable, t.lost = h.Usable, h.Lost
-	t.tally.refused, t.tally.left = h.Refused, h.Left.tally()
-	for member, counts := range h.Counts {
-		counted := counts.tally()
-		t.tally.servers[member] = &counted
-	}
-}
-
 // adoptSession goes on with a session that was begun under another dispatcher; it is counted there.
 func (d *dispatcher) adoptSession(s *session, pair relay.Pair) {
 	d.sessions.mu.Lock()
 	defer d.sessions.mu.Unlock()
+	if s.id == 0 {
+		s.id = d.engine.ids.Add(1)
+	}
+	raise(&d.engine.ids, s.id)
 	d.sessions.add(s)
 	s.flow = d.relay(s, pair)
 }
@@ -145,7 +135,7 @@ func (d *dispatcher) adoptClient(h handedClient, conn *net.TCPConn) {
 	for _, name := range h.Declined {
 		c.declined[declinable[name]] = true
 	}
-	c.toServer, c.toClient, c.holdUntil = h.ToServer, h.ToClient, h.HoldUntil
+	c.toServer, c.toClient, c.holdUntil, c.waits = h.ToServer, h.ToClient, h.HoldUntil, h.Waits
 	d.readmit(c)
 }
 
@@ -153,6 +143,7 @@ func (d *dispatcher) adoptClient(h handedClient, conn *net.TCPConn) {
 func (d *dispatcher) readmit(c *client) {
 	c.kind, c.packet, c.shared = 0, nil, true
 	clear(c.failures)
+	c.failed = ""
 	d.slots.take()
 	d.begin(c)
 }

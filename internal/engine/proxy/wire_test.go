@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/engine/handover"
 )
 
@@ -20,11 +21,16 @@ func TestWireFormat(t *testing.T) {
 	const golden = "testdata/handover.golden"
 	at := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
 	bodies := []any{
-		&handedService{Service: "pg-test-primary", Tickets: 12, Usable: true, Lost: at, Refused: 3, Left: handedCounts{1, 2, 3, 4},
-			Counts: map[string]handedCounts{"pg-test-1": {5, 6, 7, 8}}},
-		&handedSession{Service: "pg-test-primary", Member: "pg-test-1", Address: "10.10.10.11:6432", Client: "10.10.10.9:5000", Began: at, Moved: 9, MovedAt: at,
+		&handedService{Service: "pg-test-primary", Tickets: 12, Usable: true, Lost: at, Refused: 3, Left: handedCounts{Total: 1, ConnectFailures: 2, ToServer: 3, ToClient: 4},
+			Counts: map[string]handedCounts{"pg-test-1": {Total: 5, ConnectFailures: 6, ToServer: 7, ToClient: 8}}},
+		&handedService{Service: "pg-test-replica", Tickets: 12, Lost: at, Counts: map[string]handedCounts{"pg-test-2": {Total: 5, ConnectFailures: 6, ToServer: 7, ToClient: 8,
+			Attempts: 9, Retries: 10, Redispatches: 11, ClientAborts: 12, ServerAborts: 13, Connecting: []uint64{14, 15}, ConnectSum: 16,
+			Course: handedCourse{SessionsMax: 17, QueuedMax: 18, SessionRateMax: 19, Last: at, QueueTime: average{20, 21}, ConnectTime: average{22, 23}, SessionTime: average{24, 25}}}},
+			Whole: handedCourse{SessionsMax: 26}, Accepted: 27, AcceptRateMax: 28, ClientsMax: 29, Denied: 30, Cancels: 31, CancelsSent: 32,
+			Ended: map[engine.EndReason]uint64{engine.EndKilled: 33}, Process: handedProcess{SessionIDs: 34, AcceptRateMax: 35, SessionRateMax: 36}},
+		&handedSession{Service: "pg-test-primary", Member: "pg-test-1", Address: "10.10.10.11:6432", Client: "10.10.10.9:5000", ID: 12, Began: at, Moved: 9, MovedAt: at,
 			ToServer: []byte("a\x00"), ToClient: []byte("b"), ClientEnded: true, ServerEnded: true, SentToServer: 10, SentToClient: 11},
-		&handedClient{Service: "pg-test-primary", Declined: []string{"ssl"}, ToServer: 8, ToClient: 1, HoldUntil: at},
+		&handedClient{Service: "pg-test-primary", Declined: []string{"ssl"}, ToServer: 8, ToClient: 1, HoldUntil: at, Waits: at},
 		&HealthStatus{"pg-test-primary": {"pg-test-1": {Up: true, Epoch: 2}}, "pg-test-replica": nil},
 	}
 	var lines []string

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
@@ -257,15 +258,15 @@ func (r *rig) commit(t testing.TB, endpoints ...Endpoint) {
 }
 
 // service gives the status of one service.
-func (r *rig) service(t testing.TB, fullName string) ServiceStatus {
+func (r *rig) service(t testing.TB, fullName string) engine.Traffic {
 	t.Helper()
-	for _, s := range r.Status().Services {
+	for _, s := range r.Status() {
 		if s.Service == fullName {
 			return s
 		}
 	}
 	t.Fatalf("no service %s in the status", fullName)
-	return ServiceStatus{}
+	return engine.Traffic{}
 }
 
 func addressOf(d model.Definition) string { return net.JoinHostPort(d.IP, strconv.Itoa(d.Port)) }

@@ -28,6 +28,8 @@ type Flow struct {
 	closed bool
 	// shared is the Pair's.
 	shared bool
+	// serverFirst is End.ServerFirst.
+	serverFirst bool
 	// over is set once nothing moves any more: both streams are done with, or the flow was detached.
 	over bool
 	// stepping says that a loop moves the flow, closePending that this loop is to close it after the step.
@@ -92,6 +94,7 @@ func (f *Flow) Begin(pair Pair, end func(End)) {
 	f.end, f.happened, f.shared = end, nil, pair.Shared
 	f.client.begin(pair.Client, pair.ClientEnded, pair.ToClient, pair.SentToClient)
 	f.server.begin(pair.Server, pair.ServerEnded, pair.ToServer, pair.SentToServer)
+	f.serverFirst = pair.ServerEnded && !pair.ClientEnded
 	if f.loop == nil {
 		f.conclude()
 		return
@@ -237,6 +240,7 @@ func (f *Flow) carry(from *side, with *tools) {
 		f.cut(from, "read", err)
 	case n == 0:
 		from.readOver = true
+		f.noteFirst(from)
 	default:
 		if f.aborted {
 			f.quiet = time.Now().Add(drainQuiet)
@@ -304,6 +308,7 @@ func (f *Flow) refused(to *side, err syscall.Errno) {
 	if err != unix.EPIPE {
 		to.broke = true
 	}
+	f.noteFirst(to)
 	f.blame(to, "write", err)
 	f.dropPending(to)
 	f.other(to).readOver, to.writeOver = true, true
@@ -323,10 +328,18 @@ func (f *Flow) dropPending(to *side) {
 func (f *Flow) cut(from *side, call string, err syscall.Errno) {
 	to := f.other(from)
 	from.broke = true
+	f.noteFirst(from)
 	f.blame(from, call, err)
 	f.dropPending(from)
 	f.dropPending(to)
 	from.readOver, from.writeOver, to.readOver, to.writeOver = true, true, true, true
+}
+
+// noteFirst notes that a side's stream is over, if the other one's isn't.
+func (f *Flow) noteFirst(s *side) {
+	if s == &f.server && !f.client.readOver && !f.client.broke {
+		f.serverFirst = true
+	}
 }
 
 // blame notes why the flow ends, if nothing was noted before.
@@ -551,7 +564,8 @@ func (f *Flow) close() {
 		closeAtOnce(server)
 	}
 	if f.end != nil {
-		f.end(End{Cause: f.cause, ServerBroke: !f.aborted && f.server.broke, ToServer: f.server.moved, ToClient: f.client.moved})
+		f.end(End{Cause: f.cause, Aborted: f.aborted, ClientBroke: !f.aborted && f.client.broke, ServerBroke: !f.aborted && f.server.broke,
+			ServerFirst: !f.aborted && f.serverFirst, ToServer: f.server.moved, ToClient: f.client.moved})
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

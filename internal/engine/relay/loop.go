@@ -22,6 +22,8 @@ import (
 type Relay struct {
 	ids  atomic.Uint32
 	next atomic.Uint32
+	// pipes counts the loops' splice pipes.
+	pipes atomic.Int32
 
 	mu     sync.Mutex
 	loops  []*loop
@@ -43,14 +45,13 @@ func (r *Relay) join(affinity *Flow) (*loop, error) {
 	}
 	// A loop that is busy keeps one of the runtime's processors: one is left for everything else.
 	for len(r.loops) < max(1, runtime.GOMAXPROCS(0)-1) {
-		l, err := newLoop()
+		l, err := newLoop(r)
 		if err != nil && len(r.loops) > 0 {
 			break
 		}
 		if err != nil {
 			return nil, err
 		}
-		l.relay = r
 		r.loops = append(r.loops, l)
 	}
 	l := r.loops[r.next.Add(1)%uint32(len(r.loops))]
@@ -93,6 +94,9 @@ func (r *Relay) Beats() []uint64 {
 	return all
 }
 
+// Pipes gives how many pipes there are for splicing: one for each loop, empty between two steps.
+func (r *Relay) Pipes() int { return int(r.pipes.Load()) }
+
 // Close waits until every flow has ended, which is the callers' business, and ends the loops. No flow starts afterwards.
 func (r *Relay) Close() {
 	r.mu.Lock()
@@ -133,12 +137,12 @@ type loop struct {
 // page is a part of a loop's table of sockets.
 type page [1 << 10]atomic.Pointer[side]
 
-func newLoop() (*loop, error) {
+func newLoop(r *Relay) (*loop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	l := &loop{epoll: epoll, wake: -1, ended: make(chan struct{})}
+	l := &loop{relay: r, epoll: epoll, wake: -1, ended: make(chan struct{})}
 	if runtime.GOMAXPROCS(0) > 1 {
 		l.spin = spinMilliseconds
 	}
@@ -191,6 +195,10 @@ func (l *loop) left(f *Flow) {
 func (l *loop) run() {
 	defer close(l.ended)
 	with := tools{buffers.Get().(*buffer), newSplicePipe()}
+	if with.pipe.in >= 0 {
+		l.relay.pipes.Add(1)
+		defer l.relay.pipes.Add(-1)
+	}
 	var events [128]unix.EpollEvent
 	for {
 		l.beats.Add(1)

@@ -24,6 +24,8 @@ type Flow struct {
 	done               chan struct{}
 	// left counts the directions that haven't stopped.
 	left atomic.Int32
+	// first is the side whose stream was over first; nil while neither is.
+	first atomic.Pointer[side]
 
 	mu      sync.Mutex
 	cause   error
@@ -57,6 +59,9 @@ type Relay struct{ flows sync.WaitGroup }
 
 // Beats has nothing to count: there are no loops.
 func (r *Relay) Beats() []uint64 { return nil }
+
+// Pipes has nothing to count either: everything is copied.
+func (r *Relay) Pipes() int { return 0 }
 
 // Close waits until every flow has ended, which is the callers' business.
 func (r *Relay) Close() { r.flows.Wait() }
@@ -195,8 +200,10 @@ func (d *direction) carry(pending []byte, ended bool) error {
 		case err != nil:
 			return d.cut(err)
 		case n == 0 && d.from.wasCut():
+			d.flow.first.CompareAndSwap(nil, d.from)
 			return nil
 		case n == 0:
+			d.flow.first.CompareAndSwap(nil, d.from)
 			// If the other side is gone, its own direction says so.
 			_ = d.to.conn.CloseWrite()
 			return nil
@@ -213,6 +220,7 @@ func (d *direction) carry(pending []byte, ended bool) error {
 // nothing can be brought to it.
 func (d *direction) cut(err error) error {
 	d.from.broke.Store(true)
+	d.flow.first.CompareAndSwap(nil, d.from)
 	_ = d.to.conn.SetReadDeadline(past)
 	_ = d.from.conn.SetWriteDeadline(past)
 	return fmt.Errorf("%s: %w", d.from.name, err)
@@ -232,6 +240,7 @@ func (d *direction) write(p []byte) error {
 	if !errors.Is(err, syscall.EPIPE) {
 		d.to.broke.Store(true)
 	}
+	d.flow.first.CompareAndSwap(nil, d.to)
 	return fmt.Errorf("%s: %w", d.to.name, err)
 }
 
@@ -272,7 +281,8 @@ func (f *Flow) close() {
 		_ = server.Close()
 	}
 	if f.end != nil {
-		f.end(End{Cause: cause, ServerBroke: !aborted && f.server.broke.Load(), ToServer: f.toServer.Load(), ToClient: f.toClient.Load()})
+		f.end(End{Cause: cause, Aborted: aborted, ClientBroke: !aborted && f.client.broke.Load(), ServerBroke: !aborted && f.server.broke.Load(),
+			ServerFirst: !aborted && f.first.Load() == &f.server, ToServer: f.toServer.Load(), ToClient: f.toClient.Load()})
 	}
 }
 

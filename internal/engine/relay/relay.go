@@ -71,8 +71,11 @@ type End struct {
 	// Cause is nil if both streams came to their ends in order, what Abort was given if that ended the flow, and
 	// otherwise an error that says which side broke and how.
 	Cause error
-	// ServerBroke says that the server's stream was cut (reset, timed out), by the server or on the way.
-	ServerBroke bool
+	// Aborted says that Abort ended it. ClientBroke and ServerBroke say that a side's stream was cut (reset, timed out), by that side or
+	// on the way. None is set of a flow that was Aborted but the first.
+	Aborted, ClientBroke, ServerBroke bool
+	// ServerFirst says that the server's stream was over, in order or not, before the client's.
+	ServerFirst bool
 	// ToServer and ToClient are the bytes that were written to each side.
 	ToServer, ToClient int64
 }

@@ -202,6 +202,7 @@ func TestStreamsAreExactBothWays(t *testing.T) {
 			exchange(s.server, s.client, late, 8)
 			all.Wait()
 			end := s.ended(t)
+			end.ServerFirst = false // whichever was quicker
 			want := End{ToServer: int64(test.total + len(early)), ToClient: int64(test.total + len(late))}
 			if end != want {
 				t.Errorf("ended as %+v, want %+v", end, want)
@@ -237,8 +238,8 @@ func TestHalfClose(t *testing.T) {
 			}
 			must(t, b.CloseWrite())
 			expectEnd(t, a, io.EOF)
-			if end := s.ended(t); end.Cause != nil {
-				t.Errorf("cause %v", end.Cause)
+			if end := s.ended(t); end.Cause != nil || end.ServerFirst != (first == "server") {
+				t.Errorf("ended as %+v", end)
 			}
 		})
 	}
@@ -266,6 +267,9 @@ func TestResetIsPassedOnAfterTheBytes(t *testing.T) {
 			end := s.ended(t)
 			if !errors.Is(end.Cause, syscall.ECONNRESET) || !bytes.HasPrefix([]byte(end.Cause.Error()), []byte(who+": ")) {
 				t.Errorf("cause %v, want a reset by the %s", end.Cause, who)
+			}
+			if end.ClientBroke != (who == "client") || end.ServerBroke != (who == "server") || end.ServerFirst != (who == "server") || end.Aborted {
+				t.Errorf("ended as %+v", end)
 			}
 		})
 	}
