@@ -240,8 +240,11 @@ func (i *Inherited) loaded(l Loaded) (Loaded, error) {
 
 // begin makes the first configuration the running one, and takes over from the process before if there is one.
 func (d *Daemon) begin(ctx context.Context, loaded Loaded) error {
-	// A plan that was sent says nothing of etcd.
+	// A plan that was sent says nothing of etcd, nor of the page.
 	d.etcd = loaded.Etcd
+	if d.hasPage() {
+		d.page.set(loaded.Page)
+	}
 	before := d.cfg.Inherited
 	if before == nil {
 		return d.take(ctx, loaded)
