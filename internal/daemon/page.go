@@ -42,6 +42,8 @@ type pagePort struct {
 	listener *net.TCPListener
 	at       string
 	problem  string
+	// served is closed when nobody accepts at the listener any more; nil while nobody does yet.
+	served chan struct{}
 }
 
 // wanted gives what is wanted, and what is closed when that is something else.
@@ -96,10 +98,18 @@ func (p *pagePort) set(next *model.Page) {
 
 // giveWay closes the port where a service is to have it.
 func (p *pagePort) giveWay(plan model.Plan) {
+	if served := p.closeFor(plan); served != nil {
+		// A socket in which somebody waits is closed once he has left it (internal/poll.FD).
+		<-served
+	}
+}
+
+// closeFor closes the port where a service is to have it, and gives what is closed when it is free.
+func (p *pagePort) closeFor(plan model.Plan) <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.listener == nil {
-		return
+		return nil
 	}
 	ours := p.listener.Addr().(*net.TCPAddr).Port
 	wanted := false
@@ -111,10 +121,12 @@ func (p *pagePort) giveWay(plan model.Plan) {
 	for _, s := range plan.TCPServices {
 		wanted = wanted || s.Port == ours
 	}
-	if wanted {
-		_ = p.listener.Close()
-		p.listener = nil
+	if !wanted {
+		return nil
 	}
+	_ = p.listener.Close()
+	p.listener = nil
+	return p.served
 }
 
 // inherit takes the page's sockets from what the process before has given.
@@ -231,9 +243,11 @@ func (d *Daemon) servePage(ctx context.Context) error {
 			again = time.After(pageAgain)
 		}
 		p.mu.Lock()
-		listener := p.listener
+		listener, served := p.listener, make(chan struct{})
+		p.served = served
 		p.mu.Unlock()
 		if listener == nil {
+			close(served)
 			select {
 			case <-ctx.Done():
 			case <-changed:
@@ -242,6 +256,7 @@ func (d *Daemon) servePage(ctx context.Context) error {
 			continue
 		}
 		d.answerAtPage(ctx, listener, handler, changed)
+		close(served)
 	}
 	return nil
 }
