@@ -44,6 +44,8 @@ type pagePort struct {
 	problem  string
 	// served is closed when nobody accepts at the listener any more; nil while nobody does yet.
 	served chan struct{}
+	// yielding says that a configuration is being taken of which a service may have the port.
+	yielding bool
 }
 
 // wanted gives what is wanted, and what is closed when that is something else.
@@ -89,18 +91,31 @@ func (p *pagePort) set(next *model.Page) {
 	defer p.mu.Unlock()
 	if !reflect.DeepEqual(p.want, next) {
 		p.want = next
-		if p.changed != nil {
-			close(p.changed)
-			p.changed = nil
+		p.tell()
+	}
+}
+
+// giveWay closes the port where a service is to have it. Until the caller calls again it isn't opened.
+func (p *pagePort) giveWay(plan model.Plan) (again func()) {
+	if served := p.closeFor(plan); served != nil {
+		// A socket in which somebody waits is closed once he has left it (internal/poll.FD).
+		<-served
+	}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.yielding {
+			p.yielding = false
+			p.tell()
 		}
 	}
 }
 
-// giveWay closes the port where a service is to have it.
-func (p *pagePort) giveWay(plan model.Plan) {
-	if served := p.closeFor(plan); served != nil {
-		// A socket in which somebody waits is closed once he has left it (internal/poll.FD).
-		<-served
+// tell wakes who waits for a change. p.mu is held.
+func (p *pagePort) tell() {
+	if p.changed != nil {
+		close(p.changed)
+		p.changed = nil
 	}
 }
 
@@ -125,7 +140,7 @@ func (p *pagePort) closeFor(plan model.Plan) <-chan struct{} {
 		return nil
 	}
 	_ = p.listener.Close()
-	p.listener = nil
+	p.listener, p.yielding = nil, true
 	return p.served
 }
 
@@ -178,6 +193,9 @@ func (d *Daemon) openPage(ctx context.Context) bool {
 	if p.listener != nil {
 		_ = p.listener.Close()
 		p.listener = nil
+	}
+	if p.yielding {
+		return false
 	}
 	if p.at = at; at == "" {
 		p.problem = ""

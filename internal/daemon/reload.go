@@ -78,7 +78,7 @@ func (d *Daemon) swap(ctx context.Context, l Loaded) error {
 		}
 	}
 	if d.hasPage() {
-		d.page.giveWay(l.Plan)
+		defer d.page.giveWay(l.Plan)()
 	}
 	r, err := d.prepare(ctx, l)
 	if err != nil || l.Trial {
