@@ -91,13 +91,14 @@ var rooms = map[string]room{
 	"internal/admin/api":     {may: "safetext", because: "the JSON types are a contract with scripts: they must not follow our own types"},
 	"internal/admin/metrics": {may: "api statistics", because: "series are made of one status: what isn't in there can't be told, so that all that shows agrees"},
 	"internal/admin/who":     {may: "api", pure: true, because: "who is whose client follows from tables that were read: whoever asks for them is another"},
+	"internal/admin/history": {may: "api model safetext view", pure: true, because: "what has happened is told from two Views and by who does it: nothing is asked, and nobody is steered by it"},
 	"internal/admin/web":     {may: "api gate metrics", because: "pages and routes show what the API says and nothing more"},
 
 	// the same in HAProxy's words
 	"internal/admin/statistics": {may: "api", pure: true, because: "what HAProxy would say is a function of one status: whoever speaks its words writes the same table"},
 
 	// internal/daemon: one process of them all
-	"internal/daemon":          {may: "api balance beat cluster control diag diff discover dns engine etcd exchange gate handover haproxy intake inventory model owner plan process proxy resolve safetext shadow statistics tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
+	"internal/daemon":          {may: "api balance beat cluster control diag diff discover dns engine etcd exchange gate handover haproxy history intake inventory model owner plan process proxy resolve safetext shadow statistics tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"internal/daemon/logqueue": {because: "whoever logs must not wait for whoever reads: nothing may be between them but a buffer"},
 
 	// internal/cli: the commands

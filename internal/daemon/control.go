@@ -164,7 +164,7 @@ func (d *Daemon) carryOut(ctx context.Context, o intake.Order, from string, dryR
 		d.log.Info("an order was tried and would be refused", append(about, "generation", node.Generation, "problems", err.Error())...)
 		return api.Taken{}, err
 	case err != nil:
-		d.refuse(err, about...)
+		d.refuse(Sent{Sender: o.Sender, From: from}.words(), err, about...)
 		return api.Taken{}, err
 	case dryRun:
 		d.log.Info("an order was compared, nothing has changed", append(about, "generation", node.Generation)...)

@@ -8,11 +8,13 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +24,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/access/vip"
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/admin/history"
 	"github.com/pgporter/pgporter/internal/config/intake"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/safetext"
@@ -109,6 +112,8 @@ type Loaded struct {
 	Unattended bool
 	// Trial only finds out whether it could be taken: everything that can fail is done, and undone.
 	Trial bool
+	// By is who had the Source read, for the timeline; empty if nobody did.
+	By string
 	// Sent says who sent it; nil if the Source gave it.
 	Sent *Sent
 	// Digest is that of what the node's own file says; empty where there is none.
@@ -145,6 +150,8 @@ type Daemon struct {
 	slots *cluster.Slots
 	seed  uint64
 
+	// history is what has happened.
+	history history.History
 	// liveness is what is known of whether all loops go round.
 	liveness *liveness
 	// usage is how much of its processors the process uses, stopping that it was told to stop, and handOvers how often one process took
@@ -207,6 +214,7 @@ func Run(ctx context.Context, cfg Config) error {
 	files := newBudget(cfg)
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), liveness: newLiveness(), budget: files,
 		slots: cluster.NewSlots(files.questions), seed: rand.Uint64(), rereads: make(chan reread), running: map[string]*runningCluster{}}
+	d.restoreEvents(cfg.Inherited)
 	if cfg.made != nil {
 		cfg.made(d)
 	}
@@ -256,6 +264,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer stopLoops()
 	if d.tcpcheck != nil {
 		d.loops.Go(func() { d.tcpcheck.Run(loopCtx) })
+		d.loops.Go(func() { d.follow(loopCtx, d.tcpcheck.Board()) })
 	}
 	if questions, err := exchange.New(); err == nil {
 		d.exchange = questions
@@ -387,18 +396,19 @@ func (d *Daemon) reloadOnSignal(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-d.cfg.Reload:
-			_ = d.read(ctx)
+			_ = d.read(ctx, "SIGHUP")
 		case r := <-d.rereads:
 			d.log.Info("the configuration is read again", "by", r.by)
-			r.end <- d.read(ctx)
+			r.end <- d.read(ctx, r.by)
 		}
 	}
 }
 
 // read reads the configuration and takes it, or says why it isn't taken.
-func (d *Daemon) read(ctx context.Context) error {
+func (d *Daemon) read(ctx context.Context, by string) error {
 	d.renewCredentials()
 	loaded, err := d.cfg.Source.Load(ctx)
+	loaded.By = by
 	return d.change(ctx, loaded, err)
 }
 
@@ -408,18 +418,23 @@ func (d *Daemon) change(ctx context.Context, l Loaded, err error) error {
 		err = d.take(ctx, l)
 	}
 	if err != nil && ctx.Err() == nil {
-		d.refuse(err)
+		d.refuse(l.By, err)
 	}
 	return err
 }
 
-// refuse notes why a configuration wasn't taken; about are attributes of the log's line.
-func (d *Daemon) refuse(err error, about ...any) {
+// refuse notes why a configuration wasn't taken, which somebody wanted to be; about are attributes of the log's line.
+func (d *Daemon) refuse(by string, err error, about ...any) {
 	d.mu.Lock()
 	d.refused = safetext.Text(err.Error())
 	d.refusals++
 	generation := d.accepted
 	d.mu.Unlock()
+	why, _, more := strings.Cut(err.Error(), "\n")
+	if more {
+		why += " …"
+	}
+	d.note(api.Event{Kind: api.EventConfig, By: by, Text: fmt.Sprintf("a configuration is refused, generation %d goes on: %s", generation, why)})
 	d.log.Error("the new configuration is refused, what was running goes on", append(about, "generation", generation, "problems", err.Error())...)
 }
 

@@ -18,12 +18,14 @@ import (
 )
 
 // What a process gets from the one before: sockets by a name that says what they are for and the address as it was asked for,
-// an inventory that came on standard input, a configuration that was sent, and the operators' orders that stand, all in parts.
+// an inventory that came on standard input, a configuration that was sent, and the operators' orders that stand, and
+// the newest events, all in parts.
 const (
 	socketItem    = "socket"
 	inventoryItem = "inventory"
 	orderItem     = "order"
 	standingItem  = "standing"
+	eventsItem    = "events"
 
 	serviceSocket  = "service "
 	adminSocket    = "admin "
@@ -55,6 +57,8 @@ type Inherited struct {
 	// Inventory is the one that came on that process's standard input.
 	Inventory []byte
 	order     []byte
+	// events are the newest ones, for the timeline.
+	events []byte
 	// standing are the operators' orders, orders the same by clusters.
 	standing []byte
 	orders   map[string]map[view.ServerID]view.Order
@@ -126,6 +130,8 @@ func (i *Inherited) take(item *handover.Item) error {
 		return appendPart(&i.order, item.Body)
 	case standingItem:
 		return appendPart(&i.standing, item.Body)
+	case eventsItem:
+		return appendPart(&i.events, item.Body)
 	case beginItem:
 		return json.Unmarshal(item.Body, &i.state)
 	}
@@ -309,6 +315,7 @@ func (d *Daemon) takeOver(ctx context.Context, i *Inherited, engine native) erro
 	d.mu.Lock()
 	d.upgraded = &api.Upgrade{At: time.Now(), PID: i.state.PID, Version: i.state.Version, Sessions: sessions, Clients: clients}
 	d.mu.Unlock()
+	d.note(api.Event{Kind: api.EventUpgrade, Text: fmt.Sprintf("version %s took over from version %s (pid %d): %d sessions, %d clients", d.cfg.Version, i.state.Version, i.state.PID, sessions, clients)})
 	i.close()
 	_ = i.conn.Close()
 	if err != nil {

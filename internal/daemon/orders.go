@@ -274,12 +274,14 @@ func waiting(c view.Command, targets []target) []api.OrderResult {
 	return results
 }
 
-// tellOrder logs an order and notes it for the timeline.
+// tellOrder logs an order and notes it for the timeline, once for each server.
 func (d *Daemon) tellOrder(o api.Order, results []api.OrderResult) {
 	for _, r := range results {
 		if !r.Changed {
 			continue
 		}
+		d.note(api.Event{Kind: api.EventOrder, Cluster: r.Cluster, Service: r.Service, Member: r.Member, By: o.By,
+			Text: fmt.Sprintf("%s in %s, %s: %s", r.Member, r.Service, wanted(o), r.Effect)})
 		d.log.Info("ordered", "what", wanted(o), "service", r.Service, "server", r.Member, "by", o.By, "effect", r.Effect)
 	}
 }

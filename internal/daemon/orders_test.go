@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -72,23 +73,30 @@ func TestOrder(t *testing.T) {
 		what  string
 		order api.Order
 		want  string
+		// happens is the beginning of an event that comes of it.
+		happens string
 	}{
 		{"dry", api.Order{Member: "pg-test-2", State: api.Drain, DryRun: true}, "pg-test-primary/pg-test-2: took no new clients anyway, its checks have it down; it has no session\n" +
-			"pg-test-read/pg-test-2: takes no new clients; its one session goes on; pg-test-1 takes them"},
+			"pg-test-read/pg-test-2: takes no new clients; its one session goes on; pg-test-1 takes them", ""},
 		{"drain", api.Order{Member: "pg-test-2", State: api.Drain}, "pg-test-primary/pg-test-2: took no new clients anyway, its checks have it down; it has no session\n" +
-			"pg-test-read/pg-test-2: takes no new clients; its one session goes on; pg-test-1 takes them"},
+			"pg-test-read/pg-test-2: takes no new clients; its one session goes on; pg-test-1 takes them", ""},
 		{"the last one", api.Order{Service: "pg-test-primary", Member: "pg-test-1", State: api.Maintenance, DryRun: true},
-			"pg-test-primary/pg-test-1: takes no new clients; it has no session; no server is left: clients of pg-test-primary will wait up to 5s and be refused"},
+			"pg-test-primary/pg-test-1: takes no new clients; it has no session; no server is left: clients of pg-test-primary will wait up to 5s and be refused", ""},
 		{"a weight", api.Order{Service: "pg-test-read", Member: "pg-test-1", Weight: weight(0)},
-			"pg-test-read/pg-test-1: its weight is 0, it was 100; takes no new clients; it has no session; no server is left: clients of pg-test-read will wait up to 5s and be refused"},
+			"pg-test-read/pg-test-1: its weight is 0, it was 100; takes no new clients; it has no session; no server is left: clients of pg-test-read will wait up to 5s and be refused",
+			"service: pg-test-read has no server left: pg-test-2 drained by root (uid 0) since"},
 		{"ready, and the weight", api.Order{Cluster: "pg-test", Service: "pg-test-read", State: api.Ready, DeclaredWeight: true},
-			"pg-test-read/pg-test-1: its weight is 100, it was 0; is ready to take clients, as a backup\npg-test-read/pg-test-2: takes new clients"},
-		{"nothing", api.Order{Service: "pg-test-read", State: api.Ready}, "pg-test-read/pg-test-1: is so already (as before)\npg-test-read/pg-test-2: is so already (as before)"},
+			"pg-test-read/pg-test-1: its weight is 100, it was 0; is ready to take clients, as a backup\npg-test-read/pg-test-2: takes new clients",
+			"service: pg-test-read has a server again: pg-test-2, after"},
+		{"nothing", api.Order{Service: "pg-test-read", State: api.Ready}, "pg-test-read/pg-test-1: is so already (as before)\npg-test-read/pg-test-2: is so already (as before)", ""},
 	} {
 		test.order.By = "root (uid 0)"
 		results, err := d.Order(t.Context(), test.order)
 		if got := effects(results); err != nil || got != test.want {
 			t.Errorf("%s: %v\n%s", test.what, err, got)
+		}
+		if test.happens != "" {
+			awaitEvent(t, d, test.happens)
 		}
 	}
 	for _, test := range []struct {
@@ -129,6 +137,34 @@ func TestOrder(t *testing.T) {
 		t.Errorf("after a reload: %+v", s.Clusters[0].Services[1].Servers[0])
 	}
 	echo(t, session, "still here\n")
+	for _, want := range []string{
+		"config: the configuration is taken: generation 1, 1 clusters, 2 services ()",
+		"order: pg-test-2 in pg-test-read, drain: takes no new clients; its one session goes on; pg-test-1 takes them (root (uid 0))",
+		"config: the configuration is taken: generation 2, 1 clusters, 2 services (SIGHUP)",
+	} {
+		awaitEvent(t, d, want)
+	}
+}
+
+// awaitEvent waits for an event that begins so.
+func awaitEvent(t *testing.T, d *Daemon, begins string) {
+	t.Helper()
+	limit := time.After(patience)
+	for {
+		changed := d.EventsChanged()
+		var all []string
+		for _, e := range d.Events(0) {
+			all = append(all, fmt.Sprintf("%s: %s (%s)", e.Kind, e.Text, e.By))
+		}
+		if slices.ContainsFunc(all, func(e string) bool { return strings.HasPrefix(e, begins) }) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-limit:
+			t.Fatalf("there is no event %q in\n%s", begins, strings.Join(all, "\n"))
+		}
+	}
 }
 
 // nextProcess is set for a process that TestUpgradeKeepsOrders has started, to what startNext is to do.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/resolve"
 	"github.com/pgporter/pgporter/internal/engine"
@@ -271,6 +272,11 @@ func (d *Daemon) taken(r *reload) {
 			d.log.Info("the virtual address is left to another program: with --vip this one keeps it", "cluster", c.Name, "address", c.VIP.Address.String())
 		}
 	}
+	by := r.By
+	if r.Sent != nil {
+		by = r.Sent.words()
+	}
+	d.note(api.Event{Kind: api.EventConfig, By: by, Text: fmt.Sprintf("the configuration is taken: generation %d, %d clusters, %d services", generation, len(r.Plan.Clusters), services)})
 	d.log.Info("the configuration is taken", "generation", generation, "clusters", len(r.Plan.Clusters), "services", services)
 }
 
@@ -283,6 +289,7 @@ func (d *Daemon) start(name string, r *runningCluster) {
 			d.log.Error("a cluster's loop died", "cluster", name, "error", err)
 		}
 	})
+	d.loops.Go(func() { d.follow(ctx, r.loop.Board()) })
 }
 
 // roles are what a cluster's members are now, by name; none of one that isn't watched yet.

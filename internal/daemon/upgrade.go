@@ -81,6 +81,7 @@ func (d *Daemon) upgradeOnSignal(ctx context.Context) error {
 		d.mu.Lock()
 		d.upgraded = &api.Upgrade{At: began, Problem: err.Error()}
 		d.mu.Unlock()
+		d.note(api.Event{Kind: api.EventUpgrade, Text: "not upgraded, this process goes on: " + err.Error()})
 		d.log.Error("not upgraded, this process goes on", "problem", err.Error())
 	}
 }
@@ -277,6 +278,9 @@ func (d *Daemon) handoverItems(engine native) ([]handover.Item, error) {
 	standing, err := d.standingOrders()
 	problems = append(problems, err)
 	items = append(items, inParts(standingItem, standing)...)
+	events, err := json.Marshal(d.history.After(0))
+	problems = append(problems, err)
+	items = append(items, inParts(eventsItem, events)...)
 	body, err := json.Marshal(state)
 	problems = append(problems, err)
 	return append(items, handover.Item{Kind: beginItem, Body: body}), errors.Join(problems...)

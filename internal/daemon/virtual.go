@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/access/vip"
@@ -61,6 +62,13 @@ func (d *Daemon) keepVirtual(carried <-chan struct{}) {
 	}
 	cfg := *d.cfg.VIP
 	cfg.Logger = d.log
+	cfg.Moved = func(w owner.Want, s owner.Status) {
+		where := "this node has the virtual address %s: %s"
+		if !s.Holds {
+			where = "this node hasn't the virtual address %s any more: %s"
+		}
+		d.note(api.Event{Kind: api.EventVIP, Cluster: w.Cluster, Text: fmt.Sprintf(where, w.Address, s.Why)})
+	}
 	d.vips = vip.New(cfg)
 	none := func() { d.log.Warn("this node has no virtual address to keep: pg_vip_enabled isn't set for it") }
 	d.cfg.Parts = append(d.cfg.Parts[:len(d.cfg.Parts):len(d.cfg.Parts)], virtual{d.vips, d.cfg.LeaderKeys != nil, carried, none})

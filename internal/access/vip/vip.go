@@ -35,6 +35,8 @@ type Config struct {
 	// Repeat is how often an address is announced in a round; vip.DefaultRepeat if 0.
 	Repeat int
 	Logger *slog.Logger
+	// Moved is called when this node has got an address or hasn't one any more, with how that is now; it may not block. Nil is for nobody.
+	Moved func(owner.Want, owner.Status)
 }
 
 // Address is one to keep, with the Board of the cluster whose leader it follows.
@@ -204,11 +206,15 @@ func (k *Keeper) hold(ctx context.Context, p vipKey, a Address, follow <-chan Ad
 	for {
 		v, replaced := a.Board.Watch()
 		next, tell := k.step(s, l, owner.Sight{View: v, Link: l.look(), Claimants: claimants})
+		moved := next.Status().Holds != s.Status().Holds
 		s, claimants = next, nil
 		k.mu.Lock()
 		k.status[p] = s.Status()
 		k.mu.Unlock()
 		tell()
+		if moved {
+			k.moved(a.Want, s.Status())
+		}
 		var due <-chan time.Time
 		if at, limited := s.Deadline(); limited {
 			timer.Reset(time.Until(at))
@@ -286,4 +292,13 @@ func (k *Keeper) giveUp(s owner.State, l link, w owner.Want, why error) {
 		return
 	}
 	log.Info("the virtual address is released: " + why.Error())
+	t.Holds, t.Why = false, why.Error()
+	k.moved(w, t)
+}
+
+// moved tells who wants to know that an address has come or gone.
+func (k *Keeper) moved(w owner.Want, s owner.Status) {
+	if k.cfg.Moved != nil {
+		k.cfg.Moved(w, s)
+	}
 }

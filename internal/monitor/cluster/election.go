@@ -87,7 +87,7 @@ func (s *State) reportClaims(a *Actions, running []string, holder string, now ti
 	if slices.Equal(running, s.claimants) {
 		return
 	}
-	s.claimants = running
+	s.claimants, s.contested = running, ""
 	if running == nil {
 		a.logf(slog.LevelInfo, "%s: one member claims the leader key again", s.cluster.Name)
 		return
@@ -107,7 +107,8 @@ func (s *State) reportClaims(a *Actions, running []string, holder string, now ti
 	if len(running) > 1 {
 		what = " answer as the running leader at the same time; "
 	}
-	a.logf(slog.LevelError, "%s: %s%s%s", s.cluster.Name, strings.Join(running, " and "), what, outcome)
+	s.contested = strings.Join(running, " and ") + what + outcome
+	a.logf(slog.LevelError, "%s: %s", s.cluster.Name, s.contested)
 }
 
 // claimOf weighs a member's claim; seesKey says that it isn't made without the DCS.

@@ -61,7 +61,9 @@ type State struct {
 	// it has.
 	leaving, leavingFrom time.Time
 	// claimants are the members that were last reported to claim the leader key together, or against it.
+	// contested is what was reported of them.
 	claimants []string
+	contested string
 	members   map[string]member
 	// known holds the last outcome of every question that is asked now.
 	known   map[health.Target]outcome

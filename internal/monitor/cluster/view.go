@@ -159,7 +159,7 @@ func reasons(svc view.Service) string {
 
 // post makes the View if it differs from the last one in more than when members answered, or that is old.
 func (s *State) post(a *Actions, services []view.Service, now time.Time) {
-	v := &view.View{Cluster: s.cluster.Name, Version: 1, At: now, Services: services}
+	v := &view.View{Cluster: s.cluster.Name, Version: 1, At: now, Contested: s.contested, Services: services}
 	if v.Key = (view.Key{Watched: s.key.asked, Lost: s.key.now.Lost}); s.key.known() {
 		v.Key.Holder, v.Key.Confirmed, v.Key.Doubted = s.key.now.Leader, s.key.now.Read, s.key.alien
 	}
@@ -189,7 +189,7 @@ func (s *State) post(a *Actions, services []view.Service, now time.Time) {
 func alike(a, b *view.View) bool {
 	key := b.Key
 	key.Confirmed = a.Key.Confirmed
-	if a.Key != key || a.Key.Confirmed.IsZero() != b.Key.Confirmed.IsZero() {
+	if a.Key != key || a.Contested != b.Contested || a.Key.Confirmed.IsZero() != b.Key.Confirmed.IsZero() {
 		return false
 	}
 	for i, m := range a.Members {

@@ -21,10 +21,12 @@ type View struct {
 	// Version rises by one with each View of a cluster, those among them that only an order has made another.
 	Version uint64
 	// At is when the View was made, or the order given.
-	At       time.Time
-	Key      Key
-	Members  []Member
-	Services []Service
+	At  time.Time
+	Key Key
+	// Contested says in words which members claim to lead at once, or against the leader key; empty while none does.
+	Contested string
+	Members   []Member
+	Services  []Service
 }
 
 // Key is what is known of the cluster's leader key in the DCS.
