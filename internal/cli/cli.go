@@ -50,6 +50,7 @@ pgporter.yml (pgporter init makes a first one), which every command takes in an 
 		newDoctorCommand(),
 		newRenderCommand(),
 		newStatusCommand(),
+		newTopCommand(),
 		newWhoCommand(),
 		newSessionsCommand(),
 		newDrainCommand(),
