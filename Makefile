@@ -49,7 +49,7 @@ SESSIONS ?= 1000000
 IDLE ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit e2e attack derivation trouble migration build packages packages-check packages-test ansible-test image image-test lint bench bench-go bench-failover chaos soak prerequisites
+.PHONY: help demo test unit e2e attack derivation trouble migration monitoring-test build packages packages-check packages-test ansible-test image image-test lint bench bench-go bench-failover chaos soak prerequisites
 
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
@@ -90,6 +90,10 @@ trouble: prerequisites ## what happens to services while Patroni's API or etcd i
 
 migration: prerequisites ## from a real HAProxy to pgporter and back under load, and a shadow in a crash (root; docs/migration.md)
 	@PROGRESS_TMP=$(TEST_TMP)-migration scripts/progress 'migration' $(GO) test -vet=off -count=1 -tags migration -timeout 15m -run 'TestMigration|TestShared/(shadow|takeover)' ./lab/e2e
+
+# A part of what `make e2e` does, alone.
+monitoring-test: prerequisites ## HAProxy swapped for pgporter under a Prometheus that asks what Pigsty's dashboards and ours ask; alerts
+	@PROGRESS_TMP=$(TEST_TMP)-monitoring scripts/progress 'monitoring' $(GO) test -vet=off -count=1 -timeout 10m -run 'TestShared/monitoring|TestAlerts|TestDashboard' ./lab/e2e ./contrib
 
 build: ## bin/pgporter, and bin/pgporter-lab that it is tried and tested with
 	@scripts/progress 'building bin/pgporter and bin/pgporter-lab' $(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/pgporter ./cmd/pgporter-lab

@@ -37,6 +37,7 @@ func TestShared(t *testing.T) {
 		{"HAProxy", s.haproxy},
 		{"shadow", s.shadow},
 		{"takeover", s.takeover},
+		{"monitoring", s.monitoring},
 		{"failover under load", s.failoverUnderLoad},
 		{"doctor", s.doctor},
 	} {
