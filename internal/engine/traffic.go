@@ -108,3 +108,17 @@ type Session struct {
 	Began                         time.Time
 	ToServer, ToClient            int64
 }
+
+// SessionFilter chooses sessions; what is empty chooses all.
+type SessionFilter struct {
+	// Cluster, Service (its full name) and Member are names.
+	Cluster, Service, Member string
+	// Client is the network of the clients; invalid is any.
+	Client netip.Prefix
+	// ID is one session.
+	ID uint64
+	// Idle is for how long neither side has sent anything.
+	Idle time.Duration
+	// Limit is how many are chosen at most, the oldest; 0 is all.
+	Limit int
+}

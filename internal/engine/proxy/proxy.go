@@ -44,6 +44,7 @@
 //	refusal.go         what a client is told that no server takes
 //	cancel.go          CancelRequests; line.go how many are passed on at a time
 //	counts.go          what is counted
+//	table.go           sessions are listed, and ended by operators
 //	status.go          what is shown
 //	freeze.go          another process takes over: standing still; underway.go. handover.go what is handed over, takeover.go the other end
 //

@@ -40,14 +40,14 @@ func (e *Engine) Status() []engine.Traffic {
 		dispatchers = append(dispatchers, d)
 	}
 	e.mu.Unlock()
+	slices.SortFunc(dispatchers, func(a, b *dispatcher) int {
+		return cmp.Or(cmp.Compare(a.endpoint().Cluster, b.endpoint().Cluster), cmp.Compare(a.name, b.name))
+	})
 	all := make([]engine.Traffic, len(dispatchers))
 	now := time.Now()
 	for i, d := range dispatchers {
 		d.status(&all[i], now)
 	}
-	slices.SortFunc(all, func(a, b engine.Traffic) int {
-		return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Service, b.Service))
-	})
 	return all
 }
 
