@@ -61,6 +61,7 @@ pgporter.yml (pgporter init makes a first one), which every command takes in an 
 		newHealthCommand(),
 		newReloadCommand(),
 		newRereadCommand(),
+		newBundleCommand(),
 		newUpgradeCommand(),
 		newTakeoverCommand(),
 		newCredentialsCommand(),

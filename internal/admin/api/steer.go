@@ -98,6 +98,11 @@ type Session struct {
 	ToClient int64     `json:"bytes_to_client"`
 }
 
+// Goroutines are what a process is at, for a report of a fault: the stacks of its goroutines, those with the same one together.
+type Goroutines struct {
+	Lines []string `json:"lines"`
+}
+
 // EndSessions has sessions ended. A filter that chooses all is refused unless All says that it is meant.
 type EndSessions struct {
 	Filter SessionFilter `json:"filter"`

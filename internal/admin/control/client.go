@@ -151,6 +151,13 @@ func (c *Client) Sessions(ctx context.Context, address string, f api.SessionFilt
 	return sessions, err
 }
 
+// Goroutines gives the stacks of the node's goroutines.
+func (c *Client) Goroutines(ctx context.Context, address string) (string, error) {
+	var g api.Goroutines
+	_, err := c.do(ctx, http.MethodGet, address, goroutinesPath, nil, &g)
+	return strings.Join(g.Lines, "\n"), err
+}
+
 // Order gives an order about servers to the node at address. ErrRefused and ErrUnknown are as for Send.
 func (c *Client) Order(ctx context.Context, address string, o api.Order) ([]api.OrderResult, error) {
 	var results []api.OrderResult

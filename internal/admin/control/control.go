@@ -11,6 +11,7 @@
 //	GET  /status         api.Status
 //	GET  /events         api.Events, those after ?after=ID
 //	GET  /sessions       api.Sessions, those that a filter in the query chooses
+//	GET  /debug/goroutines  api.Goroutines, for a report of a fault
 //	POST /servers        takes an api.Order: what became of each server, []api.OrderResult
 //	POST /sessions/end   takes an api.EndSessions: api.SessionsEnded
 //	POST /reload         has the node read its own configuration again: api.Reread

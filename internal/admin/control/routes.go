@@ -36,6 +36,8 @@ type Steering struct {
 	// Order has servers do what an operator wants.
 	Order       func(context.Context, api.Order) ([]api.OrderResult, error)
 	EndSessions func(ctx context.Context, e api.EndSessions, by string) (api.SessionsEnded, error)
+	// Goroutines are the stacks of all goroutines as text, those with the same one together.
+	Goroutines func() (string, error)
 	// Reread reads the node's own configuration again; an error is why what ran goes on.
 	Reread func(ctx context.Context, by string) (api.Reread, error)
 	// Take makes a plan the running configuration, or says why not; with dryRun it only says what would change. from is the
@@ -49,6 +51,7 @@ const (
 	statusPath      = "/status"
 	eventsPath      = "/events"
 	sessionsPath    = "/sessions"
+	goroutinesPath  = "/debug/goroutines"
 	serversPath     = "/servers"
 	endSessionsPath = "/sessions/end"
 	rereadPath      = "/reload"
@@ -104,6 +107,13 @@ func (s Steering) Routes() []Route {
 		}},
 		{http.MethodGet, eventsPath, []string{"after"}, s.events},
 		{http.MethodGet, sessionsPath, slices.Sorted(maps.Keys(filterFields)), s.sessions},
+		{http.MethodGet, goroutinesPath, nil, func(_ context.Context, _ request) (any, error) {
+			if s.Goroutines == nil {
+				return nil, errCannot
+			}
+			text, err := s.Goroutines()
+			return api.Goroutines{Lines: strings.Split(text, "\n")}, err
+		}},
 		{http.MethodPost, serversPath, nil, s.order},
 		{http.MethodPost, endSessionsPath, nil, s.endSessions},
 		{http.MethodPost, rereadPath, nil, s.reread},

@@ -48,6 +48,7 @@ func steered() Steering {
 			}
 			return api.SessionsEnded{Ended: 3}, nil
 		},
+		Goroutines: func() (string, error) { return "2 @ 0x1\n#\tmain", nil },
 		Reread: func(_ context.Context, by string) (api.Reread, error) {
 			if by == "" {
 				return api.Reread{}, errors.New("nobody")
@@ -89,6 +90,9 @@ func TestClientSteers(t *testing.T) {
 	if ended, err := client.EndSessions(ctx, at, api.EndSessions{All: true}); err != nil || ended.Ended != 3 {
 		t.Errorf("all sessions, expressly: %+v, %v", ended, err)
 	}
+	if text, err := client.Goroutines(ctx, at); err != nil || !strings.HasPrefix(text, "2 @ 0x1\n#") {
+		t.Errorf("goroutines: %q, %v", text, err)
+	}
 	if reread, err := client.Reread(ctx, at); err != nil || reread.Generation != 8 {
 		t.Errorf("reread: %+v, %v", reread, err)
 	}
@@ -124,7 +128,7 @@ func TestRoutesRefuse(t *testing.T) {
 		want               string
 	}{
 		{"GET", "/statsu", "", 404, `there is no "/statsu"; did you mean /status`},
-		{"GET", "/", "", 404, `there is no "/"; there are: /node, /status, /events, /sessions, /servers, /sessions/end, /reload, /plan, /plan/dry-run`},
+		{"GET", "/", "", 404, `there is no "/"; there are: /node, /status, /events, /sessions, /debug/goroutines, /servers, /sessions/end, /reload, /plan, /plan/dry-run`},
 		{"GET", "/status/", "", 404, `there is no "/status/"; did you mean /status`},
 		{"GET", "//status", "", 404, `there is no "//status"; did you mean /status`},
 		{"DELETE", "/sessions", "", 405, "DELETE /sessions: it takes GET"},

@@ -59,6 +59,11 @@ func (n *Node) Sessions(ctx context.Context, f api.SessionFilter) (api.Sessions,
 	return n.client.Sessions(ctx, n.address, f)
 }
 
+// Goroutines gives the stacks of its goroutines.
+func (n *Node) Goroutines(ctx context.Context) (string, error) {
+	return n.client.Goroutines(ctx, n.address)
+}
+
 // Order gives an order about servers.
 func (n *Node) Order(ctx context.Context, o api.Order) ([]api.OrderResult, error) {
 	return n.client.Order(ctx, n.address, o)
