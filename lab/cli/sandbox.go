@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -130,6 +131,9 @@ func runSandbox(c *cobra.Command, config sandbox.Config, load bool) error {
 	return nil
 }
 
+// pagePort is where a node's page and metrics are, in inventories that say no other (haproxy_exporter_port).
+const pagePort = "9101"
+
 // printGuide shows how to reach everything and what to try next.
 func printGuide(w io.Writer, s *sandbox.Sandbox) {
 	me := os.Args[0]
@@ -157,7 +161,10 @@ func printGuide(w io.Writer, s *sandbox.Sandbox) {
 	fmt.Fprint(w, "\nNext:\n")
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	if last != "" {
-		fmt.Fprintf(out, "  %s status --watch --admin %s\twho serves what now\n", shown(s.Config().Binary), s.Declared()[0].Address)
+		first, program := s.Declared()[0].Address, shown(s.Config().Binary)
+		fmt.Fprintf(out, "  http://%s/\tthe page: who serves what now, and why, live\n", net.JoinHostPort(first, pagePort))
+		fmt.Fprintf(out, "  %s top --admin %s\tthe same in a terminal, with keys that drain\n", program, first)
+		fmt.Fprintf(out, "  %s status --watch --admin %s\tor as text\n", program, first)
 	}
 	fmt.Fprintf(out, "  %s status%s\tprocesses and members\n", me, at)
 	if s.HasNetwork() {
