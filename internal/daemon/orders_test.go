@@ -124,6 +124,9 @@ func TestOrder(t *testing.T) {
 		return server.Member == "pg-test-2" && server.Up && !server.Serving && server.Weight == 7 && server.DeclaredWeight == 100 &&
 			server.Order != nil && server.Order.State == api.Drain && server.Order.By == "admin at 10.0.0.7 (page)"
 	}
+	if m := r.status().Clusters[0].Members[0]; len(m.Answering.Counts) != len(m.Answering.Bounds)+1 || m.Answering.Sum == 0 {
+		t.Errorf("how long a member took to answer: %+v", m.Answering)
+	}
 	if s := r.status(); !drained(s) {
 		t.Errorf("status %+v", s.Clusters[0].Services[1].Servers[0])
 	}

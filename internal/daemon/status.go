@@ -56,7 +56,10 @@ func (d *Daemon) Status() api.Status {
 	}
 	for _, name := range d.order {
 		v := d.running[name].loop.Board().View()
-		c := api.Cluster{Name: name, Members: []api.Member{}, Services: []api.Service{}}
+		c := api.Cluster{Name: name, Contested: v.Contested, Outages: histogramOf(v.Outages, view.OutageBounds), Members: []api.Member{}, Services: []api.Service{}}
+		if !v.Outage.IsZero() {
+			c.OutageSince = &v.Outage
+		}
 		if v.Key.Watched {
 			c.LeaderKey = &api.LeaderKey{Holder: v.Key.Holder, Lost: v.Key.Lost}
 		}
@@ -91,14 +94,23 @@ func (d *Daemon) Status() api.Status {
 
 func memberStatus(m view.Member) api.Member {
 	shown := api.Member{Name: m.Name, Host: m.Host, Role: string(m.Live), Declared: string(m.Role), State: m.State, Timeline: m.Timeline, Answer: m.Answer,
-		Remark: m.Remark, Questions: api.Questions(m.Questions)}
+		Remark: m.Remark, Questions: api.Questions(m.Questions), Answering: histogramOf(m.Answering, view.AnswerBounds)}
+	if m.LagKnown {
+		shown.Lag = &m.Lag
+	}
 	if !m.Answered.IsZero() {
 		shown.Answered = &m.Answered
 	}
 	return shown
 }
 
+// histogramOf is what was counted, as it is told.
+func histogramOf(d view.Durations, bounds []float64) api.Histogram {
+	return api.Histogram{Bounds: bounds, Counts: slices.Clone(d.Counts[:len(bounds)+1]), Sum: d.Sum.Seconds()}
+}
+
 func serviceStatus(s *view.Service, live map[string]view.Member, counted *engine.Traffic, now time.Time) api.Service {
+	own := s
 	s = asCarried(s, counted)
 	usable := s.Usable()
 	shown := api.Service{Name: s.Name, FullName: s.FullName, Check: s.Check, Up: len(usable) > 0, Servers: make([]api.Server, 0, len(s.Servers))}
@@ -109,6 +121,11 @@ func serviceStatus(s *view.Service, live map[string]view.Member, counted *engine
 			Member: server.Member, Address: server.Address(), Role: string(member.Live), State: member.State, Weight: server.Weight, DeclaredWeight: s.DeclaredWeight(i),
 			Backup: server.Backup, Up: s.Health[i].Up, Serving: slices.Contains(usable, i), Reason: s.Health[i].Reason, Since: s.Health[i].Since,
 			Limit: options.MaxConn, QueueLimit: options.MaxQueue,
+		}
+		checks := s.Health[i].Checks
+		one.CheckFailures, one.Downs, one.DownSeconds = checks.Failures, checks.Downs, checks.DownFor.Seconds()
+		if h := own.Health[i]; !h.Up && !h.Since.IsZero() {
+			one.DownSeconds += max(now.Sub(h.Since), 0).Seconds()
 		}
 		if share := balance.Share(options.SlowStart, now.Sub(s.Health[i].Recovered)); share < 100 && one.Up {
 			one.Throttle = &share

@@ -104,6 +104,9 @@ func (s *State) adopt(set model.Set, a *Actions, now time.Time) {
 				if there {
 					why = "its address is " + carrier.Host + " now"
 				}
+				if there {
+					s.noteLeft(key, old, now)
+				}
 				old = s.expire(server{machine: health.NewMachine(path, options, ttl), host: carrier.Host, since: now}, why)
 			}
 			old.path, old.check, old.target, old.port, old.steady = patroni.ParsePath(path), path, target, destination(carrier, svc.Options), false
@@ -121,12 +124,21 @@ func (s *State) adopt(set model.Set, a *Actions, now time.Time) {
 		}
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(s.servers), compareKeys) {
-		if _, stays := servers[key]; !stays && lasting[key.service] {
+		if _, stays := servers[key]; stays {
+			continue
+		}
+		s.noteLeft(key, s.servers[key], now)
+		if lasting[key.service] {
 			a.logf(slog.LevelInfo, "%s: %s leaves", key.service, key.member)
 		}
 	}
 	s.servers = servers
 	s.wire(now)
+	there := make(map[string]bool, len(set.Services))
+	for i := range set.Services {
+		there[set.Services[i].FullName] = true
+	}
+	s.forgetCounts(there)
 	s.adoptPorts(now)
 }
 

@@ -243,7 +243,7 @@ func (s *State) doubtsLease() bool {
 // nobody who answers knows of its end. Nobody is promoted by Patroni then.
 func (s *State) maintained(name string) bool {
 	for other, m := range s.members {
-		if other != name && m.answering() && !m.paused {
+		if other != name && m.answers() && !m.paused {
 			return false
 		}
 	}

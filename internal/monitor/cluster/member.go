@@ -7,6 +7,7 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/health"
 	"github.com/pgporter/pgporter/internal/monitor/inquiry"
 	"github.com/pgporter/pgporter/internal/monitor/patroni"
+	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
 // member is what is known of a member.
@@ -44,10 +45,12 @@ type member struct {
 	toldStopping bool
 	// elect says that etcd has named it as the holder of the leader key, and it hasn't said yet that it leads.
 	elect bool
+	// answering counts how long its API took.
+	answering view.Durations
 }
 
-// answering says that its last check brought an answer.
-func (m member) answering() bool { return m.checked && m.last.Silence == "" }
+// answers says that its last check brought an answer.
+func (m member) answers() bool { return m.checked && m.last.Silence == "" }
 
 // askedAt is when the question was put that a result is of.
 func (m member) askedAt(e Checked) time.Time {

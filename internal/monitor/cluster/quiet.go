@@ -74,6 +74,7 @@ func (s *State) again(e Checked, now time.Time) bool {
 	s.notePosition(name, e.Outcome.Answer)
 	var room [8]serverKey
 	confirmed := room[:0]
+	var failed []serverKey
 	for i := range s.set.Services {
 		svc := &s.set.Services[i]
 		for j := range svc.Servers {
@@ -97,6 +98,9 @@ func (s *State) again(e Checked, now time.Time) bool {
 					s.leaderPosition = position
 					return false
 				}
+				if !next.Passed() {
+					failed = append(failed, key)
+				}
 				if v.steady = next.Settled() && !v.path.NeedsPosition(); v.steady {
 					s.servers[key] = v
 				}
@@ -116,9 +120,14 @@ func (s *State) again(e Checked, now time.Time) bool {
 			s.servers[key] = v
 		}
 	}
+	for _, key := range failed {
+		v := s.servers[key]
+		s.noteFailure(key, &v)
+	}
 	if !m.led.IsZero() {
 		m.led = e.Ended
 	}
+	m.noteAnswer(e)
 	m.api.End(inquiry.Ended{Target: e.Target, Dear: s.dear(name, e.Outcome)}, now)
 	s.members[name] = m
 	s.known[e.Target] = outcome{e.Outcome, e.Ended}

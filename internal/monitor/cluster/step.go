@@ -74,6 +74,7 @@ type State struct {
 	witnessed bool
 	// serving are the services that had a usable server at the last step.
 	serving map[string]bool
+	counted counted
 	// epoch is the highest one given to a server.
 	epoch uint64
 	// judged is when time alone changes what is known, but for marks of members; backed says that the age of the leader key's last
@@ -222,7 +223,7 @@ const answeredGap = 5 * time.Second
 func Begin(p Planned, seed uint64, now time.Time) (State, Actions) {
 	s := State{
 		members: map[string]member{}, known: map[health.Target]outcome{}, servers: map[serverKey]server{},
-		ports: map[health.Target]port{}, serving: map[string]bool{}, seed: seed,
+		ports: map[health.Target]port{}, serving: map[string]bool{}, counted: counted{checks: map[serverKey]view.Checks{}}, seed: seed,
 	}
 	s.parts = inquiry.Seeded(s.seedOf(p.Cluster.Name))
 	var a Actions
@@ -302,6 +303,7 @@ func (s *State) Clone() State {
 		c.ports[at] = p
 	}
 	c.known, c.servers = maps.Clone(s.known), maps.Clone(s.servers)
+	c.counted.checks = maps.Clone(s.counted.checks)
 	return c
 }
 
@@ -316,6 +318,7 @@ func (s *State) checked(e Checked, a *Actions, now time.Time) bool {
 	if e.Outcome.Silence == "" && s.asksRole(e.Target) {
 		m.asked = m.askedAt(e)
 	}
+	m.noteAnswer(e)
 	if t, _, busy := m.api.UnderWay(); busy && t == e.Target {
 		m.mark, m.silences = time.Time{}, 0
 	}
@@ -337,7 +340,7 @@ func (s *State) take(e Checked, a *Actions, now time.Time) {
 	s.unsteady(e.Target)
 	s.observe(e, a, now)
 	b := s.backing(e.Target.Member, now)
-	s.each(func(_ serverKey, v *server) (health.Machine, bool) {
+	s.each(func(key serverKey, v *server) (health.Machine, bool) {
 		if v.target != e.Target {
 			return v.machine, false
 		}
@@ -345,7 +348,11 @@ func (s *State) take(e Checked, a *Actions, now time.Time) {
 		if !known {
 			return v.machine, false
 		}
-		return v.machine.Feed(as, b, e.Ended)
+		next, ended := v.machine.Feed(as, b, e.Ended)
+		if !next.Passed() {
+			s.noteFailure(key, v)
+		}
+		return next, ended
 	})
 }
 

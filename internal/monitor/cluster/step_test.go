@@ -42,6 +42,7 @@ var update = flag.Bool("update", false, "rewrite what follows from each line of 
 //	TIME suspect N                  clients have failed at the N-th member
 //	TIME await SERVICE              clients wait for one
 //	TIME stood D                    this node stood still for D
+//	TIME counts                     what was counted of the servers and members so far
 //	TIME tick
 //	TIME ticks                      all that time brings until then
 //
@@ -130,6 +131,9 @@ func play(t *testing.T, file, text string) string {
 			events = append(events, Keyed{etcd.reading(now)})
 		}
 		switch words[1] {
+		case "counts":
+			out = append(out, counts(&s, now)...)
+			continue
 		case "tick":
 			events = append(events, Ticked{})
 		case "ticks":
@@ -286,6 +290,14 @@ func follows(before, after *State, all []Actions) []string {
 	if len(slow) > 0 {
 		add("start slowly: %s", strings.Join(slow, ", "))
 	}
+	if before != nil {
+		switch was, is := before.counted, after.counted; {
+		case was.outage.IsZero() && !is.outage.IsZero():
+			add("an outage begins")
+		case !was.outage.IsZero() && is.outage.IsZero():
+			add("the outage is over, in all %s", is.outages.Sum)
+		}
+	}
 	if confirm {
 		add("read etcd again")
 	}
@@ -302,6 +314,29 @@ func follows(before, after *State, all []Actions) []string {
 	}
 	if now := serving(after.view); before == nil || now != serving(before.view) {
 		add("%s", now)
+	}
+	return lines
+}
+
+// counts tells what was counted.
+func counts(s *State, now time.Time) []string {
+	var lines []string
+	for _, svc := range s.set.Services {
+		for _, carrier := range svc.Servers {
+			key := serverKey{svc.FullName, carrier.Member}
+			if c := s.counted.checks[key]; c.Failures > 0 || c.Downs > 0 {
+				down := c.DownFor
+				if v := s.servers[key]; !v.up {
+					down += now.Sub(v.since)
+				}
+				lines = append(lines, fmt.Sprintf("    %s %s: %d checks failed, down %d times, %s in all", svc.Name, short(carrier.Member), c.Failures, c.Downs, down))
+			}
+		}
+	}
+	for _, name := range s.names() {
+		if lag, known := s.lag(s.members[name]); known {
+			lines = append(lines, fmt.Sprintf("    %s lags %d", short(name), lag))
+		}
 	}
 	return lines
 }

@@ -40,6 +40,7 @@ func (s *State) conclude(a *Actions, now time.Time) {
 				}
 			}
 			if isUp := next == up || next == lastResort; isUp != v.up {
+				s.noteTurn(key, v, isUp, now)
 				v.up, v.since = isUp, now
 			}
 			v = v.recover(next, now)
@@ -52,7 +53,7 @@ func (s *State) conclude(a *Actions, now time.Time) {
 				v.status = next
 			}
 			s.servers[key] = v
-			out.Health = append(out.Health, view.Health{Up: v.up, Reason: reason, Since: v.since, Recovered: v.recovered, Epoch: v.epoch, Ended: v.ended})
+			out.Health = append(out.Health, view.Health{Up: v.up, Reason: reason, Since: v.since, Recovered: v.recovered, Epoch: v.epoch, Ended: v.ended, Checks: s.counted.checks[key]})
 		}
 		s.takeBack(&out)
 		services = append(services, out)
@@ -65,6 +66,7 @@ func (s *State) conclude(a *Actions, now time.Time) {
 		}
 	}
 	s.serving = serving
+	s.noteOutage(services, now)
 	s.paces(now)
 	s.pacePorts(now)
 	s.post(a, services, now)
@@ -159,7 +161,7 @@ func reasons(svc view.Service) string {
 
 // post makes the View if it differs from the last one in more than when members answered, or that is old.
 func (s *State) post(a *Actions, services []view.Service, now time.Time) {
-	v := &view.View{Cluster: s.cluster.Name, Version: 1, At: now, Contested: s.contested, Services: services}
+	v := &view.View{Cluster: s.cluster.Name, Version: 1, At: now, Contested: s.contested, Outages: s.counted.outages, Outage: s.counted.outage, Services: services}
 	if v.Key = (view.Key{Watched: s.key.asked, Lost: s.key.now.Lost}); s.key.known() {
 		v.Key.Holder, v.Key.Confirmed, v.Key.Doubted = s.key.now.Leader, s.key.now.Read, s.key.alien
 	}
@@ -168,11 +170,13 @@ func (s *State) post(a *Actions, services []view.Service, now time.Time) {
 		out := view.Member{
 			Member: m, Live: s.live[m.Name], State: seen.state, Timeline: seen.timeline,
 			Answer: "not checked yet", Answered: seen.answered, Led: seen.led, Unlocked: seen.unlocked, Failsafe: seen.failsafe, Pause: seen.paused, Remark: s.remark(m.Name, now),
+			Answering: seen.answering,
 			Questions: view.Questions{Asked: seen.api.Counts.Asked, OutOfTurn: seen.api.Counts.Extra, Late: seen.api.Counts.Late, HeldBack: seen.api.Counts.HeldBack},
 		}
 		if seen.checked {
 			out.Answer = seen.last.Words()
 		}
+		out.Lag, out.LagKnown = s.lag(seen)
 		v.Members = append(v.Members, out)
 	}
 	if s.view != nil {
@@ -185,7 +189,7 @@ func (s *State) post(a *Actions, services []view.Service, now time.Time) {
 	a.View = v
 }
 
-// alike says that two Views of the same set say the same but for when members answered and etcd was read, and for counts.
+// alike says that two Views of the same set say the same but for when members answered and etcd was read, how far they lag, and for counts.
 func alike(a, b *view.View) bool {
 	key := b.Key
 	key.Confirmed = a.Key.Confirmed
@@ -201,6 +205,7 @@ func alike(a, b *view.View) bool {
 	}
 	for i := range a.Services {
 		for j, h := range a.Services[i].Health {
+			h.Checks = b.Services[i].Health[j].Checks
 			if h != b.Services[i].Health[j] {
 				return false
 			}

@@ -188,6 +188,9 @@ func (m Machine) Confirm(at time.Time) Machine {
 	return m
 }
 
+// Passed says that the last result was a pass.
+func (m Machine) Passed() bool { return m.heard == pass }
+
 // Silent says that the last result was no answer; Undecided that such a result would change something if it came again.
 func (m Machine) Silent() bool { return m.heard == silence || m.heard == dead }
 

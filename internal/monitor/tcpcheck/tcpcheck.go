@@ -118,6 +118,8 @@ type server struct {
 	// recovered is when it came up again; zero if it has never been down since it was up.
 	recovered time.Time
 	epoch     uint64
+	// checks counts what its checks have brought.
+	checks view.Checks
 	// notAsked says that it couldn't be checked the last time.
 	notAsked bool
 }
@@ -259,6 +261,9 @@ func (w *Watcher) take(_ context.Context, r health.Result) {
 		return
 	}
 	s.notAsked = false
+	if was.up && !pass {
+		s.checks.Failures++
+	}
 	w.change(s, was.feed(pass, words, r.Ended), r.Ended)
 	w.checker.SetInterval(r.Target, s.machine.next())
 	if s.machine.up != was.up || s.machine.reason() != was.reason() {
@@ -275,6 +280,11 @@ func (w *Watcher) change(s *server, next machine, now time.Time) {
 			w.logf(slog.LevelWarn, "%s: server %s is down: %s", s.key.service, s.key.member, next.reason())
 		}
 		return
+	}
+	if next.up {
+		s.checks.DownFor += max(now.Sub(s.since), 0)
+	} else {
+		s.checks.Downs++
 	}
 	s.since = now
 	if !next.up {
@@ -309,7 +319,7 @@ func (w *Watcher) publish(now time.Time) {
 		svc := view.Service{Service: declared.Service, Health: make([]view.Health, 0, len(declared.Servers))}
 		for _, carrier := range declared.Servers {
 			s := w.servers[serverKey{declared.FullName, carrier.Member}]
-			svc.Health = append(svc.Health, view.Health{Up: s.machine.up, Reason: s.machine.reason(), Since: s.since, Recovered: s.recovered, Epoch: s.epoch})
+			svc.Health = append(svc.Health, view.Health{Up: s.machine.up, Reason: s.machine.reason(), Since: s.since, Recovered: s.recovered, Epoch: s.epoch, Checks: s.checks})
 		}
 		v.Services = append(v.Services, svc)
 		serving[declared.FullName] = len(svc.Usable()) > 0

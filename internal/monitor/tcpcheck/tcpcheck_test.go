@@ -147,6 +147,8 @@ func TestWatcher(t *testing.T) {
 	back := w.until("a is back", func(v *view.View) bool { return serversUp(v) == "x: a up, b up" })
 	if h := back.Services[0].Health[0]; h.Recovered.IsZero() || h.Recovered != h.Since || h.Epoch != down.Services[0].Health[0].Epoch {
 		t.Errorf("come back as %+v", h)
+	} else if out := h.Since.Sub(down.Services[0].Health[0].Since); h.Checks.Failures != 2 || h.Checks.Downs != 1 || h.Checks.DownFor < out {
+		t.Errorf("it was down for %s, and counted is %+v", out, h.Checks)
 	}
 
 	// A reload: b is put into maintenance, a keeps what it is, and y comes.

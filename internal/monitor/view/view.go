@@ -25,8 +25,12 @@ type View struct {
 	Key Key
 	// Contested says in words which members claim to lead at once, or against the leader key; empty while none does.
 	Contested string
-	Members   []Member
-	Services  []Service
+	// Outages are the times without a leader that serves, of those that are over (OutageBounds); Outage is when the one under way began, zero
+	// if there is none. Only where a service for the leader is watched.
+	Outages  Durations
+	Outage   time.Time
+	Members  []Member
+	Services []Service
 }
 
 // Key is what is known of the cluster's leader key in the DCS.
@@ -80,8 +84,13 @@ type Member struct {
 	// Remark is what an operator should know of the member beside its answer: what makes it dear to ask, or what it waits for. Empty if
 	// there is nothing.
 	Remark string
-	// Questions count what its API was asked.
+	// Questions count what its API was asked, Answering how long it took to answer (AnswerBounds).
 	Questions Questions
+	Answering Durations
+	// Lag is how far its replay is behind the leader, in bytes, by their last answers; LagKnown says that this is known. It may be too high
+	// by what was written between the two.
+	Lag      int64
+	LagKnown bool
 }
 
 // Questions are totals since the start, as of the View.
@@ -119,6 +128,8 @@ type Health struct {
 	Epoch uint64
 	// Ended says in words why Epoch rose last: what sessions under a lower one are said to have ended for.
 	Ended string
+	// Checks counts what its checks have brought.
+	Checks Checks
 }
 
 // Takes says that a server takes new clients by its checks, its order and its weight. A backup that does still waits until it is its turn:
