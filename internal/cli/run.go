@@ -34,6 +34,7 @@ type runFlags struct {
 	inventory, plan, node, bind, admin, stateDir string
 	logFormat, logLevel                          string
 	adminNames                                   []string
+	runtimeSocket                                string
 	control                                      controlFlags
 	patroni                                      []string
 	services                                     string
@@ -64,6 +65,8 @@ and where the file can't be used the kept plan does, with a warning.
 With --control, orders may come from elsewhere (pgporter drain, pgporter sessions and so on), and pgporter reload may send a new
 configuration, but where members are discovered: that takes a token and TLS (pgporter credentials makes both), or with
 --control-client-ca a client's certificate, and nothing is open without.
+
+With --runtime-socket there is a socket that understands the commands of HAProxy's, for tools that speak those.
 
 With --patroni no inventory is needed: members are read from Patroni's /cluster and followed as they come and go, and the
 four default services are offered, or with --services those of a file, in the words of pgporter.yml. PgBouncer is looked for on port 6432 of each member; where nobody answers there,
@@ -114,6 +117,8 @@ SIGHUP reads the plan or the inventory again; see pgporter help signals.`,
 	c.Flags().StringVar(&f.admin, "admin", "", "where status is served, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
 	c.Flags().StringSliceVar(&f.adminNames, "admin-name", nil, "a `NAME` with a dot in it by which browsers and proxies ask for the admin address; addresses, plain names and this machine's own go without")
 	f.control.add(c)
+	c.Flags().StringVar(&f.runtimeSocket, "runtime-socket", "", "take HAProxy's runtime commands at this `FILE`, a socket (default: nowhere)")
+	c.MarkFlagFilename("runtime-socket")
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory or the plan without being asked, unless they remove a service or leave one without servers")
 	c.Flags().DurationVar(&f.hold, "hold", 5*time.Second, "how long a client waits for a server while none takes it, as `TIME`; 0 refuses it at once")
 	etcdFlags(c, &f.etcd)
@@ -208,7 +213,7 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	upgrade := make(chan os.Signal, 1)
 	signal.Notify(upgrade, syscall.SIGUSR2)
 	defer signal.Stop(upgrade)
-	cfg := daemon.Config{Version: command.Version, Source: source, Admin: admin, AdminNames: f.adminNames, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys,
+	cfg := daemon.Config{Version: command.Version, Source: source, Admin: admin, AdminNames: f.adminNames, RuntimeSocket: f.runtimeSocket, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys,
 		Upgrade: upgrade, Program: program(), Inherited: inherited, Logger: logger, LogDropped: queue.Dropped}
 	cfg.Shadow = compared
 	cfg.HAProxy, cfg.HAProxyPassword, cfg.StateDir = engine, f.haproxy.password, f.stateDir

@@ -59,6 +59,8 @@ type Config struct {
 	AdminNames []string
 	// Control is where the configuration may be changed from elsewhere; nil for nowhere.
 	Control *Control
+	// RuntimeSocket is the file at which HAProxy's runtime commands are taken; empty for nowhere.
+	RuntimeSocket string
 	// Hold is how long a client may wait for a server while none takes it; 0 refuses it at once.
 	Hold time.Duration
 	// StopTimeout bounds how long sessions may go on after the stop was asked for.
@@ -284,6 +286,14 @@ func Run(ctx context.Context, cfg Config) error {
 		d.admin.Close()
 		return err
 	}
+	commands, err := d.prepareRuntime(ctx)
+	if err != nil {
+		d.admin.Close()
+		if d.control != nil {
+			d.control.Close()
+		}
+		return err
+	}
 	if err := d.page.inherit(cfg.Inherited); err != nil {
 		d.log.Warn("the page's port isn't taken over from the process before", "error", err)
 	}
@@ -298,6 +308,9 @@ func Run(ctx context.Context, cfg Config) error {
 			d.control.Close()
 		}
 		d.page.close()
+		if commands != nil {
+			commands.Discard()
+		}
 		return err
 	}
 	d.openPage(ctx)
@@ -315,6 +328,7 @@ func Run(ctx context.Context, cfg Config) error {
 	group.Go(func() error { return d.serveAdmin(ctx, d.admin) })
 	group.Go(func() error { return d.serveControl(ctx, d.control) })
 	group.Go(func() error { return d.servePage(ctx) })
+	group.Go(func() error { return d.serveRuntime(ctx, commands) })
 	// Who is told that it is ready may order at once.
 	orders := d.listenLocal(ctx)
 	group.Go(func() error { return d.serveLocal(ctx, orders) })

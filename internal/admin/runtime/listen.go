@@ -21,8 +21,9 @@ type Socket struct {
 	made            fs.FileInfo
 }
 
-// Prepare makes the socket beside path, so that all that can fail has been done.
-func Prepare(ctx context.Context, path string) (*Socket, error) {
+// Prepare makes the socket beside path, so that all that can fail has been done. What a process has left there that is no more will be
+// replaced. One that lives keeps it, and that is an error, unless ours says that it is the one that is taken over from.
+func Prepare(ctx context.Context, path string, ours func(*net.UnixConn) bool) (*Socket, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -47,7 +48,7 @@ func Prepare(ctx context.Context, path string) (*Socket, error) {
 		s.made, err = os.Lstat(s.temporary)
 	}
 	if err == nil {
-		err = replaceable(path)
+		err = replaceable(ctx, path, ours)
 	}
 	if err != nil {
 		s.Discard()
@@ -56,22 +57,8 @@ func Prepare(ctx context.Context, path string) (*Socket, error) {
 	return s, nil
 }
 
-// Publish gives the socket its name, in place of what a process has left that is no more. Another process that lives keeps it, unless
-// replace says that it is the one that is taken over from.
-func (s *Socket) Publish(ctx context.Context, replace bool) error {
-	if !replace {
-		dialer := net.Dialer{Timeout: time.Second}
-		conn, err := dialer.DialContext(ctx, "unix", s.path)
-		if err == nil {
-			_ = conn.Close()
-		}
-		if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) {
-			if err == nil {
-				err = errors.New("another process answers there")
-			}
-			return fmt.Errorf("runtime socket %s: %w", s.path, err)
-		}
-	}
+// Publish gives the socket its name.
+func (s *Socket) Publish() error {
 	if err := os.Rename(s.temporary, s.path); err != nil {
 		return fmt.Errorf("runtime socket %s: %w", s.path, err)
 	}
@@ -79,16 +66,31 @@ func (s *Socket) Publish(ctx context.Context, replace bool) error {
 	return nil
 }
 
-// replaceable says why a path may not be replaced: it is something else than a socket.
-func replaceable(path string) error {
+// replaceable says why a path may not be replaced: it is something else than a socket, or somebody answers there.
+func replaceable(ctx context.Context, path string, ours func(*net.UnixConn) bool) error {
 	there, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err == nil && there.Mode().Type() != fs.ModeSocket {
+	if err != nil {
+		return err
+	}
+	if there.Mode().Type() != fs.ModeSocket {
 		return errors.New("there is something else than a socket")
 	}
-	return err
+	dialer := net.Dialer{Timeout: time.Second}
+	conn, err := dialer.DialContext(ctx, "unix", path)
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if ours != nil && ours(conn.(*net.UnixConn)) {
+		return nil
+	}
+	return errors.New("another process answers there")
 }
 
 // Discard ends the listener and removes its file, unless that is another process's by now.

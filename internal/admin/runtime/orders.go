@@ -49,7 +49,7 @@ func (c *call) disableServer() { c.order(api.Order{State: api.Maintenance}) }
 
 func (c *call) getWeight() {
 	if _, server, found := c.server(); found {
-		c.say(fmt.Sprintf("%d (initial %d)", server.Weight, declaredWeight(server)))
+		c.say(fmt.Sprintf("%d (initial %d)", server.Weight, server.DeclaredWeight))
 	}
 }
 
@@ -80,7 +80,7 @@ func (c *call) weigh(text string) {
 	case percent && n == 100:
 		c.order(api.Order{DeclaredWeight: true})
 	case percent:
-		weight := int(min(int64(declaredWeight(server))*n/100, greatest))
+		weight := int(min(int64(server.DeclaredWeight)*n/100, greatest))
 		c.order(api.Order{Weight: &weight})
 	case n < 0 || n > greatest:
 		c.say("Absolute weight can only be between 0 and 256 inclusive.")

@@ -87,11 +87,11 @@ func (f *fake) EndSessions(_ context.Context, e api.EndSessions, by string) (api
 func served(t *testing.T, f *fake) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
-	socket, err := Prepare(t.Context(), path)
+	socket, err := Prepare(t.Context(), path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := socket.Publish(t.Context(), false); err != nil {
+	if err := socket.Publish(); err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
@@ -313,30 +313,27 @@ func TestManyClients(t *testing.T) {
 
 func TestSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	prepare := func() *Socket {
+	make := func(ours func(*net.UnixConn) bool) *Socket {
 		t.Helper()
-		s, err := Prepare(t.Context(), path)
+		s, err := Prepare(t.Context(), path, ours)
 		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Publish(); err != nil {
 			t.Fatal(err)
 		}
 		return s
 	}
-	first := prepare()
-	if err := first.Publish(t.Context(), false); err != nil {
-		t.Fatal(err)
-	}
+	first := make(nil)
 	if info, err := os.Lstat(path); err != nil || info.Mode() != os.ModeSocket|0o600 {
 		t.Fatalf("it is %v, %v", info.Mode(), err)
 	}
 	// Who lives keeps it.
-	second := prepare()
-	if err := second.Publish(t.Context(), false); err == nil || !strings.Contains(err.Error(), "another process answers there") {
+	if _, err := Prepare(t.Context(), path, nil); err == nil || !strings.Contains(err.Error(), "another process answers there") {
 		t.Fatalf("it isn't refused: %v", err)
 	}
 	// Who takes over gets it, and the one before doesn't remove it.
-	if err := second.Publish(t.Context(), true); err != nil {
-		t.Fatal(err)
-	}
+	second := make(func(*net.UnixConn) bool { return true })
 	first.Discard()
 	conn, err := net.Dial("unix", path)
 	if err != nil {
@@ -345,18 +342,14 @@ func TestSocket(t *testing.T) {
 	_ = conn.Close()
 	// What a process leaves that ends without a word is replaced.
 	_ = second.Close()
-	third := prepare()
-	if err := third.Publish(t.Context(), false); err != nil {
-		t.Fatal(err)
-	}
-	third.Discard()
+	make(nil).Discard()
 	if left, _ := filepath.Glob(path + "*"); len(left) > 0 {
 		t.Errorf("%q are left", left)
 	}
 	if err := os.WriteFile(path, []byte("not a socket"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Prepare(t.Context(), path); err == nil || !strings.Contains(err.Error(), "something else than a socket") {
+	if _, err := Prepare(t.Context(), path, nil); err == nil || !strings.Contains(err.Error(), "something else than a socket") {
 		t.Errorf("a file is taken for one: %v", err)
 	}
 }

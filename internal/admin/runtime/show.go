@@ -190,16 +190,8 @@ func (c *call) showServersState() {
 			}
 		}
 		c.say(fmt.Sprintf("%d %s %d %s %s %d %d %d %d %d %d %d %d %d 0 0 0 - %s - 0 0 - - 0", r.ID, r.Proxy, r.ServerID, r.Name, host, operates, order,
-			r.Server.Weight, declaredWeight(r.Server), statistics.Named("lastchg").Of(r).Number, status, result, health, checking, port))
+			r.Server.Weight, r.Server.DeclaredWeight, statistics.Named("lastchg").Of(r).Number, status, result, health, checking, port))
 	}
-}
-
-// declaredWeight is a server's weight without orders.
-func declaredWeight(s *api.Server) int {
-	if s.Order == nil || s.Order.Weight == nil {
-		return s.Weight
-	}
-	return s.DeclaredWeight
 }
 
 func (c *call) showServersConn() {
