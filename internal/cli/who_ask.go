@@ -126,9 +126,6 @@ type answered struct {
 	problems []string
 }
 
-// mostSessions is how many sessions a node is asked for: more than any has.
-const mostSessions = 1 << 20
-
 // ask reads all tables and joins them. The nodes are asked first and last, all members in between, each at the same time.
 func (q *inquiry) ask(ctx context.Context) answered {
 	t := who.Tables{Nodes: make([]who.Node, len(q.nodes)), Members: make([]who.Member, len(q.members))}
@@ -177,7 +174,7 @@ func (q *inquiry) askNodes(ctx context.Context, nodes []who.Node, take func(*who
 				node.Addresses = addressesOf(ctx, n.host)
 			}
 			sent := time.Now()
-			s, err := n.sessions.Sessions(ctx, api.SessionFilter{Cluster: q.cluster, Limit: mostSessions})
+			s, err := q.sessionsOf(ctx, n)
 			got := time.Now()
 			switch {
 			case err != nil:
@@ -193,6 +190,24 @@ func (q *inquiry) askNodes(ctx context.Context, nodes []who.Node, take func(*who
 		})
 	}
 	asking.Wait()
+}
+
+// sessionsOf are all sessions of a node with the members. A node tells so many at once and no more, so that of many each member's are
+// asked for by themselves.
+func (q *inquiry) sessionsOf(ctx context.Context, n whoNode) (api.Sessions, error) {
+	all, err := n.sessions.Sessions(ctx, api.SessionFilter{Cluster: q.cluster})
+	if err != nil || all.More == 0 {
+		return all, err
+	}
+	all.Sessions, all.More = nil, 0
+	for _, m := range q.members {
+		one, err := n.sessions.Sessions(ctx, api.SessionFilter{Cluster: q.cluster, Member: m.Name})
+		if err != nil {
+			return api.Sessions{}, err
+		}
+		all.Sessions, all.More = append(all.Sessions, one.Sessions...), all.More+one.More
+	}
+	return all, nil
 }
 
 // addressesOf are the addresses of a host. One that can't be found is told by whoever connects to it.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/admin/who"
+	"github.com/pgporter/pgporter/internal/config/model"
 )
 
 func TestAccountFile(t *testing.T) {
@@ -157,9 +158,10 @@ func (f *fakeSessions) EndSessions(_ context.Context, e api.EndSessions) (api.Se
 // Who doesn't answer is named, a node that doesn't tell all as well; the rest is asked for all the same.
 func TestWhoNamesTheSilent(t *testing.T) {
 	mute, much, well := &fakeSessions{err: errors.New("no answer")}, &fakeSessions{sessions: api.Sessions{More: 3}}, &fakeSessions{}
-	q := inquiry{timeout: time.Minute, nodes: []whoNode{{"10.0.0.1", "10.0.0.1", mute}, {"10.0.0.2", "10.0.0.2", much}, {"10.0.0.3", "10.0.0.3", well}}}
+	// A port of 1 has nobody.
+	q := inquiry{timeout: time.Minute, members: []model.Member{{Name: "pg-test-1", Host: "127.0.0.1", PostgresPort: 1}}, nodes: []whoNode{{"10.0.0.1", "10.0.0.1", mute}, {"10.0.0.2", "10.0.0.2", much}, {"10.0.0.3", "10.0.0.3", well}}}
 	a := q.ask(t.Context())
-	if got := strings.Join(a.problems, "\n"); got != "node 10.0.0.1: no answer\nnode 10.0.0.2: it has 3 sessions more than it tells" {
+	if got := strings.Join(a.problems, "\n"); !strings.HasPrefix(got, "node 10.0.0.1: no answer\nnode 10.0.0.2: it has 3 sessions more than it tells\npg-test-1, PostgreSQL at 127.0.0.1:1: ") {
 		t.Error(got)
 	}
 }

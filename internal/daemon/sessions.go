@@ -37,7 +37,7 @@ func (d *Daemon) Sessions(f api.SessionFilter) (api.Sessions, error) {
 		return api.Sessions{}, err
 	}
 	d.mu.Lock()
-	all := api.Sessions{Node: d.node, Sessions: make([]api.Session, len(found)), More: more}
+	all := api.Sessions{Node: d.node, Now: time.Now(), Sessions: make([]api.Session, len(found)), More: more}
 	d.mu.Unlock()
 	for i, s := range found {
 		all.Sessions[i] = api.Session{ID: s.ID, Service: s.Service, Member: s.Member, Client: addressText(s.Client), Listen: addressText(s.Listen),

@@ -165,16 +165,17 @@ func TestWho(t *testing.T) {
 	a := asker{c, append(nodes, "--pg-credentials", account(direct.user, direct.password)), []string{"DBUser.", strings.TrimSpace(string(secret))}}
 
 	// From three hosts through three nodes, each kind of service.
-	arrive := func(t *testing.T) []*guest {
-		t.Helper()
+	arrive := func(part *testing.T) []*guest {
+		part.Helper()
 		var guests []*guest
 		for host := 1; host <= 3; host++ {
 			for _, node := range c.nodes() {
 				for _, s := range []service{primary, replica, direct} {
 					g, err := c.guest(t.Context(), fmt.Sprintf("127.1.%d.%d", octet, host), node, s)
 					if err != nil {
-						t.Fatalf("%s:%d: %v", node, s.port, err)
+						part.Fatalf("%s:%d: %v", node, s.port, err)
 					}
+					// Later parts need them too.
 					t.Cleanup(func() { g.Close(context.Background()) })
 					guests = append(guests, g)
 				}
