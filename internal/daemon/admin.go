@@ -54,7 +54,7 @@ func (d *Daemon) adminNames() []string {
 
 // shown is what every address shows.
 func (d *Daemon) shown() web.Config {
-	return web.Config{Status: d.Status, Problems: d.liveness.problems, Names: d.adminNames, CSV: statistics.Page}
+	return web.Config{Status: d.Status, Problems: d.liveness.problems, Names: d.adminNames, CSV: statistics.Page, Events: d.Events}
 }
 
 // serveAdmin answers at the admin address until ctx ends.

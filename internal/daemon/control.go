@@ -75,27 +75,11 @@ func (d *Daemon) takeNoMore() {
 
 // steering is what may be asked and ordered of this daemon.
 func (d *Daemon) steering() control.Steering {
-	s := control.Steering{Node: d.who, Status: d.Status, Goroutines: goroutines, Reread: d.Reread, Take: d.carryOut}
+	s := control.Steering{Node: d.who, Status: d.Status, Events: d.Events, Goroutines: goroutines, Sessions: d.Sessions, Order: d.Order, EndSessions: d.EndSessions,
+		Reread: d.Reread, Take: d.carryOut}
 	if _, discovers := d.cfg.Source.(*Discovered); discovers {
 		// A plan would hold until the next look at who is there.
 		s.Take = nil
-	}
-	// What other parts of the daemon take is found by what it is, so that each may come when it is done.
-	if part, is := any(d).(interface {
-		Events(after uint64) []api.Event
-	}); is {
-		s.Events = part.Events
-	}
-	if part, is := any(d).(interface {
-		Order(context.Context, api.Order) ([]api.OrderResult, error)
-	}); is {
-		s.Order = part.Order
-	}
-	if part, is := any(d).(interface {
-		Sessions(api.SessionFilter) (api.Sessions, error)
-		EndSessions(ctx context.Context, e api.EndSessions, by string) (api.SessionsEnded, error)
-	}); is {
-		s.Sessions, s.EndSessions = part.Sessions, part.EndSessions
 	}
 	return s
 }

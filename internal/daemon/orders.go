@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/config/diag"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/safetext"
 	"github.com/pgporter/pgporter/internal/engine/haproxy"
@@ -166,14 +167,17 @@ const mostOffered = 20
 // unknown says that there is nothing of a name, and what there is.
 func unknown(kind, name, kinds string, there []string) error {
 	there = slices.Compact(slices.Sorted(slices.Values(there)))
-	more := ""
+	more, near := "", diag.Nearest(name, there)
+	if near != "" {
+		near = "; did you mean " + near
+	}
 	if n := len(there) - mostOffered; n > 0 {
 		there, more = there[:mostOffered], fmt.Sprintf(" and %d more", n)
 	}
 	if len(there) == 0 {
 		return fmt.Errorf("there is no %s %q here, and no other", kind, safetext.Line(name))
 	}
-	return fmt.Errorf("there is no %s %q here: the %s are %s%s", kind, safetext.Line(name), kinds, strings.Join(there, ", "), more)
+	return fmt.Errorf("there is no %s %q here: the %s are %s%s%s", kind, safetext.Line(name), kinds, strings.Join(there, ", "), more, near)
 }
 
 // tellEngine has an engine with a mind of its own take the order first.

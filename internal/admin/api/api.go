@@ -8,9 +8,11 @@ import "time"
 
 // Status is a daemon's whole state at one moment: the answer to GET /status.
 type Status struct {
+	// Version is the program's.
 	Version string `json:"version"`
 	// Node is the inventory host that the daemon serves as; empty when members were discovered.
-	Node    string    `json:"node,omitempty"`
+	Node string `json:"node,omitempty"`
+	// PID is the process's number, Started when it did, Now when this was said, by the clock of its machine.
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
 	Now     time.Time `json:"now"`
@@ -18,7 +20,8 @@ type Status struct {
 	Goroutines int `json:"goroutines"`
 	// Stalled are the loops that hang; absent while none does. What they decide is as old as that.
 	Stalled []Stalled `json:"stalled,omitempty"`
-	Config  Config    `json:"config"`
+	// Config is the running configuration.
+	Config Config `json:"config"`
 	// Clusters are in the order of the inventory.
 	Clusters []Cluster `json:"clusters"`
 	// TCPServices are services that belong to no cluster (haproxy_services). Role and State of their servers say nothing, and
@@ -39,7 +42,8 @@ type Status struct {
 	// SessionLogDropped is the same of the log of sessions.
 	SessionLogDropped uint64 `json:"session_log_lines_dropped,omitempty"`
 	// Engine is EngineNative or EngineHAProxy.
-	Engine  string  `json:"engine"`
+	Engine string `json:"engine"`
+	// Process has what is counted of the process as a whole.
 	Process Process `json:"process"`
 }
 
@@ -73,8 +77,8 @@ type Process struct {
 	ToClients     int64 `json:"bytes_to_clients"`
 	ToClientsRate int64 `json:"bytes_to_clients_rate"`
 	Spliced       int64 `json:"bytes_spliced"`
-	// Files is the limit of open files, OpenFiles how many are open; Pipes are those that bytes are spliced through: in use, and kept
-	// for use.
+	// Files is the limit of open files, OpenFiles how many are open; PipesUsed are the pipes that bytes are spliced through, PipesFree
+	// those that are kept for it.
 	Files     uint64 `json:"files_limit"`
 	OpenFiles int    `json:"files_open"`
 	PipesUsed int    `json:"pipes_used"`
@@ -88,8 +92,9 @@ type Process struct {
 	// Runnable are goroutines that wait for a processor.
 	Runnable int `json:"goroutines_runnable"`
 	// Listeners are the addresses at which clients are accepted.
-	Listeners int  `json:"listeners"`
-	Stopping  bool `json:"stopping,omitempty"`
+	Listeners int `json:"listeners"`
+	// Stopping says that it takes no clients any more, and waits for its sessions to end.
+	Stopping bool `json:"stopping,omitempty"`
 	// HandOvers counts how often one process took over from another since the first of them started.
 	HandOvers int `json:"hand_overs"`
 }
@@ -103,6 +108,7 @@ type Stalled struct {
 
 // Upgrade is a process's taking over from another, or its failed attempt to hand over.
 type Upgrade struct {
+	// At is when that was.
 	At time.Time `json:"at"`
 	// PID and Version are of the process before, Sessions and Clients (those that had no session yet) what it handed over.
 	PID      int    `json:"pid,omitempty"`
@@ -161,7 +167,7 @@ type Plan struct {
 	Origin string `json:"origin"`
 	// Accepted is when the node took it. Unlike Loaded it isn't the time of a restart.
 	Accepted time.Time `json:"accepted"`
-	// MadeBy is the version of the pgporter that made it, MadeFrom the name of the inventory.
+	// MadeBy is the version of the pgporter that made it, Made when, MadeFrom the name of the inventory.
 	MadeBy   string    `json:"made_by"`
 	Made     time.Time `json:"made"`
 	MadeFrom string    `json:"made_from"`
@@ -187,6 +193,7 @@ type Sent struct {
 
 // Cluster is one cluster's members and services.
 type Cluster struct {
+	// Name is the cluster's (pg_cluster).
 	Name string `json:"name"`
 	// LeaderKey is what etcd says of the leader key; absent where etcd isn't asked.
 	LeaderKey *LeaderKey `json:"leader_key,omitempty"`
@@ -198,8 +205,9 @@ type Cluster struct {
 	Outages Histogram `json:"outage_seconds"`
 	// OutageSince is when the one began that lasts; absent while there is none.
 	OutageSince *time.Time `json:"outage_since,omitempty"`
-	Members     []Member   `json:"members"`
-	Services    []Service  `json:"services"`
+	// Members are its instances, Services what is offered of it.
+	Members  []Member  `json:"members"`
+	Services []Service `json:"services"`
 }
 
 // VirtualIP is the address that follows a cluster's leader, as this node sees it.
@@ -228,6 +236,8 @@ type LeaderKey struct {
 
 // Member is an instance as its Patroni describes it.
 type Member struct {
+	// Name is the instance's, Host where it is reached. Role is what it is now, Declared what the configuration says; State is Patroni's word for
+	// its PostgreSQL and Timeline its timeline, as far as they are known.
 	Name     string `json:"name"`
 	Host     string `json:"host"`
 	Role     string `json:"role"`
@@ -248,8 +258,9 @@ type Member struct {
 	Answering Histogram `json:"answer_seconds"`
 }
 
-// Questions are totals: those put to a member's API, those of them that were out of turn, the answers that came after the API was taken
-// for silent, and those that weren't put when they were wanted (the budget was used up, or the node had no means to).
+// Questions are totals: Asked are those put to a member's API, OutOfTurn those of them that were out of turn, Late the answers that came
+// after the API was taken for silent, and HeldBack those that weren't put when they were wanted (the budget was used up, or the node had
+// no means to).
 type Questions struct {
 	Asked     uint64 `json:"asked"`
 	OutOfTurn uint64 `json:"out_of_turn"`
@@ -259,6 +270,7 @@ type Questions struct {
 
 // Service is a service and who carries it now.
 type Service struct {
+	// Name is the service's in its cluster, FullName with that before it.
 	Name     string `json:"name"`
 	FullName string `json:"full_name"`
 	// Listen is where clients connect; Check is the Patroni path that decides.
@@ -297,13 +309,15 @@ type Service struct {
 	CancelsSent uint64 `json:"cancels_sent"`
 	Counts
 	// Ended counts the sessions that have ended, by why: client, server, error, down, idle, killed, stop.
-	Ended   map[string]uint64 `json:"ended,omitempty"`
-	Servers []Server          `json:"servers"`
+	Ended map[string]uint64 `json:"ended,omitempty"`
+	// Servers are its destinations: the members that it selects.
+	Servers []Server `json:"servers"`
 }
 
 // Counts are what is counted alike of a service and of each of its servers. Totals are since the service was first offered by this
 // process or one that handed it over.
 type Counts struct {
+	// SessionsMax and QueuedMax are the most that there were at once: sessions, and clients that wait.
 	SessionsMax int `json:"sessions_max"`
 	QueuedMax   int `json:"held_max"`
 	// SessionRate are the sessions begun in the last second, SessionRateMax the most of any.
@@ -363,16 +377,19 @@ type ServerCheck struct {
 
 // Server is a member as a service's destination.
 type Server struct {
+	// Member is the instance, Address where its connections go.
 	Member  string `json:"member"`
 	Address string `json:"address"`
 	// Role is what the member is now, State Patroni's word for its PostgreSQL.
-	Role   string `json:"role"`
-	State  string `json:"state,omitempty"`
-	Weight int    `json:"weight"`
-	Backup bool   `json:"backup"`
+	Role  string `json:"role"`
+	State string `json:"state,omitempty"`
+	// Weight is its share of new clients beside the others', Backup says that it takes them only while no other does.
+	Weight int  `json:"weight"`
+	Backup bool `json:"backup"`
 	// Up servers may take clients; Serving ones do (a backup that is up doesn't while a regular server is usable).
-	Up       bool      `json:"up"`
-	Serving  bool      `json:"serving"`
+	Up      bool `json:"up"`
+	Serving bool `json:"serving"`
+	// Reason says in words why it is up or down, Since since when it is. Sessions are open now, Total all since the start.
 	Reason   string    `json:"reason"`
 	Since    time.Time `json:"since"`
 	Sessions int       `json:"sessions"`
@@ -381,7 +398,8 @@ type Server struct {
 	// configuration says.
 	Order          *Ordered `json:"order,omitempty"`
 	DeclaredWeight int      `json:"declared_weight"`
-	// Limit is how many sessions it may have (maxconn), QueueLimit how many may wait for it (maxqueue); 0 is any number.
+	// Limit is how many sessions it may have (maxconn), QueueLimit how many may wait for it (maxqueue); 0 is any number. Queued
+	// are those who do.
 	Limit      int `json:"limit"`
 	QueueLimit int `json:"queue_limit"`
 	Queued     int `json:"held"`

@@ -28,7 +28,8 @@ type Taken struct {
 	// one before.
 	Generation int `json:"generation"`
 	// DryRun says that nothing was changed.
-	DryRun  bool    `json:"dry_run,omitempty"`
+	DryRun bool `json:"dry_run,omitempty"`
+	// Changes are what differs from what ran before.
 	Changes Changes `json:"changes"`
 	// Unkept says why the node, which keeps what it takes for its next start, couldn't; empty if it could, or keeps nothing.
 	Unkept string `json:"unkept,omitempty"`
@@ -62,6 +63,7 @@ const (
 
 // Changes are the differences between two configurations; what is the same in both isn't listed.
 type Changes struct {
+	// Clusters and Services are those that differ.
 	Clusters []ClusterChange `json:"clusters"`
 	Services []ServiceChange `json:"services"`
 }
@@ -71,6 +73,7 @@ func (c Changes) None() bool { return len(c.Clusters)+len(c.Services) == 0 }
 
 // ClusterChange is about a cluster as such and its members.
 type ClusterChange struct {
+	// Cluster is its name, Kind what became of it.
 	Cluster string     `json:"cluster"`
 	Kind    ChangeKind `json:"kind"`
 	// What has one difference each: `ttl 30 → 20`, `member pg-test-2: weight 100 → 50`.
@@ -80,9 +83,10 @@ type ClusterChange struct {
 // ServiceChange is about one service and who may carry it, as the members' roles are now.
 type ServiceChange struct {
 	// Service is the full name, Listen ip:port as declared, of the new configuration if it has the service.
-	Service string     `json:"service"`
-	Listen  string     `json:"listen"`
-	Kind    ChangeKind `json:"kind"`
+	Service string `json:"service"`
+	Listen  string `json:"listen"`
+	// Kind is what became of it.
+	Kind ChangeKind `json:"kind"`
 	// What has one difference of the definition each: `port 5433 → 5440`.
 	What []string `json:"what,omitempty"`
 	// ServersAdded and ServersRemoved are members by name; of a service that is added or removed, all that it has or had.

@@ -29,6 +29,7 @@ type Shadow struct {
 
 // Right counts by who was right.
 type Right struct {
+	// PGPorter, HAProxy and Unknown are how often it was each of them.
 	PGPorter int `json:"pgporter"`
 	HAProxy  int `json:"haproxy"`
 	Unknown  int `json:"unknown"`
@@ -36,18 +37,20 @@ type Right struct {
 
 // ShadowEvent is a time in which things changed, from the first change on until all was calm.
 type ShadowEvent struct {
+	// Number counts them.
 	Number int `json:"number"`
 	// Cluster is empty for services that belong to none.
 	Cluster string `json:"cluster,omitempty"`
 	// What says in words what it was.
-	What  string    `json:"what"`
+	What string `json:"what"`
+	// Began is when its first change was.
 	Began time.Time `json:"began"`
 	// Ended is its last change; absent while it goes on.
 	Ended *time.Time `json:"ended,omitempty"`
 	// From and To are who led before it and after it, as far as is known.
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
-	// Steps are in order. Dropped is how many steps and disagreements there were beyond those that are kept.
+	// Steps are in order, and so are Disagreements. Dropped is how many steps and disagreements there were beyond those that are kept.
 	Steps         []ShadowStep   `json:"steps"`
 	Disagreements []Disagreement `json:"disagreements"`
 	Dropped       int            `json:"dropped,omitempty"`
@@ -55,6 +58,7 @@ type ShadowEvent struct {
 
 // ShadowStep is what one side did with a server, or would have done.
 type ShadowStep struct {
+	// At is when it did.
 	At time.Time `json:"at"`
 	// After is At in seconds from the event's beginning.
 	After float64 `json:"after"`
@@ -71,6 +75,7 @@ type ShadowStep struct {
 
 // Disagreement is a time in which a server was treated differently.
 type Disagreement struct {
+	// Server is the one that was treated differently, behind Service.
 	Service string `json:"service"`
 	Server  string `json:"server"`
 	// Kind is `haproxy_leads` (new clients, and pgporter wouldn't), `pgporter_leads` (it would, HAProxy doesn't), `haproxy_keeps`

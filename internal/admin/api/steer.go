@@ -33,29 +33,34 @@ type Order struct {
 
 // Ordered is what was ordered of a server, and holds until another order: across reloads and upgrades, not across a restart.
 type Ordered struct {
+	// State is what it was told to be.
 	State ServerState `json:"state"`
 	// Weight counts instead of the declared one; absent if none was ordered.
-	Weight *int      `json:"weight,omitempty"`
-	By     string    `json:"by"`
-	Since  time.Time `json:"since"`
+	Weight *int `json:"weight,omitempty"`
+	// By is who ordered it, Since when.
+	By    string    `json:"by"`
+	Since time.Time `json:"since"`
 }
 
 // OrderResult is what an order did to one server, or would.
 type OrderResult struct {
+	// Service, of Cluster, is the one behind which Member is the server.
 	Cluster string `json:"cluster,omitempty"`
 	Service string `json:"service"`
 	Member  string `json:"member"`
 	// Effect says it in a sentence: `takes no new clients, its 12 sessions go on; pg-test-2 takes them`.
 	Effect string `json:"effect"`
 	// Changed is false where the server was so already.
-	Changed bool    `json:"changed"`
-	Now     Ordered `json:"now"`
+	Changed bool `json:"changed"`
+	// Now is what holds, or would.
+	Now Ordered `json:"now"`
 	// Sessions are those that it has.
 	Sessions int `json:"sessions"`
 }
 
 // SessionFilter chooses sessions; what is empty chooses all.
 type SessionFilter struct {
+	// Cluster has the sessions of one cluster's services, Service those of one service by its full name, Member those with one member.
 	Cluster string `json:"cluster,omitempty"`
 	Service string `json:"service,omitempty"`
 	Member  string `json:"member,omitempty"`
@@ -74,9 +79,11 @@ type Seconds float64
 
 // Sessions are those that a filter chose, the oldest first.
 type Sessions struct {
+	// Node is the inventory host that the daemon serves as.
 	Node string `json:"node,omitempty"`
 	// Now is when the table was read, by the node's clock.
-	Now      time.Time `json:"now"`
+	Now time.Time `json:"now"`
+	// Sessions are the ones, More is how many there are beyond the limit.
 	Sessions []Session `json:"sessions"`
 	More     int       `json:"more,omitempty"`
 }
@@ -84,15 +91,17 @@ type Sessions struct {
 // Session is a client that is connected with a server.
 type Session struct {
 	// ID is the session's own in this process.
-	ID      uint64 `json:"id"`
+	ID uint64 `json:"id"`
+	// Service is the full name of the one that the client came to, Member whom it was led to.
 	Service string `json:"service"`
 	Member  string `json:"member"`
 	// Client is the client's address, Listen the one that it connected to; Local and Server are the two ends of the connection to the
 	// server: PostgreSQL sees Local as its client. Each is address:port.
-	Client   string    `json:"client"`
-	Listen   string    `json:"listen"`
-	Local    string    `json:"local"`
-	Server   string    `json:"server"`
+	Client string `json:"client"`
+	Listen string `json:"listen"`
+	Local  string `json:"local"`
+	Server string `json:"server"`
+	// Began is when it was led there; ToServer and ToClient are the bytes passed on since.
 	Began    time.Time `json:"began"`
 	ToServer int64     `json:"bytes_to_server"`
 	ToClient int64     `json:"bytes_to_client"`
@@ -100,30 +109,36 @@ type Session struct {
 
 // Goroutines are what a process is at, for a report of a fault: the stacks of its goroutines, those with the same one together.
 type Goroutines struct {
+	// Lines are those of the text.
 	Lines []string `json:"lines"`
 }
 
 // EndSessions has sessions ended. A filter that chooses all is refused unless All says that it is meant.
 type EndSessions struct {
+	// Filter chooses them.
 	Filter SessionFilter `json:"filter"`
 	All    bool          `json:"all,omitempty"`
-	DryRun bool          `json:"dry_run,omitempty"`
+	// DryRun only counts them.
+	DryRun bool `json:"dry_run,omitempty"`
 }
 
 // SessionsEnded is how many sessions were ended, or would be.
 type SessionsEnded struct {
+	// Ended is how many.
 	Ended int `json:"ended"`
 }
 
 // Events are what happened, the oldest first.
 type Events struct {
+	// Events are in the order in which they happened.
 	Events []Event `json:"events"`
 }
 
 // Event is something that happened, for the timeline.
 type Event struct {
 	// ID rises with each event of a process.
-	ID   uint64    `json:"id"`
+	ID uint64 `json:"id"`
+	// At is when it happened, Kind what kind of thing it is.
 	At   time.Time `json:"at"`
 	Kind EventKind `json:"kind"`
 	// Cluster, Service and Member say what it happened to; empty ones don't apply.

@@ -65,8 +65,8 @@ const maxOrder = 16 << 10
 // Route is something that can be asked at the control address.
 type Route struct {
 	Method, Path string
-	// query are the parameters that it knows.
-	query []string
+	// Parameters are those that its query may have.
+	Parameters []string
 	// answer gives what is answered; what it sets off belongs to ctx.
 	answer func(ctx context.Context, r request) (any, error)
 }
@@ -186,10 +186,10 @@ func (r Route) parameters(raw string) (url.Values, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		switch {
-		case !slices.Contains(r.query, name) && len(r.query) == 0:
+		case !slices.Contains(r.Parameters, name) && len(r.Parameters) == 0:
 			return nil, wrong("%s takes no parameters, and there is %s", r.Path, shown(name))
-		case !slices.Contains(r.query, name):
-			return nil, wrong("%s has no parameter %s%s", r.Path, shown(name), instead(name, r.query))
+		case !slices.Contains(r.Parameters, name):
+			return nil, wrong("%s has no parameter %s%s", r.Path, shown(name), instead(name, r.Parameters))
 		case len(query[name]) > 1:
 			return nil, wrong("the parameter %s is there twice", name)
 		}

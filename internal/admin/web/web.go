@@ -35,6 +35,8 @@ type Config struct {
 	Names func() []string
 	// MetricsPath is where the metrics are; /metrics if it is empty.
 	MetricsPath string
+	// Events are what happened after the event with an ID, the oldest first; nil for none.
+	Events func(after uint64) []api.Event
 	// CSV is the status as the CSV of HAProxy's statistics page; nil for none.
 	CSV func(api.Status) []byte
 }
@@ -47,6 +49,8 @@ type Config struct {
 //	GET /services          one line per service: name, up or down; shadow where nobody listens for it
 //	GET /services/NAME     200 while the service (by full name) connects clients to a server, else 503; 404 if there is none
 //	GET /health            200 as long as the daemon works, else 503 and the problems
+//	GET /events            api.Events, those after ?after=ID
+//	GET /openapi.json      what all of these are, and the routes of the control address
 //	GET /metrics           for Prometheus
 //	GET /;csv              as HAProxy's statistics page has it
 func Handler(c Config) http.Handler {
@@ -76,6 +80,12 @@ func Handler(c Config) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
 		w.Write(body.Bytes())
+	})
+	mux.HandleFunc("GET /events", c.events)
+	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-cache")
+		w.Write(api.OpenAPI)
 	})
 	mux.HandleFunc("GET /services", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, http.StatusOK)
