@@ -49,7 +49,7 @@ func (c *cluster) guest(ctx context.Context, from, node string, s service) (*gue
 	_, err = conn.Exec(ctx, "begin")
 	if err == nil {
 		var address string
-		err = conn.QueryRow(ctx, "select pg_backend_pid(), host(inet_server_addr())").Scan(&g.backend, &address)
+		err = conn.QueryRow(ctx, "select pg_backend_pid(), coalesce(host(inet_server_addr()), '')").Scan(&g.backend, &address)
 		for _, m := range c.Declared() {
 			if m.Address == address {
 				g.member = m.Name
@@ -277,13 +277,47 @@ func TestWho(t *testing.T) {
 		c.expect(afterFailover, serves{direct, []instance{at(c.member(2), false)}}, serves{replica, []instance{at(c.member(1), true), at(c.member(3), true)}}, serves{primary, []instance{at(c.member(2), false)}})
 		check(t, arrive(t))
 	})
+	t.Run("PgBouncer over a Unix socket", func(t *testing.T) {
+		two := c.Declared()[1]
+		path := filepath.Join(c.Config().Dir, two.Name, "pgbouncer.ini")
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, sockets, _ := strings.Cut(string(text), "unix_socket_dir = ")
+		sockets, _, _ = strings.Cut(sockets, "\n")
+		over := strings.ReplaceAll(string(text), "host="+two.Address, "host="+sockets)
+		if over == string(text) {
+			t.Fatalf("no database in %s", text)
+		}
+		if err := errors.Join(os.WriteFile(path, []byte(over), 0o644), c.Kill(t.Context(), syscall.SIGKILL, two.Name+"/pgbouncer"), c.Start(t.Context(), two.Name+"/pgbouncer")); err != nil {
+			t.Fatal(err)
+		}
+		var guests []*guest
+		eventually(t, afterFailover, func(ctx context.Context) error {
+			for _, node := range c.nodes() {
+				g, err := c.guest(ctx, fmt.Sprintf("127.1.%d.4", octet), node, primary)
+				if err != nil {
+					return err
+				}
+				t.Cleanup(func() { g.Close(context.Background()) })
+				if g.member != "" {
+					return fmt.Errorf("PgBouncer of %s isn't the one behind the service", two.Name)
+				}
+				g.member = two.Name
+				guests = append(guests, g)
+			}
+			return nil
+		})
+		check(t, guests)
+	})
 	t.Run("who doesn't tell", func(t *testing.T) {
 		meek := asker{c, append(slices.Clone(nodes), "--pg-credentials", account(offline.user, offline.password)), a.secrets}
 		all, status := meek.ask(t)
 		if status != 1 || !strings.Contains(strings.Join(all.Problems, "\n"), "pg_monitor") {
 			t.Errorf("an account without rights: %d, %v", status, all.Problems)
 		}
-		if err := c.Kill(t.Context(), syscall.SIGTERM, "pg-test-3/pgporter"); err != nil {
+		if err := c.Kill(t.Context(), syscall.SIGKILL, "pg-test-3/pgporter"); err != nil {
 			t.Fatal(err)
 		}
 		all, status = a.ask(t)
