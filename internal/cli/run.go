@@ -32,6 +32,7 @@ import (
 // runFlags are what `pgporter run` takes.
 type runFlags struct {
 	inventory, plan, node, bind, admin, stateDir string
+	pageCert, pageKey                            string
 	logFormat, logLevel                          string
 	adminNames                                   []string
 	runtimeSocket                                string
@@ -116,6 +117,10 @@ SIGHUP reads the plan or the inventory again; see pgporter help signals.`,
 	c.Flags().StringVar(&f.bind, "bind", "", "the `ADDRESS` that \"*\" means on this node (default: every address)")
 	c.Flags().StringVar(&f.admin, "admin", "", "where status is served, `ADDRESS[:PORT]` (default: 127.0.0.1:"+api.DefaultPort+", or that port of --bind if it is a loopback address)")
 	c.Flags().StringSliceVar(&f.adminNames, "admin-name", nil, "a `NAME` with a dot in it by which browsers and proxies ask for the admin address; addresses, plain names and this machine's own go without")
+	c.Flags().StringVar(&f.pageCert, "page-tls-cert", "", "`FILE` with the certificate of the page at haproxy_exporter_port, which then takes TLS besides plain HTTP")
+	c.MarkFlagFilename("page-tls-cert")
+	c.Flags().StringVar(&f.pageKey, "page-tls-key", "", "`FILE` with that certificate's key")
+	c.MarkFlagFilename("page-tls-key")
 	f.control.add(c)
 	c.Flags().StringVar(&f.runtimeSocket, "runtime-socket", "", "take HAProxy's runtime commands at this `FILE`, a socket (default: nowhere)")
 	c.MarkFlagFilename("runtime-socket")
@@ -215,6 +220,22 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	defer signal.Stop(upgrade)
 	cfg := daemon.Config{Version: command.Version, Source: source, Admin: admin, AdminNames: f.adminNames, RuntimeSocket: f.runtimeSocket, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys,
 		Upgrade: upgrade, Program: program(), Inherited: inherited, Logger: logger, LogDropped: queue.Dropped}
+	for _, flag := range []string{"page-tls-cert", "page-tls-key", "haproxy-password-file"} {
+		if c.Flags().Changed(flag) && len(f.patroni) > 0 {
+			return command.Input(fmt.Errorf("--%s: only an inventory or a plan says where there is such a page, it goes with --inventory or --plan", flag))
+		}
+	}
+	if c.Flags().Changed("page-tls-cert") && (f.haproxy.engine != engineNative || f.haproxy.shadow) {
+		return command.Input(errors.New("--page-tls-cert: HAProxy has the page's port, it goes with --engine native and without --shadow"))
+	}
+	if (f.pageCert == "") != (f.pageKey == "") {
+		return command.Input(errors.New("--page-tls-cert and --page-tls-key: both or neither"))
+	}
+	if f.pageCert != "" {
+		if cfg.PageTLS, err = daemon.LoadPageTLS(f.pageCert, f.pageKey); err != nil {
+			return command.Input(err)
+		}
+	}
 	cfg.Shadow = compared
 	cfg.HAProxy, cfg.HAProxyPassword, cfg.StateDir = engine, f.haproxy.password, f.stateDir
 	switch file := source.(type) {

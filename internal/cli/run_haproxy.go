@@ -46,7 +46,7 @@ func (h *haproxyFlags) add(c *cobra.Command) {
 	f.StringVar(&h.socket, "haproxy-socket", systemSocket, "runtime API's socket of the system's HAProxy, at level admin, as `PATH`")
 	f.StringVar(&h.master, "haproxy-master-socket", "", "master CLI's socket of the system's HAProxy (haproxy -S), as `PATH` (default: "+systemMaster+" if it is there)")
 	f.StringVar(&h.reload, "haproxy-reload", systemReload, "the `COMMAND` that reloads the system's HAProxy where there is no master socket")
-	f.StringVar(&h.password, "haproxy-password-file", "", "`FILE` with the password of the statistics page in its first line (default: the inventory's haproxy_admin_password, or the file that the plan names)")
+	f.StringVar(&h.password, "haproxy-password-file", "", "`FILE` with the password of the statistics page, HAProxy's or pgporter's own, in its first line (default: the inventory's haproxy_admin_password, or the file that the plan names)")
 	f.StringVar(&h.binary, "haproxy-binary", "", "HAProxy's program, as `PATH` (default: haproxy in PATH or /usr/sbin)")
 }
 
@@ -75,7 +75,7 @@ func (h haproxyFlags) config(c *cobra.Command, run runFlags) (*haproxy.Config, e
 				"haproxy-system", "haproxy-dir", "haproxy-master-socket", "haproxy-reload", "haproxy-binary")
 		}
 		return nil, refuse("is for HAProxy: it goes with --engine haproxy",
-			"haproxy-system", "haproxy-dir", "haproxy-socket", "haproxy-master-socket", "haproxy-reload", "haproxy-binary", "haproxy-password-file")
+			"haproxy-system", "haproxy-dir", "haproxy-socket", "haproxy-master-socket", "haproxy-reload", "haproxy-binary")
 	}
 	if h.shadow {
 		return nil, command.Input(errors.New("--shadow: a HAProxy of pgporter's own has nothing to be compared with, it goes with --engine native"))

@@ -52,14 +52,15 @@ func (d *Daemon) adminNames() []string {
 	return names
 }
 
-// shown is what every address shows.
-func (d *Daemon) shown() web.Config {
-	return web.Config{Status: d.Status, Problems: d.liveness.problems, Names: d.adminNames, CSV: statistics.Page, Events: d.Events}
+// shown is what every address shows. As many as most look at once.
+func (d *Daemon) shown(most int) web.Config {
+	// Scrapes and questions have the other half of the connections.
+	return web.Config{Feed: d.feed, Streams: most / 2, Status: d.Status, Problems: d.liveness.problems, Names: d.adminNames, CSV: statistics.Page, Events: d.Events}
 }
 
 // serveAdmin answers at the admin address until ctx ends.
 func (d *Daemon) serveAdmin(ctx context.Context, listener net.Listener) error {
-	if err := web.Serve(ctx, d.guard(listener, "admin", d.budget.admin), web.Handler(d.shown()), nil, d.log); err != nil {
+	if err := web.Serve(ctx, d.guard(listener, "admin", d.budget.admin), web.Handler(d.shown(d.budget.admin)), nil, d.log); err != nil {
 		return fmt.Errorf("admin address %s: %w", listener.Addr(), err)
 	}
 	return nil

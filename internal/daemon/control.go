@@ -114,6 +114,11 @@ var errStopping = errors.New("this pgporter is stopping")
 
 // renewCredentials reads the token and the certificate again; if they can't be used, those in use stay.
 func (d *Daemon) renewCredentials() {
+	if t := d.cfg.PageTLS; t != nil {
+		if err := t.renew(); err != nil {
+			d.log.Error("the page's certificate can't be renewed, the one in use stays", "problems", err.Error())
+		}
+	}
 	if d.cfg.Control == nil {
 		return
 	}

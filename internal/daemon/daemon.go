@@ -25,6 +25,7 @@ import (
 	"github.com/pgporter/pgporter/internal/access/vip"
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/admin/history"
+	"github.com/pgporter/pgporter/internal/admin/web"
 	"github.com/pgporter/pgporter/internal/config/intake"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/safetext"
@@ -44,7 +45,7 @@ type Config struct {
 	Source Source
 	// HAProxy has a HAProxy carry the services; nil is the native engine. Its Bind, StopTimeout and Logger are ours.
 	HAProxy *haproxy.Config
-	// HAProxyPassword is the file with the password of its statistics page; empty for what the configuration says.
+	// HAProxyPassword is the file with the password of its statistics page, or of pgporter's own; empty for what the configuration says.
 	HAProxyPassword string
 	// Shadow is the HAProxy that carries the services while pgporter only compares itself with it: nothing listens and nobody's session
 	// ends. Nil is no shadow.
@@ -57,6 +58,8 @@ type Config struct {
 	// proxies before it.
 	Admin      string
 	AdminNames []string
+	// PageTLS has the page's port take TLS, too; nil for plain HTTP alone.
+	PageTLS *PageTLS
 	// Control is where the configuration may be changed from elsewhere; nil for nowhere.
 	Control *Control
 	// RuntimeSocket is the file at which HAProxy's runtime commands are taken; empty for nowhere.
@@ -162,6 +165,8 @@ type Daemon struct {
 	stopping  atomic.Bool
 	handOvers int
 
+	// feed is what viewers of the pages are sent.
+	feed *web.Feed
 	// page is where HAProxy's statistics would be.
 	page pagePort
 	// admin and control are where status is served and orders are taken; control may be nil.
@@ -256,6 +261,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 
 	defer context.AfterFunc(ctx, func() { d.stopping.Store(true) })()
+	d.feed = web.NewFeed(d.Status, d)
+	d.page.actions = web.NewActions(d.Order, cfg.Logger)
+
 	carried := make(chan struct{})
 	d.keepVirtual(carried)
 
@@ -325,6 +333,10 @@ func Run(ctx context.Context, cfg Config) error {
 	for _, p := range d.cfg.Parts {
 		group.Go(func() error { return p.Run(ctx) })
 	}
+	group.Go(func() error {
+		d.feed.Run(ctx)
+		return nil
+	})
 	group.Go(func() error { return d.serveAdmin(ctx, d.admin) })
 	group.Go(func() error { return d.serveControl(ctx, d.control) })
 	group.Go(func() error { return d.servePage(ctx) })

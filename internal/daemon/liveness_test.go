@@ -141,7 +141,7 @@ func TestHealthFollowsTheLoops(t *testing.T) {
 		joined.Go(func() { d.tcpcheck.Run(ctx) })
 		var alive atomic.Int64
 		joined.Go(func() { d.watchLoops(ctx, func() { alive.Add(1) }) })
-		handler := web.Handler(d.shown())
+		handler := web.Handler(d.shown(8))
 		healthy := func(when, want string) {
 			t.Helper()
 			synctest.Wait()

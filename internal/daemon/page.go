@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -8,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,13 +28,17 @@ const pageAgain = 3 * time.Second
 // pagePort is the address at which a node's HAProxy would be asked for its statistics, and where this pgporter answers instead. Nothing
 // that becomes of it keeps a configuration from being taken.
 type pagePort struct {
-	// handler answers, by what the running configuration says.
+	// handler answers, by what the running configuration says; actions are taken there.
 	handler atomic.Pointer[http.Handler]
+	actions *web.Actions
+	// warned is what the log was told last of who may act.
+	warned string
 
 	// mu guards what follows.
 	mu sync.Mutex
-	// want is the running configuration's; nil for none. changed is closed when it is another one.
+	// want is the running configuration's, nil for none, and number counts them. changed is closed with the next.
 	want    *model.Page
+	number  uint64
 	changed chan struct{}
 	// inherited are the sockets that the process before had, by address.
 	inherited map[string]*net.TCPListener
@@ -42,20 +46,20 @@ type pagePort struct {
 	listener *net.TCPListener
 	at       string
 	problem  string
-	// served is closed when nobody accepts at the listener any more; nil while nobody does yet.
-	served chan struct{}
+	// now answers at the listener, or at the one before; nil while nobody does.
+	now *pageServer
 	// yielding says that a configuration is being taken of which a service may have the port.
 	yielding bool
 }
 
-// wanted gives what is wanted, and what is closed when that is something else.
-func (p *pagePort) wanted() (*model.Page, <-chan struct{}) {
+// wanted gives what is wanted and its number, and what is closed when that is something else.
+func (p *pagePort) wanted() (want *model.Page, number uint64, changed <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.changed == nil {
 		p.changed = make(chan struct{})
 	}
-	return p.want, p.changed
+	return p.want, p.number, p.changed
 }
 
 // hasPage says whether this daemon answers in HAProxy's place: not where there is one.
@@ -79,7 +83,7 @@ func (d *Daemon) pageOf(l Loaded) *model.Page {
 	case !d.hasPage():
 		return nil
 	case l.Sent != nil:
-		want, _ := d.page.wanted()
+		want, _, _ := d.page.wanted()
 		return want
 	}
 	return l.Page
@@ -89,10 +93,10 @@ func (d *Daemon) pageOf(l Loaded) *model.Page {
 func (p *pagePort) set(next *model.Page) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !reflect.DeepEqual(p.want, next) {
-		p.want = next
-		p.tell()
-	}
+	// Also where it is the same: a password in a file may be another one.
+	p.want = next
+	p.number++
+	p.tell()
 }
 
 // giveWay closes the port where a service is to have it. Until the caller calls again it isn't opened.
@@ -141,7 +145,10 @@ func (p *pagePort) closeFor(plan model.Plan) <-chan struct{} {
 	}
 	_ = p.listener.Close()
 	p.listener, p.yielding = nil, true
-	return p.served
+	if p.now == nil {
+		return nil
+	}
+	return p.now.ended
 }
 
 // inherit takes the page's sockets from what the process before has given.
@@ -247,67 +254,100 @@ func (d *Daemon) servePage(ctx context.Context) error {
 	}
 	p := &d.page
 	defer p.close()
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*p.handler.Load()).ServeHTTP(w, r) })
+	defer func() { p.end(p.now) }()
+	var shown uint64
 	for ctx.Err() == nil {
-		want, changed := p.wanted()
-		shown := d.shown()
-		if want != nil {
-			shown.MetricsPath = want.MetricsPath
+		want, number, changed := p.wanted()
+		if number != shown || shown == 0 {
+			d.showPage(want)
+			shown = number
 		}
-		answer := web.Handler(shown)
-		p.handler.Store(&answer)
 		var again <-chan time.Time
 		if !d.openPage(ctx) {
 			again = time.After(pageAgain)
 		}
-		p.mu.Lock()
-		listener, served := p.listener, make(chan struct{})
-		p.served = served
-		p.mu.Unlock()
-		if listener == nil {
-			close(served)
-			select {
-			case <-ctx.Done():
-			case <-changed:
-			case <-again:
-			}
-			continue
+		var ended <-chan struct{}
+		if now := d.answerAtPage(ctx); now != nil {
+			ended = now.ended
 		}
-		d.answerAtPage(ctx, listener, handler, changed)
-		close(served)
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-again:
+		case <-ended:
+			// It gave way, or the kernel has taken the socket.
+			p.end(p.now)
+		}
 	}
 	return nil
 }
 
-// answerAtPage answers at a listener until it is another's turn.
-func (d *Daemon) answerAtPage(ctx context.Context, listener *net.TCPListener, handler http.Handler, changed <-chan struct{}) {
-	serving, stop := context.WithCancel(ctx)
-	defer stop()
-	ended := make(chan error, 1)
-	go func() {
-		var encryption *tls.Config
-		ended <- web.Serve(serving, d.guard(listener, "page", d.budget.page), handler, encryption, d.log)
-	}()
-	select {
-	case <-changed:
-	case err := <-ended:
-		// It gave way, or the kernel has taken it: it is opened again.
-		if ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
-			d.log.Warn("the page's port is opened anew", "error", err)
-		}
-		d.page.forget(listener)
-		return
+// showPage has the port's handler show what a configuration says.
+func (d *Daemon) showPage(want *model.Page) {
+	shown := d.shown(d.budget.page)
+	shown.Actions = d.page.actions
+	if want != nil {
+		shown.MetricsPath = want.MetricsPath
 	}
-	stop()
-	<-ended
-	d.page.forget(listener)
+	handler := web.Handler(shown)
+	d.page.handler.Store(&handler)
+	d.setAccess(want)
 }
 
-// forget notes that a listener is closed.
-func (p *pagePort) forget(l *net.TCPListener) {
+// pageServer is the server at a listener.
+type pageServer struct {
+	listener *net.TCPListener
+	stop     context.CancelFunc
+	ended    chan struct{}
+}
+
+// answer answers at a listener until that is closed or it is stopped.
+func (d *Daemon) answer(ctx context.Context, listener *net.TCPListener) *pageServer {
+	ctx, stop := context.WithCancel(ctx)
+	a := &pageServer{listener, stop, make(chan struct{})}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.page.handler.Load()).ServeHTTP(w, r) })
+	var encryption *tls.Config
+	if d.cfg.PageTLS != nil {
+		encryption = d.cfg.PageTLS.config()
+	}
+	go func() {
+		defer close(a.ended)
+		defer stop()
+		if err := web.Serve(ctx, d.guard(listener, "page", d.budget.page), handler, encryption, d.log); err != nil && !errors.Is(err, net.ErrClosed) {
+			d.log.Warn("the page's port is opened anew", "error", err)
+		}
+	}()
+	return a
+}
+
+// answerAtPage has somebody answer at the listener, if there is one, and nobody at another.
+func (d *Daemon) answerAtPage(ctx context.Context) *pageServer {
+	p := &d.page
+	p.mu.Lock()
+	before, listener := p.now, p.listener
+	p.mu.Unlock()
+	if before != nil && before.listener != listener {
+		p.end(before)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.listener == l {
+	if p.now == nil && p.listener != nil {
+		p.now = d.answer(ctx, p.listener)
+	}
+	return p.now
+}
+
+// end waits until nobody answers at a listener any more, which is closed then.
+func (p *pagePort) end(a *pageServer) {
+	if a == nil {
+		return
+	}
+	a.stop()
+	<-a.ended
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.now = nil
+	if p.listener == a.listener {
 		p.listener = nil
 	}
 }
@@ -319,5 +359,66 @@ func (p *pagePort) status() *api.Page {
 	if p.want == nil {
 		return nil
 	}
-	return &api.Page{Listen: p.at, Metrics: p.want.MetricsPath, Node: p.want.Node, Problem: p.problem, Actions: p.want.Actions}
+	return &api.Page{Listen: p.at, Metrics: p.want.MetricsPath, Node: p.want.Node, Problem: p.problem, Actions: p.want.Actions, Warning: p.actions.Warning()}
+}
+
+// setAccess says who may act on the page, by what a configuration says. What keeps everybody out is told and changes nothing else.
+func (d *Daemon) setAccess(want *model.Page) {
+	var access web.Access
+	password := ""
+	if want != nil && want.Actions {
+		at, err := netip.ParseAddrPort(d.pageAddress(want))
+		access = web.Access{On: true, User: want.User, Loopback: err == nil && at.Addr().IsLoopback()}
+		if password, err = d.pagePassword(want); err != nil {
+			access.Why = err.Error()
+		}
+	}
+	p := &d.page
+	p.actions.Set(access, password)
+	warning := p.actions.Warning()
+	if warning != "" && warning != p.warned {
+		d.log.Warn(warning, "page", d.pageAddress(want))
+	}
+	p.warned = warning
+}
+
+// pagePassword is the password of who may act: a file's, the one that was said or the one that the plan names, or the inventory's.
+func (d *Daemon) pagePassword(want *model.Page) (string, error) {
+	file := d.cfg.HAProxyPassword
+	if file == "" && want.Password != "" {
+		return want.Password.Reveal(), nil
+	}
+	if file = cmp.Or(file, want.PasswordFile); file == "" {
+		return "", errors.New("nothing says where the password is: --haproxy-password-file FILE")
+	}
+	password, err := FirstLine(file)
+	if err == nil && password == "" {
+		err = fmt.Errorf("%s: its first line is empty", file)
+	}
+	return password, err
+}
+
+// PageTLS is the certificate of the page's port. It is read again with each reload.
+type PageTLS struct {
+	certificate, key string
+	current          atomic.Pointer[tls.Certificate]
+}
+
+// LoadPageTLS reads a certificate and its key.
+func LoadPageTLS(certificate, key string) (*PageTLS, error) {
+	p := &PageTLS{certificate: certificate, key: key}
+	return p, p.renew()
+}
+
+func (p *PageTLS) renew() error {
+	c, err := tls.LoadX509KeyPair(p.certificate, p.key)
+	if err != nil {
+		return fmt.Errorf("the certificate of the page: %w", err)
+	}
+	p.current.Store(&c)
+	return nil
+}
+
+func (p *PageTLS) config() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return p.current.Load(), nil }}
 }

@@ -9,7 +9,7 @@ import (
 
 // A page of another site may have its own name lead to the admin address, and would then read all of the status as its own.
 func TestAttackDNSRebinding(t *testing.T) {
-	handler := Handler(Config{Status: sample, Problems: none, Names: func() []string { return []string{"pgporter.pigsty", "node-1.example.org"} }})
+	handler := Handler(Config{Status: sampled, Problems: none, Names: func() []string { return []string{"pgporter.pigsty", "node-1.example.org"} }})
 	for host, ours := range map[string]bool{
 		"10.10.10.11:8432": true, "10.10.10.11": true, "127.0.0.1:8432": true, "[::1]:8432": true, "::1": true, "localhost:8432": true, "localhost": true,
 		"pg-test-1:8432": true, "pgporter.pigsty": true, "PGPorter.Pigsty:443": true, "node-1.example.org.": true, "": true, "app.localhost:1": true,
@@ -34,7 +34,7 @@ func TestAttackDNSRebinding(t *testing.T) {
 
 // Whatever text a server's or a sender's gets onto the page, no browser runs it, and nobody shows the page as a part of another.
 func TestAttackPageRunsItsOwnFilesOnly(t *testing.T) {
-	handler := shown(sample)
+	handler := shown(sampled)
 	for _, path := range []string{"/", "/page.js", "/page.css", "/status", "/services", "/services/pg-test-primary", "/services/none", "/health", "/nothing"} {
 		answer := httptest.NewRecorder()
 		handler.ServeHTTP(answer, asked("GET", path))

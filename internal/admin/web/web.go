@@ -1,13 +1,15 @@
 // Package web serves the admin address: the status as JSON, a page for people, and an answer per service that an external
 // load balancer understands.
 //
-// Everything here only reads, so nothing asks for credentials; whatever changes the daemon goes elsewhere (signals, the
-// control address). The package keeps no state: each request asks for the status anew.
+// Nearly everything here only reads, and nothing that reads asks for credentials. Where Actions are configured, who has logged in may order
+// servers in and out of service; ending sessions and moving the primary go elsewhere (the control address, the node itself). Of state the
+// package keeps what charts show (Feed) and who is logged in (Actions).
 package web
 
 import (
 	"bytes"
 	"cmp"
+	"crypto/subtle"
 	"embed"
 	"encoding/json"
 	"fmt"
@@ -22,8 +24,11 @@ import (
 	"github.com/pgporter/pgporter/internal/admin/metrics"
 )
 
-//go:embed page.html page.css page.js
+//go:embed page.html page.css *.js
 var page embed.FS
+
+// scripts are the modules of the page.
+var scripts = []string{"page.js"}
 
 // Config is what an address shows.
 type Config struct {
@@ -37,6 +42,11 @@ type Config struct {
 	MetricsPath string
 	// Events are what happened after the event with an ID, the oldest first; nil for none.
 	Events func(after uint64) []api.Event
+	// Feed is what viewers of the page are sent, Streams how many of them there may be at this address.
+	Feed    *Feed
+	Streams int
+	// Actions is who may act at this address; nil for nobody.
+	Actions *Actions
 	// CSV is the status as the CSV of HAProxy's statistics page; nil for none.
 	CSV func(api.Status) []byte
 }
@@ -45,6 +55,10 @@ type Config struct {
 // tells by it which of them is meant, and passes the path on as it came.
 //
 //	GET /                  the page, with page.css and page.js
+//	GET /stream            what the page shows, as server-sent events (stream.go)
+//	GET /history           what its charts begin with
+//	GET /plain             the same without scripts
+//	GET /session           whether somebody may act here (actions.go)
 //	GET /status            api.Status
 //	GET /services          one line per service: name, up or down; shadow where nobody listens for it
 //	GET /services/NAME     200 while the service (by full name) connects clients to a server, else 503; 404 if there is none
@@ -63,7 +77,28 @@ func Handler(c Config) http.Handler {
 			w.Write(c.CSV(status()))
 		})
 	}
-	for path, file := range map[string]string{"/{$}": "page.html", "/page.css": "page.css", "/page.js": "page.js"} {
+	mux.HandleFunc("GET /stream", stream(c.Feed, c.Streams))
+	mux.HandleFunc("GET /history", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, http.StatusOK, c.Feed.past(r.FormValue("cluster")))
+	})
+	mux.HandleFunc("GET /plain", func(w http.ResponseWriter, _ *http.Request) { table(w, status()) })
+	if c.Actions != nil {
+		c.Actions.routes(mux)
+	} else {
+		mux.HandleFunc("GET /session", func(w http.ResponseWriter, _ *http.Request) {
+			answer(w, http.StatusOK, state{Why: "this address only shows"})
+		})
+	}
+	// What HAProxy's page posts, and community.general's predecessors with it.
+	mux.HandleFunc("POST /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		plain(w, http.StatusForbidden)
+		fmt.Fprintln(w, "this is pgporter, which takes no form of HAProxy's page; its own page may (pgporter_page_actions), and pgporter drain, maint, ready and weight do")
+	})
+	files := map[string]string{"/{$}": "page.html", "/page.css": "page.css"}
+	for _, name := range scripts {
+		files["/"+name] = name
+	}
+	for path, file := range files {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Cache-Control", "no-cache")
 			http.ServeFileFS(w, r, page, file)
@@ -190,6 +225,9 @@ func isOurs(host string, names func() []string) bool {
 	}
 	return slices.ContainsFunc(names(), func(name string) bool { return strings.EqualFold(strings.TrimSuffix(name, "."), host) })
 }
+
+// sameText compares in constant time.
+func sameText(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
 func plain(w http.ResponseWriter, code int) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")

@@ -10,8 +10,8 @@ import (
 	"github.com/pgporter/pgporter/internal/admin/api"
 )
 
-// sample has one service that leads somewhere and one that doesn't.
-func sample() api.Status {
+// sampled has one service that leads somewhere and one that doesn't.
+func sampled() api.Status {
 	return api.Status{Version: "test", Clusters: []api.Cluster{{Name: "pg-test", Services: []api.Service{
 		{FullName: "pg-test-primary", Up: true, Servers: []api.Server{{Member: "pg-test-1", Up: true, Serving: true, Reason: "200 primary running"}}},
 		{FullName: "pg-test-offline", Servers: []api.Server{{Member: "pg-test-3", Reason: "silent: connection refused"}}},
@@ -34,7 +34,7 @@ func asked(method, path string) *http.Request {
 }
 
 func TestRoutes(t *testing.T) {
-	handler := shown(sample)
+	handler := shown(sampled)
 	for _, test := range []struct {
 		method, path string
 		code         int
@@ -72,14 +72,14 @@ func TestHealthTellsProblems(t *testing.T) {
 }
 
 func TestStatusIsTheAPI(t *testing.T) {
-	server := httptest.NewServer(shown(sample))
+	server := httptest.NewServer(shown(sampled))
 	defer server.Close()
 	got, err := api.Client{Address: strings.TrimPrefix(server.URL, "http://")}.Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	gotText, _ := json.Marshal(got)
-	wantText, _ := json.Marshal(sample())
+	wantText, _ := json.Marshal(sampled())
 	if string(gotText) != string(wantText) {
 		t.Errorf("got %s\nwant %s", gotText, wantText)
 	}
@@ -101,7 +101,7 @@ func TestClientNamesWhatAnswers(t *testing.T) {
 
 func TestPageIsServed(t *testing.T) {
 	answer := httptest.NewRecorder()
-	shown(sample).ServeHTTP(answer, asked("GET", "/"))
+	shown(sampled).ServeHTTP(answer, asked("GET", "/"))
 	if answer.Code != 200 || !strings.HasPrefix(answer.Header().Get("Content-Type"), "text/html") {
 		t.Errorf("the page: %d %s", answer.Code, answer.Header())
 	}
@@ -110,7 +110,7 @@ func TestPageIsServed(t *testing.T) {
 			t.Errorf("the page doesn't name %s", part.path)
 		}
 		of := httptest.NewRecorder()
-		shown(sample).ServeHTTP(of, asked("GET", "/"+part.path))
+		shown(sampled).ServeHTTP(of, asked("GET", "/"+part.path))
 		if of.Code != 200 || !strings.HasPrefix(of.Header().Get("Content-Type"), part.kind) || !strings.Contains(of.Body.String(), part.text) {
 			t.Errorf("%s: %d %s", part.path, of.Code, of.Header())
 		}
