@@ -92,7 +92,7 @@ var rooms = map[string]room{
 	"internal/admin/metrics": {may: "api statistics", because: "series are made of one status: what isn't in there can't be told, so that all that shows agrees"},
 	"internal/admin/who":     {may: "api", pure: true, because: "who is whose client follows from tables that were read: whoever asks for them is another"},
 	"internal/admin/history": {may: "api model safetext view", pure: true, because: "what has happened is told from two Views and by who does it: nothing is asked, and nobody is steered by it"},
-	"internal/admin/web":     {may: "api gate metrics", because: "pages and routes show what the API says and nothing more"},
+	"internal/admin/web":     {may: "api beat gate metrics", because: "pages and routes show what the API says and nothing more"},
 
 	// the same in HAProxy's words
 	"internal/admin/runtime":    {may: "api statistics", because: "what a command shows is the status, and what it does is the daemon's: it is only another way to say it"},

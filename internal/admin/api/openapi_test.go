@@ -429,7 +429,15 @@ func TestOpenAPIHasTheControlRoutes(t *testing.T) {
 
 // unlisted are routes of the admin address that aren't for programs, with the reason.
 var unlisted = map[string]string{
-	"GET /;csv": "is HAProxy's, and documented there",
+	"GET /;csv":    "is HAProxy's, and documented there",
+	"GET /stream":  "is the page's own, and changes with it",
+	"GET /history": "is the page's own, and changes with it",
+	"GET /plain":   "is for people",
+	"GET /session": "is the page's own",
+	"POST /login":  "is the page's own: programs have the control address",
+	"POST /logout": "is the page's own",
+	"POST /order":  "is the page's own",
+	"POST /{$}":    "takes nothing",
 }
 
 // What the admin address answers and what is documented of it are the same.
