@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -23,7 +24,8 @@ import (
 )
 
 func newStatusCommand() *cobra.Command {
-	var admin, output string
+	var f nodesFlags
+	var output string
 	var watch bool
 	var interval time.Duration
 	c := &cobra.Command{
@@ -33,9 +35,13 @@ func newStatusCommand() *cobra.Command {
 since when. With --watch it goes on until interrupted: on a terminal the table is redrawn, elsewhere a table is printed
 whenever something has changed. With a cluster's name that cluster alone is shown.
 
-A server is serving (takes clients), ready (would take them if those before it were gone) or down.`,
+A server is serving (takes clients), ready (would take them if those before it were gone) or down.
+
+With --node, or --inventory and --cluster, each of several nodes says what it is at (run --control), and what they have is summed up:
+a server that only some have serving says on how many. pgporter top shows that live.`,
 		Example: `  pgporter status
   pgporter status pg-test --admin 10.10.10.11 --watch
+  pgporter status --inventory pigsty.yml --cluster pg-test --token-file control.token --ca control.crt
   pgporter status -o json | jq '.clusters[].services[] | select(.up | not) | .full_name'`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -45,15 +51,28 @@ A server is serving (takes clients), ready (would take them if those before it w
 			if interval < 100*time.Millisecond {
 				return command.Input(fmt.Errorf("--interval %s: at least 100ms", interval))
 			}
-			address, err := adminAddress(admin)
+			cluster := f.cluster
+			if len(args) > 0 {
+				cluster = args[0]
+			}
+			if !f.here() {
+				if watch {
+					return command.Input(errors.New("--watch is about this machine's pgporter: pgporter top shows several live"))
+				}
+				return statusOfNodes(c, f, cluster, output)
+			}
+			address, err := adminAddress(f.local.admin)
+			if f.local.pid != 0 {
+				address, err = adminOf(f.local.pid)
+			}
 			if err != nil {
 				return err
 			}
 			client := api.Client{Address: address}
 			ask := func(ctx context.Context) (*api.Status, error) {
 				status, err := client.Status(ctx)
-				if err == nil && len(args) > 0 {
-					err = only(status, args[0])
+				if err == nil && cluster != "" {
+					err = only(status, cluster)
 				}
 				return status, err
 			}
@@ -71,7 +90,7 @@ A server is serving (takes clients), ready (would take them if those before it w
 			return printStatus(w, status, output, colour)
 		},
 	}
-	adminFlag(c, &admin)
+	f.add(c)
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "go on showing it until interrupted")
 	c.Flags().DurationVar(&interval, "interval", time.Second, "with --watch, the `TIME` between two looks")
 	command.OutputFlag(c, &output, "table", "json", "yaml")

@@ -30,7 +30,7 @@ func (n *steeredNode) steering(host string) control.Steering {
 		Status: func() api.Status {
 			defer lock()()
 			n.sessions = max(0, n.sessions-n.leaves)
-			return api.Status{Version: "1", Node: host, Clusters: []api.Cluster{{Name: "pg-test", Services: []api.Service{{
+			return api.Status{Version: "1", Node: host, Config: api.Config{Generation: 1, Loaded: time.Date(2026, 5, 1, 12, 0, 0, 0, time.Local)}, Clusters: []api.Cluster{{Name: "pg-test", Services: []api.Service{{
 				FullName: "pg-test-replica", Servers: []api.Server{{Member: "pg-test-2", Sessions: n.sessions}, {Member: "pg-test-3", Sessions: 100}}}}}}}
 		},
 		Order: func(_ context.Context, o api.Order) ([]api.OrderResult, error) {
@@ -159,5 +159,29 @@ func TestDrainWaits(t *testing.T) {
 	status, _, stderr = p.steer("drain", "pg-test-2", "--node", "127.0.66.1", "--wait", "10ms")
 	if status != 1 || !strings.HasSuffix(stderr, "the order holds, pgporter kill-sessions ends them\n") {
 		t.Errorf("status %d\n%s", status, stderr)
+	}
+}
+
+func TestStatusOfNodes(t *testing.T) {
+	p, _ := startSteered(t, 12, 0)
+	status, stdout, stderr := p.steer("status", "--node", "127.0.66.1,127.0.66.2,127.0.66.9")
+	stderr = strings.ReplaceAll(stderr, ":"+p.port, ":PORT")
+	want := `NODE        VERSION  UP  CONFIGURATION  SESSIONS  WAITING  REMARK
+127.0.66.1  1        0s  1 of 12:00:00  0         0        -
+127.0.66.2  1        0s  1 of 12:00:00  0         0        -
+127.0.66.9  -        -   -              -         -        no status
+
+SERVICE          STATE  SERVER     ROLE  STATE  SESSIONS  WHY
+pg-test-replica  down   pg-test-2  -     down   24        
+                        pg-test-3  -     down   200       
+`
+	if status != 1 || stdout != want || stderr != "127.0.66.9: nobody listens at 127.0.66.9:PORT: its pgporter doesn't run, or not with --control there\npgporter: 1 of 3 nodes failed: 127.0.66.9\n" {
+		t.Errorf("status %d\n%s%s", status, stdout, stderr)
+	}
+	if status, _, stderr := p.steer("status", "pg-tset", "--node", "127.0.66.1"); status != 1 || !strings.Contains(stderr, `no cluster "pg-tset" is served here; there are: pg-test`) {
+		t.Errorf("status %d\n%s", status, stderr)
+	}
+	if status, stdout, _ := p.steer("status", "--node", "127.0.66.1", "-o", "json"); status != 0 || !strings.Contains(stdout, `"full_name": "pg-test-replica"`) {
+		t.Errorf("status %d\n%s", status, stdout)
 	}
 }

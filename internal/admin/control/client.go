@@ -84,7 +84,13 @@ func NewLocalClient(dial func(context.Context) (net.Conn, error)) *Client {
 		}
 		return err
 	}, &http.Transport{
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			// Without the values: whoever finds the socket by a request of its own must not be taken for the order (httptrace).
+			plain, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			defer context.AfterFunc(ctx, cancel)()
+			return dial(plain)
+		},
 		DisableKeepAlives: true,
 	})
 }

@@ -12,12 +12,12 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -369,7 +369,19 @@ func TestLocal(t *testing.T) {
 	if err != nil || results[0].Now.By != "root (uid 0)" {
 		t.Errorf("got %+v, %v", results, err)
 	}
-	failing := NewLocalClient(func(context.Context) (net.Conn, error) { return nil, fmt.Errorf("it takes no orders from you") })
+	// Who asks somebody first where the socket is hasn't sent the order by that.
+	first := httptest.NewServer(http.NotFoundHandler())
+	defer first.Close()
+	failing := NewLocalClient(func(ctx context.Context) (net.Conn, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, first.URL, nil)
+		if err != nil {
+			return nil, err
+		}
+		if res, err := http.DefaultClient.Do(req); err == nil {
+			res.Body.Close()
+		}
+		return nil, errors.New("it takes no orders from you")
+	})
 	if _, err := failing.Order(ctx, "pgporter", api.Order{Member: "pg-test-2"}); err == nil || err.Error() != "it takes no orders from you" {
 		t.Errorf("got %v", err)
 	}

@@ -410,11 +410,11 @@ func (d *dialog) do(dryRun bool) func(context.Context, Node) ([]string, error) {
 			if err != nil {
 				return nil, err
 			}
-			will := "are ended"
+			will := "ended"
 			if dryRun {
 				will = "would be ended, their transactions lost"
 			}
-			return []string{fmt.Sprintf("%d sessions %s", ended.Ended, will)}, nil
+			return []string{fmt.Sprintf("%s %s", plural(ended.Ended, "session"), will)}, nil
 		}
 	}
 	o := d.order

@@ -80,7 +80,7 @@ func (m *model) header() string {
 	if queued > 0 {
 		waiting = bad.Render(waiting)
 	}
-	return fmt.Sprintf("%s %s  %d sessions, %d/s  %s  %s/s in, %s/s out", bold.Render(who), m.now.Local().Format("15:04:05"), sessions, rate, waiting, amount(in), amount(out))
+	return fmt.Sprintf("%s %s  %s, %d/s  %s  %s/s in, %s/s out", bold.Render(who), m.now.Local().Format("15:04:05"), plural(sessions, "session"), rate, waiting, amount(in), amount(out))
 }
 
 // lost tells which nodes don't answer.
