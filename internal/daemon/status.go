@@ -74,7 +74,9 @@ func (d *Daemon) Status() api.Status {
 		}
 		for i := range v.Services {
 			if carries[v.Services[i].FullName] {
-				c.Services = append(c.Services, serviceStatus(&v.Services[i], live, carried.service(v.Services[i].FullName), now))
+				shown := serviceStatus(&v.Services[i], live, carried.service(v.Services[i].FullName), now)
+				showTurns(&shown, d.running[name].loop.Board(), now)
+				c.Services = append(c.Services, shown)
 			}
 		}
 		s.Clusters = append(s.Clusters, c)
@@ -82,7 +84,9 @@ func (d *Daemon) Status() api.Status {
 	if d.tcpcheck != nil {
 		v := d.tcpcheck.Board().View()
 		for i := range v.Services {
-			s.TCPServices = append(s.TCPServices, serviceStatus(&v.Services[i], nil, carried.service(v.Services[i].FullName), now))
+			shown := serviceStatus(&v.Services[i], nil, carried.service(v.Services[i].FullName), now)
+			showTurns(&shown, d.tcpcheck.Board(), now)
+			s.TCPServices = append(s.TCPServices, shown)
 		}
 		return s
 	}
@@ -113,7 +117,7 @@ func serviceStatus(s *view.Service, live map[string]view.Member, counted *engine
 	own := s
 	s = asCarried(s, counted)
 	usable := s.Usable()
-	shown := api.Service{Name: s.Name, FullName: s.FullName, Check: s.Check, Up: len(usable) > 0, Servers: make([]api.Server, 0, len(s.Servers))}
+	shown := api.Service{Name: s.Name, FullName: s.FullName, Check: s.Check, Balance: string(s.Balance), Up: len(usable) > 0, Servers: make([]api.Server, 0, len(s.Servers))}
 	showTraffic(&shown, counted)
 	for i, server := range s.Servers {
 		member, options := live[server.Member], s.OptionsOf(i)
@@ -123,6 +127,7 @@ func serviceStatus(s *view.Service, live map[string]view.Member, counted *engine
 			Limit: options.MaxConn, QueueLimit: options.MaxQueue,
 		}
 		checks := s.Health[i].Checks
+		one.LastCheck = checkShown(checks.Last, options, member.Answering.Last)
 		one.CheckFailures, one.Downs, one.DownSeconds = checks.Failures, checks.Downs, checks.DownFor.Seconds()
 		if h := own.Health[i]; !h.Up && !h.Since.IsZero() {
 			one.DownSeconds += max(now.Sub(h.Since), 0).Seconds()
@@ -135,6 +140,23 @@ func serviceStatus(s *view.Service, live map[string]view.Member, counted *engine
 		shown.Servers = append(shown.Servers, one)
 	}
 	return shown
+}
+
+// showTurns puts since when a service has a server, or has none, into what is shown of it.
+func showTurns(s *api.Service, b *view.Board, now time.Time) {
+	t := b.Turns(s.FullName)
+	s.Since, s.Downs, s.DownSeconds = t.Since, t.Downs, t.DownFor.Seconds()
+	if !t.Up {
+		s.DownSeconds += max(now.Sub(t.Since), 0).Seconds()
+	}
+}
+
+// checkShown is the last check of a server, by the words of its Views; nil if it isn't checked.
+func checkShown(r view.Result, o *model.Options, took time.Duration) *api.ServerCheck {
+	if r.Code == "" {
+		return nil
+	}
+	return &api.ServerCheck{Status: r.Code, Code: r.Status, Text: r.Text, Seconds: took.Seconds(), Rise: o.Rise, Fall: o.Fall, Health: r.Health}
 }
 
 // showTraffic puts what was counted of a service into what is shown of it.
@@ -205,7 +227,8 @@ func shownCounts(c *engine.Counts) api.Counts {
 	milliseconds := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 	shown := api.Counts{SessionsMax: c.SessionsMax, QueuedMax: c.QueuedMax, SessionRate: c.SessionRate, SessionRateMax: c.SessionRateMax, ToServer: c.ToServer,
 		ToClient: c.ToClient, Attempts: c.Attempts, ConnectFailures: c.ConnectFailures, Retries: c.Retries, Redispatches: c.Redispatches, ClientAborts: c.ClientAborts,
-		ServerAborts: c.ServerAborts, QueueTime: milliseconds(c.QueueTime), ConnectTime: milliseconds(c.ConnectTime), SessionTime: milliseconds(c.SessionTime)}
+		ServerAborts: c.ServerAborts, QueueTime: milliseconds(c.QueueTime), ConnectTime: milliseconds(c.ConnectTime), SessionTime: milliseconds(c.SessionTime),
+		QueueTimeMax: milliseconds(c.QueueTimeMax), ConnectTimeMax: milliseconds(c.ConnectTimeMax), SessionTimeMax: milliseconds(c.SessionTimeMax)}
 	if c.ConnectSum > 0 {
 		shown.Connecting = api.Histogram{Bounds: connectBounds, Counts: slices.Clone(c.Connecting[:]), Sum: c.ConnectSum.Seconds()}
 	}
@@ -230,7 +253,7 @@ func orderShown(o view.Order, carried *engine.ServerTraffic) *api.Ordered {
 
 // tcpStatus is what HAProxy has of a service that belongs to no cluster.
 func tcpStatus(g model.TCPService, t *engine.Traffic) api.Service {
-	shown := api.Service{Name: g.Name, FullName: g.Name, Servers: []api.Server{}}
+	shown := api.Service{Name: g.Name, FullName: g.Name, Balance: g.Balance, Servers: []api.Server{}}
 	showTraffic(&shown, t)
 	regular := slices.ContainsFunc(g.Servers, func(s model.TCPServer) bool { return !s.Backup && serverTraffic(t, s.Name).Up })
 	for _, s := range g.Servers {

@@ -47,10 +47,10 @@ func (u *usage) read() float64 {
 // processStatus is what is known of the process as a whole, which carries this.
 func (d *Daemon) processStatus(carried []engine.Traffic, now time.Time) api.Process {
 	d.usage.sample(now)
-	memory := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
+	memory := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}, {Name: "/sched/goroutines/runnable:goroutines"}}
 	metrics.Read(memory)
 	p := api.Process{Files: proxy.OpenFiles(), OpenFiles: openFiles(), Idle: d.usage.read(), Threads: runtime.GOMAXPROCS(0),
-		MemoryBytes: memory[0].Value.Uint64(), HeapBytes: memory[1].Value.Uint64(), Stopping: d.stopping.Load(), HandOvers: d.handOvers}
+		MemoryBytes: memory[0].Value.Uint64(), HeapBytes: memory[1].Value.Uint64(), Runnable: int(memory[2].Value.Uint64()), Stopping: d.stopping.Load(), HandOvers: d.handOvers}
 	for i := range carried {
 		t := &carried[i]
 		p.Connections += t.Clients

@@ -68,6 +68,8 @@ type Counts struct {
 	LastSession time.Time
 	// QueueTime, ConnectTime and SessionTime are averages of about the latest 1,024 sessions.
 	QueueTime, ConnectTime, SessionTime time.Duration
+	// QueueTimeMax and so on are the longest of all.
+	QueueTimeMax, ConnectTimeMax, SessionTimeMax time.Duration
 	// Connecting counts the connections that were made by how long that took: at most ConnectBounds[i], the last one longer than all.
 	// ConnectSum is how long they took together.
 	Connecting [len(ConnectBounds) + 1]uint64

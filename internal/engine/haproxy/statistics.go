@@ -94,7 +94,8 @@ func ParseStatistics(text string) ([]Statistic, error) {
 				Queued: int(number("qcur")), QueuedMax: int(number("qmax")), SessionRate: int(number("rate")), SessionRateMax: int(number("rate_max")),
 				ToServer: int64(number("bin")), ToClient: int64(number("bout")), Attempts: number("connect"), ConnectFailures: number("econ"),
 				Retries: number("wretr") + number("wredis"), Redispatches: number("wredis"), ClientAborts: number("cli_abrt"), ServerAborts: number("srv_abrt"),
-				QueueTime: milliseconds("qtime"), ConnectTime: milliseconds("ctime"), SessionTime: milliseconds("ttime")},
+				QueueTime: milliseconds("qtime"), ConnectTime: milliseconds("ctime"), SessionTime: milliseconds("ttime"),
+				QueueTimeMax: milliseconds("qtime_max"), ConnectTimeMax: milliseconds("ctime_max"), SessionTimeMax: milliseconds("ttime_max")},
 			Idle: idle, Accepted: number("conn_tot"), Denied: number("dcon"), Rate: int(number("conn_rate")), RateMax: int(number("conn_rate_max")), Limit: int(number("slim")),
 		})
 	}

@@ -118,8 +118,9 @@ func (a *arrivals) read(now time.Time) int {
 type average struct {
 	// N is how many values there were, up to averageOf.
 	N int `json:"n"`
-	// Mean is in nanoseconds.
+	// Mean is in nanoseconds, as is Most, the greatest of all values.
 	Mean float64 `json:"mean"`
+	Most float64 `json:"most,omitempty"`
 }
 
 const averageOf = 1024
@@ -129,9 +130,11 @@ func (a *average) add(d time.Duration) {
 		a.N++
 	}
 	a.Mean += (float64(d) - a.Mean) / float64(a.N)
+	a.Most = max(a.Most, float64(d))
 }
 
 func (a *average) read() time.Duration { return time.Duration(a.Mean) }
+func (a *average) most() time.Duration { return time.Duration(a.Most) }
 
 // totals are what a server's counts are added up by to those of its service.
 type totals struct {
@@ -197,7 +200,8 @@ func counts(t *totals, c *course, now time.Time) engine.Counts {
 	return engine.Counts{Sessions: c.sessions, SessionsMax: c.sessionsMax, TotalSessions: t.total, QueuedMax: c.queuedMax, SessionRate: c.rate.read(now), SessionRateMax: c.rate.most,
 		ToServer: t.toServer, ToClient: t.toClient, Attempts: t.attempts, ConnectFailures: t.connectFailures, Retries: t.retries, Redispatches: t.redispatches,
 		ClientAborts: t.clientAborts, ServerAborts: t.serverAborts, LastSession: c.last,
-		QueueTime: c.queue.read(), ConnectTime: c.connect.read(), SessionTime: c.session.read(), Connecting: t.connecting, ConnectSum: t.connectSum}
+		QueueTime: c.queue.read(), ConnectTime: c.connect.read(), SessionTime: c.session.read(),
+		QueueTimeMax: c.queue.most(), ConnectTimeMax: c.connect.most(), SessionTimeMax: c.session.most(), Connecting: t.connecting, ConnectSum: t.connectSum}
 }
 
 // tally counts what happened in a service. The sessions' lock guards it.

@@ -25,7 +25,7 @@ func TestWireFormat(t *testing.T) {
 			Counts: map[string]handedCounts{"pg-test-1": {Total: 5, ConnectFailures: 6, ToServer: 7, ToClient: 8}}},
 		&handedService{Service: "pg-test-replica", Tickets: 12, Lost: at, Counts: map[string]handedCounts{"pg-test-2": {Total: 5, ConnectFailures: 6, ToServer: 7, ToClient: 8,
 			Attempts: 9, Retries: 10, Redispatches: 11, ClientAborts: 12, ServerAborts: 13, Connecting: []uint64{14, 15}, ConnectSum: 16,
-			Course: handedCourse{SessionsMax: 17, QueuedMax: 18, SessionRateMax: 19, Last: at, QueueTime: average{20, 21}, ConnectTime: average{22, 23}, SessionTime: average{24, 25}}}},
+			Course: handedCourse{SessionsMax: 17, QueuedMax: 18, SessionRateMax: 19, Last: at, QueueTime: average{20, 21, 37}, ConnectTime: average{22, 23, 38}, SessionTime: average{24, 25, 39}}}},
 			Whole: handedCourse{SessionsMax: 26}, Accepted: 27, AcceptRateMax: 28, ClientsMax: 29, Denied: 30, Cancels: 31, CancelsSent: 32,
 			Ended: map[engine.EndReason]uint64{engine.EndKilled: 33}, Process: handedProcess{SessionIDs: 34, AcceptRateMax: 35, SessionRateMax: 36}},
 		&handedSession{Service: "pg-test-primary", Member: "pg-test-1", Address: "10.10.10.11:6432", Client: "10.10.10.9:5000", ID: 12, Began: at, Moved: 9, MovedAt: at,

@@ -53,7 +53,9 @@ func (s *State) conclude(a *Actions, now time.Time) {
 				v.status = next
 			}
 			s.servers[key] = v
-			out.Health = append(out.Health, view.Health{Up: v.up, Reason: reason, Since: v.since, Recovered: v.recovered, Epoch: v.epoch, Ended: v.ended, Checks: s.counted.checks[key]})
+			checks := s.counted.checks[key]
+			checks.Last = view.Result(v.machine.Last())
+			out.Health = append(out.Health, view.Health{Up: v.up, Reason: reason, Since: v.since, Recovered: v.recovered, Epoch: v.epoch, Ended: v.ended, Checks: checks})
 		}
 		s.takeBack(&out)
 		services = append(services, out)

@@ -64,7 +64,7 @@ func (a *Asker) Ask(ctx context.Context, t Target, port bool, within time.Durati
 			o = probed(result)
 		}
 		if result.Err == context.DeadlineExceeded {
-			o.Silence = tooLate(within)
+			o = o.late(within)
 		}
 		defer a.asking.Done()
 		done(o)
@@ -99,7 +99,16 @@ func (a *Asker) wait(ctx context.Context, t Target, port bool, within time.Durat
 // inTime makes silence of an outcome that came after ctx had ended.
 func inTime(ctx context.Context, o Outcome, within time.Duration) Outcome {
 	if ctx.Err() != nil {
-		o.Silence = tooLate(within)
+		o = o.late(within)
+	}
+	return o
+}
+
+// late makes silence of what came too late.
+func (o Outcome) late(within time.Duration) Outcome {
+	o.Silence = tooLate(within)
+	if o.Code != codeLate {
+		o.Code = CodeNoAnswer
 	}
 	return o
 }
@@ -144,7 +153,7 @@ func apiRequest(t Target) exchange.Request {
 func answered(r exchange.Result) Outcome {
 	answer, err := patroni.ReadAnswer(r.Received, r.Err)
 	if err != nil {
-		return silent(err, err.Error())
+		return silent(err, err.Error(), r.Connected)
 	}
 	return Outcome{Answer: answer}
 }
@@ -169,12 +178,12 @@ func probed(r exchange.Result) Outcome {
 	case r.Connected:
 		return Outcome{Silence: plainly(r.Err), Accepted: true}
 	}
-	return silent(r.Err, plainly(r.Err))
+	return silent(r.Err, plainly(r.Err), false)
 }
 
 // silent is the outcome where there was no connection, or no answer of an API.
-func silent(err error, words string) Outcome {
-	return Outcome{Silence: words, Dead: errors.Is(err, syscall.ECONNREFUSED), NotAsked: Ours(err)}
+func silent(err error, words string, connected bool) Outcome {
+	return Outcome{Silence: words, Code: CodeOf(err, connected), Dead: errors.Is(err, syscall.ECONNREFUSED), NotAsked: Ours(err)}
 }
 
 // secureSocket is secure for a descriptor, which it closes.

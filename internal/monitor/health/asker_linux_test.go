@@ -209,7 +209,7 @@ func TestProbeBothWays(t *testing.T) {
 		}, Outcome{}},
 		{"with TLS that isn't spoken", func(c *net.TCPConn) { asked(c); c.Write([]byte("S")) }, Outcome{}},
 		{"an error", func(c *net.TCPConn) { asked(c); c.Write([]byte("E\x00\x00\x00\x04")) }, Outcome{}},
-		{"hangs", func(c *net.TCPConn) { io.Copy(io.Discard, c) }, Outcome{Silence: "no answer for 200ms", Accepted: true}},
+		{"hangs", func(c *net.TCPConn) { io.Copy(io.Discard, c) }, Outcome{Silence: "no answer for 200ms", Accepted: true, Code: CodeNoAnswer}},
 		{"closes", func(c *net.TCPConn) { asked(c) }, Outcome{Silence: "closed the connection", Accepted: true}},
 		{"resets", func(c *net.TCPConn) { asked(c); c.SetLinger(0) }, Outcome{Silence: "connection reset by peer", Accepted: true}},
 	} {

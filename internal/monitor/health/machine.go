@@ -65,6 +65,8 @@ type Outcome struct {
 	Dead bool
 	// Accepted says of a silent destination (see Probe) that it has taken the connection.
 	Accepted bool
+	// Code is HAProxy's for a Silence, where it is known: see CodeOf.
+	Code string
 	// NotAsked says that the check couldn't be put for a reason of this node's, which Silence has: it says nothing of anybody.
 	NotAsked bool
 }
@@ -125,8 +127,9 @@ type Machine struct {
 	decided string
 	// confirmed is when a leader's path was confirmed last; it limits Up and Paused.
 	confirmed time.Time
-	// last are the words of the last result.
-	last string
+	// last are the words of the last result, code and status its HAProxy's and HTTP's.
+	last, code string
+	status     int
 	// cause says why the server is Down.
 	cause string
 }
@@ -263,7 +266,7 @@ func (m Machine) Feed(o Outcome, b Backing, now time.Time) (next Machine, ended 
 func (m Machine) feed(o Outcome, b Backing, now time.Time) (Machine, bool) {
 	wasSilent := m.Silent()
 	m.heard = m.kind.judge(o)
-	m.last = o.Words()
+	m.last, m.code, m.status = o.Words(), o.code(m.heard), o.Answer.Status
 	if o.Silence == "" && o.Answer.Role == "" && (m.kind.OfLeader() || m.kind.nonsense(o)) {
 		m.last += " without a role"
 	}

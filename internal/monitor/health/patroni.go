@@ -13,7 +13,7 @@ func AskPatroni(c *patroni.Client) CheckFunc {
 	return func(ctx context.Context, t Target) Outcome {
 		answer, err := c.With(t.TLS).Get(ctx, t.Base, t.Path)
 		if err != nil {
-			return silent(err, err.Error())
+			return silent(err, err.Error(), true)
 		}
 		return Outcome{Answer: answer}
 	}

@@ -29,7 +29,7 @@ func DestinationOf(member, host string, port int, proxy byte) Target {
 func Probe(ctx context.Context, t Target) Outcome {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", t.Base)
 	if err != nil {
-		return silent(err, plainly(err))
+		return silent(err, plainly(err), false)
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()

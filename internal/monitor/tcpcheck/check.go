@@ -61,14 +61,14 @@ func newProbe(c tcpservice.Check) (*probe, error) {
 // failed is a check that didn't pass.
 func failed(format string, args ...any) health.Outcome {
 	// What isn't HTTP, or a certificate, is quoted in its error.
-	return health.Outcome{Silence: safetext.Short(fmt.Sprintf(format, args...), 300)}
+	return health.Outcome{Silence: safetext.Short(fmt.Sprintf(format, args...), 300), Code: health.CodeFail}
 }
 
 // broken is a check that an error has ended. One of this node's own, which may have opened no socket or read no file, says nothing of the
 // server.
 func broken(what string, err error) health.Outcome {
 	o := failed("%s: %s", what, plain(err))
-	o.NotAsked = health.Ours(err)
+	o.NotAsked, o.Code = health.Ours(err), health.CodeOf(err, true)
 	return o
 }
 
@@ -98,7 +98,11 @@ func (p *probe) run(ctx context.Context) health.Outcome {
 		conn = encrypted
 	}
 	if p.HTTP == nil {
-		return health.Outcome{}
+		o := health.Outcome{Code: health.CodeConnected}
+		if p.tls != nil {
+			o.Code = health.CodeSecured
+		}
+		return o
 	}
 	if _, err := conn.Write(request(p.HTTP)); err != nil {
 		return broken("cannot send the request", err)
@@ -107,7 +111,9 @@ func (p *probe) run(ctx context.Context) health.Outcome {
 	if err != nil {
 		return broken("no HTTP answer", err)
 	}
-	return p.judge(answer)
+	outcome := p.judge(answer)
+	outcome.Answer.Status = answer.StatusCode
+	return outcome
 }
 
 // request writes a request as HAProxy does: what it doesn't say isn't added, but for what ends it.

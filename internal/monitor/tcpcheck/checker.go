@@ -173,7 +173,7 @@ func (c *checker) once(ctx context.Context, p *schedule) health.Outcome {
 	outcome := c.check(ctx, p.target)
 	if ctx.Err() != nil && !outcome.NotAsked {
 		p.rest(time.Now().Add(breather))
-		return health.Outcome{Silence: "timed out after " + timeout.String(), Accepted: outcome.Accepted}
+		return health.Outcome{Silence: "timed out after " + timeout.String(), Accepted: outcome.Accepted, Code: health.CodeNoAnswer}
 	}
 	return outcome
 }

@@ -23,6 +23,8 @@ type machine struct {
 	streak health.Streak
 	// last are the words of the latest result, cause those of the one that put the server down.
 	last, cause string
+	// result is the latest one, but for what it says of the server.
+	result view.Result
 }
 
 func newMachine(o *model.Options, checked bool) machine {
@@ -102,4 +104,32 @@ func (m machine) next() time.Duration {
 		return m.options.Inter
 	}
 	return m.options.DownInter
+}
+
+// check is what the latest check brought, as HAProxy would say it; nothing of a server that isn't checked.
+func (m machine) check() view.Result {
+	switch {
+	case !m.checked:
+		return view.Result{}
+	case !m.heard || m.result.Code == "":
+		return view.Result{Code: "INI", Text: m.reason()}
+	}
+	r := m.result
+	if m.up {
+		r.Health = m.options.Rise + m.options.Fall - 1 - min(m.streak.Count(), m.options.Fall-1)
+	} else {
+		r.Health = min(m.streak.Count(), m.options.Rise-1)
+	}
+	return r
+}
+
+// resultOf puts an outcome into HAProxy's words.
+func resultOf(o health.Outcome, words string) view.Result {
+	r := view.Result{Code: o.Code, Status: o.Answer.Status, Text: words}
+	switch {
+	case o.Silence != "":
+	case r.Status != 0:
+		r.Code = health.CodePass
+	}
+	return r
 }

@@ -264,7 +264,9 @@ func (w *Watcher) take(_ context.Context, r health.Result) {
 	if was.up && !pass {
 		s.checks.Failures++
 	}
-	w.change(s, was.feed(pass, words, r.Ended), r.Ended)
+	next := was.feed(pass, words, r.Ended)
+	next.result = resultOf(r.Outcome, words)
+	w.change(s, next, r.Ended)
 	w.checker.SetInterval(r.Target, s.machine.next())
 	if s.machine.up != was.up || s.machine.reason() != was.reason() {
 		w.publish(r.Ended)
@@ -319,7 +321,9 @@ func (w *Watcher) publish(now time.Time) {
 		svc := view.Service{Service: declared.Service, Health: make([]view.Health, 0, len(declared.Servers))}
 		for _, carrier := range declared.Servers {
 			s := w.servers[serverKey{declared.FullName, carrier.Member}]
-			svc.Health = append(svc.Health, view.Health{Up: s.machine.up, Reason: s.machine.reason(), Since: s.since, Recovered: s.recovered, Epoch: s.epoch, Checks: s.checks})
+			checks := s.checks
+			checks.Last = s.machine.check()
+			svc.Health = append(svc.Health, view.Health{Up: s.machine.up, Reason: s.machine.reason(), Since: s.since, Recovered: s.recovered, Epoch: s.epoch, Checks: checks})
 		}
 		v.Services = append(v.Services, svc)
 		serving[declared.FullName] = len(svc.Usable()) > 0

@@ -20,6 +20,8 @@ type Board struct {
 	// and a time of its own.
 	checked *View
 	orders  orders
+	// turns are those of its services as of current.
+	turns map[string]Turns
 	// reposted is how often an order alone had something published: published Versions are the loop's and that.
 	reposted uint64
 }
@@ -33,6 +35,7 @@ type posting struct {
 // NewBoard makes a Board that shows v.
 func NewBoard(v *View) *Board {
 	b := &Board{checked: v}
+	b.note(v)
 	b.current.Store(&posting{view: v, replaced: make(chan struct{})})
 	return b
 }
@@ -65,6 +68,7 @@ func (b *Board) post(at time.Time) *View {
 	if v != b.checked {
 		v.Version, v.At = b.checked.Version+b.reposted, at
 	}
+	b.note(v)
 	old := b.current.Swap(&posting{view: v, replaced: make(chan struct{})})
 	close(old.replaced)
 	return v
