@@ -33,7 +33,8 @@ pgporter.yml (pgporter init makes a first one), which every command takes in an 
   pgporter run --plan plans/10.10.10.11.json                   # serve it on this node
   pgporter init --patroni 10.10.10.11:8008 --out pgporter.yml  # no inventory: a file of your own, from the living cluster
   pgporter run --patroni 10.10.10.11:8008                      # or none at all: ask Patroni who is there
-  pgporter status --watch                                      # who serves what, and why
+  pgporter top                                                 # who serves what, and why, live
+  pgporter drain pg-test-2 --wait 5m                           # no new clients for a server, until its sessions have ended
   pgporter reload --inventory pigsty.yml pg-test --dry-run     # what a changed inventory would change on the nodes`,
 		Args: command.SubcommandOnly,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },

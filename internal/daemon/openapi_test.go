@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -145,5 +146,31 @@ func TestThisMachineSteers(t *testing.T) {
 	}
 	if s := r.status(); s.Config.Generation != 2 || s.Config.Refusals != 1 {
 		t.Errorf("after it: %+v", s.Config)
+	}
+}
+
+// TestDocumentedCurl runs what docs/api.md shows: every command has an answer that isn't a refusal.
+func TestDocumentedCurl(t *testing.T) {
+	text, err := os.ReadFile("../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t, address(175))
+	c := startControlled(t, f, address(176), f.inventory("primary:5433"))
+	real := strings.NewReplacer("127.0.0.1:8432", c.admin, "10.10.10.11:8433", c.address, "control.crt", c.files.Certificate, "control.token", c.files.Token,
+		"pgporter-4711", strings.TrimPrefix(steerName(os.Getpid()), "@"))
+	commands := 0
+	for _, block := range strings.Split(string(text), "```sh\n")[1:] {
+		block, _, _ = strings.Cut(block, "```")
+		for line := range strings.Lines(block) {
+			commands++
+			out, err := exec.CommandContext(t.Context(), "sh", "-c", strings.Replace(real.Replace(line), "curl -s", "curl -sS --fail-with-body", 1)).CombinedOutput()
+			if err != nil || !json.Valid(out) {
+				t.Errorf("%s: %v: %s", line, err, out)
+			}
+		}
+	}
+	if commands < 10 {
+		t.Errorf("only %d commands were found", commands)
 	}
 }
