@@ -52,7 +52,7 @@ func (s shared) monitoring(t *testing.T) {
 		return nil
 	})
 	m.until(t, "haproxy_up == 0")
-	startPorter(t, node, "--inventory", inventory, "--node", one,
+	p := startPorter(t, node, "--inventory", inventory, "--node", one,
 		"--control", "*", "--control-token-file", s.token, "--control-tls-cert", s.ca, "--control-tls-key", filepath.Join(s.credentials, "control.key"))
 	m.until(t, fmt.Sprintf("count_over_time(pgporter_build_info[1m]) >= %d", scrapes))
 	w.does(t)
@@ -126,6 +126,38 @@ func (s shared) monitoring(t *testing.T) {
 			t.Errorf("only %d alerts", alerts)
 		}
 	})
+
+	t.Run("an order", func(t *testing.T) {
+		for _, order := range []string{"drain", "ready"} {
+			if out, err := exec.Command(binary, order, "pg-test-3", "--admin", p.admin).CombinedOutput(); err != nil {
+				t.Fatalf("%s: %v\n%s", order, err, out)
+			}
+			if order == "drain" {
+				m.until(t, `time() - pgporter_server_order_timestamp_seconds{service="pg-test-replica", member="pg-test-3", state="drain"} < 60`)
+				m.until(t, `haproxy_server_status{proxy="pg-test-replica", server="pg-test-3", state="DRAIN"} == 1`)
+				m.until(t, `pgporter_service_serving_servers{service="pg-test-replica"} == 1`)
+			}
+		}
+		m.until(t, `haproxy_server_status{proxy="pg-test-replica", server="pg-test-3", state="UP"} == 1`)
+	})
+
+	t.Run("a switchover", func(t *testing.T) {
+		s.t = t
+		ends := s.hold(node, direct).watch(t)
+		m.until(t, `pgporter_service_sessions{service="pg-test-default"} > 0`)
+		if _, err := s.Switchover(t.Context(), "pg-test-2"); err != nil {
+			t.Fatal(err)
+		}
+		ends.hasEnded(t, sessionsEnd)
+		m.until(t, `pgporter_member_role{member="pg-test-2", role="primary"} unless on (cluster) pgporter_member_role{member!="pg-test-2", role="primary"}`)
+		m.until(t, `pgporter_member_timeline{member="pg-test-2"} > 1`)
+		m.until(t, `pgporter_service_sessions_ended_total{service="pg-test-default", reason="down"} > 0`)
+		// It was an outage, and a short one.
+		m.until(t, `pgporter_cluster_outage_duration_seconds_count{cluster="pg-test"} == 1`)
+		m.until(t, `pgporter_cluster_outage_duration_seconds_sum{cluster="pg-test"} > 0 < 30`)
+		m.until(t, `pgporter_cluster_current_outage_seconds{cluster="pg-test"} == 0`)
+		m.until(t, `increase(pgporter_server_downs_total{service="pg-test-primary", member="pg-test-1"}[1m]) > 0`)
+	})
 }
 
 // query is an expression, and whether nothing ever comes of it, or nothing of HAProxy.
@@ -177,7 +209,7 @@ func pigstyQueries(t *testing.T, node string) []query {
 }
 
 // emptyPanels show nothing where nothing is to be mended, and no address moves.
-var emptyPanels = []string{"Trouble", "Virtual addresses", "Lag"}
+var emptyPanels = []string{"Trouble", "Virtual addresses"}
 
 // shown is a query of a dashboard's panel.
 type shown struct{ title, expr string }
