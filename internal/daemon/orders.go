@@ -180,6 +180,9 @@ func unknown(kind, name, kinds string, there []string) error {
 	return fmt.Errorf("there is no %s %q here: the %s are %s%s%s", kind, safetext.Line(name), kinds, strings.Join(there, ", "), more, near)
 }
 
+// tellTime bounds how long HAProxy may take for all commands of an order: others wait meanwhile.
+const tellTime = 15 * time.Second
+
 // tellEngine has an engine with a mind of its own take the order first.
 func (d *Daemon) tellEngine(ctx context.Context, c view.Command, targets []target) (map[view.ServerID]haproxy.Told, error) {
 	engine, is := d.engine.(balancer)
@@ -199,6 +202,8 @@ func (d *Daemon) tellEngine(ctx context.Context, c view.Command, targets []targe
 			}
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, tellTime)
+	defer cancel()
 	return engine.Engine.Order(ctx, c, on, down)
 }
 
@@ -278,15 +283,31 @@ func waiting(c view.Command, targets []target) []api.OrderResult {
 	return results
 }
 
-// tellOrder logs an order and notes it for the timeline, once for each server.
+// toldSingly is how many services of a member an order may be for that is told for each of them.
+const toldSingly = 8
+
+// tellOrder logs an order and notes it for the timeline, once for each server; for a member with many services once.
 func (d *Daemon) tellOrder(o api.Order, results []api.OrderResult) {
+	changed := map[[2]string]int{}
 	for _, r := range results {
-		if !r.Changed {
+		if r.Changed {
+			changed[[2]string{r.Cluster, r.Member}]++
+		}
+	}
+	for _, r := range results {
+		of := [2]string{r.Cluster, r.Member}
+		n := changed[of]
+		if !r.Changed || n == 0 {
 			continue
 		}
-		d.note(api.Event{Kind: api.EventOrder, Cluster: r.Cluster, Service: r.Service, Member: r.Member, By: o.By,
-			Text: fmt.Sprintf("%s in %s, %s: %s", r.Member, r.Service, wanted(o), r.Effect)})
-		d.log.Info("ordered", "what", wanted(o), "service", r.Service, "server", r.Member, "by", o.By, "effect", r.Effect)
+		service, where, effect := r.Service, r.Service, r.Effect
+		if n > toldSingly {
+			changed[of] = 0
+			service, where, effect = "", fmt.Sprintf("%d services", n), "so in each of them"
+		}
+		d.note(api.Event{Kind: api.EventOrder, Cluster: r.Cluster, Service: service, Member: r.Member, By: o.By,
+			Text: fmt.Sprintf("%s in %s, %s: %s", r.Member, where, wanted(o), effect)})
+		d.log.Info("ordered", "what", wanted(o), "service", where, "server", r.Member, "by", o.By, "effect", effect)
 	}
 }
 

@@ -281,3 +281,17 @@ func TestInheritedOrders(t *testing.T) {
 		}
 	}
 }
+
+// TestEventsGoOnAfterAnUpgrade reads the timeline of the process before; what can't be read is left out.
+func TestEventsGoOnAfterAnUpgrade(t *testing.T) {
+	d := &Daemon{log: slog.New(slog.DiscardHandler)}
+	d.restoreEvents(&Inherited{events: []byte(`[{"id":41,"text":"one","new":{}},{"id":42,"text":"two"}]`)})
+	d.note(api.Event{Kind: api.EventUpgrade, Text: "three"})
+	if got := d.Events(41); len(got) != 2 || got[1].ID != 43 || got[1].Text != "three" {
+		t.Errorf("after an upgrade there are %+v", got)
+	}
+	d.restoreEvents(&Inherited{events: []byte(`{}`)})
+	if got := d.Events(0); len(got) != 3 {
+		t.Errorf("what can't be read leaves %+v", got)
+	}
+}

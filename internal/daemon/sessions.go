@@ -70,6 +70,9 @@ func (d *Daemon) EndSessions(_ context.Context, e api.EndSessions, by string) (a
 		return api.SessionsEnded{}, errors.New("the filter chooses every session of the node: say that all are meant")
 	}
 	ended, err := n.Engine.EndSessions(filter, safetext.Line(by), e.DryRun)
+	if err == nil && !e.DryRun && ended > 0 {
+		d.note(api.Event{Kind: api.EventSessions, Cluster: e.Filter.Cluster, Service: e.Filter.Service, Member: e.Filter.Member, By: by, Text: fmt.Sprintf("%d sessions were ended", ended)})
+	}
 	return api.SessionsEnded{Ended: ended}, err
 }
 

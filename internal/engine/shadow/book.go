@@ -156,7 +156,7 @@ func (b *book) viewed(v *view.View) {
 			h := s.Health[j]
 			key := at{s.FullName, server.Member}
 			was, before := b.ours[key]
-			is := mine{takes: slices.Contains(usable, j), why: h.Reason, changed: was.changed, epoch: h.Epoch, shuts: s.OptionsOf(j).ShutdownSessions}
+			is := mine{takes: slices.Contains(usable, j), why: s.Words(j), changed: was.changed, epoch: h.Epoch, shuts: s.OptionsOf(j).ShutdownSessions}
 			if !before || was.takes != is.takes {
 				is.changed = now
 			}
