@@ -43,19 +43,8 @@ func (e *Engine) Order(ctx context.Context, c view.Command, on []view.ServerID, 
 		if !wanted || !there {
 			continue
 		}
-		var t Told
-		tell := func(commands ...string) {
-			for _, command := range commands {
-				t.Changed = true
-				if err := e.control.tell(ctx, running.Current.PID, command); err != nil {
-					t.Err = errors.Join(t.Err, err)
-					return
-				}
-			}
-		}
-		if c.State != nil && has.state() != *c.State {
-			tell(stateCommands(at, has, *c.State, down[id])...)
-		}
+		// The weight comes first: it is what HAProxy may refuse, and then nothing of the order is to hold.
+		var commands []string
 		weight := has.Weight
 		switch {
 		case c.Declared:
@@ -64,7 +53,16 @@ func (e *Engine) Order(ctx context.Context, c view.Command, on []view.ServerID, 
 			weight = *c.Weight
 		}
 		if weight != has.Weight {
-			tell(fmt.Sprintf("set server %s weight %d", at, weight))
+			commands = append(commands, fmt.Sprintf("set server %s weight %d", at, weight))
+		}
+		if c.State != nil && has.state() != *c.State {
+			commands = append(commands, stateCommands(at, has, *c.State, down[id])...)
+		}
+		t := Told{Changed: len(commands) > 0}
+		for _, command := range commands {
+			if t.Err = e.control.tell(ctx, running.Current.PID, command); t.Err != nil {
+				break
+			}
 		}
 		told[id] = t
 	}
