@@ -106,7 +106,7 @@ var rooms = map[string]room{
 	"internal/cli/documented": {because: "what the documents show is text: tests of any command line ask for it"},
 	"internal/cli/command":    {may: "diag safetext", because: "what command lines have in common must not bring any command's rooms with it: the lab uses it too"},
 	"internal/cli/nodes":      {may: "api control", because: "asking several nodes at once must not know which command wants it, or how its answers are shown"},
-	"internal/cli/top":        {may: "api nodes", because: "what a terminal shows is a function of what nodes say: how they are found and reached is the command's business"},
+	"internal/cli/top":        {may: "api command nodes", because: "what a terminal shows is a function of what nodes say: how they are found and reached is the command's business"},
 	"internal/cli/bundle":     {may: "safetext", pure: true, because: "what may go out is decided from texts alone: who asks for them and where they are kept is another's business"},
 	"internal/cli":            {may: "api bundle command connstr control daemon diag discover dns doctor draft fileset haproxy intake inventory logqueue model nodes owner ownfile plan process render resolve safetext shadow stamp tcpservice top vip who", because: "commands ask the rooms that do the work; they don't reach below them"},
 

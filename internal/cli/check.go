@@ -145,10 +145,10 @@ func (r checkReport) print(out, remarks io.Writer, problems diag.Problems) error
 	if len(problems) > 0 {
 		var counts []string
 		if r.Summary.Errors > 0 {
-			counts = append(counts, plural(r.Summary.Errors, "error"))
+			counts = append(counts, command.Plural(r.Summary.Errors, "error"))
 		}
 		if r.Summary.Warnings > 0 {
-			counts = append(counts, plural(r.Summary.Warnings, "warning"))
+			counts = append(counts, command.Plural(r.Summary.Warnings, "warning"))
 		}
 		found = strings.Join(counts, ", ")
 		fmt.Fprintln(remarks, problems)
@@ -157,7 +157,7 @@ func (r checkReport) print(out, remarks io.Writer, problems diag.Problems) error
 	if r.Summary.Errors > 0 {
 		return nil
 	}
-	_, err := fmt.Fprintf(out, "%s, %s, %s\n", plural(r.Summary.Clusters, "cluster"), plural(r.Summary.Services, "service"), found)
+	_, err := fmt.Fprintf(out, "%s, %s, %s\n", command.Plural(r.Summary.Clusters, "cluster"), command.Plural(r.Summary.Services, "service"), found)
 	return err
 }
 

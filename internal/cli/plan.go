@@ -136,7 +136,7 @@ func writePlan(path string, file intake.File) (string, error) {
 	for _, c := range file.Plan.Clusters {
 		services += len(c.Definitions)
 	}
-	what := plural(services, "service")
+	what := command.Plural(services, "service")
 	sum, err := intake.Digest(file.Node)
 	if err != nil {
 		return "", err

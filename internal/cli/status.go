@@ -241,15 +241,15 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 		does = "is a shadow for"
 	}
 	fmt.Fprintf(w, "pgporter %s (pid %d) %s %s, up %s, configuration %d of %s%s\n", s.Version, s.PID, does, where,
-		age(s.Now.Sub(s.Started)), s.Config.Generation, s.Config.Loaded.Local().Format("15:04:05"), sent)
+		command.Age(s.Now.Sub(s.Started)), s.Config.Generation, s.Config.Loaded.Local().Format("15:04:05"), sent)
 	printPlan(w, s, paint)
 	if u := s.Upgrade; u != nil && u.Problem == "" {
-		fmt.Fprintf(w, "took over from %s (pid %d) %s ago: %s, %s\n", u.Version, u.PID, age(s.Now.Sub(u.At)), plural(u.Sessions, "session"), plural(u.Clients, "waiting client"))
+		fmt.Fprintf(w, "took over from %s (pid %d) %s ago: %s, %s\n", u.Version, u.PID, command.Age(s.Now.Sub(u.At)), command.Plural(u.Sessions, "session"), command.Plural(u.Clients, "waiting client"))
 	} else if u != nil {
 		fmt.Fprintf(w, "%s %s\n", paint(fmt.Sprintf("the upgrade of %s was in vain:", u.At.Local().Format("15:04:05")), red), u.Problem)
 	}
 	for _, l := range s.Stalled {
-		fmt.Fprintln(w, paint(fmt.Sprintf("%s stands still for %s: what it decides is as old", l.Loop, age(s.Now.Sub(l.Since))), red))
+		fmt.Fprintln(w, paint(fmt.Sprintf("%s stands still for %s: what it decides is as old", l.Loop, command.Age(s.Now.Sub(l.Since))), red))
 	}
 	for _, a := range s.Config.Assumed {
 		fmt.Fprintf(w, "assumed: %s\n", a)
@@ -298,7 +298,7 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 			}
 			for _, r := range v.Servers {
 				word, code := serverState(v, r)
-				member, role, since := r.Member, r.Role, age(s.Now.Sub(r.Since))
+				member, role, since := r.Member, r.Role, command.Age(s.Now.Sub(r.Since))
 				if role == "" {
 					role = "-"
 				}
@@ -351,7 +351,7 @@ func printPlan(w io.Writer, s *api.Status, paint func(string, colourCode) string
 			origin = "from the control address"
 		}
 		fmt.Fprintf(w, "plan %s of %s, accepted %s (%s ago) %s, made by pgporter %s at %s", p.Hash[:min(len(p.Hash), shortHash)], p.MadeFrom,
-			p.Accepted.Local().Format(time.DateTime), age(s.Now.Sub(p.Accepted)), origin, p.MadeBy, p.Made.Local().Format(time.DateTime))
+			p.Accepted.Local().Format(time.DateTime), command.Age(s.Now.Sub(p.Accepted)), origin, p.MadeBy, p.Made.Local().Format(time.DateTime))
 		if p.Kept != "" {
 			fmt.Fprintf(w, ", kept in %s", p.Kept)
 		}
@@ -415,18 +415,4 @@ func painter(on bool) func(string, colourCode) string {
 		}
 		return fmt.Sprintf("\x1b[%dm%s\x1b[0m", code, text)
 	}
-}
-
-// age prints a length of time in the two units that say enough.
-func age(d time.Duration) string {
-	d = max(0, d.Round(time.Second))
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", d/time.Second)
-	case d < time.Hour:
-		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
-	case d < 24*time.Hour:
-		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
-	}
-	return fmt.Sprintf("%dd%02dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/cli/nodes"
 )
 
@@ -76,7 +77,7 @@ func printStatusOfNodes(w io.Writer, told []toldStatus, sum nodes.Overview) erro
 				sessions, waiting = sessions+v.Sessions, waiting+v.Queued
 			}
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d of %s\t%d\t%d\t%s\n", one.Node, s.Version, age(s.Now.Sub(s.Started)), s.Config.Generation, s.Config.Loaded.Local().Format("15:04:05"),
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d of %s\t%d\t%d\t%s\n", one.Node, s.Version, command.Age(s.Now.Sub(s.Started)), s.Config.Generation, s.Config.Loaded.Local().Format("15:04:05"),
 			sessions, waiting, remark(s))
 	}
 	if len(sum.Clusters) > 0 {
@@ -108,7 +109,7 @@ func printStatusOfNodes(w io.Writer, told []toldStatus, sum nodes.Overview) erro
 func remark(s *api.Status) string {
 	var words []string
 	if n := len(s.Stalled); n > 0 {
-		words = append(words, plural(n, "loop")+" stand still")
+		words = append(words, command.Plural(n, "loop")+" stand still")
 	}
 	if s.Config.Refused != "" {
 		words = append(words, "its last reload was refused")

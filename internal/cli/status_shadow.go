@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/cli/command"
 )
 
 // shownEvents are how many events the table shows with all that was in them.
@@ -30,7 +31,7 @@ func printShadow(w io.Writer, s *api.Status, paint func(string, colourCode) stri
 		}
 	}
 	fmt.Fprintf(w, "shadow of HAProxy (%s), %s: %s, pgporter was right %d, HAProxy %d, unknown %d\n", h.HAProxy, state,
-		plural(len(h.Events)+h.Dropped, "event"), h.Right.PGPorter, h.Right.HAProxy, h.Right.Unknown)
+		command.Plural(len(h.Events)+h.Dropped, "event"), h.Right.PGPorter, h.Right.HAProxy, h.Right.Unknown)
 	if len(h.Absent) > 0 {
 		fmt.Fprintf(w, "%s %s\n", paint("HAProxy hasn't, so not compared:", red), strings.Join(h.Absent, ", "))
 	}
@@ -72,7 +73,7 @@ func stepWords(s api.ShadowStep) string {
 	}
 	words := fmt.Sprintf("%-10s  %s %s: %s", s.Of, s.Service, s.Server, s.Did)
 	if s.Sessions > 0 {
-		words += fmt.Sprintf(", %s at HAProxy", plural(s.Sessions, "session"))
+		words += fmt.Sprintf(", %s at HAProxy", command.Plural(s.Sessions, "session"))
 	}
 	if s.Why != "" {
 		words += " (" + s.Why + ")"
@@ -84,9 +85,9 @@ func stepWords(s api.ShadowStep) string {
 func verdict(d api.Disagreement) string {
 	text := ""
 	if d.Clients > 0 || d.Failed > 0 {
-		text = fmt.Sprintf(" (HAProxy led %s there", plural(int(d.Clients), "client"))
+		text = fmt.Sprintf(" (HAProxy led %s there", command.Plural(int(d.Clients), "client"))
 		if d.Failed > 0 {
-			text += fmt.Sprintf(", %s failed", plural(int(d.Failed), "connection"))
+			text += fmt.Sprintf(", %s failed", command.Plural(int(d.Failed), "connection"))
 		}
 		text += ")"
 	}

@@ -297,11 +297,11 @@ func (f *orderFlags) drained(ctx context.Context, c *cobra.Command, all []*nodes
 			}
 		}
 		if total == 0 && len(silent) == 0 {
-			fmt.Fprintf(c.OutOrStdout(), "no session is left (after %s)\n", age(time.Since(began)))
+			fmt.Fprintf(c.OutOrStdout(), "no session is left (after %s)\n", command.Age(time.Since(began)))
 			return nil
 		}
 		if ctx.Err() == nil {
-			now := fmt.Sprintf("%s left: %s", plural(total, "session"), strings.Join(parts, ", "))
+			now := fmt.Sprintf("%s left: %s", command.Plural(total, "session"), strings.Join(parts, ", "))
 			if total == 0 {
 				now = "no session is left elsewhere"
 			}

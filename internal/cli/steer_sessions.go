@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -148,9 +147,9 @@ func printSessions(w io.Writer, answers []nodes.Answer[api.Sessions]) error {
 			}
 			lasts := "-"
 			if !now.IsZero() && !s.Began.IsZero() {
-				lasts = age(now.Sub(s.Began))
+				lasts = command.Age(now.Sub(s.Began))
 			}
-			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Node, s.ID, s.Client, s.Service, s.Member, lasts, size(s.ToServer), size(s.ToClient))
+			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Node, s.ID, s.Client, s.Service, s.Member, lasts, command.Bytes(float64(s.ToServer)), command.Bytes(float64(s.ToClient)))
 		}
 	}
 	if err := table.Flush(); err != nil {
@@ -166,23 +165,6 @@ func printSessions(w io.Writer, answers []nodes.Answer[api.Sessions]) error {
 		}
 	}
 	return nil
-}
-
-// size prints a number of bytes in three digits or so.
-func size(bytes int64) string {
-	value, units := float64(bytes), []string{"B", "kB", "MB", "GB", "TB", "PB"}
-	for i, unit := range units {
-		switch {
-		case i == 0 && bytes < 1000:
-			return fmt.Sprintf("%d B", bytes)
-		case value < 9.95 && i > 0:
-			return fmt.Sprintf("%.1f %s", value, unit)
-		case value < 999.5 || i == len(units)-1:
-			return fmt.Sprintf("%.0f %s", math.Round(value), unit)
-		}
-		value /= 1000
-	}
-	return ""
 }
 
 func newKillSessionsCommand() *cobra.Command {
@@ -227,7 +209,7 @@ sessions of a node are ended with --all alone. It keeps nobody from coming again
 				}
 				for _, a := range answers {
 					if a.Err == nil {
-						fmt.Fprintf(c.OutOrStdout(), "%s: %s %s\n", a.Node, plural(a.Said.Ended, "session"), word)
+						fmt.Fprintf(c.OutOrStdout(), "%s: %s %s\n", a.Node, command.Plural(a.Said.Ended, "session"), word)
 					}
 				}
 				return nil
@@ -299,7 +281,7 @@ func confirmed(c *cobra.Command, counted []nodes.Answer[api.SessionsEnded]) (boo
 		fmt.Fprintln(c.OutOrStdout(), "there is no such session")
 		return false, nil
 	}
-	fmt.Fprintf(c.ErrOrStderr(), "End %s (%s)? [y/N] ", plural(total, "session"), strings.Join(parts, ", "))
+	fmt.Fprintf(c.ErrOrStderr(), "End %s (%s)? [y/N] ", command.Plural(total, "session"), strings.Join(parts, ", "))
 	line, err := bufio.NewReader(c.InOrStdin()).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false, err

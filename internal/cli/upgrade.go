@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/cli/command"
 )
 
 func newUpgradeCommand() *cobra.Command {
@@ -47,20 +48,13 @@ func upgraded(before, after *api.Status) (string, error) {
 	switch {
 	case after.PID != before.PID && after.Upgrade != nil && after.Upgrade.PID == before.PID:
 		return fmt.Sprintf("pgporter %s (pid %d) has taken over from %s (pid %d): %s, %s", after.Version, after.PID, before.Version, before.PID,
-			plural(after.Upgrade.Sessions, "session"), plural(after.Upgrade.Clients, "waiting client")), nil
+			command.Plural(after.Upgrade.Sessions, "session"), command.Plural(after.Upgrade.Clients, "waiting client")), nil
 	case after.PID != before.PID:
 		return "", fmt.Errorf("the pgporter there is another one now (pid %d), and didn't take over from pid %d", after.PID, before.PID)
 	case failedSince(before.Upgrade, after.Upgrade):
 		return "", fmt.Errorf("not upgraded, pid %d goes on: %s", before.PID, after.Upgrade.Problem)
 	}
 	return "", nil
-}
-
-func plural(n int, what string) string {
-	if n != 1 {
-		what += "s"
-	}
-	return fmt.Sprintf("%d %s", n, what)
 }
 
 // failedSince tells whether there was a failed attempt between two looks.

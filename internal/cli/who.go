@@ -323,7 +323,7 @@ func whoTable(rows []who.Row, problems []string, now time.Time) []byte {
 			}
 			since := "-"
 			if r.Since != nil {
-				since = age(max(0, now.Sub(*r.Since)))
+				since = command.Age(max(0, now.Sub(*r.Since)))
 			}
 			mark := ""
 			if r.Uncertain != "" {

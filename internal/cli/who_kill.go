@@ -60,7 +60,7 @@ func (f *whoFlags) end(ctx context.Context, c *cobra.Command, q *inquiry, rows [
 	if len(ends) == 0 {
 		return errors.New("there is nothing to end")
 	}
-	sure, err := f.confirm(c, fmt.Sprintf("End %s?", plural(len(ends), "client")))
+	sure, err := f.confirm(c, fmt.Sprintf("End %s?", command.Plural(len(ends), "client")))
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/cli/nodes"
 )
 
@@ -414,7 +415,7 @@ func (d *dialog) do(dryRun bool) func(context.Context, Node) ([]string, error) {
 			if dryRun {
 				will = "would be ended, their transactions lost"
 			}
-			return []string{fmt.Sprintf("%s %s", plural(ended.Ended, "session"), will)}, nil
+			return []string{fmt.Sprintf("%s %s", command.Plural(ended.Ended, "session"), will)}, nil
 		}
 	}
 	o := d.order

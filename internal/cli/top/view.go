@@ -3,13 +3,13 @@ package top
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	tea "charm.land/bubbletea/v2"
 	"charm.land/lipgloss/v2"
 	"github.com/charmbracelet/x/ansi"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/cli/nodes"
 )
 
@@ -80,7 +80,7 @@ func (m *model) header() string {
 	if queued > 0 {
 		waiting = bad.Render(waiting)
 	}
-	return fmt.Sprintf("%s %s  %s, %d/s  %s  %s/s in, %s/s out", bold.Render(who), m.now.Local().Format("15:04:05"), plural(sessions, "session"), rate, waiting, amount(in), amount(out))
+	return fmt.Sprintf("%s %s  %s, %d/s  %s  %s/s in, %s/s out", bold.Render(who), m.now.Local().Format("15:04:05"), command.Plural(sessions, "session"), rate, waiting, command.Bytes(in), command.Bytes(out))
 }
 
 // lost tells which nodes don't answer.
@@ -91,7 +91,7 @@ func (m *model) lost() []string {
 		switch {
 		case n.lost != nil:
 			silent++
-			lines = append(lines, bad.Render(fmt.Sprintf("%s: lost for %s: %s", m.cfg.Targets[i].Name, lasting(m.now.Sub(n.since)), oneLine(n.lost.Error()))))
+			lines = append(lines, bad.Render(fmt.Sprintf("%s: lost for %s: %s", m.cfg.Targets[i].Name, command.Age(m.now.Sub(n.since)), oneLine(n.lost.Error()))))
 		case n.status == nil:
 			lines = append(lines, faint.Render(m.cfg.Targets[i].Name+": no answer yet"))
 		}
@@ -269,9 +269,9 @@ func (m *model) detail() string {
 	case r == nil:
 		return ""
 	case r.kind == serviceRow:
-		return fmt.Sprintf("%s: %s on %s, %d servers", r.service.Name, r.service.State(), plural(r.service.Nodes, "node"), len(r.service.Servers))
+		return fmt.Sprintf("%s: %s on %s, %d servers", r.service.Name, r.service.State(), command.Plural(r.service.Nodes, "node"), len(r.service.Servers))
 	case r.kind == clusterRow:
-		return plural(len(r.cluster.Services), "service")
+		return command.Plural(len(r.cluster.Services), "service")
 	}
 	s := r.server
 	text := s.Member + ": "
@@ -284,7 +284,7 @@ func (m *model) detail() string {
 	}
 	text += s.Reason
 	if !s.Since.IsZero() {
-		text += ", for " + lasting(s.Now.Sub(s.Since))
+		text += ", for " + command.Age(s.Now.Sub(s.Since))
 	}
 	text += fmt.Sprintf(", weight %d", s.Weight)
 	if s.Backup {
@@ -388,40 +388,5 @@ func lag(n *int64) string {
 	if n == nil {
 		return "-"
 	}
-	return amount(float64(*n))
-}
-
-// amount prints bytes in three digits or so.
-func amount(n float64) string {
-	for _, unit := range []string{"B", "kB", "MB", "GB"} {
-		switch {
-		case n < 9.95 && unit != "B":
-			return fmt.Sprintf("%.1f%s", n, unit)
-		case n < 999.5:
-			return fmt.Sprintf("%.0f%s", n, unit)
-		}
-		n /= 1000
-	}
-	return fmt.Sprintf("%.0fTB", n)
-}
-
-// lasting prints a length of time.
-func lasting(d time.Duration) string {
-	d = max(0, d.Round(time.Second))
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", d/time.Second)
-	case d < time.Hour:
-		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
-	case d < 24*time.Hour:
-		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
-	}
-	return fmt.Sprintf("%dd%02dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return strings.ReplaceAll(command.Bytes(float64(*n)), " ", "")
 }
