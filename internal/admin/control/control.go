@@ -117,7 +117,7 @@ func newServer(handler http.Handler, log *slog.Logger) *http.Server {
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 		Protocols:         new(http.Protocols),
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:          gate.ErrorLog(log),
 	}
 	server.Protocols.SetHTTP1(true)
 	return server

@@ -56,7 +56,11 @@ func Between(before, after model.Plan, live Roles) (api.Changes, error) {
 		return api.Changes{}, err
 	}
 	changes.Services = append(changes.Services, serviceChanges(oldServices, newServices)...)
-	if order := orderOf(before, oldServices, after, newServices); order != "" && changes.None() {
+	// Only what has the same parts can have them in another order.
+	if !changes.None() {
+		return changes, nil
+	}
+	if order := orderOf(before, oldServices, after, newServices); order != "" {
 		changes.Clusters = append(changes.Clusters, api.ClusterChange{Cluster: order, Kind: api.Changed, What: []string{"in another order"}})
 	}
 	return changes, nil
@@ -193,7 +197,7 @@ func clusterChanges(before, after model.Cluster) []string {
 // roleVar is the variable by which selectors see a member's role.
 const roleVar = "pg_role"
 
-// orderOf names what is in another order, if anything does.
+// orderOf names what is in another order in plans that differ in nothing else.
 func orderOf(before model.Plan, oldServices []offered, after model.Plan, newServices []offered) string {
 	clusters := func(p model.Plan) (all []string) {
 		for _, c := range p.Clusters {

@@ -94,6 +94,15 @@ func TestBetween(t *testing.T) {
 			p.Clusters[0].Definitions = definitions(p)[:1]
 		}, "changed pg-test member pg-test-4 is new; member pg-test-3 is gone\n" +
 			"changed pg-test-primary *:5433  +[pg-test-4] -[pg-test-3] ~\nremoved pg-test-replica *:5434  +[] -[pg-test-1 pg-test-2 pg-test-3] ~\n"},
+		{"a member more", func(p *model.Plan) {
+			m := *member(p, 2)
+			m.Name, m.Host = "pg-test-4", "10.10.10.14"
+			p.Clusters[0].Members = append(p.Clusters[0].Members, m)
+		}, "changed pg-test member pg-test-4 is new\n" +
+			"changed pg-test-primary *:5433  +[pg-test-4] -[] ~\nchanged pg-test-replica *:5434  +[pg-test-4] -[] ~\n"},
+		{"a member less", func(p *model.Plan) { p.Clusters[0].Members = p.Clusters[0].Members[:2] },
+			"changed pg-test member pg-test-3 is gone\n" +
+				"changed pg-test-primary *:5433  +[] -[pg-test-3] ~\nchanged pg-test-replica *:5434  +[] -[pg-test-3] ~\n"},
 		{"a role is reported once", func(p *model.Plan) {
 			member(p, 2).Role, member(p, 2).Vars = model.Offline, map[string]any{"pg_role": "offline", "pg_offline_query": false}
 		}, "changed pg-test member pg-test-3: role replica → offline\n"},

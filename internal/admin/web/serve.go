@@ -34,7 +34,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, encryption *tls.
 			WriteTimeout:      30 * time.Second,
 			IdleTimeout:       30 * time.Second,
 			MaxHeaderBytes:    16 << 10,
-			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+			ErrorLog:          gate.ErrorLog(log),
 		}
 		closed := make(chan struct{})
 		stopped := context.AfterFunc(ctx, func() {
