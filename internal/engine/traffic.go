@@ -17,7 +17,7 @@ type Traffic struct {
 	// Clients are all connections that were accepted and are open: sessions, and those on their way to one or to a refusal. ClientsMax
 	// is the most that there were at once, Limit how many there may be.
 	Clients, ClientsMax, Limit int
-	// Accepted are all clients that there have been, AcceptRate those of the last second, AcceptRateMax the most of any.
+	// Accepted are all clients that there have been, those that were Denied among them, AcceptRate those of the last second, AcceptRateMax the most of any.
 	Accepted                  uint64
 	AcceptRate, AcceptRateMax int
 	// Denied were closed unheard, since their address isn't allowed.

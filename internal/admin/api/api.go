@@ -295,8 +295,8 @@ type Service struct {
 	// Waiting is since when the client waits that waits longest; absent while nobody does.
 	Waiting *time.Time `json:"waiting_since,omitempty"`
 	// Clients are all connections that were accepted and are open, ClientsMax the most there were at once, Accepted all there have
-	// been, AcceptRate those of the last second and AcceptRateMax the most of any. Denied were closed unheard: their address isn't
-	// allowed. Limit is how many there may be (maxconn); 0 where only the limit of open files says.
+	// been, AcceptRate those of the last second and AcceptRateMax the most of any. Denied are those of them that were closed unheard: their
+	// address isn't allowed. Limit is how many there may be (maxconn); 0 where only the limit of open files says.
 	Clients       int    `json:"clients"`
 	ClientsMax    int    `json:"clients_max"`
 	Accepted      uint64 `json:"accepted"`

@@ -3,6 +3,7 @@ package diff
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -77,6 +78,9 @@ func TestBetween(t *testing.T) {
 			more.Name, more.FullName, more.Port, more.IP, more.Backup = "more", "pg-test-more", 5440, "fd00::1", nil
 			p.Clusters[0].Definitions = append(definitions(p), more)
 		}, "added pg-test-more [fd00::1]:5440  +[pg-test-1 pg-test-2 pg-test-3] -[] ~\n"},
+		{"who may come", func(p *model.Plan) {
+			definitions(p)[0].Allow = model.Networks{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.168.1.7/32")}
+		}, "changed pg-test-primary *:5433 allow (none) → [\"10.0.0.0/8\",\"192.168.1.7/32\"] +[] -[] ~\n"},
 		{"a service less", func(p *model.Plan) { p.Clusters[0].Definitions = definitions(p)[:1] },
 			"removed pg-test-replica *:5434  +[] -[pg-test-1 pg-test-2 pg-test-3] ~\n"},
 		{"definitions", func(p *model.Plan) {

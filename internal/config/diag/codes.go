@@ -64,6 +64,7 @@ const (
 	ServiceReplaced     Code = "service-replaced"
 	PortTaken           Code = "port-taken"
 	AddressInvalid      Code = "address-invalid"
+	NetworkInvalid      Code = "network-invalid"
 	SelectorInvalid     Code = "selector-invalid"
 	NoServer            Code = "service-without-server"
 	BackupNeverServes   Code = "backup-never-serves"
@@ -359,6 +360,11 @@ places. Give one of them another port or an ip of its own.`},
 	{AddressInvalid, "An address can't be used", `
 To listen at, there is an IP address of the node, or * for all of them; names aren't looked up. A
 server has an IP address or a host's name. A mask, a port or a zone isn't a part of it.`},
+	{NetworkInvalid, "A network can't be used", `
+allow lists where a service's clients may come from: networks as in 10.0.0.0/8 and 2001:db8::/32,
+and single addresses. Names aren't looked up, and a network has no bits set behind its mask:
+10.0.0.7/8 may be meant as 10.0.0.0/8 or as 10.0.0.7. An empty list would keep everybody out;
+without the key clients may come from anywhere.`},
 	{SelectorInvalid, "A selector can't be used", `
 selector and backup are JMESPath expressions over the cluster's members, as Ansible's json_query
 evaluates them, and give a list of members: [] is all of them. The column is that of the expression.

@@ -150,7 +150,7 @@ func TestFilesThatCantBeUsed(t *testing.T) {
 		{"zeros, as after a crash", whole[:end] + strings.Repeat("\x00", 100), "\x00", "the file isn't whole, or was changed: invalid character "},
 		{"bytes that are no text", replace("dba@infra", "dba@\xff"), "\xff", "the byte 0xff is no UTF-8"},
 		{"changed by hand", replace(`"port": 5433`, `"port": 5439`), `"` + sum64(t), "the plan isn't the one that was written: its sha256 is another; the whole file, as `pgporter plan` writes it; whoever changes it on purpose takes the line with sha256 out"},
-		{"a field from the future", replace(`"port": 5433`, `"colour": "red", "port": 5433`), `"colour"`, `the field "colour" isn't known to this version; one of all_backups, backup,`},
+		{"a field from the future", replace(`"port": 5433`, `"colour": "red", "port": 5433`), `"colour"`, `the field "colour" isn't known to this version; one of all_backups, allow, backup,`},
 		{"a misspelt field", replace(`"selector"`, `"selectr"`), `"selectr"`, `the field "selectr" isn't known to this version; did you mean selector`},
 		{"a field in capitals", replace(`"plan"`, `"Plan"`), `"Plan"`, `the field "Plan" isn't known to this version; did you mean plan`},
 		{"a field twice", replace(`"port": 5433`, `"port": 5433, "port": 1`), `"port": 1`, `the field "port" is here twice; one of them`},

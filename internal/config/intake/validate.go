@@ -151,6 +151,7 @@ func (c *checker) definition(cluster string, d model.Definition) {
 	}
 	c.that(model.IsCheckPath(d.Check), "%s: check is %q: a path of Patroni's REST API", what, d.Check)
 	c.maxConn(what, d.MaxConn)
+	c.networks(what, d.Allow)
 	c.balance(what, string(d.Balance))
 	// An order without options has none of the defaults of ParseOptions either.
 	c.that(d.Options.Inter > 0, "%s: options are missing", what)
@@ -190,6 +191,7 @@ func (c *checker) tcpService(g model.TCPService) {
 	c.listenAddr(what, g.Name, g.IP, g.Port)
 	c.that(g.Protocol == "tcp" || g.Protocol == "http", "%s: protocol is %q: tcp or http", what, g.Protocol)
 	c.maxConn(what, g.MaxConn)
+	c.networks(what, g.Allow)
 	c.balance(what, g.Balance)
 	c.line(what+": default", g.Default)
 	c.words(what+": default", g.Default)
@@ -247,6 +249,14 @@ func (c *checker) weight(what string, n int) {
 
 func (c *checker) maxConn(what string, n int) {
 	c.that(n >= 1 && n <= 1<<31-1, "%s: maxconn is %d: 1 or more", what, n)
+}
+
+func (c *checker) networks(what string, allow model.Networks) {
+	c.that(len(allow) <= model.MaxNetworks, "%s: allow has %d entries: %d at most", what, len(allow), model.MaxNetworks)
+	for _, network := range allow {
+		c.that(network.IsValid() && network == network.Masked() && network.Addr().Zone() == "" && !network.Addr().Is4In6(),
+			"%s: allow: %q: networks as in 10.0.0.0/8", what, network)
+	}
 }
 
 func (c *checker) balance(what, algorithm string) {

@@ -53,6 +53,8 @@ type TCPService struct {
 	Protocol string `json:"protocol"`
 	MaxConn  int    `json:"maxconn"`
 	Balance  string `json:"balance"`
+	// Allow is a Definition's.
+	Allow Networks `json:"allow,omitempty"`
 	// Options are lines of a listen section as they were written; Default is its default-server line.
 	Options []string    `json:"options,omitempty"`
 	Default string      `json:"default"`
@@ -174,9 +176,11 @@ type Definition struct {
 	// Check is the path (with its query) of Patroni's REST API that has to answer 200.
 	Check string `json:"check"`
 	// MaxConn limits the clients of the service on this node.
-	MaxConn int     `json:"maxconn"`
-	Balance Balance `json:"balance"`
-	Options Options `json:"options"`
+	MaxConn int `json:"maxconn"`
+	// Allow are the networks that clients may come from; none is anywhere.
+	Allow   Networks `json:"allow,omitempty"`
+	Balance Balance  `json:"balance"`
+	Options Options  `json:"options"`
 	// AllBackups (option allbackups) has all usable backups carry the service, where otherwise the first does.
 	AllBackups bool `json:"all_backups,omitempty"`
 }

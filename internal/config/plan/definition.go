@@ -68,6 +68,7 @@ var serviceKeys = []entryKey[definitionReader]{
 	{name: "maxconn", read: (*definitionReader).readMaxConn},
 	{name: "balance", read: (*definitionReader).readBalance},
 	{name: "options", read: (*definitionReader).readOptions},
+	{name: "allow", read: (*definitionReader).readAllow},
 }
 
 // definitionReader reads one entry of a list of services.
@@ -151,6 +152,8 @@ func (r *definitionReader) readPort(v inventory.Value) {
 func (r *definitionReader) readMaxConn(v inventory.Value) {
 	r.d.MaxConn = r.number(v, "maxconn", 1, 1<<31-1)
 }
+
+func (r *definitionReader) readAllow(v inventory.Value) { r.d.Allow = r.networks(v) }
 
 func (r *definitionReader) readSelector(v inventory.Value) {
 	r.d.Selector = r.expression(v, "selector")

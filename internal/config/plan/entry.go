@@ -162,6 +162,41 @@ func (r *entryReader) address(v inventory.Value) string {
 	return address.String()
 }
 
+// networks reads where clients may come from.
+func (r *entryReader) networks(v inventory.Value) model.Networks {
+	const want = "a list of networks and addresses, as in [10.0.0.0/8, 192.168.1.7]; without the key every client may come"
+	if v.Kind() != inventory.List {
+		r.fail(diag.WrongType, v.Pos(), want, "allow is %s", v.Describe())
+		return nil
+	}
+	items := v.Items()
+	switch {
+	case len(items) == 0:
+		r.fail(diag.NetworkInvalid, v.Pos(), want, "allow is empty, so that nobody may come")
+	case len(items) > model.MaxNetworks:
+		r.fail(diag.TooLarge, v.Pos(), "larger networks", "allow has %d entries, more than %d", len(items), model.MaxNetworks)
+		return nil
+	}
+	var all model.Networks
+	for _, item := range items {
+		text, isText := item.Text()
+		network, right, err := model.ParseNetwork(text)
+		switch {
+		case !isText:
+			r.fail(diag.NetworkInvalid, item.Pos(), want, "an entry of allow is %s", item.Describe())
+		case err != nil && !item.Quotable():
+			r.fail(diag.NetworkInvalid, item.Pos(), want, "an entry of allow, which a template makes, %v", err)
+		case err != nil && right != "":
+			r.fail(diag.NetworkInvalid, item.Pos(), right, "allow: %s %v", item.Describe(), err)
+		case err != nil:
+			r.fail(diag.NetworkInvalid, item.Pos(), want, "allow: %s %v", item.Describe(), err)
+		default:
+			all = append(all, network)
+		}
+	}
+	return all
+}
+
 // serverWords reads HAProxy's words for servers.
 func (r *entryReader) serverWords(v inventory.Value, key string) string {
 	text, isText := v.Text()

@@ -57,6 +57,7 @@ var tcpKeys = []entryKey[tcpReader]{
 	{name: "balance", read: (*tcpReader).readBalance},
 	{name: "options", read: (*tcpReader).readOptions},
 	{name: "default", read: (*tcpReader).readDefault},
+	{name: "allow", read: (*tcpReader).readAllow},
 }
 
 // tcpServerKeys are those of one of its servers. The first three are required.
@@ -211,6 +212,8 @@ func (r *tcpReader) readIP(v inventory.Value) { r.g.IP = r.address(v) }
 func (r *tcpReader) readMaxConn(v inventory.Value) {
 	r.g.MaxConn = r.number(v, "maxconn", 1, 1<<31-1)
 }
+
+func (r *tcpReader) readAllow(v inventory.Value) { r.g.Allow = r.networks(v) }
 
 func (r *tcpReader) readProtocol(v inventory.Value) {
 	r.g.positions.protocol = place{value: v}

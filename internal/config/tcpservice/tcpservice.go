@@ -112,7 +112,7 @@ func Parse(g model.TCPService) (Service, []Problem) {
 		r.add(Problem{Code: diag.NativeUnsupported, Part: InBalance, What: "balance " + g.Balance + " " + unsupported, Want: orHAProxy("roundrobin, leastconn, first, source or random")})
 	}
 	s := &r.s
-	s.Definition = model.Definition{Name: g.Name, FullName: g.Name, IP: g.IP, Port: g.Port, MaxConn: g.MaxConn, Balance: model.Balance(g.Balance)}
+	s.Definition = model.Definition{Name: g.Name, FullName: g.Name, IP: g.IP, Port: g.Port, MaxConn: g.MaxConn, Allow: g.Allow, Balance: model.Balance(g.Balance)}
 	for i, line := range g.Options {
 		r.line(i, line)
 	}

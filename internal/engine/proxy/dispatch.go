@@ -25,8 +25,10 @@ var (
 
 // admit takes charge of a client that was accepted.
 func (d *dispatcher) admit(conn *net.TCPConn) {
+	if !d.admitsConn(conn) {
+		return
+	}
 	d.slots.take()
-	d.came(time.Now())
 	d.begin(newClient(conn, d.tickets.Add(1)))
 }
 

@@ -75,10 +75,8 @@ const (
 )
 
 // begin takes charge of a client that was accepted and has a slot, in the loop of the listening socket's flow that announced it.
-func (f *fastPath) begin(d *dispatcher, fd int, from netip.AddrPort, affinity *relay.Flow) {
+func (f *fastPath) begin(d *dispatcher, fd int, from netip.AddrPort, now time.Time, affinity *relay.Flow) {
 	k := &connector{d: d, fd: fd, server: -1}
-	now := time.Now()
-	d.came(now)
 	d.slots.arrived()
 	k.from, k.ticket = from, d.tickets.Add(1)
 	k.mu.Lock()

@@ -7,6 +7,9 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pgporter/pgporter/internal/engine/handover"
 	"github.com/pgporter/pgporter/internal/engine/relay"
@@ -141,9 +144,21 @@ func (l *listener) admitBatch(affinity *relay.Flow) (over bool, err error) {
 			}
 			return true, err
 		}
-		d.fast.begin(d, fd, from, affinity)
+		now := time.Now()
+		if !d.admits(from.Addr(), now) {
+			resetClient(fd)
+			d.slots.free()
+			continue
+		}
+		d.fast.begin(d, fd, from, now, affinity)
 	}
 	return false, nil
+}
+
+// resetClient closes a client's socket with a reset, which leaves nothing of it (TIME_WAIT) on this node.
+func resetClient(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	relay.Discard(fd)
 }
 
 // admitToLobby is admitBatch for one client that gets no slot at once.
@@ -151,7 +166,12 @@ func (l *listener) admitToLobby(d *dispatcher) (over bool, err error) {
 	if !d.hears() || !d.lobby.reserve() {
 		return true, nil
 	}
-	fd, _, err := acceptFrom(l.socket.fd)
+	fd, from, err := acceptFrom(l.socket.fd)
+	if err == nil && !d.admits(from.Addr(), time.Now()) {
+		resetClient(fd)
+		d.lobby.free()
+		return false, nil
+	}
 	if err == nil {
 		var conn *net.TCPConn
 		if conn, err = connection(fd, func(error) {}); err == nil {

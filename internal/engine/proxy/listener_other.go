@@ -24,15 +24,16 @@ func (l *listener) acceptClients(<-chan struct{}) error {
 	}
 	d := l.dispatcher.Load()
 	switch {
+	case !d.admitsConn(conn):
 	case d.passes() && d.slots.reserve():
-		d.came(time.Now())
 		d.slots.arrived()
 		d.begin(newClient(conn, d.tickets.Add(1)))
 	case d.hears() && d.lobby.reserve():
 		d.attend(conn)
 	default:
 		// There was room for it before it was accepted.
-		d.admit(conn)
+		d.slots.take()
+		d.begin(newClient(conn, d.tickets.Add(1)))
 	}
 	return nil
 }

@@ -51,7 +51,6 @@ func (d *dispatcher) room() (yes bool, slot, place <-chan struct{}) {
 
 // attend takes charge of a client that was accepted and has a place in the lobby.
 func (d *dispatcher) attend(conn *net.TCPConn) {
-	d.came(time.Now())
 	c := newClient(conn, d.tickets.Add(1))
 	d.engine.dispatching.add(1)
 	d.engine.serving.Go(func() { d.serveInLobby(c) })

@@ -28,6 +28,7 @@
 //	offer.go           what a node offers, as endpoints
 //	listener.go        an address: opening it, accepting; listener_linux.go, socket_linux.go the system's part
 //	holder_linux.go    who else has an address
+//	allow.go           where clients may come from
 //	slots.go           how many clients there may be, of a service and of all
 //	lobby.go           clients that come while there is no slot
 //	unheard.go         how long a client may take to say what it wants

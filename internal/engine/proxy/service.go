@@ -19,8 +19,9 @@ type service struct {
 	here context.Context
 	gone context.CancelCauseFunc
 	// complaints are for lines of the log about servers that fail, rejections for those about clients that were closed without a word,
-	// silences for those about clients that don't say what they want, and drops for those about cancel requests.
-	complaints, rejections, silences, drops throttle
+	// silences for those about clients that don't say what they want, drops for those about cancel requests, and denials for those about
+	// clients from elsewhere.
+	complaints, rejections, silences, drops, denials throttle
 }
 
 // assignment is what a Change made a service go by.

@@ -116,4 +116,3 @@ func (t *sessions) kill(sessions map[*session]bool, reason string) endings {
 		return reason
 	})
 }
-

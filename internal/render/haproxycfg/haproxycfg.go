@@ -46,6 +46,34 @@ func (b *builder) line(format string, args ...any) {
 	b.WriteByte('\n')
 }
 
+// networksInLine is how many networks stand in a line: HAProxy takes 64 words and 2,048 bytes (MAX_LINE_ARGS, LINESIZE).
+const networksInLine = 40
+
+// allow has clients from elsewhere closed before anything is read of them.
+func (b *builder) allow(networks model.Networks) {
+	switch {
+	case len(networks) == 0:
+		return
+	case len(networks) <= networksInLine:
+		b.line("tcp-request connection reject unless { src%s }", spaced(networks))
+		return
+	}
+	const acl = "pgporter-allow"
+	for some := range slices.Chunk(networks, networksInLine) {
+		b.line("acl %s src%s", acl, spaced(some))
+	}
+	b.line("tcp-request connection reject unless %s", acl)
+}
+
+// spaced has a space before each network.
+func spaced(networks model.Networks) string {
+	var all strings.Builder
+	for _, network := range networks {
+		all.WriteString(" " + network.String())
+	}
+	return all.String()
+}
+
 // name checks the name of a proxy or a server.
 func (b *builder) name(what, text string) string {
 	if !model.IsName(text) {

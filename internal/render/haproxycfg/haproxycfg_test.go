@@ -2,6 +2,8 @@ package haproxycfg
 
 import (
 	"flag"
+	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -130,6 +132,40 @@ func TestGoldens(t *testing.T) {
 	text := render(Base(open))
 	golden(t, "haproxy-open.cfg", text)
 	accepted(t, text, one)
+}
+
+// TestAllow: who may not come is rejected unheard, whatever else the service's lines say, and however long the list is.
+func TestAllow(t *testing.T) {
+	below, err := Base(base())
+	if err != nil {
+		t.Fatal(err)
+	}
+	few := model.Networks{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("192.168.1.7/32")}
+	var many model.Networks
+	for i := range model.MaxNetworks {
+		many = append(many, netip.PrefixFrom(netip.MustParseAddr(fmt.Sprintf("2001:db8:ffff:ffff:ffff:ffff:ffff:%x", 0xff00+i)), 128))
+	}
+	for _, networks := range []model.Networks{few, many, many[:networksInLine]} {
+		s, g := replica(t), tcpOf()
+		s.Allow, g.Allow = networks, networks
+		one, err := Service("10.10.10.11", trio(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		two, err := TCPService("10.10.10.11", g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{one, two} {
+			if strings.Count(text, "tcp-request connection reject unless ") != 1 || strings.Count(text, networks[len(networks)-1].String()) != 1 {
+				t.Errorf("rendered\n%s", text)
+			}
+		}
+		accepted(t, below, one, two)
+		if len(networks) == len(few) && !strings.Contains(one, "    tcp-request connection reject unless { src 10.0.0.0/8 2001:db8::/32 192.168.1.7/32 }\n") {
+			t.Errorf("rendered\n%s", one)
+		}
+	}
 }
 
 // TestOptionBackup: the default-server line makes all servers backups, no other says so again.

@@ -30,6 +30,7 @@ func Service(node string, c model.Cluster, s model.Service) (string, error) {
 	b.line("bind %s", b.bind(s.IP, s.Port))
 	b.line("mode tcp")
 	b.line("maxconn %d", s.MaxConn)
+	b.allow(s.Allow)
 	b.line("balance %s", b.words("balance", string(s.Balance)))
 	b.line("option httpchk")
 	b.line("option http-keep-alive")

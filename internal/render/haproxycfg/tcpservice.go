@@ -28,6 +28,7 @@ func TCPService(node string, g model.TCPService) (string, error) {
 	b.line("bind %s", b.bind(g.IP, g.Port))
 	b.line("mode %s", b.name("protocol", g.Protocol))
 	b.line("maxconn %d", g.MaxConn)
+	b.allow(g.Allow)
 	b.line("balance %s", b.words("balance", g.Balance))
 	for _, option := range g.Options {
 		for _, line := range strings.FieldsFunc(option, func(r rune) bool { return r == '\n' || r == '\r' }) {

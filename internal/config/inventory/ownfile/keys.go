@@ -89,6 +89,7 @@ var service = []Key{
 	{Name: "check", Shape: Text, Default: "/", Example: "/replica?lag=10MB", Says: "the path of Patroni's REST API that answers 200 where the service may be served"},
 	{Name: "maxconn", Shape: Number, Least: 1, Most: 1<<31 - 1, Default: "5000", Says: "how many clients the service has at most on a node"},
 	{Name: "balance", Shape: Text, Default: "roundrobin", Example: "leastconn", Says: "how clients are spread over the servers, in HAProxy's words"},
+	{Name: "allow", Shape: Texts, Example: "[10.0.0.0/8, 192.168.1.7]", Default: "from everywhere", Says: "where clients may come from: networks and addresses; others are closed unheard"},
 	{Name: "options", Shape: Text, Example: "'inter 2s fall 3 rise 3'", Says: "HAProxy's words for default-server; without them those of rto"},
 }
 
