@@ -35,7 +35,7 @@ func newStatusCommand() *cobra.Command {
 since when. With --watch it goes on until interrupted: on a terminal the table is redrawn, elsewhere a table is printed
 whenever something has changed. With a cluster's name that cluster alone is shown.
 
-A server is serving (takes clients), ready (would take them if those before it were gone) or down.
+A server is serving (takes clients), ready (would take them if those before it were gone) or down; drain and maint were ordered.
 
 With --node, or --inventory and --cluster, each of several nodes says what it is at (run --control), and what they have is summed up:
 a server that only some have serving says on how many. pgporter top shows that live.`,
@@ -308,7 +308,7 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 				if r.Backup {
 					member += " (backup)"
 				}
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", name, listen, member, role, word, r.Sessions, since, r.Reason)
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", name, listen, member, role, word, r.Sessions, since, reasonOf(r))
 				painted = append(painted, code)
 				name, listen = "", ""
 			}
@@ -389,6 +389,8 @@ func virtualState(v api.VirtualIP) (string, colourCode) {
 // PostgreSQL isn't well. Every replica is down behind the leader's check.
 func serverState(s api.Service, r api.Server) (string, colourCode) {
 	switch {
+	case r.Order != nil && r.Order.State != api.Ready:
+		return string(r.Order.State), yellow
 	case r.Serving:
 		return "serving", green
 	case r.Up:
@@ -399,13 +401,25 @@ func serverState(s api.Service, r api.Server) (string, colourCode) {
 	return "down", red
 }
 
+// reasonOf is what was ordered of a server, and what its checks say.
+func reasonOf(r api.Server) string {
+	switch {
+	case r.Order == nil:
+		return r.Reason
+	case r.Order.State == api.Ready && r.Order.Weight != nil:
+		return fmt.Sprintf("weight %d by order of %s; %s", *r.Order.Weight, r.Order.By, r.Reason)
+	}
+	return fmt.Sprintf("by order of %s; %s", r.Order.By, r.Reason)
+}
+
 type colourCode int
 
 // SGR codes (ECMA-48).
 const (
-	none  colourCode = 0
-	red   colourCode = 31
-	green colourCode = 32
+	none   colourCode = 0
+	red    colourCode = 31
+	green  colourCode = 32
+	yellow colourCode = 33
 )
 
 func painter(on bool) func(string, colourCode) string {

@@ -84,7 +84,7 @@ func TestOrder(t *testing.T) {
 			"pg-test-primary/pg-test-1: takes no new clients; it has no session; no server is left: clients of pg-test-primary will wait up to 5s and be refused", ""},
 		{"a weight", api.Order{Service: "pg-test-read", Member: "pg-test-1", Weight: weight(0)},
 			"pg-test-read/pg-test-1: its weight is 0, it was 100; takes no new clients; it has no session; no server is left: clients of pg-test-read will wait up to 5s and be refused",
-			"service: pg-test-read has no server left: pg-test-2 drained by root (uid 0) since"},
+			"service: pg-test-read has no server left: pg-test-2 drained by order of root (uid 0) since"},
 		{"ready, and the weight", api.Order{Cluster: "pg-test", Service: "pg-test-read", State: api.Ready, DeclaredWeight: true},
 			"pg-test-read/pg-test-1: its weight is 100, it was 0; is ready to take clients, as a backup\npg-test-read/pg-test-2: takes new clients",
 			"service: pg-test-read has a server again: pg-test-2, after"},

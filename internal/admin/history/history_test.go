@@ -136,7 +136,7 @@ func TestBetween(t *testing.T) {
 			v.Services[0].Servers, v.Services[0].Health = nil, nil
 			return v
 		}(), []string{"service w: w has no server left: it has no servers"}},
-		{"an order takes the last one", seen("a primary", "w a up 200"), drained, []string{"service w: w has no server left: a drained by x since 2026-03-01 12:00:00Z; 200"}},
+		{"an order takes the last one", seen("a primary", "w a up 200"), drained, []string{"service w: w has no server left: a drained by order of x since 2026-03-01 12:00:00Z; 200"}},
 		{"the key is lost", seen("a primary", "key a"), seen("a primary", "lost no quorum"), []string{"leader: the leader key can't be read: no quorum"}},
 		{"and found", seen("a primary", "lost no quorum"), seen("a primary", "key a"), []string{"leader a: the leader key can be read again: a holds it"}},
 		{"and nobody holds it", seen("a primary", "key a"), seen("a primary", "key"), []string{"leader a: a holds the leader key no more, and nobody does"}},

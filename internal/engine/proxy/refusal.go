@@ -88,7 +88,7 @@ func (s shortage) refusal(name string, failures map[string]error) *refusal {
 	no := &refusal{code: codeCannotConnectNow, message: fmt.Sprintf("service %s has no usable server", name)}
 	if out := svc.OrderedOut(); s.outcome == balance.None && len(failures) == 0 && len(svc.Usable()) == 0 && len(out) > 0 {
 		// Many clients show the message alone.
-		no.message += fmt.Sprintf(": %s was %s", svc.Servers[out[0]].Member, svc.Health[out[0]].Order.Words())
+		no.message += fmt.Sprintf(": %s is %s", svc.Servers[out[0]].Member, svc.Health[out[0]].Order.Words())
 	}
 	if s.outcome == balance.Full {
 		no.code = codeTooManyConnections

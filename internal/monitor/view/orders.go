@@ -57,7 +57,7 @@ func (o Order) Words() string {
 	default:
 		return ""
 	}
-	return fmt.Sprintf("%s by %s since %s", what, o.By, o.Since.UTC().Format("2006-01-02 15:04:05Z"))
+	return fmt.Sprintf("%s by order of %s since %s", what, o.By, o.Since.UTC().Format("2006-01-02 15:04:05Z"))
 }
 
 // ServerID names a server: a member's part in the service of that full name.
