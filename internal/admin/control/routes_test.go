@@ -60,8 +60,7 @@ func steered() Steering {
 
 func TestClientSteers(t *testing.T) {
 	n := startNode(t, nobodyTakes)
-	n.server.Steering = steered()
-	at, client := n.serveAgain(), n.client()
+	at, client := n.serveWith(steered(), n.server.Credentials), n.client()
 	ctx := t.Context()
 	if status, err := client.Status(ctx, at); err != nil || status.Node != "10.10.10.11" {
 		t.Errorf("status: %+v, %v", status, err)
@@ -98,8 +97,8 @@ func TestClientSteers(t *testing.T) {
 	}
 }
 
-// serveAgain serves the node's Steering as it is now at another address.
-func (n *node) serveAgain() string {
+// serveWith serves other routes than the node's at another address.
+func (n *node) serveWith(s Steering, credentials *Credentials) string {
 	n.t.Helper()
 	listener, err := net.Listen("tcp", "127.0.64.1:0")
 	if err != nil {
@@ -107,7 +106,8 @@ func (n *node) serveAgain() string {
 	}
 	ctx, stop := context.WithCancel(n.t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- n.server.Serve(ctx, listener) }()
+	server := &Server{Credentials: credentials, Steering: s, Logger: slog.New(slog.DiscardHandler)}
+	go func() { ended <- server.Serve(ctx, listener) }()
 	n.t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
@@ -120,8 +120,7 @@ func (n *node) serveAgain() string {
 // TestRoutesRefuse asks for what there isn't, and says what can't be meant.
 func TestRoutesRefuse(t *testing.T) {
 	n := startNode(t, nobodyTakes)
-	n.server.Steering = steered()
-	at, client := n.serveAgain(), n.client()
+	at, client := n.serveWith(steered(), n.server.Credentials), n.client()
 	for _, test := range []struct {
 		method, path, body string
 		code               int
@@ -187,8 +186,7 @@ func TestListsAreThere(t *testing.T) {
 	s.Order = func(context.Context, api.Order) ([]api.OrderResult, error) { return nil, nil }
 	s.Sessions = func(api.SessionFilter) (api.Sessions, error) { return api.Sessions{}, nil }
 	n := startNode(t, nobodyTakes)
-	n.server.Steering = s
-	at, client := n.serveAgain(), n.client()
+	at, client := n.serveWith(s, n.server.Credentials), n.client()
 	for _, test := range []struct{ method, path, body, want string }{
 		{"GET", "/events", "", `{"events":[]}`},
 		{"GET", "/sessions", "", `"sessions":[]}`},
@@ -262,12 +260,12 @@ func (a *authority) client(name string, until time.Time, usage x509.ExtKeyUsage)
 func TestClientCertificates(t *testing.T) {
 	trusted, foreign := newAuthority(t, "trusted"), newAuthority(t, "foreign")
 	n := startNode(t, nobodyTakes)
-	n.server.Steering = steered()
-	n.server.Credentials.files.ClientCA = trusted.path
-	if err := n.server.Credentials.Renew(); err != nil {
+	n.files.ClientCA = trusted.path
+	credentials, err := LoadCredentials(n.files)
+	if err != nil {
 		t.Fatal(err)
 	}
-	at := n.serveAgain()
+	at := n.serveWith(steered(), credentials)
 	later := time.Now().Add(time.Hour)
 	good := trusted.client("dba\x1b[31m", later, x509.ExtKeyUsageClientAuth)
 	for _, test := range []struct {
@@ -329,7 +327,7 @@ func TestClientCertificates(t *testing.T) {
 	if err := os.WriteFile(trusted.path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.server.Credentials.Renew(); err != nil {
+	if err := credentials.Renew(); err != nil {
 		t.Fatal(err)
 	}
 	if code := get(); code != 401 {
@@ -339,7 +337,7 @@ func TestClientCertificates(t *testing.T) {
 	if err := os.WriteFile(trusted.path, []byte("no certificate"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.server.Credentials.Renew(); err == nil || !strings.Contains(err.Error(), "it has no certificate (PEM)") {
+	if err := credentials.Renew(); err == nil || !strings.Contains(err.Error(), "it has no certificate (PEM)") {
 		t.Errorf("no authority: %v", err)
 	}
 }
