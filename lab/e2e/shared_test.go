@@ -40,6 +40,7 @@ func TestShared(t *testing.T) {
 		{"monitoring", s.monitoring},
 		{"failover under load", s.failoverUnderLoad},
 		{"doctor", s.doctor},
+		{"operations", s.operations},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s.settle(t)
