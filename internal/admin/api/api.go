@@ -1,7 +1,7 @@
 // Package api is what pgporter tells over HTTP: the JSON of the admin address and a client for it.
 //
 // The types are made from the state of a running daemon and hold no secrets. Fields are added, never renamed: scripts
-// read them.
+// read them. openapi.json is made of the types and of their fields' comments: go test ./internal/admin/api -update.
 package api
 
 import "time"
