@@ -256,6 +256,10 @@ func collectHAProxy(s *api.Status, out chan<- prometheus.Metric) {
 		for m := range metrics {
 			metric := &metrics[m]
 			v := metric.column.Of(r)
+			if metric.column == lastDuration {
+				// It is told of a server in maintenance, too, where the table has nothing of its checks.
+				v = r.CheckDuration()
+			}
 			value := float64(v.Number)
 			switch {
 			case v.Type == "" && metric.optional:
@@ -281,8 +285,10 @@ func collectHAProxy(s *api.Status, out chan<- prometheus.Metric) {
 			for _, s := range statistics.States {
 				each(serverStatus, string(s), one(s == state))
 			}
+			if c := r.Server.LastCheck; c != nil {
+				checks[c.Status]++
+			}
 			if v := lastCheck.Of(r); v.Type != "" {
-				checks[v.Text]++
 				for _, code := range statistics.CheckCodes {
 					each(checkStatus, code, one(code == v.Text))
 				}
@@ -300,7 +306,7 @@ func collectHAProxy(s *api.Status, out chan<- prometheus.Metric) {
 	}
 }
 
-var lastCheck = statistics.Named("check_status")
+var lastCheck, lastDuration = statistics.Named("check_status"), statistics.Named("check_duration")
 
 func upOrDown(desc *prometheus.Desc, up bool, each func(*prometheus.Desc, string, float64)) {
 	each(desc, "DOWN", one(!up))

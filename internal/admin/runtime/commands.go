@@ -195,6 +195,10 @@ func (c *call) setTimeout() {
 		return
 	}
 	text := c.arg(1)
+	if text == "" {
+		c.say("Expects an integer value.")
+		return
+	}
 	digits := len(text) - len(strings.TrimLeft(text, "0123456789"))
 	units := map[string]time.Duration{"us": time.Microsecond, "ms": time.Millisecond, "": time.Second, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}
 	unit, known := units[text[digits:]]

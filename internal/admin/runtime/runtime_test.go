@@ -197,7 +197,7 @@ func TestCommands(t *testing.T) {
 		{"show servers state x", "Can't find backend.\n\n", ""},
 		{"show stat x 1 1", "No such proxy.\n\n", ""},
 		{"show stat domain x", "Invalid statistics domain.\n\n", ""},
-		{"set timeout cli", "Invalid timeout value.\n\n", ""},
+		{"set timeout cli", "Expects an integer value.\n\n", ""},
 		{"set timeout cli 0", "Invalid timeout value.\n\n", ""},
 		{"set timeout cli 30;set timeout cli 24d", "\n\n", ""},
 		{"set timeout cli 25d", "Invalid timeout value.\n\n", ""},

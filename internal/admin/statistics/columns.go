@@ -191,11 +191,11 @@ func columns() []Column {
 		is("MMP", func(r *Row) Value { return u32(r.Server.SessionRateMax) }), is("MGP", func(r *Row) Value { return u32(r.Service.AcceptRateMax) }))
 	add("check_status", "the last check's result as HAProxy's code", absent, ifShown("MOP", func(c *api.ServerCheck) Value { return text(c.Status) }), absent)
 	add("check_code", "the HTTP status of the last check's answer", absent, ifShown("MOP", func(c *api.ServerCheck) Value { return unless0(c.Code) }), absent)
-	add("check_duration", "how long the last check took, in milliseconds", absent, ifShown("MDP", func(c *api.ServerCheck) Value {
-		if c.Status == "INI" {
+	add("check_duration", "how long the last check took, in milliseconds", absent, is("MDP", func(r *Row) Value {
+		if r.State() == Maint {
 			return Value{}
 		}
-		return u64(milliseconds(c.Seconds * 1000))
+		return r.CheckDuration()
 	}), absent)
 	for _, class := range []string{"1xx", "2xx", "3xx", "4xx", "5xx", "other"} {
 		every("hrsp_"+class, "HTTP answers ("+class+"): nothing here is HTTP", absent)
@@ -264,6 +264,14 @@ func columns() []Column {
 		add(what, "servers by their state: only the exporter tells it", absent, absent, noGauge)
 	}
 	return all
+}
+
+// CheckDuration is how long a server's last check took; nothing if there was none.
+func (r *Row) CheckDuration() Value {
+	if c := r.Server.LastCheck; c != nil && c.Status != "INI" {
+		return u64(milliseconds(c.Seconds * 1000))
+	}
+	return Value{}
 }
 
 // unless0 is a limit, which is empty where there is none.

@@ -23,6 +23,9 @@ type Info struct {
 	Exact *float64
 }
 
+// noTLS is said of what HAProxy has where it ends TLS.
+const noTLS = "TLS is passed through, so there is none"
+
 // Process is what is told of the process, in HAProxy's order.
 func Process(s *api.Status) []Info {
 	p := &s.Process
@@ -34,9 +37,14 @@ func Process(s *api.Status) []Info {
 		position++
 	}
 	exactly := func(f float64) { all[len(all)-1].Exact = &f }
+	// rate is a number that is whole, which `float` shows as one that needn't be.
+	rate := func(name, tags, about string, n int) {
+		add(name, tags, about, u32(n))
+		exactly(float64(n))
+	}
 	none := func(names ...string) {
 		for _, name := range names {
-			add(name, "MCP", "TLS is passed through, so there is none", u32(0))
+			add(name, "MCP", noTLS, u32(0))
 		}
 	}
 	add("Name", "POS", "program", text("pgporter"))
@@ -60,26 +68,30 @@ func Process(s *api.Status) []Info {
 	add("CurrConns", "MGP", "clients that are connected", u32(p.Connections))
 	add("CumConns", "MCP", "connections accepted so far", u32(clamp(p.Accepted)))
 	add("CumReq", "MCP", "the same", u32(clamp(p.Accepted)))
-	add("MaxSslConns", "MMP", "TLS is passed through, so there is none", u32(0))
-	add("CurrSslConns", "MGP", "TLS is passed through, so there is none", u32(0))
+	add("MaxSslConns", "MMP", noTLS, u32(0))
+	add("CurrSslConns", "MGP", noTLS, u32(0))
 	none("CumSslConns")
 	add("Maxpipes", "CLP", "limit of pipes: that of files", u32(0))
 	add("PipesUsed", "MGP", "pipes in use, for bytes that the kernel moves", u32(p.PipesUsed))
 	add("PipesFree", "MGP", "pipes kept for use", u32(p.PipesFree))
-	add("ConnRate", "MRP", "connections accepted in the last second", u32(p.AcceptRate))
+	rate("ConnRate", "MRP", "connections accepted in the last second", p.AcceptRate)
 	add("ConnRateLimit", "CLP", "limit of that: none", u32(0))
 	add("MaxConnRate", "MMP", "most of a second", u32(p.AcceptRateMax))
-	add("SessRate", "MRP", "sessions begun in the last second", u32(p.SessionRate))
+	rate("SessRate", "MRP", "sessions begun in the last second", p.SessionRate)
 	add("SessRateLimit", "CLP", "limit of that: none", u32(0))
 	add("MaxSessRate", "MRP", "most of a second", u32(p.SessionRateMax))
-	for _, tls := range [][2]string{{"SslRate", "MRP"}, {"SslRateLimit", "CLP"}, {"MaxSslRate", "MMP"}, {"SslFrontendKeyRate", "MGP"}, {"SslFrontendMaxKeyRate", "MMP"},
-		{"SslFrontendSessionReuse_pct", "MGP"}, {"SslBackendKeyRate", "MRP"}, {"SslBackendMaxKeyRate", "MMP"}} {
-		add(tls[0], tls[1], "TLS is passed through, so there is none", u32(0))
-	}
+	rate("SslRate", "MRP", noTLS, 0)
+	add("SslRateLimit", "CLP", noTLS, u32(0))
+	add("MaxSslRate", "MMP", noTLS, u32(0))
+	rate("SslFrontendKeyRate", "MGP", noTLS, 0)
+	add("SslFrontendMaxKeyRate", "MMP", noTLS, u32(0))
+	rate("SslFrontendSessionReuse_pct", "MGP", noTLS, 0)
+	rate("SslBackendKeyRate", "MRP", noTLS, 0)
+	add("SslBackendMaxKeyRate", "MMP", noTLS, u32(0))
 	none("SslCacheLookups", "SslCacheMisses")
-	for _, http := range [][2]string{{"CompressBpsIn", "MRP"}, {"CompressBpsOut", "MRP"}, {"CompressBpsRateLim", "CLP"}} {
-		add(http[0], http[1], "nothing is compressed", u32(0))
-	}
+	rate("CompressBpsIn", "MRP", "nothing is compressed", 0)
+	rate("CompressBpsOut", "MRP", "nothing is compressed", 0)
+	add("CompressBpsRateLim", "CLP", "nothing is compressed", u32(0))
 	// HAProxy has its use of zlib here.
 	position += 2
 	add("Tasks", "MGP", "goroutines", u32(s.Goroutines))
