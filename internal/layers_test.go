@@ -99,7 +99,7 @@ var rooms = map[string]room{
 	"internal/admin/statistics": {may: "api", pure: true, because: "what HAProxy would say is a function of one status: whoever speaks its words writes the same table"},
 
 	// internal/daemon: one process of them all
-	"internal/daemon":          {may: "api balance beat cluster control diag diff discover dns engine etcd exchange gate handover haproxy history intake inventory model owner plan process proxy resolve runtime safetext shadow statistics tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
+	"internal/daemon":          {may: "api balance beat cluster control diag diff discover dns engine etcd exchange gate handover haproxy history intake inventory logqueue model owner plan process proxy resolve runtime safetext shadow statistics tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"internal/daemon/logqueue": {because: "whoever logs must not wait for whoever reads: nothing may be between them but a buffer"},
 
 	// internal/cli: the commands

@@ -93,7 +93,7 @@ func signalsTopic() *cobra.Command {
 
   SIGHUP           read the plan or the inventory again and swap it in; open sessions stay. A broken one is refused with
                    all its problems in the log, and what was running goes on. The control address's token and
-                   certificate are read again too: pgporter help reread
+                   certificate are read again too: pgporter help reread. The session log is opened anew, for logrotate
   SIGUSR2          start the program anew and hand everything over to it, sessions included: pgporter help upgrade
   SIGTERM, SIGINT  stop accepting at once, let sessions finish for up to --stop-timeout, then end the rest and exit;
                    a second one ends the rest at once`,

@@ -34,6 +34,8 @@ type runFlags struct {
 	inventory, plan, node, bind, admin, stateDir string
 	pageCert, pageKey                            string
 	logFormat, logLevel                          string
+	sessionLog                                   string
+	sessionSample                                float64
 	adminNames                                   []string
 	runtimeSocket                                string
 	control                                      controlFlags
@@ -133,6 +135,9 @@ SIGHUP reads the plan or the inventory again; see pgporter help signals.`,
 	f.dns.add(c)
 	c.Flags().StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text, json")
 	c.Flags().StringVar(&f.logLevel, "log-level", "info", "least `LEVEL` that is logged: debug, info, warn, error")
+	c.Flags().StringVar(&f.sessionLog, "session-log", "", "write a line of JSON to this `FILE` when a session begins and when it ends; - is standard output (default: nowhere)")
+	c.MarkFlagFilename("session-log")
+	c.Flags().Float64Var(&f.sessionSample, "session-log-sample", 1, "the `PART` of the sessions that are in it, both lines of each, as in 0.1")
 	return c
 }
 
@@ -170,6 +175,9 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	}
 	if f.stopTimeout < 0 {
 		return command.Input(fmt.Errorf("--stop-timeout %s: 0 or more", f.stopTimeout))
+	}
+	if err := f.checkSessionLog(c); err != nil {
+		return command.Input(err)
 	}
 	bind, admin, err := runAddresses(f.bind, f.admin)
 	if err != nil {
@@ -236,6 +244,12 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 			return command.Input(err)
 		}
 	}
+	if cfg.SessionLog, err = f.openSessionLog(c); err != nil {
+		return command.Input(err)
+	}
+	if cfg.SessionLog != nil {
+		defer cfg.SessionLog.Close(logPatience)
+	}
 	cfg.Shadow = compared
 	cfg.HAProxy, cfg.HAProxyPassword, cfg.StateDir = engine, f.haproxy.password, f.stateDir
 	switch file := source.(type) {
@@ -266,6 +280,31 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	}
 	cfg.VIP = virtual
 	return daemon.Run(ctx, cfg)
+}
+
+// checkSessionLog says what is wrong with the flags of the session log.
+func (f runFlags) checkSessionLog(c *cobra.Command) error {
+	switch {
+	case f.sessionLog == "" && c.Flags().Changed("session-log-sample"):
+		return errors.New("--session-log-sample goes with --session-log")
+	case !(f.sessionSample > 0 && f.sessionSample <= 1):
+		return fmt.Errorf("--session-log-sample %v: above 0, and up to 1 for all sessions", f.sessionSample)
+	case f.sessionLog != "" && f.haproxy.engine != engineNative:
+		return errors.New("--session-log: HAProxy has the sessions, and a log of its own (option tcplog); it goes with --engine native")
+	}
+	return nil
+}
+
+// openSessionLog opens the session log, if there is to be one.
+func (f runFlags) openSessionLog(c *cobra.Command) (*daemon.SessionLog, error) {
+	if f.sessionLog == "" {
+		return nil, nil
+	}
+	log, err := daemon.OpenSessionLog(f.sessionLog, c.OutOrStdout(), f.sessionSample)
+	if err != nil {
+		return nil, fmt.Errorf("--session-log: %w", err)
+	}
+	return log, nil
 }
 
 // runAddresses reads --bind and --admin: the address that "*" means, invalid for every one, and where the status is.

@@ -257,6 +257,9 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 	if s.Config.Refused != "" {
 		fmt.Fprintf(w, "%s\n%s\n", paint("the last reload was refused:", red), s.Config.Refused)
 	}
+	if s.SessionLogDropped > 0 {
+		fmt.Fprintln(w, paint(fmt.Sprintf("lines of the session log that couldn't be written: %d were dropped", s.SessionLogDropped), red))
+	}
 	if s.LogDropped > 0 {
 		fmt.Fprintln(w, paint(fmt.Sprintf("lines of the log that nobody read in time: %d were dropped", s.LogDropped), red))
 	}

@@ -84,6 +84,8 @@ type Config struct {
 	Logger     *slog.Logger
 	// LogDropped is how many lines of the log nobody read in time; nil if that isn't known.
 	LogDropped func() uint64
+	// SessionLog is told of the native engine's sessions; nil for none. It is reopened before the configuration is read again.
+	SessionLog *SessionLog
 	// Ready is called once every port is open; may be nil.
 	Ready func()
 	// made is called with the Daemon before it does anything; nil but in tests.
@@ -239,8 +241,12 @@ func Run(ctx context.Context, cfg Config) error {
 			// there as soon as it listened.
 			cfg.Bind = "0.0.0.0"
 		}
-		carrier := native{proxy.New(proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck, Await: d.await, Doubt: d.doubt,
-			Inherited: sockets, Closed: closed, Steerable: cfg.Shadow != nil}), files}
+		own := proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck, Await: d.await, Doubt: d.doubt,
+			Inherited: sockets, Closed: closed, Steerable: cfg.Shadow != nil}
+		if cfg.SessionLog != nil {
+			own.SessionLog = cfg.SessionLog
+		}
+		carrier := native{proxy.New(own), files}
 		d.engine = carrier
 		if cfg.Shadow != nil {
 			taken, err := cfg.takenBefore()
@@ -432,6 +438,9 @@ func (d *Daemon) reloadOnSignal(ctx context.Context) error {
 
 // read reads the configuration and takes it, or says why it isn't taken.
 func (d *Daemon) read(ctx context.Context, by string) error {
+	if err := d.cfg.SessionLog.Reopen(); err != nil {
+		d.log.Error("the session log goes on in the old file", "error", err)
+	}
 	d.renewCredentials()
 	loaded, err := d.cfg.Source.Load(ctx)
 	loaded.By = by

@@ -34,6 +34,7 @@ func (d *Daemon) Status() api.Status {
 	if d.cfg.LogDropped != nil {
 		s.LogDropped = d.cfg.LogDropped()
 	}
+	s.SessionLogDropped = d.cfg.SessionLog.Dropped()
 	s.Stalled, _, _ = d.liveness.get()
 	if d.cfg.Control != nil {
 		expires := d.cfg.Control.Credentials.Expires()

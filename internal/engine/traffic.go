@@ -111,6 +111,16 @@ type Session struct {
 	ToServer, ToClient            int64
 }
 
+// SessionLog is told of sessions that begin and end, by whoever begins and ends them: it must not block. A session's end comes after its
+// beginning, in this process or in the next that it was handed over to.
+type SessionLog interface {
+	// Wants tells whether it is to be told of a session, by its ID: of both or of neither.
+	Wants(id uint64) bool
+	Began(s Session)
+	// Ended is told what the session has moved, when it ended and why, and by what error if not in order.
+	Ended(s Session, at time.Time, why EndReason, cause error)
+}
+
 // SessionFilter chooses sessions; what is empty chooses all.
 type SessionFilter struct {
 	// Cluster, Service (its full name) and Member are names.

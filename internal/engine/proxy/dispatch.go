@@ -209,6 +209,7 @@ func (d *dispatcher) start(c *client, s *session, server *net.TCPConn, response 
 			relay.Discard(pair.Server)
 			return nil, err
 		}
+		d.logBegan(s, pair.Client, pair.Server)
 		return d.relay(s, pair), nil
 	})
 	if err == nil {
@@ -239,6 +240,7 @@ func (d *dispatcher) ended(s *session, end relay.End) {
 		return
 	}
 	d.queue.letIn()
+	d.logEnd(s, end)
 	if end.ServerBroke {
 		d.protocol().recheck(s.member)
 	}

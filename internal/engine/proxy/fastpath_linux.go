@@ -327,6 +327,7 @@ func (k *connector) start(response []byte) {
 	if response != nil {
 		pair.SentToServer += int64(len(k.packet))
 	}
+	d.logBegan(s, k.fd, k.server)
 	k.flow.Begin(pair, d.onEnd(s))
 	d.engine.dispatching.add(-1)
 }

@@ -696,3 +696,24 @@ func TestLobbyIsHandedOver(t *testing.T) {
 	must(t, waiting.Close())
 	eventually(t, "nobody is left", func() bool { return d().slots.count() == 0 && r.lobby.count() == 0 })
 }
+
+func TestSessionLogGoesOnAfterAHandOver(t *testing.T) {
+	a := startBackend(t, "a", "127.0.42.1")
+	def := definition(t, "primary", "127.0.43.86")
+	endpoint := Endpoint{"pg-test", def, view.NewBoard(viewOf(serviceOf(def, up(a)))), 0}
+	before, after := &told{}, &told{}
+	r := run(t, Config{SessionLog: before}, endpoint)
+	conn, _ := reach(t, addressOf(def))
+	succeed(t, r, Config{SessionLog: after}, nil, endpoint)
+	echoes(t, conn)
+	must(t, conn.CloseWrite())
+	over(t, conn)
+	later, _ := reach(t, addressOf(def))
+	echoes(t, later)
+	eventually(t, "the end is told by the next process, under the same number", func() bool { return len(after.all()) == 2 })
+	got := append(before.all(), after.all()...)
+	want := []string{"start 1 pg-test-primary a", fmt.Sprintf("end 1 client <nil>, %d and 6 bytes", sayHello+4), "start 2 pg-test-primary a"}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}

@@ -45,6 +45,7 @@
 //	refusal.go         what a client is told that no server takes
 //	cancel.go          CancelRequests; line.go how many are passed on at a time
 //	counts.go          what is counted
+//	sessionlog.go      sessions are told of as they begin and end
 //	table.go           sessions are listed, and ended by operators
 //	status.go          what is shown
 //	freeze.go          another process takes over: standing still; underway.go. handover.go what is handed over, takeover.go the other end
@@ -63,7 +64,7 @@
 //	slots.mu             of a service, then of the Engine
 //	unheard.mu, cancels.mu, throttle.mu, underway.mu
 //
-// The log is written with none of them held, but for Engine.freezing: its reader may stand still.
+// The log is written with none of them held, but for Engine.freezing: its reader may stand still. A SessionLog doesn't wait for one.
 //
 // Three things are decided in one critical section each: which server a session gets, with the View read and the session noted
 // (sessions.register); that a session starts, with the View read (sessions.start); what a View ends (sessions.enforce). The queue and
@@ -80,6 +81,7 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/config/model"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/engine/relay"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
@@ -113,6 +115,8 @@ type Config struct {
 	// Closed says, when a Change is prepared, that nobody is to be accepted for a service, by its full name: somebody else listens at its
 	// address. Sessions that it has go on, under watch. Nil is for none.
 	Closed func(service string) bool
+	// SessionLog is told of sessions; nil isn't.
+	SessionLog engine.SessionLog
 	// Inherited are listening sockets of an earlier process, by their addresses as Engine.Sockets has them: they are used
 	// instead of opening those addresses. They are the Engine's from then on.
 	Inherited map[string]*net.TCPListener

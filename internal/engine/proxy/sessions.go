@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/engine/balance"
 	"github.com/pgporter/pgporter/internal/engine/relay"
 	"github.com/pgporter/pgporter/internal/monitor/view"
@@ -26,6 +27,8 @@ type session struct {
 	connected time.Time
 	// id is its own in this process, from its start on.
 	id uint64
+	// logged is what the session log was told of it; nil if it isn't told. Whoever begins the flow sets it before.
+	logged *engine.Session
 	// header is the version of the PROXY protocol that the server expects.
 	header byte
 
@@ -149,6 +152,7 @@ func (t *sessions) start(s *session, begin func() (*relay.Flow, error)) error {
 	if s.ending || t.service.here.Err() != nil || objection(t.service.view(), s) != "" {
 		return errUnwanted
 	}
+	s.id = t.service.engine.ids.Add(1)
 	flow, err := begin()
 	if err != nil {
 		return err
@@ -158,7 +162,6 @@ func (t *sessions) start(s *session, begin func() (*relay.Flow, error)) error {
 		s.stop(nil)
 	}
 	s.connecting, s.stop = nil, nil
-	s.id = t.service.engine.ids.Add(1)
 	now := time.Now()
 	t.tally.began(s, now)
 	t.service.engine.begun.add(now)

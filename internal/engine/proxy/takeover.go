@@ -120,6 +120,10 @@ func (d *dispatcher) adoptSession(s *session, pair relay.Pair) {
 	}
 	raise(&d.engine.ids, s.id)
 	d.sessions.add(s)
+	if s.logged == nil {
+		// Its beginning was told where it began.
+		d.logs(s, pair.Client, pair.Server)
+	}
 	s.flow = d.relay(s, pair)
 }
 
