@@ -178,7 +178,7 @@ func TestOrderedOutServiceRefuses(t *testing.T) {
 	command(board, view.Drain, def.FullName, "a")
 	conn := dial(t, addressOf(def))
 	answer, err := io.ReadAll(conn)
-	for _, want := range []string{"57P03", "service pg-test-primary has no usable server: a is drained by order of root (uid 0) since ", "(waited 200ms)", "a: drained by order of root (uid 0) since ", "; up: 200 replica running"} {
+	for _, want := range []string{"57P03", "service pg-test-primary has no usable server: a is drained by order of an operator since ", "(waited 200ms)", "a: drained by order of an operator since ", "; up: 200 replica running"} {
 		if !strings.Contains(string(answer), want) {
 			t.Errorf("%q isn't in the answer %q (%v)", want, answer, err)
 		}

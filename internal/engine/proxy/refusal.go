@@ -88,7 +88,7 @@ func (s shortage) refusal(name string, failures map[string]error) *refusal {
 	no := &refusal{code: codeCannotConnectNow, message: fmt.Sprintf("service %s has no usable server", name)}
 	if out := svc.OrderedOut(); s.outcome == balance.None && len(failures) == 0 && len(svc.Usable()) == 0 && len(out) > 0 {
 		// Many clients show the message alone.
-		no.message += fmt.Sprintf(": %s is %s", svc.Servers[out[0]].Member, svc.Health[out[0]].Order.Words())
+		no.message += fmt.Sprintf(": %s is %s", svc.Servers[out[0]].Member, orderWords(svc.Health[out[0]].Order))
 	}
 	if s.outcome == balance.Full {
 		no.code = codeTooManyConnections
@@ -110,11 +110,17 @@ func (s shortage) refusal(name string, failures map[string]error) *refusal {
 	return no
 }
 
+// orderWords say an order to clients: that there is one, and not who gave it or from where, since whoever reaches the port is told.
+func orderWords(o view.Order) string {
+	o.By = "an operator"
+	return o.Words()
+}
+
 // reasonOf says in words why a server doesn't take a client that failed there with an error, if one is given.
 func reasonOf(svc *view.Service, i int, failure error) string {
 	var refused *serverRefusal
 	server, health := svc.Servers[i], svc.Health[i]
-	order := health.Order.Words()
+	order := orderWords(health.Order)
 	if order != "" {
 		order += "; "
 	}
