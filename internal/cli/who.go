@@ -32,11 +32,9 @@ import (
 
 // whoFlags are those of who.
 type whoFlags struct {
-	inventory, cluster string
-	patroni            []string
-	nodes              nodesFlags
-
-	port                  int
+	inventory, cluster    string
+	patroni               []string
+	nodes                 nodesFlags
 	pgFile, poolFile      string
 	client                string
 	filter                who.Filter

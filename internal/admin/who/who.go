@@ -187,7 +187,6 @@ func Join(t Tables) []Row {
 type seen struct {
 	api.Session
 	node          *Node
-	client        netip.AddrPort
 	before, after bool
 	used          bool
 }
@@ -197,12 +196,6 @@ type key struct {
 	member string
 	port   int
 	local  netip.AddrPort
-}
-
-// backendKey is a backend by what a PgBouncer elsewhere knows of it.
-type backendKey struct {
-	pid     int
-	address netip.AddrPort
 }
 
 type join struct {
