@@ -290,9 +290,11 @@ func TestWho(t *testing.T) {
 		if over == string(text) {
 			t.Fatalf("no database in %s", text)
 		}
-		if err := errors.Join(os.WriteFile(path, []byte(over), 0o644), c.Kill(t.Context(), syscall.SIGKILL, two.Name+"/pgbouncer"), c.Start(t.Context(), two.Name+"/pgbouncer")); err != nil {
+		if err := errors.Join(os.WriteFile(path, []byte(over), 0o644), c.Kill(t.Context(), syscall.SIGKILL, two.Name+"/pgbouncer")); err != nil {
 			t.Fatal(err)
 		}
+		// The kernel may have its port for a moment more.
+		eventually(t, patience, func(ctx context.Context) error { return c.Start(ctx, two.Name+"/pgbouncer") })
 		var guests []*guest
 		eventually(t, afterFailover, func(ctx context.Context) error {
 			for _, node := range c.nodes() {
@@ -324,8 +326,6 @@ func TestWho(t *testing.T) {
 		if status != 1 || len(all.Problems) != 1 || !strings.Contains(all.Problems[0], c.member(3)) || len(all.Rows) == 0 {
 			t.Errorf("a node that isn't there: %d, %v", status, all.Problems)
 		}
-		if err := c.Start(t.Context(), "pg-test-3/pgporter"); err != nil {
-			t.Fatal(err)
-		}
+		eventually(t, patience, func(ctx context.Context) error { return c.Start(ctx, "pg-test-3/pgporter") })
 	})
 }
