@@ -178,3 +178,16 @@ func TestSessionIsEndedAtItsNode(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Whatever is in an account's file, what is said of it quotes nothing of it.
+func FuzzAccount(f *testing.F) {
+	for _, seed := range []string{"user = monitor\npassword = hunter2zz\n", "hunter2zz", "user=\n", "password = = x\nuser = a", "# x\r\nuser\t=\tb\r\ndatabase =  c"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		a, err := parseAccount(text + "\nhunter2zz-of-the-test\n")
+		if err == nil || strings.Contains(err.Error(), "hunter2zz") || a != (account{}) {
+			t.Errorf("%q: %+v, %v", text, a.user, err)
+		}
+	})
+}
