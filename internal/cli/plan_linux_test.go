@@ -171,7 +171,7 @@ func TestWhatWasAcceptedLastSurvives(t *testing.T) {
 	p.plan("filed")
 	p.command("upgrade", "--admin", unreadAdmin)
 	upgraded := p.serves("sent")
-	if got := upgraded.Config; *got.Plan != *sent.Plan || upgraded.Upgrade == nil {
+	if got := upgraded.Config; *got.Plan != *sent.Plan || upgraded.Upgrade == nil || upgraded.Process.HandOvers != 1 {
 		t.Errorf("after an upgrade: %+v, want %+v", got.Plan, sent.Plan)
 	}
 	<-node.ended
