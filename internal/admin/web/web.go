@@ -28,7 +28,7 @@ import (
 var page embed.FS
 
 // scripts are the modules of the page.
-var scripts = []string{"page.js"}
+var scripts = []string{"page.js", "actions.js", "dom.js", "draw.js", "format.js", "stream.js", "views.js"}
 
 // Config is what an address shows.
 type Config struct {
