@@ -35,7 +35,7 @@ func TestAttackDNSRebinding(t *testing.T) {
 // Whatever text a server's or a sender's gets onto the page, no browser runs it, and nobody shows the page as a part of another.
 func TestAttackPageRunsItsOwnFilesOnly(t *testing.T) {
 	handler := shown(sampled)
-	for _, path := range []string{"/", "/page.js", "/page.css", "/status", "/services", "/services/pg-test-primary", "/services/none", "/health", "/nothing"} {
+	for _, path := range []string{"/", "/page.js", "/views.js", "/page.css", "/plain", "/session", "/status", "/services", "/services/pg-test-primary", "/services/none", "/health", "/nothing"} {
 		answer := httptest.NewRecorder()
 		handler.ServeHTTP(answer, asked("GET", path))
 		policy := answer.Header().Get("Content-Security-Policy")
@@ -55,11 +55,13 @@ func TestAttackPageRunsItsOwnFilesOnly(t *testing.T) {
 	if inline := regexp.MustCompile(`(?i)<style|<script>|<script [^>]*>[^<]|\son\w+=|\sstyle=|javascript:`).Find(text); inline != nil {
 		t.Errorf("the page has %q in itself, which its policy forbids", inline)
 	}
-	code, err := page.ReadFile("page.js")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if unsafe := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|\.style\b`).Find(code); unsafe != nil {
-		t.Errorf("the page uses %q", unsafe)
+	for _, name := range scripts {
+		code, err := page.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if unsafe := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|\.style\b`).Find(code); unsafe != nil {
+			t.Errorf("%s uses %q", name, unsafe)
+		}
 	}
 }

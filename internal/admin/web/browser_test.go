@@ -21,8 +21,10 @@ import (
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"github.com/pgporter/pgporter/internal/access/gate"
 )
@@ -216,10 +218,24 @@ func quoted(text string) string {
 	return "`" + strings.NewReplacer("`", "\\`", "\\", "\\\\").Replace(text) + "`"
 }
 
-// press presses keys.
+// press presses keys. A character comes with the key that is pressed, as from a keyboard: whoever takes the key keeps it out of a field.
 func (b *tab) press(keys string) {
 	b.t.Helper()
-	b.do("press "+keys, chromedp.KeyEvent(keys))
+	for _, key := range keys {
+		if key < ' ' || key > '~' {
+			b.do("press a key", chromedp.KeyEvent(string(key)))
+			continue
+		}
+		for _, kind := range []input.DispatchKeyEventType{input.DispatchKeyEventTypeKeyDown, input.DispatchKeyEventTypeKeyUp} {
+			params := input.DispatchKeyEventParams{Type: kind, Key: string(key)}
+			if kind == input.DispatchKeyEventTypeKeyDown {
+				params.Text = string(key)
+			}
+			if _, err := chromedp.Call(b.Context, input.DispatchKeyEvent, params); err != nil {
+				b.t.Fatal(err)
+			}
+		}
+	}
 }
 
 // shoot keeps a picture of what is seen, where PGPORTER_SCREENSHOTS says, or with the test.
@@ -253,30 +269,239 @@ func (b *tab) size(width, height int64, dark, calm bool) {
 	}
 }
 
-func TestLook(t *testing.T) {
+// fits says that nothing is wider than the window.
+func (b *tab) fits(when string) {
+	b.t.Helper()
+	if wide := eval[string](b, `[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, svg, .unseen, thead, dialog, .skip') && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName + '.' + e.className).join(' ')`); wide != "" {
+		b.t.Errorf("%s: wider than the window: %s", when, wide)
+	}
+	if eval[bool](b, `document.documentElement.scrollWidth > innerWidth + 1`) {
+		b.t.Errorf("%s: the page is wider than the window", when)
+	}
+}
+
+// The page through a failover, in both themes and as wide as a phone, with nothing on the console.
+func TestBrowserThroughAFailover(t *testing.T) {
 	w := newWorld(1)
 	s := show(t, w)
 	b := browse(t)
 	b.size(1280, 900, false, false)
 	b.do("open", chromedp.Navigate("http://"+s.at+"/haproxy/pg-test-1/"))
 	b.sees("all 4 services are served")
-	time.Sleep(12 * time.Second)
-	b.shoot("light")
-	b.size(1280, 900, true, false)
-	b.shoot("dark")
-	b.size(390, 844, true, true)
-	time.Sleep(time.Second)
-	b.shoot("phone")
+	b.until("the picture", `document.querySelectorAll('svg.picture .primary').length === 1 && document.querySelectorAll('svg.picture .flows').length > 3`)
+	if got := eval[string](b, `document.querySelector('svg.picture .primary .name').textContent`); got != "★ pg-test-1" {
+		t.Errorf("the primary is %q", got)
+	}
+	b.until("charts", `document.querySelectorAll('svg.chart').length === 6 && document.querySelectorAll('svg.chart .curve').length >= 20`)
+	light := eval[string](b, `getComputedStyle(document.documentElement).backgroundColor`)
+	b.shoot("well-light")
+
 	w.fail(1, "silent: connection refused")
+	b.until("a member down in the picture", `document.querySelectorAll('svg.picture .is-down.member .crossed').length === 1`)
+	b.sees("primary: no server takes clients")
+	b.sees("7 clients wait")
+	b.until("said aloud", `document.getElementById('spoken').textContent.includes('pg-test is ill')`)
+	b.until("the title", `document.title.startsWith('✕ pg-test-1')`)
+	b.shoot("ill-light")
 	w.switchTo(2)
+	b.until("another primary", `(document.querySelector('svg.picture .primary .name') || {}).textContent === '★ pg-test-2'`)
+	b.sees("pg-test-2 is primary now")
+	b.sees("pg-test-1 is down: silent: connection refused")
+
+	b.size(1280, 900, true, false)
+	b.until("dark", `getComputedStyle(document.documentElement).backgroundColor !== `+quoted(light))
+	b.shoot("look-dark")
+	b.press("t")
+	b.until("light, whatever the system wants", `getComputedStyle(document.documentElement).backgroundColor === `+quoted(light))
+	b.press("t")
+	b.until("dark", `getComputedStyle(document.documentElement).backgroundColor !== `+quoted(light))
+	b.press("t")
+	b.fits("wide")
+
+	b.size(390, 844, false, true)
+	b.until("narrow", `innerWidth === 390 && document.querySelector('svg.picture').clientWidth < 390`)
+	b.fits("on a phone")
+	if n := eval[int](b, `document.querySelectorAll('.drift').length`); n != 0 {
+		t.Errorf("%d things move though nobody wants it", n)
+	}
+	b.shoot("look-phone")
+	w.fail(1, "")
+	b.sees("all 4 services are served")
+}
+
+// Everything can be done with keys.
+func TestBrowserKeys(t *testing.T) {
+	w := newWorld(25)
+	s := show(t, w)
+	b := browse(t)
 	b.size(1280, 900, false, true)
-	time.Sleep(3 * time.Second)
-	b.shoot("failed")
-	s.world.mu.Lock()
-	s.world.clusters = 30
-	s.world.mu.Unlock()
-	time.Sleep(3 * time.Second)
-	b.do("x", chromedp.Navigate("http://"+s.at+"/#/"))
-	time.Sleep(12 * time.Second)
-	b.shoot("overview")
+	b.do("open", chromedp.Navigate("http://"+s.at+"/"))
+	b.until("the list", `document.querySelectorAll('table.list tbody tr').length === 25`)
+	b.fits("the list")
+	b.shoot("overview-light")
+	b.press("j")
+	b.press("j")
+	b.press(kb.ArrowDown)
+	b.press("k")
+	b.until("the second row", `document.activeElement.dataset.key === 'c pg-001'`)
+	// The stream changes the row, and the focus stays.
+	b.until("still the second row after some seconds", `(self.first ??= Date.now(), document.activeElement.dataset.key === 'c pg-001' && Date.now() - self.first > 2500)`)
+	if outline := eval[string](b, `getComputedStyle(document.activeElement).outlineStyle`); outline != "solid" {
+		t.Errorf("the focus isn't seen: %s", outline)
+	}
+	b.press(kb.Enter)
+	b.until("opened", `location.hash === '#/c/pg-001' && document.querySelectorAll('section.service').length === 4`)
+	b.press(kb.Escape)
+	b.until("back", `location.hash === '#/' && document.querySelector('table.list') !== null`)
+	b.press("/")
+	b.until("the field", `document.activeElement.id === 'find'`)
+	b.press("017")
+	b.until("found", `document.querySelectorAll('table.list tbody tr').length === 1 && document.activeElement.id === 'find' && document.activeElement.value === '017'`)
+	b.press(kb.Enter)
+	b.until("opened", `location.hash === '#/c/pg-017'`)
+	b.press("e")
+	b.sees("Nothing has happened")
+	w.switchTo(3)
+	b.sees("pg-test-3 is primary now")
+	b.press("?")
+	b.until("help", `document.getElementById('dialog').open`)
+	b.press(kb.Escape)
+	b.until("closed", `!document.getElementById('dialog').open`)
+	b.press("o")
+	b.until("the list", `location.hash === '#/'`)
+	b.size(390, 844, true, true)
+	b.until("narrow", `innerWidth === 390`)
+	b.fits("the list on a phone")
+	b.shoot("overview-phone")
+}
+
+// Who logs in may act, is told before what will happen, and stays nobody with a wrong password.
+func TestBrowserActs(t *testing.T) {
+	for name, encrypted := range map[string]bool{"plain": false, "TLS": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(1)
+			s := &site{world: w, feed: NewFeed(w.Status, w), actions: NewActions(w.order, slog.New(slog.DiscardHandler))}
+			s.actions.Set(Access{On: true, User: "admin", Loopback: true}, "right horse")
+			s.config = Config{Status: w.Status, Problems: none, Names: none, Feed: s.feed, Streams: 16, Actions: s.actions, Events: w.Events}
+			scheme := "http://"
+			if encrypted {
+				s.tls, scheme = certificate(t), "https://"
+			}
+			s.open(t)
+			b := browse(t, "401 (Unauthorized)", "409 (Conflict)")
+			b.size(1280, 900, false, true)
+			b.do("open", chromedp.Navigate(scheme+s.at+"/haproxy/pg-test-1/"))
+			b.until("may log in", `document.getElementById('session').textContent === 'Log in'`)
+			if n := eval[int](b, `document.querySelectorAll('.act').length`); n != 0 {
+				t.Errorf("%d buttons for nobody", n)
+			}
+			b.press("l")
+			b.until("the dialog", `document.activeElement.name === 'password'`)
+			b.press("wrong" + kb.Enter)
+			b.sees("the name or the password is wrong")
+			b.press("right horse" + kb.Enter)
+			b.until("logged in", `document.getElementById('session').textContent === 'Log out admin' && document.querySelectorAll('.act').length > 10`)
+			if eval[string](b, `document.cookie`) != "" {
+				t.Error("scripts see the cookie")
+			}
+			click := func(row, what string) {
+				t.Helper()
+				selector := `[data-key="s pg-test-replica"] [data-key="v ` + row + `"] [data-do="` + what + `"]`
+				b.until("a button to "+what, `document.querySelector('`+selector+`') !== null`)
+				b.do(what, chromedp.Evaluate[chromedp.Void](`void document.querySelector('`+selector+`').click()`))
+				b.until("the dialog", `document.getElementById('dialog').open`)
+			}
+			confirm := func() {
+				t.Helper()
+				b.until("may be confirmed", `document.querySelector('#dialog .go')?.disabled === false`)
+				b.do("confirm", chromedp.Evaluate[chromedp.Void](`void document.querySelector('#dialog .go').click()`))
+				b.until("done", `!document.getElementById('dialog').open`)
+			}
+			state := func(row, want string) {
+				t.Helper()
+				b.until(row+" is "+want, `document.querySelector('[data-key="s pg-test-replica"] [data-key="v `+row+`"] .state').innerText.endsWith('`+want+`')`)
+			}
+			click("pg-test-2", "drain")
+			b.until("what will happen", `document.querySelector('#dialog .effects')?.innerText.includes('takes no new clients') === true`)
+			b.shoot("order-" + name)
+			confirm()
+			state("pg-test-2", "drained")
+			b.sees("drained by admin at 127.0.0.1 (page)")
+			b.until("hatched", `document.querySelectorAll('svg.picture .to-drain').length > 0`)
+			click("pg-test-2", "maint")
+			confirm()
+			state("pg-test-2", "maintenance")
+			click("pg-test-2", "ready")
+			confirm()
+			state("pg-test-2", "serving")
+			click("pg-test-3", "weight")
+			b.press("7")
+			confirm()
+			b.sees("7 (declared 100)")
+			// One that isn't confirmed changes nothing.
+			click("pg-test-3", "drain")
+			b.press(kb.Escape)
+			b.until("closed", `!document.getElementById('dialog').open`)
+			state("pg-test-3", "serving")
+			// One that is refused says why.
+			w.mu.Lock()
+			w.refuse = errors.New("a new process is taking over")
+			w.mu.Unlock()
+			click("pg-test-3", "drain")
+			b.sees("a new process is taking over")
+			b.press(kb.Escape)
+			w.mu.Lock()
+			w.refuse = nil
+			for _, o := range w.given {
+				if o.By != "admin at 127.0.0.1 (page)" {
+					t.Errorf("ordered by %q", o.By)
+				}
+			}
+			w.mu.Unlock()
+			// A session that ended asks anew.
+			s.actions.logins.end(session{})
+			click("pg-test-3", "drain")
+			b.until("asked anew", `document.querySelector('#dialog form.login') !== null`)
+			b.press("right horse" + kb.Enter)
+			b.until("what will happen", `document.querySelector('#dialog .effects')?.innerText.includes('takes no new clients') === true`)
+			b.press(kb.Escape)
+			b.until("closed", `!document.getElementById('dialog').open`)
+			b.press("l")
+			b.until("logged out", `document.getElementById('session').textContent === 'Log in' && document.querySelectorAll('.act').length === 0`)
+		})
+	}
+}
+
+// A stream that is lost is said, since when, and comes back by itself.
+func TestBrowserLosesTheStream(t *testing.T) {
+	w := newWorld(1)
+	s := show(t, w)
+	b := browse(t, "net::ERR_")
+	b.size(1280, 900, false, true)
+	b.do("open", chromedp.Navigate("http://"+s.at+"/"))
+	b.sees("all 4 services are served")
+	s.stop()
+	b.until("lost", `document.body.classList.contains('lost') && /No word from this pgporter since \d\d:\d\d:\d\d, \d+s ago/.test(document.getElementById('link').textContent) && document.title.startsWith('⚠ lost')`)
+	b.shoot("lost")
+	w.switchTo(2)
+	s.open(t)
+	b.until("back", `!document.body.classList.contains('lost') && document.getElementById('link').textContent === ''`)
+	b.until("the newest", `document.querySelector('svg.picture .primary .name').textContent === '★ pg-test-2'`)
+	b.sees("pg-test-2 is primary now")
+}
+
+// Without scripts there is a table.
+func TestBrowserWithoutScripts(t *testing.T) {
+	s := show(t, newWorld(2))
+	b := browse(t)
+	if _, err := chromedp.Call(b.Context, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
+		t.Fatal(err)
+	}
+	b.do("open", chromedp.Navigate("http://"+s.at+"/haproxy/pg-test-1/"))
+	b.do("the table", chromedp.WaitReady("body.plain table"))
+	ctx, cancel := context.WithTimeout(b.Context, patience)
+	defer cancel()
+	if text, err := chromedp.Run(ctx, chromedp.Text("body")); err != nil || !strings.Contains(text, "pg-test-primary") || !strings.Contains(text, "serving") {
+		t.Errorf("%q, %v", text, err)
+	}
 }

@@ -102,8 +102,9 @@ export function spark(points, value, now, width = 120, height = 22) {
   return h('svg', { class: 'spark', viewBox: `0 0 ${width} ${height}`, 'aria-hidden': 'true' }, d && h('path', { class: 'curve', d }));
 }
 
-// thickness is how wide a line is drawn through which so many bytes go in a second.
-const thickness = n => n > 0 ? Math.min(13, 1.4 + 1.9 * Math.log10(1 + n / 60)) : 1;
+// A line is as wide as the root of what goes through it, beside the widest of the picture; where little goes through all of it, all are thin.
+const widest = 14, plenty = 50000;
+const thickness = (n, most) => n > 0 ? 1.5 + (widest - 1.5) * Math.sqrt(n / Math.max(most, plenty)) : 1;
 
 const cut = (text, most) => text.length > most ? text.slice(0, most - 1) + '…' : text;
 
@@ -130,14 +131,15 @@ export function picture(detail, width, calm) {
     h('text', { class: 'column', x: memberX, y: 12 }, 'members'),
   ];
   const flows = detail.flows;
+  const most = Math.max(0, ...services.map(s => flows[s.full_name]).filter(Boolean).map(f => f.in + f.out));
   const wire = (x1, y1, x2, y2, flow, sessions, title) => {
     const through = (flow ? flow.in + flow.out : 0);
     const bend = (x2 - x1) * 0.45;
     const d = `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
     const now = through > 0;
     return h('g', { class: 'wire' + (now ? ' flows' : sessions ? ' open' : ' idle') },
-      h('path', { class: 'pipe', d, 'stroke-width': thickness(through).toFixed(1) }, h('title', null, title)),
-      now && !calm && h('path', { class: 'drift', d, 'stroke-width': Math.max(1.2, thickness(through) * 0.35).toFixed(1) }));
+      h('path', { class: 'pipe', d, 'stroke-width': thickness(through, most).toFixed(1) }, h('title', null, title)),
+      now && !calm && h('path', { class: 'drift', d, 'stroke-width': Math.max(1.2, thickness(through, most) * 0.35).toFixed(1) }));
   };
   const over = [];
   let clients = 0, through = 0;

@@ -101,6 +101,10 @@ func (f *Feed) Run(ctx context.Context) {
 		}
 		s := f.status()
 		now := sampleOf(&s)
+		if last.of == nil {
+			// Who comes first is shown rates since the last point.
+			last = lastNoted
+		}
 		next, err := newScene(&s, last, now, f.current())
 		if err != nil {
 			continue // what can't be said in JSON isn't shown

@@ -184,8 +184,10 @@ const verdictOf = () => {
   const rows = [...world.rows.values()];
   const ill = rows.filter(c => c.is === 'ill'), lookAt = rows.filter(c => c.is === 'look');
   if (world.head && (world.head.stalled || []).length) return ['ill', 'a part of pgporter hangs'];
-  if (ill.length) return ['ill', ill.length === 1 ? `${ill[0].name}: ${ill[0].words[0]}` : `${count(ill.length)} clusters are ill`];
-  if (lookAt.length) return ['look', lookAt.length === 1 ? `${lookAt[0].name}: ${lookAt[0].words[0]}` : `${count(lookAt.length)} clusters want a look`];
+  // Of the only cluster everybody knows which it is.
+  const name = c => rows.length === 1 ? '' : c.name + ': ';
+  if (ill.length) return ['ill', ill.length === 1 ? name(ill[0]) + ill[0].words[0] : `${count(ill.length)} clusters are ill`];
+  if (lookAt.length) return ['look', lookAt.length === 1 ? name(lookAt[0]) + lookAt[0].words[0] : `${count(lookAt.length)} clusters want a look`];
   if (!rows.length) return ['look', 'nothing is known yet'];
   const services = rows.reduce((n, c) => n + c.services.length, 0);
   return ['well', services === 1 ? 'the service is served' : `all ${count(services)} services are served`];
@@ -207,7 +209,7 @@ function draw() {
     id('verdict').className = 'verdict is-' + is;
     const t = world.last;
     if (t) {
-      show('totals', [['sessions', count(t.sessions)], ['waiting', count(t.held), t.held > 0], ['new/s', rate(t.rate)], ['in', bytes(t.in) + '/s'], ['out', bytes(t.out) + '/s']].map(([k, v, alarm]) =>
+      show('totals', [['sessions', count(t.sessions)], ['waiting', count(t.held), t.held > 0], ['new/s', rate(t.rate)], ['from clients', bytes(t.in) + '/s'], ['to clients', bytes(t.out) + '/s']].map(([k, v, alarm]) =>
         h('div', { class: alarm ? 'alarm' : null }, h('dt', null, k), h('dd', null, v))));
     }
   }
@@ -215,7 +217,7 @@ function draw() {
   const main = id('main');
   const had = document.activeElement;
   let content;
-  if (p.view === 'cluster') content = cluster(world, p.name, Math.max(320, Math.min(1180, main.clientWidth)), calmly.matches);
+  if (p.view === 'cluster') content = cluster(world, p.name, Math.max(320, Math.min(1248, main.clientWidth)), calmly.matches);
   else if (p.view === 'events') content = [h('h2', null, 'What happened'), events(world, '', 300)];
   else content = overview(world, filter, selected);
   const box = h('div', null, content);
@@ -279,7 +281,10 @@ document.addEventListener('click', e => {
   if (row && row.dataset.open && !String(getSelection())) location.hash = row.dataset.open;
 });
 
-id('dialog').addEventListener('close', () => id('dialog').replaceChildren());
+id('dialog').addEventListener('close', () => {
+  // Another may have been opened since: this comes late.
+  if (!id('dialog').open) id('dialog').replaceChildren();
+});
 
 document.addEventListener('input', e => {
   if (e.target.id !== 'find') return;

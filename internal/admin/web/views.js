@@ -128,6 +128,9 @@ function ordered(server, now) {
   return h('div', { class: 'order' }, `${what} by ${o.by}, ${span(now - Date.parse(o.since))} ago`);
 }
 
+// columns of a service's servers, and which of them are numbers.
+const columns = [['Server'], ['State'], ['Sessions', true], ['Most', true], ['Total', true], ['New/s', true], ['In', true], ['Out', true], ['Queue', true], ['Weight', true], ['Why']];
+
 function service(world, clusterName, s, flows) {
   const flow = flows[s.full_name] || {};
   const now = world.now;
@@ -147,8 +150,7 @@ function service(world, clusterName, s, flows) {
     h('div', { class: 'service-head' }, h('h3', null, s.full_name), judged(is, words), s.held ? h('span', { class: 'alarm' }, plural(s.held, 'client waits', 'clients wait') + (s.waiting_since ? ` (${span(now - Date.parse(s.waiting_since))})` : '')) : null),
     h('dl', { class: 'facts' }, facts.map(([k, v]) => h('div', null, h('dt', null, k), h('dd', null, v)))),
     s.servers.length ? h('div', { class: 'scroll' }, h('table', { class: 'servers' },
-      h('thead', null, h('tr', null, h('th', { scope: 'col' }, 'Server'), h('th', { scope: 'col' }, 'State'), h('th', { scope: 'col', class: 'n' }, 'Sessions'), h('th', { scope: 'col', class: 'n' }, 'Most'), h('th', { scope: 'col', class: 'n' }, 'Total'),
-        h('th', { scope: 'col', class: 'n' }, 'New/s'), h('th', { scope: 'col', class: 'n' }, 'In'), h('th', { scope: 'col', class: 'n' }, 'Out'), h('th', { scope: 'col', class: 'n' }, 'Queue'), h('th', { scope: 'col', class: 'n' }, 'Weight'), h('th', { scope: 'col' }, 'Why'))),
+      h('thead', null, h('tr', null, columns.map(([text, n]) => h('th', { scope: 'col', class: (n ? 'n ' : '') + 'col-' + text.toLowerCase().replace('/', '') }, text)))),
       h('tbody', null, s.servers.map(v => {
         const state = serverState(v);
         const f = flows[s.full_name + '/' + v.member] || {};
@@ -199,10 +201,11 @@ export function cluster(world, name, width, calm) {
     c && c.leader_key && h('p', { class: 'fact' }, 'leader key: ', h('b', null, c.leader_key.holder || 'nobody'), c.leader_key.lost && h('span', { class: 'alarm' }, ` (lost: ${c.leader_key.lost})`)),
     c && c.vip && address(c.vip, world.now),
     c && h('div', { class: 'pictured' }, picture(detail, width, calm)),
-    charts(world, services),
+    h('div', { class: 'live' }, charts(world, services),
+      h('section', { class: 'recent', 'aria-label': 'What happened lately' }, h('h3', null, 'Lately'), recent.length ? events(world, name, 9) : h('p', { class: 'dim' }, 'Nothing has been noted yet.'))),
     services.map(s => service(world, c ? name : '', s, detail.flows)),
     c && members(world, c),
-    h('section', { 'aria-label': 'What happened' }, h('h3', null, 'What happened'), recent.length ? events(world, name, 30) : h('p', { class: 'dim' }, 'Nothing has been noted yet.')),
+    recent.length > 9 && h('section', { 'aria-label': 'What happened' }, h('h3', null, 'What happened'), events(world, name, 60)),
   ];
 }
 

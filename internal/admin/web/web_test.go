@@ -105,7 +105,7 @@ func TestPageIsServed(t *testing.T) {
 	if answer.Code != 200 || !strings.HasPrefix(answer.Header().Get("Content-Type"), "text/html") {
 		t.Errorf("the page: %d %s", answer.Code, answer.Header())
 	}
-	for _, part := range []struct{ path, kind, text string }{{"page.css", "text/css", ".serving"}, {"page.js", "text/javascript", "fetch('status'"}} {
+	for _, part := range []struct{ path, kind, text string }{{"page.css", "text/css", ".is-serving"}, {"page.js", "text/javascript", "new Stream("}} {
 		if !strings.Contains(answer.Body.String(), `"`+part.path+`"`) {
 			t.Errorf("the page doesn't name %s", part.path)
 		}
