@@ -25,6 +25,7 @@ import (
 	"github.com/pgporter/pgporter/internal/access/vip"
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/admin/history"
+	"github.com/pgporter/pgporter/internal/admin/runtime"
 	"github.com/pgporter/pgporter/internal/admin/web"
 	"github.com/pgporter/pgporter/internal/config/intake"
 	"github.com/pgporter/pgporter/internal/config/model"
@@ -173,6 +174,8 @@ type Daemon struct {
 	page pagePort
 	// admin and control are where status is served and orders are taken; control may be nil.
 	admin, control net.Listener
+	// commands is where HAProxy's runtime commands are taken; nil for nowhere.
+	commands *runtime.Socket
 
 	// rereads ask for the configuration to be read again.
 	rereads chan reread
@@ -300,8 +303,7 @@ func Run(ctx context.Context, cfg Config) error {
 		d.admin.Close()
 		return err
 	}
-	commands, err := d.prepareRuntime(ctx)
-	if err != nil {
+	if d.commands, err = d.prepareRuntime(ctx); err != nil {
 		d.admin.Close()
 		if d.control != nil {
 			d.control.Close()
@@ -322,8 +324,8 @@ func Run(ctx context.Context, cfg Config) error {
 			d.control.Close()
 		}
 		d.page.close()
-		if commands != nil {
-			commands.Discard()
+		if d.commands != nil {
+			d.commands.Discard()
 		}
 		return err
 	}
@@ -346,7 +348,7 @@ func Run(ctx context.Context, cfg Config) error {
 	group.Go(func() error { return d.serveAdmin(ctx, d.admin) })
 	group.Go(func() error { return d.serveControl(ctx, d.control) })
 	group.Go(func() error { return d.servePage(ctx) })
-	group.Go(func() error { return d.serveRuntime(ctx, commands) })
+	group.Go(func() error { return d.serveRuntime(ctx, d.commands) })
 	// Who is told that it is ready may order at once.
 	orders := d.listenLocal(ctx)
 	group.Go(func() error { return d.serveLocal(ctx, orders) })

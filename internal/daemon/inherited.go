@@ -31,6 +31,7 @@ const (
 	adminSocket    = "admin "
 	controlSocket  = "control "
 	pageSocket     = "page "
+	runtimeSocket  = "runtime "
 	namesTCPSocket = "dns-tcp "
 	namesUDPSocket = "dns-udp "
 )

@@ -2,25 +2,33 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"net"
+	"os"
 
 	"github.com/pgporter/pgporter/internal/admin/runtime"
 )
 
-// prepareRuntime makes the runtime socket, which has its name only once everything else is ready; nil without one. A process that this one
-// takes over from may have the name.
+// prepareRuntime takes the runtime socket over from the process before, or makes one, which has its name only once everything else is
+// ready; nil without one.
 func (d *Daemon) prepareRuntime(ctx context.Context) (*runtime.Socket, error) {
 	if d.cfg.RuntimeSocket == "" {
 		return nil, nil
 	}
-	return runtime.Prepare(ctx, d.cfg.RuntimeSocket, func(who *net.UnixConn) bool {
-		before := d.cfg.Inherited
-		if before == nil {
-			return false
+	if fd := d.cfg.Inherited.socket(runtimeSocket + d.cfg.RuntimeSocket); fd >= 0 {
+		file := os.NewFile(uintptr(fd), d.cfg.RuntimeSocket)
+		listener, err := net.FileListener(file)
+		_ = file.Close()
+		if unix, is := listener.(*net.UnixListener); is {
+			inherited, missing := runtime.Inherit(unix, d.cfg.RuntimeSocket)
+			if missing == nil {
+				return inherited, nil
+			}
+			_, err = unix.Close(), missing
 		}
-		_, pid, err := peerOf(who)
-		return err == nil && pid == before.state.PID
-	})
+		d.log.Warn("the runtime socket isn't taken over from the process before", "error", err)
+	}
+	return runtime.Prepare(ctx, d.cfg.RuntimeSocket)
 }
 
 // serveRuntime answers at the runtime socket until ctx ends.
@@ -28,7 +36,14 @@ func (d *Daemon) serveRuntime(ctx context.Context, socket *runtime.Socket) error
 	if socket == nil {
 		return nil
 	}
-	defer socket.Discard()
+	defer func() {
+		if errors.Is(context.Cause(ctx), errHandedOver) {
+			// The next process has it, with its name.
+			_ = socket.Close()
+			return
+		}
+		socket.Discard()
+	}()
 	if err := socket.Publish(); err != nil {
 		d.log.Error("nobody can be answered at the runtime socket", "problem", err.Error())
 		<-ctx.Done()

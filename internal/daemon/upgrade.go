@@ -247,6 +247,11 @@ func (d *Daemon) handoverItems(engine native) ([]handover.Item, error) {
 			problems = append(problems, add(name, tcp))
 		}
 	}
+	if d.commands != nil {
+		if unix, is := d.commands.Listener.(*net.UnixListener); is {
+			problems = append(problems, add(runtimeSocket+d.cfg.RuntimeSocket, unix))
+		}
+	}
 	d.page.mu.Lock()
 	if l := d.page.listener; l != nil {
 		problems = append(problems, add(pageSocket+d.page.at, l))

@@ -5,17 +5,21 @@ import (
 	"context"
 	wire "encoding/binary"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -546,7 +550,7 @@ func TestBesideHAProxy(t *testing.T) {
 	}
 	h := startBalancer(t, inventory, prefix+"11", prefix+"21")
 	socket := filepath.Join(h.dir, "p")
-	startPorter(t, prefix+"22", "--inventory", inventory, "--node", prefix+"11", "--runtime-socket", socket)
+	porter := startPorter(t, prefix+"22", "--inventory", inventory, "--node", prefix+"11", "--runtime-socket", socket)
 	c := &comparison{haproxy: side{"HAProxy", prefix + "21", h.socket}, pgporter: side{"pgporter", prefix + "22", socket}, compared: map[string]int{}, told: map[string]int{}}
 	both := func(do func(s side)) {
 		do(c.haproxy)
@@ -673,7 +677,16 @@ func TestBesideHAProxy(t *testing.T) {
 	var first, waiting []*talk
 	both(func(s side) {
 		first = append(first, begin(t, s.address+":5439").ready(t))
-		waiting = append(waiting, begin(t, s.address+":5439"), begin(t, s.address+":5439"))
+		for n := range 2 {
+			waiting = append(waiting, begin(t, s.address+":5439"))
+			// Who came first is the first in the queue.
+			eventually(t, patience, func(context.Context) error {
+				if queued := s.rows(t)["pg-words-narrow/BACKEND"]["qcur"]; queued != strconv.Itoa(n+1) {
+					return fmt.Errorf("%s: %s wait", s.name, queued)
+				}
+				return nil
+			})
+		}
 	})
 	check("two who wait")
 	for _, k := range first {
@@ -729,6 +742,9 @@ func TestBesideHAProxy(t *testing.T) {
 		}
 	}
 
+	t.Run("hatop", func(t *testing.T) { steerWithHatop(t, c.pgporter) })
+	t.Run("an upgrade", func(t *testing.T) { keepsItsSocket(t, c.pgporter, porter) })
+
 	// All that was compared had something to tell once, but for what is always 0 here.
 	var silent []string
 	for name := range c.compared {
@@ -741,6 +757,122 @@ func TestBesideHAProxy(t *testing.T) {
 		t.Errorf("always 0 were %q, not %q", silent, want)
 	}
 	t.Logf("%d metrics compared", len(c.compared))
+}
+
+// steerWithHatop has hatop, in a terminal of tmux, take a server out of service and put it back.
+func steerWithHatop(t *testing.T, s side) {
+	const server = "pg-words-2"
+	tmux := func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command("tmux", append([]string{"-L", "pgporter-e2e-words", "-f", "/dev/null"}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("tmux %q: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	tmux("new-session", "-d", "-x", "150", "-y", "45", "TERM=screen hatop -i 1 -s "+s.socket)
+	t.Cleanup(func() {
+		// hatop may have ended, and tmux with it.
+		_ = exec.Command("tmux", "-L", "pgporter-e2e-words", "kill-server").Run()
+	})
+	screen := func() string { return tmux("capture-pane", "-p", "-e") }
+	// chosen is the line that is shown in reverse, within the part of its service.
+	chosen := regexp.MustCompile(`(?m)^(?:\x1b\[[0-9;]*m)*\x1b\[[0-9;]*7m(pg-words-\S+|BACKEND|FRONTEND) `)
+	eventually(t, patience, func(context.Context) error {
+		now := screen()
+		if at := chosen.FindStringSubmatchIndex(now); at != nil && now[at[2]:at[3]] == server && strings.Contains(now[:at[0]], ">>> pg-words-replica") {
+			return nil
+		}
+		tmux("send-keys", "Down")
+		return fmt.Errorf("the server isn't chosen:\n%s", now)
+	})
+	for _, step := range [][2]string{{"F10", "MAINT"}, {"F9", "UP"}} {
+		// Enter shows the menu of keys.
+		tmux("send-keys", "Enter")
+		tmux("send-keys", step[0])
+		eventually(t, patience, func(context.Context) error {
+			now := screen()
+			if !regexp.MustCompile(server + ` +[0-9]+ ` + step[1] + ` `).MatchString(now) {
+				return fmt.Errorf("after %s the screen is\n%s", step[0], now)
+			}
+			if got := s.rows(t)["pg-words-replica/"+server]["status"]; got != step[1] {
+				return fmt.Errorf("after %s it is %s", step[0], got)
+			}
+			return nil
+		})
+	}
+	for _, what := range []string{"pgporter", "127.0.96.11", "pg-words-narrow", "L7STS"} {
+		if now := screen(); !strings.Contains(now, what) {
+			t.Errorf("the screen has no %s:\n%s", what, now)
+		}
+	}
+}
+
+// keepsItsSocket has another process take over, which answers at the same file, as ordered as the one before, and removes it in the end.
+func keepsItsSocket(t *testing.T, s side, p *porter) {
+	pid := func() string {
+		_, rest, _ := strings.Cut(s.command(t, "show info"), "\nPid: ")
+		number, _, _ := strings.Cut(rest, "\n")
+		return number
+	}
+	before := pid()
+	s.command(t, "set server pg-words-replica/pg-words-3 state drain")
+	over, asked := make(chan struct{}), make(chan struct{})
+	go func() {
+		// Somebody answers at any time.
+		defer close(asked)
+		for {
+			select {
+			case <-over:
+				return
+			default:
+			}
+			conn, err := net.Dial("unix", s.socket)
+			if err != nil {
+				t.Errorf("while a process takes over: %v", err)
+				return
+			}
+			conn.Close()
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	out, err := exec.Command(binary, "upgrade", "--admin", p.admin).CombinedOutput()
+	close(over)
+	<-asked
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var after string
+	eventually(t, patience, func(context.Context) error {
+		if after = pid(); after == before {
+			return errors.New("the process before still answers")
+		}
+		return nil
+	})
+	number, err := strconv.Atoi(after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := false
+	defer func() {
+		if !ended {
+			syscall.Kill(number, syscall.SIGKILL)
+		}
+	}()
+	if got := s.rows(t)["pg-words-replica/pg-words-3"]["status"]; got != "DRAIN" {
+		t.Errorf("a drained server is %s", got)
+	}
+	if info, err := os.Lstat(s.socket); err != nil || info.Mode() != os.ModeSocket|0o600 {
+		t.Errorf("the socket is %v, %v", info, err)
+	}
+	syscall.Kill(number, syscall.SIGTERM)
+	eventually(t, patience, func(context.Context) error {
+		if left, err := filepath.Glob(s.socket + "*"); err != nil || len(left) > 0 {
+			return fmt.Errorf("%q are left, %v", left, err)
+		}
+		ended = true
+		return nil
+	})
 }
 
 // shape leaves the values out of `show info`.

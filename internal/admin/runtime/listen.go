@@ -21,9 +21,27 @@ type Socket struct {
 	made            fs.FileInfo
 }
 
+// Inherit gives the socket that another process had at path and has handed over: with its name, and with those who wait to be accepted. It
+// is an error if the name isn't there any more.
+func Inherit(listener *net.UnixListener, path string) (*Socket, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	made, err := os.Lstat(path)
+	if err == nil && made.Mode().Type() != fs.ModeSocket {
+		err = errNoSocket
+	}
+	if err != nil {
+		return nil, fmt.Errorf("runtime socket %s: %w", path, err)
+	}
+	listener.SetUnlinkOnClose(false)
+	return &Socket{Listener: listener, path: path, made: made}, nil
+}
+
 // Prepare makes the socket beside path, so that all that can fail has been done. What a process has left there that is no more will be
-// replaced. One that lives keeps it, and that is an error, unless ours says that it is the one that is taken over from.
-func Prepare(ctx context.Context, path string, ours func(*net.UnixConn) bool) (*Socket, error) {
+// replaced. One that lives keeps it, and that is an error.
+func Prepare(ctx context.Context, path string) (*Socket, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -48,7 +66,7 @@ func Prepare(ctx context.Context, path string, ours func(*net.UnixConn) bool) (*
 		s.made, err = os.Lstat(s.temporary)
 	}
 	if err == nil {
-		err = replaceable(ctx, path, ours)
+		err = replaceable(ctx, path)
 	}
 	if err != nil {
 		s.Discard()
@@ -57,8 +75,11 @@ func Prepare(ctx context.Context, path string, ours func(*net.UnixConn) bool) (*
 	return s, nil
 }
 
-// Publish gives the socket its name.
+// Publish gives the socket its name, unless it has that already.
 func (s *Socket) Publish() error {
+	if s.temporary == "" {
+		return nil
+	}
 	if err := os.Rename(s.temporary, s.path); err != nil {
 		return fmt.Errorf("runtime socket %s: %w", s.path, err)
 	}
@@ -66,8 +87,10 @@ func (s *Socket) Publish() error {
 	return nil
 }
 
+var errNoSocket = errors.New("there is something else than a socket")
+
 // replaceable says why a path may not be replaced: it is something else than a socket, or somebody answers there.
-func replaceable(ctx context.Context, path string, ours func(*net.UnixConn) bool) error {
+func replaceable(ctx context.Context, path string) error {
 	there, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -76,7 +99,7 @@ func replaceable(ctx context.Context, path string, ours func(*net.UnixConn) bool
 		return err
 	}
 	if there.Mode().Type() != fs.ModeSocket {
-		return errors.New("there is something else than a socket")
+		return errNoSocket
 	}
 	dialer := net.Dialer{Timeout: time.Second}
 	conn, err := dialer.DialContext(ctx, "unix", path)
@@ -86,10 +109,7 @@ func replaceable(ctx context.Context, path string, ours func(*net.UnixConn) bool
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	if ours != nil && ours(conn.(*net.UnixConn)) {
-		return nil
-	}
+	_ = conn.Close()
 	return errors.New("another process answers there")
 }
 

@@ -87,7 +87,7 @@ func (f *fake) EndSessions(_ context.Context, e api.EndSessions, by string) (api
 func served(t *testing.T, f *fake) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
-	socket, err := Prepare(t.Context(), path, nil)
+	socket, err := Prepare(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,9 +313,9 @@ func TestManyClients(t *testing.T) {
 
 func TestSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	make := func(ours func(*net.UnixConn) bool) *Socket {
+	make := func() *Socket {
 		t.Helper()
-		s, err := Prepare(t.Context(), path, ours)
+		s, err := Prepare(t.Context(), path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -324,17 +324,32 @@ func TestSocket(t *testing.T) {
 		}
 		return s
 	}
-	first := make(nil)
+	first := make()
 	if info, err := os.Lstat(path); err != nil || info.Mode() != os.ModeSocket|0o600 {
 		t.Fatalf("it is %v, %v", info.Mode(), err)
 	}
 	// Who lives keeps it.
-	if _, err := Prepare(t.Context(), path, nil); err == nil || !strings.Contains(err.Error(), "another process answers there") {
+	if _, err := Prepare(t.Context(), path); err == nil || !strings.Contains(err.Error(), "another process answers there") {
 		t.Fatalf("it isn't refused: %v", err)
 	}
-	// Who takes over gets it, and the one before doesn't remove it.
-	second := make(func(*net.UnixConn) bool { return true })
-	first.Discard()
+	// Who takes over gets it as it is.
+	file, err := first.Listener.(*net.UnixListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	handed, err := net.FileListener(file)
+	_ = file.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := Inherit(handed.(*net.UnixListener), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Publish(); err != nil {
+		t.Fatal(err)
+	}
+	_ = first.Close()
 	conn, err := net.Dial("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -342,14 +357,28 @@ func TestSocket(t *testing.T) {
 	_ = conn.Close()
 	// What a process leaves that ends without a word is replaced.
 	_ = second.Close()
-	make(nil).Discard()
+	make().Discard()
 	if left, _ := filepath.Glob(path + "*"); len(left) > 0 {
 		t.Errorf("%q are left", left)
 	}
+	if _, err := Inherit(nil, path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a name that isn't there is taken over: %v", err)
+	}
+	// Another process's is left alone.
+	gone := make()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	theirs := make()
+	gone.Discard()
+	if _, err := os.Lstat(path); err != nil {
+		t.Error(err)
+	}
+	theirs.Discard()
 	if err := os.WriteFile(path, []byte("not a socket"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Prepare(t.Context(), path, nil); err == nil || !strings.Contains(err.Error(), "something else than a socket") {
+	if _, err := Prepare(t.Context(), path); err == nil || !strings.Contains(err.Error(), "something else than a socket") {
 		t.Errorf("a file is taken for one: %v", err)
 	}
 }
