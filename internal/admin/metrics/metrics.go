@@ -23,7 +23,7 @@ func New(reg prometheus.Registerer, status func() api.Status) error {
 	return reg.Register(collector{status: status})
 }
 
-// scrapes is how many are answered at once, others are told 503: with 600 services each takes 100 MB for a moment.
+// scrapes is how many are answered at once, others are told 503: with 600 services each takes 120 MB for a moment.
 const scrapes = 4
 
 // Handler answers with the series of a registry of its own, made of what status gives, in the format that the asker accepts.
