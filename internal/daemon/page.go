@@ -204,6 +204,8 @@ func (d *Daemon) openPage(ctx context.Context) bool {
 	if p.yielding {
 		return false
 	}
+	// Who has it may be told in other words each time: his process comes, goes, or can't be seen.
+	said := p.at == at && p.problem != ""
 	if p.at = at; at == "" {
 		p.problem = ""
 		return true
@@ -215,8 +217,8 @@ func (d *Daemon) openPage(ctx context.Context) bool {
 	}
 	listener, err := listenForPage(ctx, at)
 	if err != nil {
-		if p.problem != err.Error() && ctx.Err() == nil {
-			p.problem = err.Error()
+		p.problem = err.Error()
+		if !said && ctx.Err() == nil {
 			d.log.Warn("no page and no metrics at the port of HAProxy's; the services go on, and it is tried again until it is free", "page", at, "problem", err.Error())
 		}
 		return false
