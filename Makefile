@@ -12,6 +12,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -X github.com/pgporter/pgporter/internal/cli/command.Version=$(VERSION)
 # Go as go.mod wants it, from wherever it is.
 GO := scripts/with-go go
+# Tests that compute for long and in one goroutine: the race detector has nothing to find there, and takes minutes for it.
+COMPUTING = ^(TestAttackHostileInventory|TestAttackSecretsThatFlow|TestAttackMessagesDontQuoteTemplates|TestAttackInventories)$$
 UNIT = $$($(GO) list ./... | grep -v /lab/e2e)
 # Packages with files of which the tag portable chooses others: those for systems without epoll.
 PORTABLE = $$(grep -rl --include='*.go' '^//go:build.*portable' internal | xargs -n 1 dirname | sort -u | sed 's|^|./|')
@@ -69,7 +71,8 @@ unit: ## go vet, the unit tests, and a build for another system
 	@scripts/progress 'go vet' $(GO) vet ./...
 	@scripts/progress 'go vet of what is run by hand' $(GO) vet -tags trouble,derivation,migration ./lab/e2e
 	@scripts/progress 'go build for macOS' env GOOS=darwin $(GO) build ./...
-	@PROGRESS_TMP=$(TEST_TMP)-unit scripts/progress 'unit tests' $(GO) test -race -vet=off -p 4 -timeout 15m $(UNIT)
+	@PROGRESS_TMP=$(TEST_TMP)-unit scripts/progress 'unit tests' $(GO) test -race -vet=off -p 4 -timeout 15m -skip '$(COMPUTING)' $(UNIT)
+	@PROGRESS_TMP=$(TEST_TMP)-computing scripts/progress 'unit tests that compute' $(GO) test -vet=off -p 2 -timeout 15m -run '$(COMPUTING)' ./internal/cli ./internal/config/plan
 	@PROGRESS_TMP=$(TEST_TMP)-portable scripts/progress 'unit tests of what is portable' $(GO) test -race -vet=off -tags portable -p 4 -timeout 15m $(PORTABLE)
 
 # Three clusters at a time: their tests wait for leader keys to expire more than they compute. The pgporters that they start have the
