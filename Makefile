@@ -51,7 +51,7 @@ SESSIONS ?= 1000000
 IDLE ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit e2e attack derivation trouble migration monitoring-test build packages packages-check packages-test ansible-test image image-test lint bench bench-go bench-failover chaos soak prerequisites
+.PHONY: help demo test unit e2e attack derivation trouble migration monitoring-test build packages packages-check packages-test ansible-test image image-test lint bench bench-go bench-failover chaos soak screenshots prerequisites
 
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
@@ -79,6 +79,9 @@ unit: ## go vet, the unit tests, and a build for another system
 # race detector, the tests themselves don't: they log in thousands of times, which takes ten times as long with it.
 e2e: ## the end-to-end tests (they start clusters of their own)
 	@PROGRESS_TMP=$(TEST_TMP)-e2e scripts/progress 'end-to-end tests' $(GO) test -vet=off -count=1 -parallel 3 -timeout 25m ./lab/e2e/...
+
+screenshots: prerequisites ## the pictures of the page in docs, taken anew on a real cluster (7 minutes)
+	@PGPORTER_SCREENSHOTS=$(CURDIR)/docs $(GO) test -vet=off -count=1 -timeout 20m -run '^TestPage$$' ./lab/e2e
 
 # Some of the attacks compute up to what they may; on two busy processors that takes a minute.
 attack: ## the attacks that pgporter withstands: hostile inventories, senders, neighbours, answers (docs/security.md)

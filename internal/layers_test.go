@@ -123,7 +123,8 @@ var rooms = map[string]room{
 	"lab/bench/failover":    {may: "load report restproxy sandbox subject", because: "what is compared must be used as its users use it: programs that are started, files that they render"},
 	"lab/fakepatroni":       {because: "a fake must not share what it is to be judged by with pgporter"},
 	"lab/overload":          {because: "a stand-in must not share what it is to be judged by with pgporter"},
-	"lab/e2e":               {may: "api load restproxy sandbox", because: "end-to-end tests see what users see: programs, ports and the admin address"},
+	"lab/e2e/browser":       {because: "a browser shows any page: what ought to be on it is the business of who looks"},
+	"lab/e2e":               {may: "api browser load restproxy sandbox", because: "end-to-end tests see what users see: programs, ports and the admin address"},
 	"lab/soak":              {may: "api fakepatroni process", because: "what is loaded is a program like any other: it is judged by its sockets, its status and /proc"},
 	"lab/sandbox/restproxy": {because: "what asks Patroni must be counted and lied to without any notion of who it is"},
 }

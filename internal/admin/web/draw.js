@@ -7,10 +7,16 @@ export const shownTime = 600000;
 
 // Track keeps what charts show of one thing: what the server noted before, and what the stream brings.
 export class Track {
-  constructor() { this.points = []; }
+  constructor() {
+    this.points = [];
+    this.newest = [];
+  }
 
   add(at, point) {
-    this.points.push({ at, ...point });
+    // What goes through in one second jumps: shown is the mean of the last five, about as long as what the server has noted.
+    this.newest = [...this.newest.filter(p => at - p.at < 5500), { at, ...point }];
+    const mean = key => this.newest.reduce((sum, p) => sum + p[key], 0) / this.newest.length;
+    this.points.push({ at, ...point, rate: mean('rate'), in: mean('in'), out: mean('out') });
     const first = at - shownTime - 10000;
     if (this.points.length > 900 || this.points[0].at < first - 60000) this.points = this.points.filter(p => p.at >= first);
   }
@@ -185,7 +191,7 @@ export function picture(detail, width, calm) {
     if (state.is === 'drain' || state.is === 'maint') box.push(h('rect', { class: 'hatched', x: memberX, y, width: memberWidth, height: boxHeight, rx: 4 }));
     if (state.is === 'down') box.push(h('path', { class: 'crossed', d: `M${memberX} ${y}L${memberX + memberWidth} ${y + boxHeight}M${memberX + memberWidth} ${y}L${memberX} ${y + boxHeight}` }));
     box.push(h('text', { class: 'name', x: memberX + 10, y: y + 18 }, (primary ? '★ ' : '') + cut(member.name, narrow ? 14 : 22)));
-    box.push(h('text', { class: 'small', x: memberX + 10, y: y + 34 }, cut([member.role, state.is === 'serving' || state.is === 'ready' ? '' : state.word, plural(sessions, 'session', 'sessions')].filter(Boolean).join(' · '), narrow ? 22 : 34)));
+    box.push(h('text', { class: 'small', x: memberX + 10, y: y + 34 }, cut([member.role, state.is === 'serving' || state.is === 'ready' ? '' : state.word, state.is === 'down' && !sessions ? '' : plural(sessions, 'session', 'sessions')].filter(Boolean).join(' · '), narrow ? 22 : 34)));
     box.push(h('title', null, member.name + ' (' + member.role + '): ' + member.answer));
     over.push(h('g', { class: 'box member is-' + state.is + (primary ? ' primary' : '') }, box));
   });

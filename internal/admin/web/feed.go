@@ -71,7 +71,10 @@ func (f *Feed) Run(ctx context.Context) {
 	look.Stop()
 	defer look.Stop()
 	looking := false
-	var last, lastNoted sample
+	// Rates of the first who looks are since the start.
+	first := f.status()
+	var last sample
+	lastNoted := sampleOf(&first)
 	for {
 		select {
 		case <-ctx.Done():
@@ -353,9 +356,6 @@ func (f *Feed) note(s *api.Status, before, now sample) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	h := &f.history
-	if before.of == nil {
-		return // rates are between two
-	}
 	seen := map[string]bool{"": true}
 	put := func(name string, fl flow) {
 		t := h.of[name]

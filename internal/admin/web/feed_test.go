@@ -125,7 +125,7 @@ func TestFeedAsksSeldom(t *testing.T) {
 			return n
 		}
 		time.Sleep(20 * time.Minute)
-		if n := asked(); n != int(20*time.Minute/pace) {
+		if n := asked(); n != 1+int(20*time.Minute/pace) {
 			t.Errorf("asked %d times while nobody looked", n)
 		}
 		for range 100 {
@@ -329,7 +329,7 @@ func TestJudge(t *testing.T) {
 	}
 	w.down[1] = "silent: connection refused"
 	s := w.Status()
-	if is, words := judge(&s.Clusters[0], s.Now); is != Ill || fmt.Sprint(words) != "[primary: no server takes clients primary: 7 clients wait, the longest for 1.7s default: no server takes clients default: 7 clients wait, the longest for 1.7s pg-test-1 is down: silent: connection refused]" {
+	if is, words := judge(&s.Clusters[0], s.Now); is != Ill || fmt.Sprint(words) != "[primary: no server takes clients, and 7 clients wait, the longest for 1.7s default: no server takes clients, and 7 clients wait, the longest for 1.7s pg-test-1 is down: silent: connection refused]" {
 		t.Errorf("%s %s", is, words)
 	}
 }

@@ -115,16 +115,21 @@ func judgeService(v *verdict, s *api.Service, name string, now time.Time) {
 			waiting += fmt.Sprintf(", the longest for %s", now.Sub(*s.Waiting).Round(100*time.Millisecond))
 		}
 	}
-	switch {
-	case len(s.Servers) == 0:
-		v.say(Look, "%s: no member is selected for it", name)
-	case !s.Up && !s.Shadow && ordered(s) > 0:
-		v.say(Ill, "%s: no server takes clients, %d of %d by order", name, ordered(s), len(s.Servers))
-	case !s.Up && !s.Shadow:
-		v.say(Ill, "%s: no server takes clients", name)
+	none := "no server takes clients"
+	if n := ordered(s); n > 0 {
+		none += fmt.Sprintf(", %d of %d by order", n, len(s.Servers))
 	}
-	if waiting != "" {
-		v.say(map[bool]Judgement{true: Look, false: Ill}[s.Up], "%s: %s", name, waiting)
+	switch {
+	case len(s.Servers) == 0 && waiting == "":
+		v.say(Look, "%s: no member is selected for it", name)
+	case len(s.Servers) == 0:
+		v.say(Ill, "%s: no member is selected for it, and %s", name, waiting)
+	case !s.Up && !s.Shadow && waiting == "":
+		v.say(Ill, "%s: %s", name, none)
+	case !s.Up && !s.Shadow:
+		v.say(Ill, "%s: %s, and %s", name, none, waiting)
+	case waiting != "":
+		v.say(Look, "%s: %s", name, waiting)
 	}
 }
 

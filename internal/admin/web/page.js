@@ -185,9 +185,10 @@ const verdictOf = () => {
   const ill = rows.filter(c => c.is === 'ill'), lookAt = rows.filter(c => c.is === 'look');
   if (world.head && (world.head.stalled || []).length) return ['ill', 'a part of pgporter hangs'];
   // Of the only cluster everybody knows which it is.
+  const short = c => c.words[0].split(/, and |; /)[0];
   const name = c => rows.length === 1 ? '' : c.name + ': ';
-  if (ill.length) return ['ill', ill.length === 1 ? name(ill[0]) + ill[0].words[0] : `${count(ill.length)} clusters are ill`];
-  if (lookAt.length) return ['look', lookAt.length === 1 ? name(lookAt[0]) + lookAt[0].words[0] : `${count(lookAt.length)} clusters want a look`];
+  if (ill.length) return ['ill', ill.length === 1 ? name(ill[0]) + short(ill[0]) : `${count(ill.length)} clusters are ill`];
+  if (lookAt.length) return ['look', lookAt.length === 1 ? name(lookAt[0]) + short(lookAt[0]) : `${count(lookAt.length)} clusters want a look`];
   if (!rows.length) return ['look', 'nothing is known yet'];
   const services = rows.reduce((n, c) => n + c.services.length, 0);
   return ['well', services === 1 ? 'the service is served' : `all ${count(services)} services are served`];

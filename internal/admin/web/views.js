@@ -191,7 +191,7 @@ export function cluster(world, name, width, calm) {
   const row = world.rows.get(name), detail = world.detail;
   if (!row) return [h('p', { class: 'empty' }, world.rows.size ? `There is no cluster ${name} here.` : 'waiting for the first word …')];
   const head = h('div', { class: 'cluster-head' }, h('h2', null, name), judged(row.is), row.primary && h('span', { class: 'dim' }, 'primary ', h('b', null, row.primary)));
-  const words = row.words && h('ul', { class: 'words' }, row.words.map(w => h('li', null, w)));
+  const words = row.words && h('ul', { class: 'words is-' + row.is }, row.words.map(w => h('li', null, w)));
   if (!detail || (detail.cluster ? detail.cluster.name : tcpName) !== name) return [head, words, h('p', { class: 'dim' }, 'waiting for the first word …')];
   const c = detail.cluster;
   const services = c ? c.services : detail.generic_services;
