@@ -23,7 +23,6 @@ const mostWords = 6
 
 // verdict collects what is said of something.
 type verdict struct {
-	worst Judgement
 	// ill and look are sentences.
 	ill, look []string
 }

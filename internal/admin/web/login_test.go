@@ -16,6 +16,8 @@ import (
 	"github.com/pgporter/pgporter/internal/admin/api"
 )
 
+func init() { hashRounds = 1000 }
+
 // desk is an address at which somebody may act, with a clock.
 type desk struct {
 	t       *testing.T
