@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -69,8 +70,16 @@ func TestAttackOnListeners(t *testing.T) {
 		defer l.Close()
 		return l.Addr().String()
 	}
-	a := attacked{Host: f.host, Bind: bind, Control: free(), Names: free(), Inventory: f.inventory("primary:5433", "other:5436")}
-	var err error
+	page := free()
+	_, pagePort, err := net.SplitHostPort(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(pagePort)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := attacked{Host: f.host, Bind: bind, Control: free(), Names: free(), Inventory: withPage(f.inventory("primary:5433", "other:5436"), port, "pgporter_page_actions: true", "haproxy_admin_password: a horse")}
 	if a.Files, err = control.MakeCredentials(t.TempDir(), []string{bind}, time.Now(), time.Hour); err != nil {
 		t.Fatal(err)
 	}
@@ -135,6 +144,9 @@ func TestAttackOnListeners(t *testing.T) {
 	for round := range 3 {
 		flood(a.Control, "\x16\x03\x01", 1100/3)
 		flood(c.admin, "GET /status HTTP/1.1\r\n", 1100/3)
+		flood(page, "GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 1100/9)
+		flood(page, "POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\n", 1100/9)
+		flood(page, "GET / HTTP/1.1\r\nX: "+strings.Repeat("a", 20<<10), 1100/9)
 		flood(a.Names, "\x00", 300/3)
 		flood(bind+":5433", "", 480/3)
 		// As long as a member's silence takes to count, twice.
@@ -153,6 +165,9 @@ func TestAttackOnListeners(t *testing.T) {
 		}
 		if _, err := c.client.Ask(t.Context(), c.address); err != nil {
 			t.Errorf("round %d: who has the token: %v", round, err)
+		}
+		if code, body := fetched(t, page, "/metrics"); code != 200 {
+			t.Errorf("round %d: the scrape: %d %.200s", round, code, body)
 		}
 		other := c.dial("5436")
 		echo(t, other, hello)

@@ -241,6 +241,9 @@ func TestPage(t *testing.T) {
 			t.Errorf("the log doesn't say %q", want)
 		}
 	}
+	if strings.Contains(log, "no page and no metrics") {
+		t.Error("the port was lost at the upgrade")
+	}
 	if strings.Contains(log, password) {
 		t.Error("the log has the password")
 	}
