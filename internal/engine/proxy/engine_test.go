@@ -414,7 +414,11 @@ func TestServiceMaxConnLeavesTheRestInTheBacklog(t *testing.T) {
 	r := run(t, Config{}, Endpoint{"pg-test", def, board, 0})
 	first, _ := reach(t, addressOf(def))
 	second, _ := reach(t, addressOf(def))
-	third, fourth := dial(t, addressOf(def)), dial(t, addressOf(def))
+	third := dial(t, addressOf(def))
+	// Clients that come together are in line as they are heard.
+	d := r.dispatchers[def.FullName]
+	eventually(t, "the third waits in the lobby", func() bool { return d.lobby.waiting.Load() == 1 })
+	fourth := dial(t, addressOf(def))
 	must(t, third.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
 	if name, err := greeting(third); err == nil {
 		t.Fatalf("a third client reached %s", name)
