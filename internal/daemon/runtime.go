@@ -28,7 +28,13 @@ func (d *Daemon) prepareRuntime(ctx context.Context) (*runtime.Socket, error) {
 		}
 		d.log.Warn("the runtime socket isn't taken over from the process before", "error", err)
 	}
-	return runtime.Prepare(ctx, d.cfg.RuntimeSocket)
+	socket, err := runtime.Prepare(ctx, d.cfg.RuntimeSocket)
+	if err != nil && d.cfg.Inherited != nil {
+		// Sessions are worth more: a socket that can't be made is no reason to stay with the program of before.
+		d.log.Error("nobody can be answered at the runtime socket", "problem", err.Error())
+		return nil, nil
+	}
+	return socket, err
 }
 
 // serveRuntime answers at the runtime socket until ctx ends.
