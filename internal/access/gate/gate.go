@@ -106,13 +106,19 @@ var here = netip.PrefixFrom(netip.IPv6Loopback(), 128)
 
 // sourceOf gives what an address is counted as.
 func sourceOf(a netip.Addr) netip.Prefix {
-	switch {
-	case !a.IsValid() || a.IsLoopback():
+	if !a.IsValid() || a.IsLoopback() {
 		return here
-	case a.Is4():
+	}
+	return Network(a)
+}
+
+// Network is what belongs to one stranger: an address of IPv4, or a network of IPv6 (/64), of whose addresses a single machine has as many
+// as it likes.
+func Network(a netip.Addr) netip.Prefix {
+	if a = a.Unmap().WithZone(""); a.Is4() {
 		return netip.PrefixFrom(a, 32)
 	}
-	network, _ := a.WithZone("").Prefix(64) // 64 is allowed for every address of IPv6
+	network, _ := a.Prefix(64) // 64 is allowed for every address of IPv6
 	return network
 }
 

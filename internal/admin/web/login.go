@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/pgporter/pgporter/internal/access/gate"
 )
 
 // Times and bounds of logins.
@@ -113,15 +115,6 @@ func (t *tries) fill(now time.Time, most int, again time.Duration) {
 	t.at = now
 }
 
-// sourceOf is what an address is counted as: a network of IPv6 (/64) is one source.
-func sourceOf(a netip.Addr) netip.Prefix {
-	if a = a.Unmap().WithZone(""); a.Is4() {
-		return netip.PrefixFrom(a, 32)
-	}
-	network, _ := a.Prefix(64) // 64 is allowed for every address of IPv6
-	return network
-}
-
 // may says whether a source may try now, and takes a try from it; otherwise, when it may.
 func (l *logins) may(from netip.Addr, now time.Time) (wait time.Duration) {
 	l.mu.Lock()
@@ -129,7 +122,7 @@ func (l *logins) may(from netip.Addr, now time.Time) (wait time.Duration) {
 	if l.sources == nil {
 		l.sources = map[netip.Prefix]*tries{}
 	}
-	source := sourceOf(from)
+	source := gate.Network(from)
 	s := l.sources[source]
 	if s == nil {
 		if len(l.sources) >= mostSources {
@@ -170,7 +163,7 @@ func (l *logins) begin(user string, from netip.Addr, overTLS bool, now time.Time
 	s = session{user: user, from: from, csrf: random(), began: now, used: now, overTLS: overTLS, identityHash: sha256.Sum256([]byte(identity))}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	source := sourceOf(from)
+	source := gate.Network(from)
 	// He was right: what he tried before doesn't count.
 	delete(l.sources, source)
 	if l.known == nil || len(l.known) >= mostSources {
