@@ -17,8 +17,8 @@ import (
 	"github.com/pgporter/pgporter/internal/config/safetext"
 )
 
-// maxAnswer bounds what is read of an answer: 1,000 clusters make about 4 MB of status.
-const maxAnswer = 64 << 20
+// MaxAnswer bounds what is read of an answer: 1,000 clusters make about 4 MB of status.
+const MaxAnswer = 64 << 20
 
 // DefaultPort is the admin address's port where none is given.
 const DefaultPort = "8432"
@@ -98,7 +98,7 @@ func (c Client) get(ctx context.Context, path string) (code int, body []byte, er
 		return 0, nil, fmt.Errorf("no pgporter answers at %s (give --admin if it listens elsewhere): %w", c.Address, cause(err))
 	}
 	defer res.Body.Close()
-	if body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer)); err != nil {
+	if body, err = io.ReadAll(io.LimitReader(res.Body, MaxAnswer)); err != nil {
 		return 0, nil, fmt.Errorf("%s from %s: %w", path[1:], c.Address, err)
 	}
 	return res.StatusCode, body, nil

@@ -222,9 +222,6 @@ func (c *Client) Send(ctx context.Context, address string, o intake.Order, dryRu
 	return taken, unknown(err, sent, dryRun)
 }
 
-// maxAnswer bounds what is read of an answer: 1,000 clusters make about 4 MB of status.
-const maxAnswer = 64 << 20
-
 // do makes one request and reads its answer into into. sent says that all of it went out; what became of it then is only
 // known with an answer.
 func (c *Client) do(ctx context.Context, method, address, path string, body []byte, into any) (sent bool, err error) {
@@ -247,7 +244,7 @@ func (c *Client) do(ctx context.Context, method, address, path string, body []by
 		return wrote.Load(), c.explain(ctx, address, err)
 	}
 	defer res.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	text, err := io.ReadAll(io.LimitReader(res.Body, api.MaxAnswer))
 	if err != nil {
 		return true, c.explain(ctx, address, err)
 	}
