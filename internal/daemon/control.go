@@ -75,7 +75,7 @@ func (d *Daemon) takeNoMore() {
 
 // steering is what may be asked and ordered of this daemon.
 func (d *Daemon) steering() control.Steering {
-	s := control.Steering{Node: d.who, Status: d.Status, Events: d.Events, Goroutines: goroutines, Sessions: d.Sessions, Order: d.Order, EndSessions: d.EndSessions,
+	s := control.Steering{Node: d.who, Status: d.Status, Events: d.Events, Goroutines: goroutines, Sessions: d.Sessions, Order: d.Order, EndSessions: d.EndSessions, Hold: d.Hold,
 		Reread: d.Reread, Take: d.carryOut}
 	if _, discovers := d.cfg.Source.(*Discovered); discovers {
 		// A plan would hold until the next look at who is there.

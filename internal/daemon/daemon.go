@@ -179,6 +179,8 @@ type Daemon struct {
 
 	// rereads ask for the configuration to be read again.
 	rereads chan reread
+	// holds wakes who ends operators' holds in time.
+	holds chan struct{}
 
 	// ordering serialises operators' orders. It guards handingOver, with which none is taken: the next process has those of before.
 	ordering    sync.Mutex
@@ -225,7 +227,7 @@ type runningCluster struct {
 func Run(ctx context.Context, cfg Config) error {
 	files := newBudget(cfg)
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), liveness: newLiveness(), budget: files,
-		slots: cluster.NewSlots(files.questions), seed: rand.Uint64(), rereads: make(chan reread), running: map[string]*runningCluster{}}
+		slots: cluster.NewSlots(files.questions), seed: rand.Uint64(), rereads: make(chan reread), holds: make(chan struct{}, 1), running: map[string]*runningCluster{}}
 	d.restoreEvents(cfg.Inherited)
 	if cfg.made != nil {
 		cfg.made(d)
@@ -333,6 +335,7 @@ func Run(ctx context.Context, cfg Config) error {
 	d.tellSecrets(loaded.Secrets)
 	alive := d.watchdog()
 	d.loops.Go(func() { d.watchLoops(loopCtx, alive) })
+	d.loops.Go(func() { d.endHolds(loopCtx) })
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(carried)

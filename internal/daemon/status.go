@@ -61,6 +61,7 @@ func (d *Daemon) Status() api.Status {
 		if !v.Outage.IsZero() {
 			c.OutageSince = &v.Outage
 		}
+		c.Hold = d.holdShown(v)
 		if v.Key.Watched {
 			c.LeaderKey = &api.LeaderKey{Holder: v.Key.Holder, Lost: v.Key.Lost}
 		}

@@ -30,6 +30,8 @@ type Status struct {
 	TCPServices []Service `json:"generic_services,omitempty"`
 	// Names is what tells the clusters' names; absent if the daemon tells none.
 	Names *Names `json:"names,omitempty"`
+	// Pools are the PgBouncers that this node watches over; absent if there is none.
+	Pools []Pool `json:"pools,omitempty"`
 	// Page is where this pgporter answers in the place of HAProxy's statistics; absent where it doesn't.
 	Page *Page `json:"page,omitempty"`
 	// Upgrade is how this process took over from another, or why its last attempt to hand over failed; absent if there was
@@ -201,6 +203,8 @@ type Cluster struct {
 	VIP *VirtualIP `json:"vip,omitempty"`
 	// Contested says in words which members claim to lead at once; empty while at most one does.
 	Contested string `json:"contested,omitempty"`
+	// Hold is the one in force; absent while there is none.
+	Hold *Hold `json:"hold,omitempty"`
 	// Outages are the times in which the cluster had no leader that serves: how many have ended, and how long they were.
 	Outages Histogram `json:"outage_seconds"`
 	// OutageSince is when the one began that lasts; absent while there is none.

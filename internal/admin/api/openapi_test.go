@@ -80,6 +80,7 @@ var operations = []operation{
 	{method: "GET", path: "/debug/goroutines", control: true, summary: "the stacks of all goroutines, for a report of a fault", answer: api.Goroutines{}, refusals: map[int]string{501: unwilling[501]}},
 	{method: "POST", path: "/servers", control: true, summary: "have servers drain, be in maintenance or ready, or have another weight", request: api.Order{}, answer: []api.OrderResult{}, refusals: unwilling},
 	{method: "POST", path: "/sessions/end", control: true, summary: "end sessions", request: api.EndSessions{}, answer: api.SessionsEnded{}, refusals: unwilling},
+	{method: "POST", path: "/hold", control: true, summary: "have new clients of a cluster's leader wait for a switchover, or let them go", request: api.HoldOrder{}, answer: api.Held{}, refusals: unwilling},
 	{method: "POST", path: "/reload", control: true, summary: "have the node read its own configuration again", answer: api.Reread{}, refusals: unwilling},
 	{method: "POST", path: "/plan", control: true, summary: "make a plan the running configuration: what pgporter reload sends", request: map[string]any{}, answer: api.Taken{}, refusals: unwilling},
 	{method: "POST", path: "/plan/dry-run", control: true, summary: "say what a plan would change", request: map[string]any{}, answer: api.Taken{}, refusals: unwilling},
@@ -184,7 +185,7 @@ func (d describer) operation(o operation) map[string]any {
 // request is the schema of what is sent: what isn't known is refused.
 func (d describer) request(t reflect.Type) map[string]any {
 	schema := d.schema(t)
-	for _, one := range []string{"Order", "EndSessions", "SessionFilter"} {
+	for _, one := range []string{"Order", "EndSessions", "SessionFilter", "HoldOrder"} {
 		if sent, is := d.schemas[one].(map[string]any); is {
 			sent["additionalProperties"] = false
 		}

@@ -155,7 +155,7 @@ type EventKind string
 
 // The kinds: a server that goes up or down, a member whose role changes, a leader key that changes hands (or is lost), an operator's
 // order, sessions that an operator ended, a configuration taken or refused, an upgrade, a virtual address that comes or goes, a service
-// that has lost its last server or has one again, members that claim to lead at once.
+// that has lost its last server or has one again, members that claim to lead at once, clients that are held for a switchover or let go.
 const (
 	EventServer    EventKind = "server"
 	EventRole      EventKind = "role"
@@ -167,4 +167,5 @@ const (
 	EventVIP       EventKind = "vip"
 	EventService   EventKind = "service"
 	EventContested EventKind = "contested"
+	EventHold      EventKind = "hold"
 )

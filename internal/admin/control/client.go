@@ -178,6 +178,13 @@ func (c *Client) EndSessions(ctx context.Context, address string, e api.EndSessi
 	return ended, err
 }
 
+// Hold has the node at address hold new clients of a cluster's leader, or let them go. ErrRefused and ErrUnknown are as for Send.
+func (c *Client) Hold(ctx context.Context, address string, o api.HoldOrder) (api.Held, error) {
+	var held api.Held
+	err := c.change(ctx, address, holdPath, o, false, &held)
+	return held, err
+}
+
 // Reread has the node at address read its own configuration again. ErrRefused and ErrUnknown are as for Send.
 func (c *Client) Reread(ctx context.Context, address string) (api.Reread, error) {
 	var reread api.Reread

@@ -14,6 +14,7 @@
 //	GET  /debug/goroutines  api.Goroutines, for a report of a fault
 //	POST /servers        takes an api.Order: what became of each server, []api.OrderResult
 //	POST /sessions/end   takes an api.EndSessions: api.SessionsEnded
+//	POST /hold           takes an api.HoldOrder: api.Held
 //	POST /reload         has the node read its own configuration again: api.Reread
 //	POST /plan           takes an intake.Order: 200 and api.Taken once it runs
 //	POST /plan/dry-run   says what it would change, and changes nothing

@@ -36,6 +36,8 @@ type Steering struct {
 	// Order has servers do what an operator wants.
 	Order       func(context.Context, api.Order) ([]api.OrderResult, error)
 	EndSessions func(ctx context.Context, e api.EndSessions, by string) (api.SessionsEnded, error)
+	// Hold keeps new clients of a cluster's leader waiting, or lets them go.
+	Hold func(context.Context, api.HoldOrder) (api.Held, error)
 	// Goroutines are the stacks of all goroutines as text, those with the same one together.
 	Goroutines func() (string, error)
 	// Reread reads the node's own configuration again; an error is why what ran goes on.
@@ -54,6 +56,7 @@ const (
 	goroutinesPath  = "/debug/goroutines"
 	serversPath     = "/servers"
 	endSessionsPath = "/sessions/end"
+	holdPath        = "/hold"
 	rereadPath      = "/reload"
 	takePath        = "/plan"
 	dryRunPath      = "/plan/dry-run"
@@ -116,6 +119,7 @@ func (s Steering) Routes() []Route {
 		}},
 		{http.MethodPost, serversPath, nil, s.order},
 		{http.MethodPost, endSessionsPath, nil, s.endSessions},
+		{http.MethodPost, holdPath, nil, s.hold},
 		{http.MethodPost, rereadPath, nil, s.reread},
 		{http.MethodPost, takePath, nil, func(ctx context.Context, r request) (any, error) { return s.take(ctx, r, false) }},
 		{http.MethodPost, dryRunPath, nil, func(ctx context.Context, r request) (any, error) { return s.take(ctx, r, true) }},
@@ -317,6 +321,20 @@ func (s Steering) endSessions(ctx context.Context, r request) (any, error) {
 		return nil, errors.New("the filter chooses every session of the node: all says that it is meant")
 	}
 	return s.EndSessions(ctx, e, r.by)
+}
+
+func (s Steering) hold(ctx context.Context, r request) (any, error) {
+	if s.Hold == nil {
+		return nil, errCannot
+	}
+	var o api.HoldOrder
+	if err := r.read(&o); err != nil {
+		return nil, err
+	}
+	o.By = r.by
+	held, err := s.Hold(ctx, o)
+	held.Pools = orEmpty(held.Pools)
+	return held, err
 }
 
 func (s Steering) reread(ctx context.Context, r request) (any, error) {

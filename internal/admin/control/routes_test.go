@@ -127,7 +127,7 @@ func TestRoutesRefuse(t *testing.T) {
 		want               string
 	}{
 		{"GET", "/statsu", "", 404, `there is no "/statsu"; did you mean /status`},
-		{"GET", "/", "", 404, `there is no "/"; there are: /node, /status, /events, /sessions, /debug/goroutines, /servers, /sessions/end, /reload, /plan, /plan/dry-run`},
+		{"GET", "/", "", 404, `there is no "/"; there are: /node, /status, /events, /sessions, /debug/goroutines, /servers, /sessions/end, /hold, /reload, /plan, /plan/dry-run`},
 		{"GET", "/status/", "", 404, `there is no "/status/"; did you mean /status`},
 		{"GET", "//status", "", 404, `there is no "//status"; did you mean /status`},
 		{"DELETE", "/sessions", "", 405, "DELETE /sessions: it takes GET"},

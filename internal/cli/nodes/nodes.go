@@ -74,6 +74,11 @@ func (n *Node) EndSessions(ctx context.Context, e api.EndSessions) (api.Sessions
 	return n.client.EndSessions(ctx, n.address, e)
 }
 
+// Hold has it hold new clients of a cluster's leader, or let them go.
+func (n *Node) Hold(ctx context.Context, o api.HoldOrder) (api.Held, error) {
+	return n.client.Hold(ctx, n.address, o)
+}
+
 // Reread has it read its own configuration again.
 func (n *Node) Reread(ctx context.Context) (api.Reread, error) {
 	return n.client.Reread(ctx, n.address)

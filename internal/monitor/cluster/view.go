@@ -18,7 +18,7 @@ func (s *State) conclude(a *Actions, now time.Time) {
 	serving := make(map[string]bool, len(s.set.Services))
 	services := make([]view.Service, 0, len(s.set.Services))
 	for _, svc := range s.set.Services {
-		out := view.Service{Service: svc, Health: make([]view.Health, 0, len(svc.Servers))}
+		out := view.Service{Service: svc, Health: make([]view.Health, 0, len(svc.Servers)), Leads: health.KindOf(svc.Check).OfLeader()}
 		accepting := s.accepting(svc)
 		resort := len(accepting) == 0
 		for _, carrier := range svc.Servers {

@@ -16,10 +16,11 @@ type Board struct {
 
 	// mu serialises those who publish: the loop, and whoever gives orders. Readers don't take it.
 	mu sync.Mutex
-	// checked is what the loop published last, and orders what was ordered. Invariant: current is orders.apply(checked), with a Version
-	// and a time of its own.
+	// checked is what the loop published last, orders what was ordered, and hold the operator's. Invariant: current is
+	// hold.held(orders.apply(checked)), with a Version and a time of its own.
 	checked *View
 	orders  orders
+	hold    Hold
 	// turns are those of its services as of current.
 	turns map[string]Turns
 	// reposted is how often an order alone had something published: published Versions are the loop's and that.
@@ -60,7 +61,7 @@ func (b *Board) Publish(v *View) {
 
 // post shows what there is. b.mu is held.
 func (b *Board) post(at time.Time) *View {
-	v := b.orders.apply(b.checked)
+	v := b.hold.held(b.orders.apply(b.checked))
 	if v == b.checked && b.reposted > 0 {
 		own := *v
 		v = &own
@@ -94,7 +95,7 @@ func (b *Board) Order(c Command, servers []ServerID) (before, after *View) {
 func (b *Board) Try(c Command, servers []ServerID) (before, after *View) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.View(), b.orders.with(b.checked, c, servers).kept(b.checked).apply(b.checked)
+	return b.View(), b.hold.held(b.orders.with(b.checked, c, servers).kept(b.checked).apply(b.checked))
 }
 
 // Orders are those that hold, those for servers among them that are none of their service's now.

@@ -27,8 +27,10 @@ type View struct {
 	Contested string
 	// Outages are the times without a leader that serves, of those that are over (OutageBounds); Outage is when the one under way began, zero
 	// if there is none. Only where a service for the leader is watched.
-	Outages  Durations
-	Outage   time.Time
+	Outages Durations
+	Outage  time.Time
+	// Hold is the one in force; its ID is empty while there is none.
+	Hold     Hold
 	Members  []Member
 	Services []Service
 }
@@ -106,6 +108,12 @@ type Service struct {
 	model.Service
 	// Health has one entry for each of Service.Servers, at the same index.
 	Health []Health
+	// Leads says that its check passes the leader alone.
+	Leads bool
+	// Held says that nobody is let to a server for now: see Hold. The loop leaves it false, and Spared empty.
+	Held bool
+	// Spared is the member that takes no new clients here because it is about to lead; empty if there is none.
+	Spared string
 }
 
 // Health says whether a server may carry clients of one service.
@@ -132,10 +140,10 @@ type Health struct {
 	Checks Checks
 }
 
-// Takes says that a server takes new clients by its checks, its order and its weight. A backup that does still waits until it is its turn:
-// see Usable.
+// Takes says that a server takes new clients by its checks, its order, its weight, and that nobody is to wait for who leads next. A backup
+// that does still waits until it is its turn: see Usable.
 func (s *Service) Takes(i int) bool {
-	return s.Health[i].Up && s.Health[i].Order.State == Ready && s.Servers[i].Weight > 0
+	return s.Health[i].Up && s.Health[i].Order.State == Ready && s.Servers[i].Weight > 0 && !s.Held && (s.Spared == "" || s.Spared != s.Servers[i].Member)
 }
 
 // Usable gives the indices of the servers that take new clients now: the regular ones that Take some; if there is none, the first
@@ -159,9 +167,12 @@ func (s *Service) Usable() []int {
 
 // OrderedOut gives the servers that an order alone keeps from new clients: their checks have them up, with a declared weight.
 func (s *Service) OrderedOut() []int {
+	if s.Held {
+		return nil
+	}
 	var out []int
 	for i := range s.Servers {
-		if s.Health[i].Up && !s.Takes(i) && s.DeclaredWeight(i) > 0 {
+		if s.Health[i].Up && !s.Takes(i) && s.DeclaredWeight(i) > 0 && s.Spared != s.Servers[i].Member {
 			out = append(out, i)
 		}
 	}
