@@ -1,8 +1,9 @@
 // Package etcd follows the keys that Patroni keeps of a cluster in etcd: who holds the leader key, what role and state the
 // members have, whether a switchover has been asked for. It tells them a second or more before the next check would.
 //
-// It owns connections to etcd and nothing else: what a key means for a service is decided in cluster. It reads only, never
-// writes, and keeps no lease. etcd's v3 API is spoken (etcd 3.4 and later).
+// It owns connections to etcd and nothing else: what a key means for a service is decided in cluster. A Watcher reads only, never
+// writes, and keeps no lease; a Lease writes pgporter's own key, by which nodes are told to hold a cluster, and none of Patroni's. etcd's v3
+// API is spoken (etcd 3.4 and later).
 //
 // # What is read
 //

@@ -62,21 +62,28 @@ func (w *Watcher) session(ctx context.Context, hostPort string, deliver Deliver)
 	defer late.Stop()
 	words := func(err error) error { return inWords(ctx, hostPort, err) }
 
-	client, err := w.connect(ctx, hostPort, fail)
+	client, err := w.etcd.connect(ctx, hostPort, w.pace.attempt, fail)
 	if err != nil {
 		return false, words(err)
 	}
 	s := &session{Watcher: w, client: client}
 	defer client.Close()
+	beside, end := context.WithCancel(ctx)
+	var joined sync.WaitGroup
+	defer joined.Wait()
+	defer end()
 	for {
 		answer := s.read(ctx, true)
 		if answer.err != nil {
 			return read, words(answer.err)
 		}
 		s.take(answer)
-		read = true
 		late.Stop()
 		w.tell(ctx, s.now, deliver)
+		if !read && w.deliverOrder != nil {
+			joined.Go(func() { s.followOrders(beside) })
+		}
+		read = true
 		if w.hook != nil {
 			w.hook(s.revision)
 		}
@@ -87,8 +94,8 @@ func (w *Watcher) session(ctx context.Context, hostPort string, deliver Deliver)
 	}
 }
 
-// connect makes a client for one connection. fail gets whatever goes wrong with that.
-func (w *Watcher) connect(ctx context.Context, hostPort string, fail context.CancelCauseFunc) (*clientv3.Client, error) {
+// connect makes a client for one connection, which ends with ctx. fail gets whatever goes wrong with that.
+func (e *Etcd) connect(ctx context.Context, hostPort string, within time.Duration, fail context.CancelCauseFunc) (*clientv3.Client, error) {
 	var dialed atomic.Bool
 	var end connError
 	dial := func(ctx context.Context, _ string) (net.Conn, error) {
@@ -102,13 +109,13 @@ func (w *Watcher) connect(ctx context.Context, hostPort string, fail context.Can
 			fail(err)
 			return nil, err
 		}
-		if w.etcd.tls {
+		if e.tls {
 			return conn, nil
 		}
 		return end.of(conn), nil
 	}
 	config := clientv3.Config{
-		Endpoints: []string{hostPort}, Context: ctx, DialTimeout: w.pace.attempt, Logger: zap.NewNop(),
+		Endpoints: []string{hostPort}, Context: ctx, DialTimeout: within, Logger: zap.NewNop(),
 		MaxCallRecvMsgSize: mostRead,
 		DialOptions: []grpc.DialOption{
 			grpc.WithContextDialer(dial),
@@ -116,20 +123,20 @@ func (w *Watcher) connect(ctx context.Context, hostPort string, fail context.Can
 			grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
 		},
 	}
-	if w.etcd.tls {
-		secure, err := w.etcd.tlsConfig(hostPort)
+	if e.tls {
+		secure, err := e.tlsConfig(hostPort)
 		if err != nil {
 			return nil, err
 		}
 		over := handshakes{credentials.NewTLS(secure), func(err error) { fail(err) }, &end}
 		config.DialOptions = append(config.DialOptions, grpc.WithTransportCredentials(over))
 	}
-	if w.etcd.cfg.User != "" {
-		password, err := w.etcd.password()
+	if e.cfg.User != "" {
+		password, err := e.password()
 		if err != nil {
 			return nil, err
 		}
-		config.Username, config.Password = w.etcd.cfg.User, password
+		config.Username, config.Password = e.cfg.User, password
 	}
 	return clientv3.New(config)
 }

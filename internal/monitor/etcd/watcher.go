@@ -29,7 +29,10 @@ type Watcher struct {
 	confirm chan struct{}
 	// leased says that the time that the leader's lease has left is asked for.
 	leased atomic.Bool
-	pace   paces
+	// ordersKey is followed too if deliverOrder isn't nil.
+	ordersKey    string
+	deliverOrder func(ctx context.Context, o Order)
+	pace         paces
 	// hook is called between a read and the watch that begins after it; tests use it.
 	hook func(revision int64)
 
