@@ -116,7 +116,7 @@ func (s service) access(m Member) Access {
 }
 
 // Access finds what a person means by a target: a service (primary, or pg-standby-replica in full) at the node via, a
-// member's PostgreSQL (pg-test-2, or 2) or its PgBouncer (pg-test-2/pgbouncer). Via is a member's name, number or address;
+// member's PostgreSQL (pg-test-2, or 2), its PgBouncer (pg-test-2/pgbouncer) or the one before its pgporter (pg-test-2/door). Via is a member's name, number or address;
 // empty takes the first of the service's cluster.
 func (s *Sandbox) Access(target, via string) (Access, error) {
 	l := s.layout
@@ -145,10 +145,17 @@ func (s *Sandbox) Access(target, via string) (Access, error) {
 		}
 	}
 	name, pooled := strings.CutSuffix(target, "/"+string(pgbouncerKind))
+	name, atDoor := strings.CutSuffix(name, "/"+string(doorKind))
 	name = strings.TrimSuffix(name, "/"+string(postgresKind))
 	m, err := l.member(name)
 	if err != nil {
-		return Access{}, fmt.Errorf("nothing is called %q; services: %s; members: %s (with /pgbouncer for the pool)", target, strings.Join(names, ", "), strings.Join(l.memberNames(), ", "))
+		return Access{}, fmt.Errorf("nothing is called %q; services: %s; members: %s (with /pgbouncer for the pool, /door for the one before pgporter)", target, strings.Join(names, ", "), strings.Join(l.memberNames(), ", "))
+	}
+	switch {
+	case atDoor && !l.doored(m):
+		return Access{}, fmt.Errorf("%s has no PgBouncer before its pgporter: those of %s have in a sandbox that was started with --door", m.Name, mainCluster)
+	case atDoor:
+		return l.door(m, doorServices[0]), nil
 	}
 	a := Access{Name: m.Name, Node: m.Name, Host: m.Address, Port: postgresPort, User: "dbuser_dba", Password: password("dbuser_dba"), Database: "test"}
 	if pooled {

@@ -126,7 +126,7 @@ func (s *Sandbox) end(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.stop(ctx, r, patienceServe, syscall.SIGTERM, pgporterKind, pgbouncerKind, restproxyKind)
+	s.stop(ctx, r, patienceServe, syscall.SIGTERM, pgporterKind, doorKind, pgbouncerKind, restproxyKind)
 	s.stop(ctx, r, patiencePatroni, syscall.SIGTERM, patroniKind)
 	// Fast, then immediate shutdown (PostgreSQL manual, "Shutting Down the Server"); reached only where Patroni is gone.
 	s.stop(ctx, r, patiencePostgres, syscall.SIGINT, postgresKind)

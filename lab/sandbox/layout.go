@@ -28,6 +28,7 @@ const (
 	postgresPort  = 5432
 	pgbouncerPort = 6432
 	patroniPort   = 8008
+	doorPort      = 6433
 )
 
 // restproxyPort is that of the proxy before Patroni, where there is one: what the inventory has for Patroni's.
@@ -35,6 +36,9 @@ const restproxyPort = 8009
 
 // adminPort is where a member's pgporter tells its status.
 const adminPort = 8432
+
+// controlPort is where it takes orders, in a sandbox with doors.
+const controlPort = 8433
 
 // Member is one instance as the inventory declares it.
 type Member struct {
@@ -69,6 +73,7 @@ const (
 	patroniKind   kind = "patroni"
 	restproxyKind kind = "restproxy"
 	pgbouncerKind kind = "pgbouncer"
+	doorKind      kind = "door"
 	pgporterKind  kind = "pgporter"
 )
 
@@ -123,6 +128,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Sync && c.Offline && c.Members < 3 {
 		return c, inputErrorf("synchronous mode with a dedicated offline instance needs at least 3 members, not %d: that instance never is the synchronous one", c.Members)
+	}
+	if c.Door && c.WithoutPgporter {
+		return c, inputErrorf("a door stands before a pgporter, and there is none")
 	}
 	if c.Timeout == 0 {
 		c.Timeout = DefaultTimeout
@@ -231,6 +239,9 @@ func (l layout) parts() []part {
 	all := []part{{kind: etcdKind}}
 	for _, m := range l.members {
 		all = append(all, part{patroniKind, m}, part{postgresKind, m}, part{pgbouncerKind, m})
+		if l.config.Door {
+			all = append(all, part{doorKind, m})
+		}
 		if l.config.RestProxy != "" {
 			all = append(all, part{restproxyKind, m})
 		}
@@ -283,10 +294,15 @@ func (l layout) ports(p part) []string {
 		return []string{at(p.member.Address, postgresPort)}
 	case pgbouncerKind:
 		return []string{at(p.member.Address, pgbouncerPort)}
+	case doorKind:
+		return []string{at(p.member.Address, doorPort)}
 	case pgporterKind:
 		var all []string
 		for _, s := range l.services(p.member.Cluster) {
 			all = append(all, at(p.member.Address, s.Port))
+		}
+		if l.config.Door {
+			all = append(all, at(p.member.Address, controlPort))
 		}
 		return append(all, at(p.member.Address, adminPort))
 	}
@@ -307,6 +323,8 @@ func (l layout) restproxySocket(m Member) string {
 }
 func (l layout) ownSockets() string     { return filepath.Join(l.config.Dir, "sockets") }
 func (l layout) passwords() string      { return filepath.Join(l.config.Dir, "pgpass") }
+func (l layout) control() string        { return filepath.Join(l.config.Dir, "control") }
+func (l layout) rendered() string       { return filepath.Join(l.config.Dir, "rendered") }
 func (l layout) bootstrapSQL() string   { return filepath.Join(l.config.Dir, "bootstrap.sql") }
 func (l layout) certificate() string    { return filepath.Join(l.config.Dir, "server.crt") }
 func (l layout) certificateKey() string { return filepath.Join(l.config.Dir, "server.key") }

@@ -363,7 +363,7 @@ func (s *Sandbox) answers(p part) func(context.Context) error {
 			}
 			return err
 		}
-	case pgbouncerKind:
+	case pgbouncerKind, doorKind:
 		return func(context.Context) error { return s.anybodyListens(p) }
 	case restproxyKind:
 		// It listens only while its Patroni does.

@@ -192,6 +192,22 @@ func (s *Sandbox) awaitClients(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, door := range s.Doors(doorServices[0]) {
+		check := func(ctx context.Context) error {
+			answer, err := s.query(ctx, door)
+			if err == nil && answer.inRecovery {
+				err = fmt.Errorf("it connects to %s, which is in recovery", answer.address)
+			}
+			return err
+		}
+		m, err := s.layout.member(door.Node)
+		if err != nil {
+			return err
+		}
+		if err := s.await(ctx, part{doorKind, m}.String()+" connects to the primary", check, part{doorKind, m}); err != nil {
+			return err
+		}
+	}
 	if s.layout.config.Netns {
 		if err := s.awaitVIPs(ctx); err != nil {
 			return err

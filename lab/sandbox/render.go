@@ -46,7 +46,7 @@ type file struct {
 	mode fs.FileMode
 }
 
-type portNumbers struct{ Postgres, PgBouncer, Patroni int }
+type portNumbers struct{ Postgres, PgBouncer, Patroni, Door int }
 
 // memberView is what the templates of a member's files see.
 type memberView struct {
@@ -81,7 +81,7 @@ type memberView struct {
 func (l layout) memberView(m Member, t tools) memberView {
 	v := memberView{
 		Member:          m,
-		Ports:           portNumbers{postgresPort, pgbouncerPort, patroniPort},
+		Ports:           portNumbers{postgresPort, pgbouncerPort, patroniPort, doorPort},
 		Etcd:            net.JoinHostPort(l.etcdAddress(), strconv.Itoa(etcdPort)),
 		Rest:            restAccount,
 		Superuser:       superuser,
@@ -121,6 +121,10 @@ func (l layout) memberView(m Member, t tools) memberView {
 	}
 	if m.Role == "delayed" {
 		v.ApplyDelay = "1min"
+	}
+	if l.config.Door {
+		// pgporter has the pools replace their connections.
+		v.Callback = ""
 	}
 	if l.config.Standby {
 		v.StandbySlot = strings.ReplaceAll(standbyCluster, "-", "_")
@@ -227,7 +231,12 @@ func (l layout) files(t tools) ([]file, error) {
 		add(l.file(m, "patroni.yml"), 0o600, "patroni.yml.tmpl", v)
 		add(l.file(m, "pgbouncer.ini"), 0o600, "pgbouncer.ini.tmpl", v)
 		add(v.UserList, 0o600, "userlist.txt.tmpl", v)
-		add(v.Callback, 0o700, "on_role_change.sh.tmpl", v)
+		if l.doored(m) {
+			add(l.doorFile(m), 0o600, "door.ini.tmpl", v)
+		}
+		if v.Callback != "" {
+			add(v.Callback, 0o700, "on_role_change.sh.tmpl", v)
+		}
 		add(v.PostBootstrap, 0o700, "post_bootstrap.sh.tmpl", v)
 	}
 	return all, failed
@@ -257,6 +266,8 @@ func (l layout) command(p part, t tools, binary string) command {
 		return command{t.patroni, []string{l.file(p.member, "patroni.yml")}, l.home(p.member)}
 	case pgbouncerKind:
 		return command{t.pgbouncer, []string{l.file(p.member, "pgbouncer.ini")}, l.home(p.member)}
+	case doorKind:
+		return command{t.pgbouncer, []string{l.doorFile(p.member)}, l.home(p.member)}
 	case restproxyKind:
 		at := func(port int) string { return net.JoinHostPort(p.member.Address, strconv.Itoa(port)) }
 		return command{binary, []string{RestProxyCommand, at(restproxyPort), at(patroniPort), l.restproxySocket(p.member)}, l.home(p.member)}
@@ -273,6 +284,9 @@ func (l layout) command(p part, t tools, binary string) command {
 		}
 		if l.config.Netns && p.member.Cluster == metaCluster {
 			args = append(args, "--dns="+p.member.Address)
+		}
+		if l.config.Door {
+			args = append(args, l.doorArgs(p.member)...)
 		}
 		return command{binary, append(args, l.config.BinaryArgs...), l.home(p.member)}
 	}

@@ -28,6 +28,7 @@ func TestFiles(t *testing.T) {
 		"spaces":  {Dir: "/srv/my sandbox", Members: 2},
 		"trouble": {Dir: "/srv/sandbox", Members: 2, WithoutLocalReplication: true, RestProxy: "/usr/bin/pgporter-lab"},
 		"tls":     {Dir: "/srv/sandbox", Members: 2, TLS: true},
+		"door":    {Dir: "/srv/sandbox", Members: 2, Door: true, Binary: "/usr/bin/pgporter"},
 	}
 	for name, config := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -65,6 +65,10 @@ type Config struct {
 	// WithoutLocalReplication has pg_hba.conf admit no replication from the member itself, as it forgets to in the field. Every
 	// question to a replica's Patroni then opens a connection that is refused, which is what makes checks dear; streaming goes on.
 	WithoutLocalReplication bool `json:"without_local_replication,omitempty"`
+	// Door puts a PgBouncer of its own before each node's services default and offline (`pool: door` in the inventory), at the port of
+	// Doors, with the files that pgporter renders. The pgporters watch over it and over the PgBouncer beside PostgreSQL, and take orders
+	// at control addresses (Steering).
+	Door bool `json:"door,omitempty"`
 	// WithoutPgporter leaves the pgporters out: a bare Patroni cluster.
 	WithoutPgporter bool `json:"without_pgporter,omitempty"`
 	// Binary is the pgporter to run on each member, which has to be named unless there is none (WithoutPgporter).

@@ -344,6 +344,11 @@ func (s *Sandbox) bringUp(ctx context.Context, t tools, user runUser) error {
 		}
 		s.say("a network of %d nodes in namespaces, %s and so on", len(s.layout.lan().Nodes), s.layout.lan().Namespace(Client))
 	}
+	if s.layout.config.Door {
+		if err := s.prepareDoors(ctx); err != nil {
+			return err
+		}
+	}
 	s.say("starting etcd and %d members as %s, in %s", len(s.layout.members), user.name, s.layout.config.Dir)
 	etcd := part{kind: etcdKind}
 	if err := s.launch(etcd, t); err != nil {
@@ -382,6 +387,11 @@ func (s *Sandbox) bringUpCluster(ctx context.Context, t tools, cluster string) e
 	for _, m := range members {
 		if err := s.launch(part{pgbouncerKind, m}, t); err != nil {
 			return err
+		}
+		if s.layout.doored(m) {
+			if err := s.launch(part{doorKind, m}, t); err != nil {
+				return err
+			}
 		}
 		if s.layout.config.RestProxy != "" {
 			if err := s.launch(part{restproxyKind, m}, t); err != nil {
