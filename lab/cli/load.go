@@ -60,12 +60,17 @@ kill, bring back and upgrade; pgporter-lab switchover, kill and start do the sam
 
 // How the load is made.
 const (
-	loadEvery   = 20 * time.Millisecond
-	loadTimeout = 30 * time.Second
-	// loadTable has a hundred rows at most, however long the load goes on.
+	loadEvery = 20 * time.Millisecond
+	// pooledClients are at work through the door, where there is one, each every pooledEvery.
+	pooledClients = 10
+	pooledEvery   = 200 * time.Millisecond
+	loadTimeout   = 30 * time.Second
+	// loadTable has some rows at most, however long the load goes on.
 	loadTable = `create table if not exists pgporter_load (id int primary key, at timestamptz);
 grant select, insert, update on pgporter_load to public`
 	loadWrite = `insert into pgporter_load values (floor(random() * 100), now()) on conflict (id) do update set at = now()
+returning host(inet_server_addr())`
+	pooledWrite = `insert into pgporter_load values (100 + $1::int * 5 + $2::int % 5, now()) on conflict (id) do update set at = now()
 returning host(inet_server_addr())`
 )
 
@@ -73,6 +78,8 @@ returning host(inet_server_addr())`
 type show struct {
 	box    *sandbox.Sandbox
 	access sandbox.Access
+	// door is where pooled clients go; nil if there is none.
+	door   *sandbox.Access
 	names  map[string]string
 	screen *screen
 	keys   bool
@@ -93,6 +100,11 @@ func newShow(c *cobra.Command, s *sandbox.Sandbox, target, via string) (*show, e
 	for _, m := range s.Declared() {
 		l.names[m.Address] = m.Name
 	}
+	for _, door := range s.Doors("default") {
+		if door.Node == access.Node {
+			l.door = &door
+		}
+	}
 	return l, nil
 }
 
@@ -110,14 +122,35 @@ func (l *show) run(ctx context.Context, goodbye string) error {
 	prober := load.Prober{URL: l.access.URL() + "?sslmode=disable", SQL: loadWrite, Every: loadEvery, Connect: loadTimeout, Write: loadTimeout, Observe: recorder.Add}
 	running.Go(func() { prober.Run(ctx) }) //nolint:errcheck // the URL is the sandbox's
 	fmt.Fprintf(l.screen, "\nWriting through %s at %s:%d, a connect for each row, %d a second.\n", l.access.Name, l.access.Host, l.access.Port, time.Second/loadEvery)
+	m := newMeter(l.names, time.Now())
+	meters := []*meter{m}
+	see := func(now time.Time) []string { return m.see(now, recorder.Take()) }
+	if l.door != nil {
+		var pooledRecorder load.Recorder
+		pooled := load.Pooled{URL: l.door.URL() + "?sslmode=disable", SQL: pooledWrite, Clients: pooledClients, Every: pooledEvery, Limit: loadTimeout,
+			Observe: func(t load.Transaction) { pooledRecorder.Add(t.Probe()) }}
+		running.Go(func() {
+			if err := pooled.Run(ctx, nil); err != nil && ctx.Err() == nil {
+				fmt.Fprintln(l.screen, err)
+			}
+		})
+		fmt.Fprintf(l.screen, "Beside it %d pooled clients write through %s at %s:%d, a transaction for each row, %d a second.\n", pooledClients, l.door.Name, l.door.Host, l.door.Port,
+			pooledClients*time.Second/pooledEvery)
+		p := newMeter(l.names, time.Now())
+		p.pooled = true
+		meters = append(meters, p)
+		see = func(now time.Time) []string {
+			p.lost = pooled.Closed()
+			return append(m.see(now, recorder.Take()), p.see(now, pooledRecorder.Take())...)
+		}
+	}
 	if l.keys {
-		fmt.Fprint(l.screen, keysHelp)
+		fmt.Fprint(l.screen, l.keysHelp())
 		running.Go(func() { l.listen(ctx) })
 	}
 	fmt.Fprintf(l.screen, "%s.\n\n", goodbye)
 	defer l.screen.clear()
 
-	m := newMeter(l.names, time.Now())
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	for {
@@ -125,10 +158,14 @@ func (l *show) run(ctx context.Context, goodbye string) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-look.C:
-			for _, event := range m.see(now, recorder.Take()) {
+			for _, event := range see(now) {
 				fmt.Fprintf(l.screen, "%s  %s\n", now.Format(time.TimeOnly), event)
 			}
-			l.screen.show(now, m.line(now))
+			var lines []string
+			for _, m := range meters {
+				lines = append(lines, m.line(now))
+			}
+			l.screen.show(now, lines...)
 		}
 	}
 }
@@ -150,9 +187,16 @@ func (l *show) prepare(ctx context.Context) error {
 	return err
 }
 
-const keysHelp = `
-  s  switch over to another member
-  p  kill -9 the primary's PostgreSQL: its Patroni starts it again
+// keysHelp is what keys there are.
+func (l *show) keysHelp() string {
+	drained := ""
+	if l.door != nil {
+		drained = "  d  the same drained (pgporter switchover): pooled clients are paused between two transactions, and nothing fails\n"
+	}
+	return "\n  s  switch over to another member, as patronictl does\n" + drained + otherKeys
+}
+
+const otherKeys = `  p  kill -9 the primary's PostgreSQL: its Patroni starts it again
   k  kill -9 the primary's Patroni and PostgreSQL: the others elect a new primary once its leader key has expired
   b  bring back what was killed
   u  upgrade the pgporter that is written through: a new process takes over, and nothing is to be seen of it
@@ -193,6 +237,13 @@ func (l *show) order(key byte) (string, func(context.Context) error) {
 		return "switchover", func(ctx context.Context) error {
 			_, err := l.box.Switchover(ctx, "")
 			return err
+		}
+	case 'd':
+		if l.door == nil {
+			return "", nil
+		}
+		return "switchover", func(ctx context.Context) error {
+			return l.box.Steer(ctx, l.screen, l.screen, "switchover", l.box.Declared()[0].Cluster)
 		}
 	case 'p':
 		return "kill", func(ctx context.Context) error { return l.kill(ctx, "/postgres") }
@@ -248,14 +299,15 @@ func (l *show) bringBack(ctx context.Context) error {
 	return l.box.Start(ctx, ended...)
 }
 
-// screen shows lines and, on a terminal, a last one that is renewed in place. It may be written to from anywhere.
+// screen shows lines and, on a terminal, last ones that are renewed in place. It may be written to from anywhere.
 type screen struct {
 	mu sync.Mutex
 	w  io.Writer
 	// live is a terminal.
 	live bool
-	line string
-	// printed is when the line was written last, where it can't be renewed.
+	// last are the lines that are renewed.
+	last []string
+	// printed is when those were written last, where they can't be renewed.
 	printed time.Time
 }
 
@@ -265,50 +317,59 @@ const (
 	printEvery = 10 * time.Second
 )
 
-const eraseLine = "\r\x1b[K"
+const (
+	eraseLine = "\r\x1b[K"
+	lineUp    = "\x1b[A"
+)
 
 func newScreen(w io.Writer, live bool) *screen { return &screen{w: w, live: live} }
 
-// Write puts whole lines above the last one.
+// Write puts whole lines above the last ones.
 func (s *screen) Write(text []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.line != "" {
-		fmt.Fprint(s.w, eraseLine)
-	}
+	s.erase()
 	n, err := s.w.Write(text)
-	if s.line != "" {
-		fmt.Fprint(s.w, s.line)
-	}
+	fmt.Fprint(s.w, strings.Join(s.last, "\n"))
 	return n, err
 }
 
-// show renews the last line.
-func (s *screen) show(now time.Time, line string) {
+// erase takes the last lines away, with the cursor where the first of them began.
+func (s *screen) erase() {
+	if len(s.last) > 0 {
+		fmt.Fprint(s.w, eraseLine+strings.Repeat(lineUp+eraseLine, len(s.last)-1))
+	}
+}
+
+// show renews the last lines.
+func (s *screen) show(now time.Time, lines ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.live:
+		s.erase()
 		// A line that is broken in two can't be renewed.
-		if width := columns(s.w); width > 1 && len(line) >= width {
-			line = line[:width-1]
+		for i, line := range lines {
+			if width := columns(s.w); width > 1 && len(line) >= width {
+				lines[i] = line[:width-1]
+			}
 		}
-		s.line = line
-		fmt.Fprint(s.w, eraseLine+line)
+		s.last = lines
+		fmt.Fprint(s.w, strings.Join(lines, "\n"))
 	case now.Sub(s.printed) >= printEvery:
 		s.printed = now
-		fmt.Fprintln(s.w, line)
+		fmt.Fprintln(s.w, strings.Join(lines, "\n"))
 	}
 }
 
-// clear ends the renewing: the last line stays, and others go below it.
+// clear ends the renewing: the last lines stay, and others go below them.
 func (s *screen) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.line != "" {
+	if len(s.last) > 0 {
 		fmt.Fprintln(s.w)
 	}
-	s.line = ""
+	s.last = nil
 }
 
 // columns is a terminal's width, 0 if it isn't known.

@@ -11,11 +11,14 @@ import (
 	"github.com/pgporter/pgporter/lab/load"
 )
 
-// meter makes of what a prober sees a line that tells how it is now, and events that tell what has happened. Time is an
+// meter makes of what a prober or pooled clients see a line that tells how it is now, and events that tell what has happened. Time is an
 // argument.
 type meter struct {
 	// names are the members' by address.
 	names map[string]string
+	// pooled says that the clients keep their connections; lost is how many of those ended.
+	pooled bool
+	lost   int
 	// recent are the writes of the last second; began is when there was anything to see.
 	recent []time.Time
 	began  time.Time
@@ -54,6 +57,11 @@ func (m *meter) see(now time.Time, probes []load.Probe) []string {
 		m.sinceLast = append(m.sinceLast, p)
 	}
 	m.recent = slices.DeleteFunc(m.recent, func(at time.Time) bool { return now.Sub(at) > time.Second })
+	if m.pooled {
+		for i := range events {
+			events[i] = "pooled: " + events[i]
+		}
+	}
 	return events
 }
 
@@ -131,6 +139,9 @@ func (m *meter) line(now time.Time) string {
 	gap := "none"
 	if m.gap > 0 {
 		gap = fmt.Sprintf("%.2f s", m.gap.Seconds())
+	}
+	if m.pooled {
+		return fmt.Sprintf("pooled/s %2d  %-18s sessions lost %d     failed writes %d   last gap %s", len(m.recent), who, m.lost, m.writes, gap)
 	}
 	return fmt.Sprintf("writes/s %2d  %-18s failed connects %d   failed writes %d   last gap %s", len(m.recent), who, m.connects, m.writes, gap)
 }

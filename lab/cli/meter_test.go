@@ -61,6 +61,25 @@ func TestMeter(t *testing.T) {
 	}
 }
 
+func TestPooledMeter(t *testing.T) {
+	zero := time.Unix(1000, 0)
+	at := func(ms int) time.Time { return zero.Add(time.Duration(ms) * time.Millisecond) }
+	m := newMeter(map[string]string{"127.0.1.11": "pg-test-1", "127.0.1.12": "pg-test-2"}, zero)
+	m.pooled, m.lost = true, 2
+	events := m.see(at(3000), []load.Probe{
+		{Began: at(90), Ended: at(100), Server: "127.0.1.11"},
+		{Began: at(200), Ended: at(900), Outcome: load.WriteCut, Err: errors.New("scripted")},
+		{Began: at(200), Ended: at(2600), Server: "127.0.1.12"},
+	})
+	want := []string{"pooled: a write failed after 0.7 s: scripted", "pooled: no write for 2.50 s, then pg-test-2 takes them instead of pg-test-1; writes failed: 1"}
+	if !slices.Equal(events, want) {
+		t.Errorf("%q, want %q", events, want)
+	}
+	if line := m.line(at(3000)); line != "pooled/s  1  to pg-test-2       sessions lost 2     failed writes 1   last gap 2.50 s" {
+		t.Error(line)
+	}
+}
+
 func TestScreen(t *testing.T) {
 	now := time.Unix(1000, 0)
 	var out bytes.Buffer
@@ -70,9 +89,18 @@ func TestScreen(t *testing.T) {
 	s.show(now.Add(lookEvery), "two")
 	s.clear()
 	s.Write([]byte("the end\n"))
-	if want := eraseLine + "one" + eraseLine + "an event\none" + eraseLine + "two\nthe end\n"; out.String() != want {
+	if want := "one" + eraseLine + "an event\none" + eraseLine + "two\nthe end\n"; out.String() != want {
 		t.Errorf("on a terminal: %q, want %q", &out, want)
 	}
+	out.Reset()
+	s.show(now, "one", "two")
+	s.Write([]byte("an event\n"))
+	s.show(now, "three", "four")
+	s.clear()
+	if both := eraseLine + lineUp + eraseLine; out.String() != "one\ntwo"+both+"an event\none\ntwo"+both+"three\nfour\n" {
+		t.Errorf("two lines: %q", &out)
+	}
+	out.Reset()
 	out.Reset()
 	s = newScreen(&out, false)
 	for i := range 3 * int(printEvery/lookEvery) {

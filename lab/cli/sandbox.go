@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -44,6 +45,7 @@ Member 1 is the primary. The last of several members answers offline queries: a 
   pgporter-lab up --standby                               # and a second cluster that replicates from the first
   pgporter-lab up --prefix 127.0.2 --dir /var/tmp/second  # beside another one
   pgporter-lab up --tls --detach                          # PGSSLROOTCERT=DIRECTORY/server.crt verifies
+  pgporter-lab up --door                                  # pooled clients, whom a planned switchover costs nothing
   pgporter-lab up --netns                                 # root: the documents' own network`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -77,6 +79,7 @@ Member 1 is the primary. The last of several members answers offline queries: a 
 	f.BoolVar(&config.TLS, "tls", false, "have PostgreSQL and PgBouncer take clients with TLS too, with the certificate DIRECTORY/server.crt")
 	f.BoolVar(&config.WithoutLocalReplication, "without-local-replication", false, "have pg_hba.conf forget replication from the member itself: each question to a replica's Patroni opens a connection that is refused")
 	f.BoolVar(&proxied, "rest-proxy", false, "put a proxy before each Patroni's REST API, which pgporter-lab api orders about")
+	f.BoolVar(&config.Door, "door", false, "put a PgBouncer before each node's services default and offline, at port 6433, which stays with its clients in a switchover")
 	f.BoolVar(&detach, "detach", false, "leave the sandbox running and return")
 	f.BoolVar(&load, "load", false, "write through the service primary and show what clients see")
 	f.BoolVar(&config.WithoutPgporter, "no-pgporter", false, "run the bare cluster, without pgporters")
@@ -150,6 +153,12 @@ func printGuide(w io.Writer, s *sandbox.Sandbox) {
 		}
 		fmt.Fprintf(w, "  psql %s\n", a.URL())
 	}
+	for i, a := range s.Doors("default") {
+		if i == 0 {
+			fmt.Fprintf(w, "\nThe same through each node's own PgBouncer, port %d: a planned switchover ends no session there\n", a.Port)
+		}
+		fmt.Fprintf(w, "  psql %s\n", a.URL())
+	}
 	if last == "" {
 		fmt.Fprintln(w)
 		for _, m := range s.Declared() {
@@ -173,6 +182,9 @@ func printGuide(w io.Writer, s *sandbox.Sandbox) {
 	}
 	if len(s.Declared()) > 1 {
 		fmt.Fprintf(out, "  %s switchover%s\tanother member leads\n", me, at)
+		if s.Config().Door {
+			fmt.Fprintf(out, "  %s switchover%s --drain\tthe same by pgporter switchover: pooled clients wait at rest and lose nothing\n", me, at)
+		}
 	}
 	fmt.Fprintf(out, "  %s kill%s 1/patroni 1/postgres\tthe first member crashes\n", me, at)
 	fmt.Fprintf(out, "  %s start%s 1/patroni\tand comes back\n", me, at)
@@ -368,7 +380,8 @@ func (f *accessFlags) resolve(c *cobra.Command, dir string, args []string) (endp
 }
 
 const targetHelp = `TARGET is a service (primary, replica, default, offline; pg-standby-replica in full for another cluster), a member
-(pg-test-2, or 2) for its PostgreSQL, or a member's pool (pg-test-2/pgbouncer). Without one it is primary.`
+(pg-test-2, or 2) for its PostgreSQL, a member's pool (pg-test-2/pgbouncer), or in a sandbox with --door the pool before a node's
+pgporter (pg-test-2/door). Without one it is primary.`
 
 func sandboxPsql(dir *string) *cobra.Command {
 	var f accessFlags
@@ -421,13 +434,17 @@ service; only PGPASSFILE is set then, so that URLs without a password work.`,
 
 func sandboxSwitchover(dir *string) *cobra.Command {
 	var to string
+	var drain bool
 	c := &cobra.Command{
 		Use:   "switchover",
 		Short: "Have another member lead",
 		Long: `Asks Patroni for a switchover and waits until the new leader runs and all others follow it. Without --to Patroni chooses
-among the members of pg-test.`,
+among the members of pg-test.
+
+With --drain, in a sandbox with doors, it is pgporter switchover that is run: clients of the doors wait at rest meanwhile and lose nothing.`,
 		Example: `  pgporter-lab switchover
   pgporter-lab switchover --to pg-test-3
+  pgporter-lab switchover --drain             # up --door
   pgporter-lab switchover --to pg-standby-2   # the standby cluster's leader`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -436,6 +453,9 @@ among the members of pg-test.`,
 				return err
 			}
 			defer stop()
+			if drain {
+				return drained(ctx, c, s, to)
+			}
 			done, err := s.Switchover(ctx, to)
 			if err != nil {
 				return input(err)
@@ -445,7 +465,29 @@ among the members of pg-test.`,
 		},
 	}
 	c.Flags().StringVar(&to, "to", "", "`MEMBER` that is to lead: name or number")
+	c.Flags().BoolVar(&drain, "drain", false, "run pgporter switchover, which has clients wait at rest")
 	return c
+}
+
+// drained runs the product's own switchover, whose words and status count, after saying how it is typed.
+func drained(ctx context.Context, c *cobra.Command, s *sandbox.Sandbox, to string) error {
+	args := []string{"switchover", "pg-test"}
+	if to != "" {
+		m, err := s.Access(to, "")
+		if err != nil {
+			return command.Input(err)
+		}
+		args = append(args, "--to", m.Node)
+	}
+	if steering := s.Steering(); steering != nil {
+		fmt.Fprintf(c.ErrOrStderr(), "%s %s\n", shown(s.Config().Binary), strings.Join(append(args, steering...), " "))
+	}
+	err := s.Steer(ctx, c.OutOrStdout(), c.ErrOrStderr(), args...)
+	var ended *exec.ExitError
+	if errors.As(err, &ended) && ended.Exited() {
+		return command.Status(ended.ExitCode())
+	}
+	return input(err)
 }
 
 // openSandbox opens a sandbox for an operation that tells its progress and ends at a signal.
@@ -459,8 +501,8 @@ func openSandbox(c *cobra.Command, dir string) (*sandbox.Sandbox, context.Contex
 	return s, ctx, stop, nil
 }
 
-const whatHelp = `WHAT is etcd, or a member and one of its programs: pg-test-1/postgres, …/patroni, …/pgbouncer, …/pgporter. A member of
-pg-test goes by its number too: 1/postgres.`
+const whatHelp = `WHAT is etcd, or a member and one of its programs: pg-test-1/postgres, …/patroni, …/pgbouncer, …/pgporter, …/door (--door). A
+member of pg-test goes by its number too: 1/postgres.`
 
 func sandboxKill(dir *string) *cobra.Command {
 	var name string
