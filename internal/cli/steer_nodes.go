@@ -103,6 +103,11 @@ func (f *nodesFlags) find(ctx context.Context, c *cobra.Command) ([]*nodes.Node,
 			return nil, command.Input(fmt.Errorf("%s: %w", inv.File, err))
 		}
 	}
+	return f.at(client, hosts)
+}
+
+// at are the nodes at control addresses, each once.
+func (f *nodesFlags) at(client *control.Client, hosts []string) ([]*nodes.Node, error) {
 	var all []*nodes.Node
 	seen := map[string]bool{}
 	for _, host := range hosts {

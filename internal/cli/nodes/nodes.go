@@ -38,6 +38,9 @@ func Here(name string, client *control.Client, admin api.Client) *Node {
 	return &Node{Name: name, client: client, address: "pgporter", open: &admin}
 }
 
+// Called is its name.
+func (n *Node) Called() string { return n.Name }
+
 // Status gives its state.
 func (n *Node) Status(ctx context.Context) (*api.Status, error) {
 	if n.open != nil {

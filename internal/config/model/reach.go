@@ -24,6 +24,9 @@ type Access struct {
 	Databases []Database
 	Accounts  []Account
 	Admin     string
+	// PatroniUser and PatroniPassword are what Patroni's REST API asks of those who change something; empty where the inventory doesn't say.
+	PatroniUser     string
+	PatroniPassword Secret
 }
 
 // Offer is a service with the addresses that it is offered at.

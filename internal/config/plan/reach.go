@@ -17,6 +17,9 @@ const (
 	defaultAdminPassword = "DBUser.DBA"
 )
 
+// defaultPatroniUser is Pigsty's own patroni_username.
+const defaultPatroniUser = "postgres"
+
 // ForAccess gives what clients need to reach a cluster: its services with the hosts that carry them, names, virtual address,
 // databases and users. An unknown cluster is a problem like any other.
 func ForAccess(inv *inventory.Inventory, name string) (model.Access, diag.Problems) {
@@ -49,6 +52,9 @@ func ForAccess(inv *inventory.Inventory, name string) (model.Access, diag.Proble
 	a.Offers = p.offers(c)
 	a.Databases = p.databases(h)
 	a.Accounts, a.Admin = p.accounts(h)
+	if a.PatroniPassword = p.secret(h, "patroni_password", ""); a.PatroniPassword != "" {
+		a.PatroniUser = p.text(h, "patroni_username", defaultPatroniUser, "a name without blanks, commas and colons", isUser)
+	}
 	return a, p.told()
 }
 

@@ -1,6 +1,6 @@
 // Package patroni speaks to Patroni's REST API: one check path, or the list of a cluster's members.
 //
-// A Client asks and reads; it never changes anything and holds no schedule, no state of members, no retries: what an answer
+// A Client asks and reads; the one thing that it may change is who leads (Switchover), where an operator asks for it. It holds no schedule, no state of members, no retries: what an answer
 // means for a service is judged elsewhere. Facts about Patroni are from its REST API documentation and from its api.py
 // (3.0.2, and 4.0 where it differs).
 //
@@ -128,12 +128,15 @@ func (c *Client) fetch(ctx context.Context, base, path string) (status int, body
 		return 0, nil, inWords(ctx, err)
 	}
 	defer conn.Close() //nolint:errcheck // all has been read
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past) })()
 	if _, err := conn.Write(request.Text); err != nil {
 		return 0, nil, inWords(ctx, err)
 	}
 	return read(ctx, conn)
 }
+
+// past as a deadline ends what reads or writes at once.
+var past = time.Unix(1, 0)
 
 // inWords shortens a failure to what an operator needs next to the member's name. The cause stays reachable with errors.Is.
 func inWords(ctx context.Context, err error) error {
