@@ -35,7 +35,7 @@ pgporter.yml (pgporter init makes a first one), which every command takes in an 
   pgporter run --patroni 10.10.10.11:8008                      # or none at all: ask Patroni who is there
   pgporter top                                                 # who serves what, and why, live
   pgporter drain pg-test-2 --wait 5m                           # no new clients for a server, until its sessions have ended
-  pgporter switchover pg-test --inventory pigsty.yml --dry-run # who would lead next, and what would be done to whom
+  pgporter switchover pg-test -i pigsty.yml --dry-run          # who would lead next, and what would be done to whom
   pgporter reload --inventory pigsty.yml pg-test --dry-run     # what a changed inventory would change on the nodes`,
 		Args: command.SubcommandOnly,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
