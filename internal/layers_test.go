@@ -79,11 +79,12 @@ var rooms = map[string]room{
 	"internal/access/doctor":    {may: "connstr model patroni safetext", because: "it tries what connstr lists as any client would, and asks Patroni itself: what pgporter itself takes for true must not colour it"},
 
 	// internal/render: other programs' files
-	"internal/render/stamp":      {pure: true, because: "what marks a file as ours is a line of text, whatever is in the file"},
-	"internal/render/haproxycfg": {may: "model stamp", pure: true, because: "rendering is text from values: what is read, written or run is others' business"},
-	"internal/render":            {may: "connstr diag haproxycfg inventory model owner plan resolve stamp zone", pure: true, because: "it joins the formats; reading inventories and writing files have rooms of their own"},
-	"internal/render/draft":      {may: "model ownfile plan safetext", pure: true, because: "a first file is text from values: nobody is asked and nothing is written here"},
-	"internal/render/fileset":    {may: "stamp", because: "keeping a directory up to date must not know what the files are for"},
+	"internal/render/stamp":        {pure: true, because: "what marks a file as ours is a line of text, whatever is in the file"},
+	"internal/render/haproxycfg":   {may: "model stamp", pure: true, because: "rendering is text from values: what is read, written or run is others' business"},
+	"internal/render/pgbouncercfg": {may: "model stamp", pure: true, because: "rendering is text from values: what is read, written or run is others' business"},
+	"internal/render":              {may: "connstr diag haproxycfg inventory model owner pgbouncercfg plan resolve stamp zone", pure: true, because: "it joins the formats; reading inventories and writing files have rooms of their own"},
+	"internal/render/draft":        {may: "model ownfile plan safetext", pure: true, because: "a first file is text from values: nobody is asked and nothing is written here"},
+	"internal/render/fileset":      {may: "stamp", because: "keeping a directory up to date must not know what the files are for"},
 
 	// internal/admin: how do people look and steer?
 	"internal/admin/diff":    {may: "api model resolve", pure: true, because: "what a plan changes is a function of two plans and the roles; nothing is asked"},

@@ -35,7 +35,7 @@ func newRenderCommand() *cobra.Command {
 	}
 	c := &cobra.Command{
 		Use:   "render {FILE | --inventory FILE} --out DIR",
-		Short: "Write the files of HAProxy, dnsmasq, vip-manager and libpq",
+		Short: "Write the files of HAProxy, dnsmasq, vip-manager, libpq and PgBouncer",
 		Long: `Writes what an inventory means for other programs, a directory for each host:
 
   DIR/<host>/<cluster>-<service>.cfg          a service for HAProxy's conf.d, on every host that carries it
@@ -45,6 +45,8 @@ func newRenderCommand() *cobra.Command {
                                               one, on the members
   DIR/<host>/vip-manager.yml                  the virtual address, on the members of a cluster that has one; holds etcd's password
   DIR/<host>/pg_service.conf                  psql service=<cluster>-<service>
+  DIR/<host>/pgbouncer.ini, userlist.txt      the PgBouncer before services with pool: door, on every host that carries one, for
+                                              /etc/pgporter/door there; the second holds passwords
 
 Files that are as they should be are not touched, the others are replaced whole. A file that an earlier run made and
 that isn't rendered any more is removed; it is known by its first line. Nothing else in DIR is touched.
@@ -110,11 +112,18 @@ func (r *rendering) run(stdin io.Reader, stdout, stderr io.Writer) error {
 		fmt.Fprintln(stderr, problems)
 	}
 	var sound []fileset.File
+	var notes []string
 	var left int
 	for _, f := range files {
 		if broken && f.Whole {
 			left++
 			continue
+		}
+		for _, note := range f.Notes {
+			if !slices.Contains(notes, note) {
+				notes = append(notes, note)
+				fmt.Fprintf(stderr, "pgporter: %s\n", note)
+			}
 		}
 		sound = append(sound, fileset.File{Path: f.Path, Text: f.Text, Private: f.Private})
 	}
@@ -141,7 +150,7 @@ func (r *rendering) run(stdin io.Reader, stdout, stderr io.Writer) error {
 	switch {
 	case broken:
 		if left > 0 {
-			fmt.Fprintf(stderr, "pgporter: left alone because of the problems: %d lists of all services (pg_service.conf), and files that aren't rendered any more\n", left)
+			fmt.Fprintf(stderr, "pgporter: left alone because of the problems: %d files of several clusters (pg_service.conf, pgbouncer.ini, userlist.txt), and files that aren't rendered any more\n", left)
 		}
 		return command.Status(command.ExitInput)
 	case r.diff && len(changes) > 0:

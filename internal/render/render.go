@@ -1,5 +1,5 @@
 // Package render makes the files of a whole inventory: for each host the services that its HAProxy carries, haproxy.cfg,
-// names for dnsmasq, vip-manager's configuration and libpq's service file.
+// names for dnsmasq, vip-manager's configuration, libpq's service file and the configuration of a PgBouncer before services.
 //
 // It joins the packages that know one format each and decides which file goes to which host. It is pure: files are values, and
 // writing them is fileset's.
@@ -37,6 +37,8 @@ type File struct {
 	// Of is the file's stamp. Clusters are those whose services are in it.
 	Of       stamp.Stamp
 	Clusters []string
+	// Notes are what whoever renders the file ought to know, and no problem.
+	Notes []string
 }
 
 // Wanted says what to render.
@@ -55,6 +57,7 @@ func Files(inv *inventory.Inventory, wanted Wanted) ([]File, diag.Problems) {
 		Base:  wanted.Base && wanted.kind(stamp.HAProxy),
 		VIP:   wanted.kind(stamp.VIPManager),
 		Names: wanted.kind(stamp.DNSMasq),
+		Doors: wanted.kind(stamp.PgBouncer),
 	}
 	site, problems := plan.ForSite(inv, parts)
 	r := &renderer{wanted: wanted, problems: problems, site: site, taken: map[string]int{}, resolved: map[sight]model.Set{}}
@@ -63,6 +66,7 @@ func Files(inv *inventory.Inventory, wanted Wanted) ([]File, diag.Problems) {
 	r.dnsmasq()
 	r.vipManager()
 	r.pgService()
+	r.doors()
 	r.files = slices.DeleteFunc(r.files, func(f File) bool { return !wanted.selects(f) })
 	slices.SortFunc(r.files, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
 	return r.files, r.problems.Sorted()

@@ -76,6 +76,10 @@ const (
 	CheckTLSUnused      Code = "check-tls-unused"
 	DestInvalid         Code = "dest-invalid"
 	PgBouncerOff        Code = "pgbouncer-off"
+	DoorInvalid         Code = "door-invalid"
+	DoorTwice           Code = "door-used-twice"
+	DoorBeforeHAProxy   Code = "door-before-haproxy"
+	PoolsTooLarge       Code = "pools-too-large"
 	PatroniOff          Code = "patroni-off"
 	BalanceInvalid      Code = "balance-invalid"
 	BalanceNeedsHTTP    Code = "balance-needs-http"
@@ -415,6 +419,26 @@ pgbouncer_enabled: false leaves PgBouncer out of these members, but services lea
 dest: pgbouncer or by pg_default_service_dest, which is pgbouncer unless set. Their clients find
 nobody. Set pg_default_service_dest: postgres, or dest: postgres of the service. Source: Pigsty's
 documentation of pgbouncer_enabled.`},
+	{DoorInvalid, "A PgBouncer can't be before the service", `
+pool: door puts the node's PgBouncer before a service, and the service leads its connections to
+PostgreSQL. With dest: pgbouncer there would be two pools in a row, each with queues and a memory of
+its own. The door's connections come from its own node, so allow has to have that address in it; who
+may come to the door itself is a matter of its own settings, or of a firewall.`},
+	{DoorTwice, "Two clusters can't share a door", `
+A node has one PgBouncer before its services, whoever they belong to. It listens at one port, knows
+a database by one name and a user by one password. Where two clusters that a node carries say
+different things of that, nobody could tell which of them is meant: call one of the two otherwise,
+or have other nodes carry one of the clusters.`},
+	{DoorBeforeHAProxy, "HAProxy is behind a door", `
+With pool: door a PgBouncer is before the service, and pgporter keeps its connections waiting while
+nobody leads. HAProxy refuses them after a moment, and so the PgBouncer refuses its clients, in
+every failover that wasn't planned. Carry the service with the native engine, or take pool: door
+away.`},
+	{PoolsTooLarge, "The pools of all nodes are more than PostgreSQL takes", `
+Each node has a PgBouncer of its own, so the pools multiply: nodes by databases by services.
+Together they may open more connections to the primary than max_connections has room for, and who
+comes last is refused. Lower pool_connlimit of the databases, or raise max_connections and
+pg_max_conn with it.`},
 	{PatroniOff, "A service asks a Patroni that is turned off", `
 patroni_enabled: false means that Pigsty sets up no Patroni there, and Patroni is who answers a
 service's checks. Without an answer no server is ever up. Turn it on, or select other members.

@@ -3,6 +3,7 @@ package intake
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -56,7 +57,37 @@ func (c *checker) plan(p model.Plan) {
 		c.path = fmt.Sprintf("plan.generic_services[%d]", i)
 		c.tcpService(g)
 	}
+	c.door(p)
 	c.names(p, clusters)
+}
+
+// door checks where the node's PgBouncer before services is: one for all clusters, beside all services.
+func (c *checker) door(p model.Plan) {
+	ip := "*"
+	if at, err := netip.ParseAddr(p.Node); err == nil && at.IsLoopback() {
+		ip = p.Node
+	}
+	first := 0
+	for i, one := range p.Clusters {
+		within, at := fmt.Sprintf("cluster %s: door_port", one.Name), fmt.Sprintf("plan.clusters[%d]", i)
+		c.path = at
+		if !slices.ContainsFunc(one.Definitions, func(d model.Definition) bool { return d.Pool == model.Door }) {
+			c.that(one.DoorPort == 0, "%s is %d, and no service has a pool at the door", within, one.DoorPort)
+			continue
+		}
+		c.port(within, one.DoorPort)
+		switch {
+		case first == 0:
+			first = one.DoorPort
+			if addr, err := model.ListenAddrOf(ip, first); err == nil {
+				for _, other := range c.taken.Overlapping(addr, 1) {
+					c.that(false, "%s: port %d is taken on the same node by service %s", within, first, other)
+				}
+			}
+		default:
+			c.that(first == one.DoorPort, "%s is %d, and that of another cluster %d: a node has one door", within, one.DoorPort, first)
+		}
+	}
 }
 
 // maxProblems bounds what is reported of one order.
@@ -149,6 +180,8 @@ func (c *checker) definition(cluster string, d model.Definition) {
 	default:
 		c.that(false, "%s: dest is %q: postgres, pgbouncer or port", what, d.Dest.Kind)
 	}
+	c.that(d.Pool == "" || d.Pool == model.Door, "%s: pool is %q: door, or none", what, d.Pool)
+	c.that(d.Pool == "" || d.Dest.Kind == model.ToPostgres, "%s: pool %s goes with dest postgres, and it is %s", what, d.Pool, d.Dest.Kind)
 	c.that(model.IsCheckPath(d.Check), "%s: check is %q: a path of Patroni's REST API", what, d.Check)
 	c.maxConn(what, d.MaxConn)
 	c.networks(what, d.Allow)

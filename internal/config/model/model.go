@@ -88,6 +88,8 @@ type Cluster struct {
 	KeyPath string `json:"key_path,omitempty"`
 	// TTL is how long Patroni's leader key outlives its holder, in seconds: a primary's last passed check is void after it.
 	TTL int `json:"ttl"`
+	// DoorPort is the port of the node's PgBouncer before the services whose Pool is Door; 0 where there is none.
+	DoorPort int `json:"door_port,omitempty"`
 	// VIP is the cluster's virtual address as this node is to keep it; nil where the node isn't a member, or there is none.
 	VIP *VirtualIP `json:"vip,omitempty"`
 }
@@ -161,6 +163,12 @@ func (b Balance) Native() bool {
 	return slices.Contains(NativeBalances, Balance(name))
 }
 
+// Pool says that a PgBouncer is before a service on each node that carries it.
+type Pool string
+
+// Door is the PgBouncer of a node that has all its services with this Pool for servers, and that pgporter pauses while there is a hold.
+const Door Pool = "door"
+
 // Definition is a service as declared: who carries it is still an expression.
 type Definition struct {
 	// Name is the short one (primary), FullName the cluster's name and it (pg-test-primary).
@@ -181,6 +189,8 @@ type Definition struct {
 	Allow   Networks `json:"allow,omitempty"`
 	Balance Balance  `json:"balance"`
 	Options Options  `json:"options"`
+	// Pool is what clients come through before the service; empty for nothing.
+	Pool Pool `json:"pool,omitempty"`
 	// AllBackups (option allbackups) has all usable backups carry the service, where otherwise the first does.
 	AllBackups bool `json:"all_backups,omitempty"`
 }

@@ -192,6 +192,7 @@ func (p *planner) settle(h *inventory.Host, tcpServices []tcpService, carried []
 		l := listener{name: fmt.Sprintf("service %q of haproxy_services", g.Name), position: g.portPos, at: listenAddr(g.IP, g.Port)}
 		add(l, g.Name, clash{"", g.Name}, g.pos)
 	}
+	all = append(all, p.doorListener(h, carried)...)
 	services := len(all)
 	all = append(all, p.memberListeners(h)...)
 	var taken model.Listeners[listener]

@@ -22,7 +22,7 @@ type definition struct {
 	builtIn bool
 	// namePos, portPos, selectorValue and backupValue are positions; a service that is built in has none.
 	namePos, portPos           diag.Position
-	optionsPos                 diag.Position
+	optionsPos, poolPos        diag.Position
 	selectorValue, backupValue inventory.Value
 }
 
@@ -69,6 +69,7 @@ var serviceKeys = []entryKey[definitionReader]{
 	{name: "balance", read: (*definitionReader).readBalance},
 	{name: "options", read: (*definitionReader).readOptions},
 	{name: "allow", read: (*definitionReader).readAllow},
+	{name: "pool", read: (*definitionReader).readPool},
 }
 
 // definitionReader reads one entry of a list of services.
@@ -154,6 +155,15 @@ func (r *definitionReader) readMaxConn(v inventory.Value) {
 }
 
 func (r *definitionReader) readAllow(v inventory.Value) { r.d.Allow = r.networks(v) }
+
+func (r *definitionReader) readPool(v inventory.Value) {
+	r.d.poolPos = v.Pos()
+	if text, _ := v.Text(); text != string(model.Door) {
+		r.fail(diag.WordUnknown, v.Pos(), string(model.Door)+", or not the key either", "pool is %s", v.Describe())
+		return
+	}
+	r.d.Pool = model.Door
+}
 
 func (r *definitionReader) readSelector(v inventory.Value) {
 	r.d.Selector = r.expression(v, "selector")

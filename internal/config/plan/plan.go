@@ -126,6 +126,9 @@ func (p *planner) check() (Count, diag.Problems) {
 		for _, g := range plan.TCPServices {
 			services[g.Name] = true
 		}
+		if p.haproxy {
+			p.warnOfDoors(plan.Clusters)
+		}
 		p.errorsOf(func() {
 			if p.haproxy {
 				p.baseOf(h, plan)

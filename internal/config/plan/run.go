@@ -82,6 +82,7 @@ func (p *planner) run(h *inventory.Host, carried model.Plan, needs Needs) model.
 		switch {
 		case has:
 			p.statsPort(h, base, carried)
+			p.warnOfDoors(carried.Clusters)
 			n.Base = &base
 		case p.problems[before:].Err() == nil:
 			p.problems.Errorf(diag.HAProxyDisabled, diag.Position{File: p.inv.File}, "haproxy_enabled: true, or another engine", "the host %q has no HAProxy: haproxy_enabled is false", h.Name)

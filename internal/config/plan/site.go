@@ -30,6 +30,8 @@ type Node struct {
 	Base *model.Base
 	// VIP is the virtual address of its cluster; nil if it has none, or if it wasn't asked for.
 	VIP *model.VIP
+	// Door is the PgBouncer before its services; nil if none has one, or if it wasn't asked for.
+	Door *model.PgBouncerDoor
 }
 
 // Names are those under which a cluster and its members are known, and the hosts that tell them.
@@ -45,7 +47,7 @@ type Names struct {
 
 // Parts says what a Site is to hold beside Plans, and so what is read and can be wrong.
 type Parts struct {
-	Base, VIP, Names bool
+	Base, VIP, Names, Doors bool
 }
 
 // ForSite reads all hosts at once. Of two members of a cluster one that can't be read leaves the other in.
@@ -67,6 +69,9 @@ func ForSite(inv *inventory.Inventory, parts Parts) (Site, diag.Problems) {
 		}
 		n.Infra = slices.Contains(h.GroupNames(), "infra")
 		site.Nodes = append(site.Nodes, n)
+	}
+	if parts.Doors {
+		p.doors(&site)
 	}
 	p.surveyAll(inv.Hosts())
 	p.warnOfNodeVIPs()

@@ -24,7 +24,8 @@ var readVariables = []string{
 	"pg_users", "pg_databases", "pg_admin_username", "pg_admin_password", "patroni_username", "patroni_password",
 	"pgporter_roles", "pgporter_trust", "pgporter_vip_on_dcs_loss", "pgporter_member", "pgporter_scope", "pgporter_ttl", "pgporter_etcd_endpoints",
 	"pgporter_etcd_ca_file", "pgporter_etcd_cert_file", "pgporter_etcd_key_file", "pgporter_etcd_user",
-	"pgporter_page_actions",
+	"pgporter_page_actions", "pgporter_door_port", "pgporter_door_settings",
+	"pg_max_conn", "pgbouncer_poolmode", "pgbouncer_auth_query", "pgbouncer_ignore_param",
 }
 
 // namesakes are Pigsty's own variables that are near one of readVariables.
@@ -79,8 +80,8 @@ func (p *planner) surveyVariables(h *inventory.Host) {
 
 // itemKeys are the keys of users and databases that are read.
 var itemKeys = map[string][]string{
-	"pg_users":     {"name", "password", "roles", "pgbouncer", "login", "state"},
-	"pg_databases": {"name", "owner", "pgbouncer", "state"},
+	"pg_users":     {"name", "password", "roles", "pgbouncer", "login", "state", "pool_mode", "pool_connlimit"},
+	"pg_databases": {"name", "owner", "pgbouncer", "state", "pool_auth_user", "pool_mode", "pool_size", "pool_size_min", "pool_reserve", "pool_connlimit"},
 }
 
 // surveyItems tells of keys of users and databases that nobody reads, though they are near one that is read.

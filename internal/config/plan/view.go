@@ -17,7 +17,7 @@ import (
 // viewVariables are those of the host that looks which decide what it sees.
 var viewVariables = []string{
 	"pg_default_services", "pg_services", "pg_default_service_dest", "pg_rto", "pg_rto_plan", "pg_service_provider", "pgporter_roles",
-	"pgporter_trust",
+	"pgporter_trust", "pgporter_door_port",
 }
 
 // view is a cluster as a host sees it.
@@ -81,6 +81,7 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 		if !d.ownOptions {
 			d.Options = p.pace(t)
 		}
+		lacking[d.Name] = !p.hasDoor(h, d) || lacking[d.Name]
 		p.warnOfTLS(members, d)
 	}
 	if !p.spend(c.pos, len(members)*len(definitions)) {
@@ -91,6 +92,7 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 		m.Vars = vars[i]
 		seen.Members = append(seen.Members, m.Member)
 	}
+	seen.DoorPort = p.doorPort(h, definitions)
 	off := newSwitchedOff(p, members)
 	for _, d := range definitions {
 		if c.unnamable || refused[d.Name] {

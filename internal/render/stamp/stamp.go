@@ -1,8 +1,8 @@
 // Package stamp marks rendered files as pgporter's, so that a later rendering removes exactly the files that an earlier one
 // made and nothing else.
 //
-// The mark is the first line of the file, a comment in each of the formats that are rendered (HAProxy's, dnsmasq's hosts,
-// YAML, libpq's service file all take # for one). It names the file itself: a copy under another name, and anything that
+// The mark is the first line of the file, a comment in each of the formats that are rendered: HAProxy's, dnsmasq's hosts,
+// YAML and libpq's service file all take # for one, PgBouncer's list of users takes a semicolon alone. It names the file itself: a copy under another name, and anything that
 // another program wrote, isn't ours. The package is pure.
 package stamp
 
@@ -20,10 +20,11 @@ const (
 	DNSMasq    Kind = "dnsmasq"
 	VIPManager Kind = "vip-manager"
 	PGService  Kind = "pg-service"
+	PgBouncer  Kind = "pgbouncer"
 )
 
 // Kinds are all of them.
-var Kinds = []Kind{HAProxy, DNSMasq, VIPManager, PGService}
+var Kinds = []Kind{HAProxy, DNSMasq, VIPManager, PGService, PgBouncer}
 
 // Stamp says whose a file is.
 type Stamp struct {
@@ -37,14 +38,18 @@ type Stamp struct {
 
 // Line is the file's first line, with its end. The parts hold no blank: they are names that were checked.
 func (s Stamp) Line() string {
-	text := "# pgporter made this for " + string(s.Kind) + ": " + s.File
+	comment := "#"
+	if s.Kind == PgBouncer {
+		comment = ";"
+	}
+	text := comment + " pgporter made this for " + string(s.Kind) + ": " + s.File
 	if s.Cluster != "" {
 		text += " of " + s.Cluster
 	}
 	return text + ". Edits are lost: change the inventory.\n"
 }
 
-var form = regexp.MustCompile(`^# pgporter made this for (\S+): (\S+?)(?: of (\S+))?\. Edits are lost`)
+var form = regexp.MustCompile(`^[#;] pgporter made this for (\S+): (\S+?)(?: of (\S+))?\. Edits are lost`)
 
 // Of reads the stamp of a file from its text, or from as much of its beginning as holds the first line. False if the file
 // has none, or one of a file by another name.

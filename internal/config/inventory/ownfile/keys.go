@@ -90,6 +90,7 @@ var service = []Key{
 	{Name: "maxconn", Shape: Number, Least: 1, Most: 1<<31 - 1, Default: "5000", Says: "how many clients the service has at most on a node"},
 	{Name: "balance", Shape: Text, Default: "roundrobin", Example: "leastconn", Says: "how clients are spread over the servers, in HAProxy's words"},
 	{Name: "allow", Shape: Texts, Example: "[10.0.0.0/8, 192.168.1.7]", Default: "from everywhere", Says: "where clients may come from: networks and addresses; others are closed unheard"},
+	{Name: "pool", Shape: Word, Words: []string{"door"}, Says: "door puts the node's own PgBouncer before the service, whose dest is postgres then"},
 	{Name: "options", Shape: Text, Example: "'inter 2s fall 3 rise 3'", Says: "HAProxy's words for default-server; without them those of rto"},
 }
 
@@ -104,6 +105,10 @@ var shared = slices.Concat(ports, []Key{
 	{Name: "rto", Variable: "pg_rto", Shape: Word, Words: []string{"fast", "norm", "safe", "wide"}, Default: "norm", Says: "how often checks ask, and how often they have to fail"},
 	{Name: "roles", Variable: "pgporter_roles", Shape: Word, Words: []string{"live", "static"}, Default: "live", Says: "whether selectors see what members are now, or what is declared"},
 	{Name: "trust", Variable: "pgporter_trust", Shape: Word, Words: []string{"key", "check"}, Default: "key", Says: "whether the leader key outranks the silence of a member's REST API"},
+	{Name: "door_port", Variable: "pgporter_door_port", Shape: Number, Least: 1, Most: 65535, Default: "6433", Says: "the port of the nodes' PgBouncer before services with pool: door"},
+	{Name: "door_settings", Variable: "pgporter_door_settings", Shape: Tags, Example: "{ client_tls_sslmode: require }", Says: "settings of that PgBouncer, by its own names"},
+	{Name: "pool_mode", Variable: "pgbouncer_poolmode", Shape: Word, Words: []string{"transaction", "session", "statement"}, Default: "transaction", Says: "when that PgBouncer takes a connection back from a client"},
+	{Name: "max_connections", Variable: "pg_max_conn", Shape: Number, Least: 20, Most: 262143, Default: "100", Says: "PostgreSQL's max_connections, three quarters of which are for those PgBouncers together"},
 	{Name: "namespace", Variable: "pg_namespace", Shape: Text, Default: "/service", Says: "Patroni's namespace: the path in etcd below which scopes are"},
 	{Name: "etcd", Shape: Keyed, Says: "the etcd (v3) that Patroni keeps its keys in; without it checks alone decide", Keys: []Key{
 		{Name: "endpoints", Variable: "pgporter_etcd_endpoints", Shape: Texts, Required: true, Example: "[https://10.10.10.31:2379]", Says: "its URLs"},
@@ -132,6 +137,11 @@ var cluster = slices.Concat([]Key{
 		{Name: "name", Shape: Text, Required: true, Says: "the database's name"},
 		{Name: "owner", Shape: Text, Says: "its owner"},
 		{Name: "pgbouncer", Shape: Switch, Default: "true", Says: "whether PgBouncer serves it"},
+		{Name: "pool_mode", Shape: Word, Words: []string{"transaction", "session", "statement"}, Default: "the cluster's", Says: "when a PgBouncer before services takes a connection back from a client"},
+		{Name: "pool_size", Shape: Number, Least: 1, Most: 262143, Example: "60", Says: "how many connections each user has to it at most, over all nodes"},
+		{Name: "pool_size_min", Shape: Number, Least: 0, Most: 262143, Default: "0", Says: "how many connections are kept open, over all nodes"},
+		{Name: "pool_reserve", Shape: Number, Least: 0, Most: 262143, Default: "0", Says: "how many more each user may have after a wait, over all nodes"},
+		{Name: "pool_connlimit", Shape: Number, Least: 1, Most: 262143, Default: "its share of max_connections", Says: "how many connections there are to it at most, over all nodes"},
 	}},
 	{Name: "users", Variable: "pg_users", Shape: Listed, Says: "users that URLs may name; passwords have no place in this file", Keys: []Key{
 		{Name: "name", Shape: Text, Required: true, Says: "the user's name"},
