@@ -24,7 +24,8 @@ BENCH ?= ./...
 TEST_TMP := /tmp/pgporter-$(shell pwd | cksum | cut -d ' ' -f 1)
 # A program with the race detector waits for a second before it exits, and there are many.
 export GORACE ?= atexit_sleep_ms=0
-# Of the comparison of failovers: scenarios, separated by commas (all if empty), and how often each (0: as often as it takes).
+# Of the comparison of failovers: scenarios, separated by commas (all if empty), how often each (0: as often as it takes), and with CLIENTS
+# how many clients each application has (those of the document if empty).
 SCENARIO ?=
 RUNS ?= 0
 # Of the comparison of speed: sections, separated by commas (all if empty), how often everything is measured, how long a run takes,
@@ -51,7 +52,7 @@ SESSIONS ?= 1000000
 IDLE ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit e2e attack derivation trouble migration monitoring-test build packages packages-check packages-test ansible-test image image-test lint bench bench-go bench-failover chaos soak screenshots prerequisites
+.PHONY: help demo test unit e2e attack derivation trouble migration monitoring-test build packages packages-check packages-test ansible-test image image-test lint bench bench-go bench-failover chaos soak screenshots prerequisites prerequisites-bench
 
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
@@ -137,8 +138,11 @@ chaos: prerequisites build ## random faults on a real cluster under load (SEED=�
 soak: build ## bytes, sessions and descriptors under load for long (BYTES=… SESSIONS=… IDLE=… SEED=…): docs/reliability.md
 	@bin/pgporter-lab soak --bytes $(BYTES) --sessions $(SESSIONS) --idle $(IDLE) --seed $(SEED)
 
-bench-failover: prerequisites build ## pgporter, HAProxy and a multi-host client in the same failovers (SCENARIO=… RUNS=…)
-	bin/pgporter-lab bench failover --doc docs/benchmarks.md --scenario '$(SCENARIO)' --runs $(RUNS)
+bench-failover: prerequisites-bench build ## pgporter, HAProxy and a multi-host client in the same failovers (SCENARIO=… RUNS=… CLIENTS=…)
+	bin/pgporter-lab bench failover --doc docs/benchmarks.md --scenario '$(SCENARIO)' --runs $(RUNS) $(if $(CLIENTS),--clients '$(CLIENTS)')
 
 prerequisites:
 	@scripts/prerequisites
+
+prerequisites-bench:
+	@scripts/prerequisites --bench

@@ -59,6 +59,7 @@ that tries all members.`,
 	f.StringSliceVar(&config.Scenarios, "scenario", nil, "only these `SCENARIOS`: "+strings.Join(failover.Scenarios(), ", "))
 	f.IntVar(&config.Runs, "runs", 0, "how often each, as `NUMBER`; 0: switchovers ten times, everything else three times")
 	f.DurationVar(&config.Every, "every", 20*time.Millisecond, "`TIME` between two connects of a prober")
+	f.IntVar(&config.Clients, "clients", failover.Clients, "clients of each application, as `NUMBER`, half of them in Go and half in Java")
 	benchFlags(c, &config.Binary, &config.Prefix, &config.Doc, "127.0.5")
 	return c
 }

@@ -1,8 +1,8 @@
 // Clients of pools of HikariCP with PostgreSQL's JDBC driver: each has a transaction now and then. java runs it from this source.
 //
-//     java -cp … Pooled.java CLIENTS EVERY_MS PATIENCE_S SQL
+//     java -cp … Pooled.java EVERY_MS PATIENCE_S SQL
 //
-// Each line of standard input is a pool: a JDBC URL, with user and password in it. Standard output has a line for each transaction and for
+// Each line of standard input is a pool: how many clients share it, a tab, and a JDBC URL with user and password in it. Standard output has a line for each transaction and for
 // each connection that a pool closed, with tabs between its fields: pools and clients are counted from 0, times are microseconds since
 // 1970, and a transaction without a failure has an empty last field.
 //
@@ -29,7 +29,7 @@ import java.util.logging.Logger;
 import javax.sql.DataSource;
 
 public class Pooled {
-	static int clients, every, patience;
+	static int every, patience;
 	static String sql;
 
 	static long now() {
@@ -46,15 +46,16 @@ public class Pooled {
 	}
 
 	public static void main(String[] args) throws Exception {
-		clients = Integer.parseInt(args[0]);
-		every = Integer.parseInt(args[1]);
-		patience = Integer.parseInt(args[2]);
-		sql = args[3];
+		every = Integer.parseInt(args[0]);
+		patience = Integer.parseInt(args[1]);
+		sql = args[2];
 		BufferedReader in = new BufferedReader(new InputStreamReader(System.in));
-		String url;
-		for (int pool = 0; (url = in.readLine()) != null; pool++) {
+		String line;
+		for (int pool = 0; (line = in.readLine()) != null; pool++) {
+			String[] given = line.split("\t", 2);
+			int clients = Integer.parseInt(given[0]);
 			HikariConfig config = new HikariConfig();
-			config.setDataSource(new Counting(pool, url));
+			config.setDataSource(new Counting(pool, given[1]));
 			config.setMaximumPoolSize(clients);
 			config.setAutoCommit(false);
 			config.setConnectionTimeout(patience * 1000L);
@@ -66,7 +67,8 @@ public class Pooled {
 			HikariDataSource source = new HikariDataSource(config);
 			for (int client = 0; client < clients; client++) {
 				int ownPool = pool, ownClient = client;
-				Thread thread = new Thread(() -> work(source, ownPool, ownClient));
+				long after = (long) client * every / clients; // not all in the same instant
+				Thread thread = new Thread(() -> work(source, ownPool, ownClient, after));
 				thread.setDaemon(true);
 				thread.start();
 			}
@@ -74,10 +76,9 @@ public class Pooled {
 		Runtime.getRuntime().halt(0);
 	}
 
-	static void work(DataSource source, int pool, int client) {
+	static void work(DataSource source, int pool, int client, long after) {
 		try {
-			// Not all in the same instant.
-			Thread.sleep((long) client * every / clients);
+			Thread.sleep(after);
 			long due = System.nanoTime();
 			while (true) {
 				transaction(source, pool, client);

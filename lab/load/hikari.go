@@ -6,7 +6,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"os/exec"
@@ -19,18 +18,24 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Hikari are pools of HikariCP with PostgreSQL's JDBC driver: what Pooled is in Go. One Java has them all.
+// Hikari are pools of HikariCP with PostgreSQL's JDBC driver, for clients as Pooled has them in Go. One Java has them all.
 type Hikari struct {
-	// URLs are JDBC's (see JDBC), one a pool; Ledgers keeps what became of each pool's transactions.
-	URLs    []string
-	Ledgers []*Ledger
-	// SQL writes one row and returns the address of the server that did, as text; Clients (of each pool), Every and Limit are Pooled's
-	// Clients, Every and Limit.
+	Pools []HikariPool
+	// SQL writes one row and returns the address of the server that did, as text. Every and Limit are as in Pooled.
 	SQL          string
-	Clients      int
 	Every, Limit time.Duration
 	// Dir is where the program is written to; its complaints are in hikari.log there.
 	Dir string
+}
+
+// HikariPool is one of them.
+type HikariPool struct {
+	// URL is JDBC's (see JDBC).
+	URL string
+	// Clients is how many share it, each with a connection.
+	Clients int
+	// Ledger keeps what became of their transactions and connections.
+	Ledger *Ledger
 }
 
 // javaPath is where Debian's packages have what the program needs.
@@ -52,7 +57,7 @@ func (h Hikari) Run(ctx context.Context) error {
 	defer log.Close()
 	// Little memory, and no second compiler: there are more important things on the machine.
 	command := exec.CommandContext(ctx, "java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx256m", "-cp", javaPath, source,
-		strconv.Itoa(h.Clients), strconv.FormatInt(h.Every.Milliseconds(), 10), strconv.Itoa(int(h.Limit.Seconds())), h.SQL)
+		strconv.FormatInt(h.Every.Milliseconds(), 10), strconv.Itoa(int(h.Limit.Seconds())), h.SQL)
 	command.Stderr = log
 	// It ends with its input, which ends with us, however that is.
 	in, err := command.StdinPipe()
@@ -66,7 +71,12 @@ func (h Hikari) Run(ctx context.Context) error {
 	if err := command.Start(); err != nil {
 		return err
 	}
-	_, failed := io.WriteString(in, strings.Join(h.URLs, "\n")+"\n")
+	var failed error
+	for _, p := range h.Pools {
+		if _, failed = fmt.Fprintf(in, "%d\t%s\n", p.Clients, p.URL); failed != nil {
+			break
+		}
+	}
 	for lines := bufio.NewScanner(out); failed == nil && lines.Scan(); {
 		failed = h.read(lines.Text())
 	}
@@ -95,10 +105,10 @@ func (h Hikari) read(line string) error {
 		}
 		numbers = append(numbers, n)
 	}
-	if len(numbers) < 2 || numbers[0] < 0 || numbers[0] >= int64(len(h.Ledgers)) {
+	if len(numbers) < 2 || numbers[0] < 0 || numbers[0] >= int64(len(h.Pools)) {
 		return bad
 	}
-	ledger := h.Ledgers[numbers[0]]
+	ledger := h.Pools[numbers[0]].Ledger
 	switch {
 	case fields[0] == "closed" && len(fields) == 3:
 		ledger.Close(time.UnixMicro(numbers[1]))

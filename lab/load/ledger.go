@@ -16,7 +16,7 @@ type Ledger struct {
 type Entry struct {
 	// Transactions are in the order of their ends, but for those that ended in one moment.
 	Transactions []Transaction
-	// Closed are the moments at which the pool closed a connection: each for want of use, as it was broken.
+	// Closed are the moments at which the pool closed a connection, as it was of no more use.
 	Closed []time.Time
 }
 
@@ -62,18 +62,16 @@ func (l *Ledger) CommittedSince(after time.Time) int {
 	return clients
 }
 
-// Pause is the longest time in which one of the clients committed nothing, from one moment to another.
-func (e Entry) Pause(from, until time.Time) time.Duration {
-	last := map[int]time.Time{}
+// Pause is the longest time in which one of so many clients, numbered from 0 on, committed nothing, from one moment to another.
+func (e Entry) Pause(clients int, from, until time.Time) time.Duration {
+	last := make([]time.Time, clients)
+	for i := range last {
+		last[i] = from
+	}
 	var longest time.Duration
 	for _, t := range e.Transactions {
-		before, known := last[t.Client]
-		if !known {
-			before = from
-			last[t.Client] = from
-		}
 		if t.Fate == Committed {
-			longest = max(longest, t.Ended.Sub(before))
+			longest = max(longest, t.Ended.Sub(last[t.Client]))
 			last[t.Client] = t.Ended
 		}
 	}

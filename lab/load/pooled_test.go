@@ -135,11 +135,14 @@ func TestEntry(t *testing.T) {
 		t.Errorf("%d have committed what they began after 150", n)
 	}
 	e := l.Take()
-	if got := e.Pause(at(0), at(1000)); got != 780*time.Millisecond {
+	if got := e.Pause(2, at(0), at(1000)); got != 780*time.Millisecond {
 		t.Errorf("pause %s", got)
 	}
-	if got := e.Pause(at(0), at(2000)); got != 1500*time.Millisecond {
+	if got := e.Pause(2, at(0), at(2000)); got != 1500*time.Millisecond {
 		t.Errorf("a pause that lasts to the end: %s", got)
+	}
+	if got := e.Pause(3, at(0), at(2000)); got != 2*time.Second {
+		t.Errorf("one hangs all the time: %s", got)
 	}
 	if len(e.Failed(Lost)) != 1 || len(e.Failed(Unanswered)) != 1 || len(e.Closed) != 1 {
 		t.Errorf("%+v", e)
@@ -162,7 +165,7 @@ func TestJDBC(t *testing.T) {
 
 // TestHikariLines: what the Java program says is read, and what can't be read is an error.
 func TestHikariLines(t *testing.T) {
-	h := Hikari{Ledgers: []*Ledger{{}, {}}}
+	h := Hikari{Pools: []HikariPool{{Ledger: &Ledger{}}, {Ledger: &Ledger{}}}}
 	for _, line := range []string{
 		"transaction\t1\t7\t1000000\t1500000\tcommitted\t10.1.2.3\t",
 		"transaction\t1\t8\t1000000\t1600000\tunanswered\t\t08006 An I/O error",
@@ -172,7 +175,7 @@ func TestHikariLines(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	e := h.Ledgers[1].Take()
+	e := h.Pools[1].Ledger.Take()
 	want := Transaction{Client: 7, Began: time.Unix(1, 0), Ended: time.UnixMilli(1500), Fate: Committed, Server: "10.1.2.3"}
 	if len(e.Transactions) != 2 || e.Transactions[0] != want || e.Transactions[1].Fate != Unanswered || e.Transactions[1].Err.Error() != "08006 An I/O error" ||
 		!slices.Equal(e.Closed, []time.Time{time.UnixMilli(1600)}) {

@@ -23,6 +23,9 @@ type arena struct {
 	machine   string
 	targets   []target
 	recorders []*load.Recorder
+	// apps work on a stage for applications; quit ends the measuring because one of them ended by itself.
+	apps []app
+	quit context.CancelCauseFunc
 	// servers and pools are what each member and its PgBouncer said of themselves, by address.
 	servers, pools map[string]*diary
 	// names are the members' by address, key is who held the leader key.
@@ -56,24 +59,38 @@ func (d *diary) writableSince(after time.Time) (load.Answer, bool) {
 	return d.answers[i], true
 }
 
+// silentBefore gives when the server last ceased to take writes before a moment, as the moment of the first question that said so; zero
+// if it took them all the time.
+func (d *diary) silentBefore(before time.Time) time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, a := range slices.Backward(d.answers) {
+		if !a.Writable && a.Sent.Before(before) {
+			return a.Sent
+		}
+	}
+	return time.Time{}
+}
+
 // How often a member, and its PgBouncer, is asked.
 const (
 	serverEvery = 5 * time.Millisecond
 	poolEvery   = 20 * time.Millisecond
 )
 
-// newArena starts the HAProxies, the watchers and the probers.
-func newArena(ctx context.Context, c Config, box *sandbox.Sandbox, dir string) (*arena, error) {
+// newArena starts the HAProxies, the watchers, and the probers or applications. quit is called with the reason where one of those ends by
+// itself.
+func newArena(ctx context.Context, c Config, box *sandbox.Sandbox, dir string, on stage, quit context.CancelCauseFunc) (*arena, error) {
 	ctx, stop := context.WithCancel(ctx)
-	a := &arena{config: c, box: box, stop: stop, servers: map[string]*diary{}, pools: map[string]*diary{}, names: map[string]string{}}
-	if err := a.start(ctx, dir); err != nil {
+	a := &arena{config: c, box: box, stop: stop, servers: map[string]*diary{}, pools: map[string]*diary{}, names: map[string]string{}, quit: quit}
+	if err := a.start(ctx, dir, on); err != nil {
 		a.close()
 		return nil, err
 	}
 	return a, nil
 }
 
-func (a *arena) start(ctx context.Context, dir string) error {
+func (a *arena) start(ctx context.Context, dir string, on stage) error {
 	var err error
 	if a.machine, err = report.Machine(ctx, a.config.Binary, "PostgreSQL", "Patroni", "etcd", "PgBouncer", "HAProxy"); err != nil {
 		return err
@@ -89,6 +106,9 @@ func (a *arena) start(ctx context.Context, dir string) error {
 	}
 	a.joined.Go(func() { a.key.watchKey(ctx, etcd, a.box.Declared()[0].Cluster) })
 	addresses := map[string]string{specified: a.config.Prefix + ".41", norm: a.config.Prefix + ".42"}
+	if on == applications {
+		delete(addresses, specified)
+	}
 	for options, address := range addresses {
 		h, err := startHAProxy(ctx, a.config.Binary, a.box.Inventory(), filepath.Join(dir, "haproxy-"+address), members[0], address, options)
 		if err != nil {
@@ -111,7 +131,16 @@ func (a *arena) start(ctx context.Context, dir string) error {
 		a.servers[m] = a.watch(ctx, admin.url([]string{m}, 5432), serverEvery)
 		a.pools[m] = a.watch(ctx, app.url([]string{m}, 6432), poolEvery)
 	}
-	a.targets = targets(members, members[len(members)-1], addresses[specified], addresses[norm], app, admin)
+	porter := members[len(members)-1]
+	a.targets = targets(members, porter, addresses[specified], addresses[norm], app, admin)
+	if on == applications {
+		a.targets = slices.DeleteFunc(a.targets, func(t target) bool { return !t.tries })
+		doors := a.box.Doors("default")
+		at := doors[len(doors)-1]
+		if err := a.startApps(ctx, dir, apps(members, at.Host, addresses[norm], at.Port, account{at.User, at.Password, at.Database}, admin)); err != nil {
+			return err
+		}
+	}
 	for i, t := range a.targets {
 		r := &load.Recorder{}
 		a.recorders = append(a.recorders, r)
@@ -162,7 +191,7 @@ func makeTable(ctx context.Context, url string) error {
 		return err
 	}
 	defer conn.Close(ctx)
-	_, err = conn.Exec(ctx, "create table probe (at timestamptz default now()); grant insert on probe to public")
+	_, err = conn.Exec(ctx, "create table probe (at timestamptz default now(), client int, n int); grant insert on probe to public")
 	return err
 }
 

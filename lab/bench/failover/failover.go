@@ -37,11 +37,16 @@ type Config struct {
 	Runs      int
 	// Every is the time between a prober's probes.
 	Every time.Duration
+	// Clients is how many each application has, half of them in Go, half in Java.
+	Clients int
 	// Doc is the document whose sections are written anew, one for each scenario that was run often enough; empty for none.
 	Doc string
 	// Results gets the tables, Progress what is going on.
 	Results, Progress io.Writer
 }
+
+// Clients is how many clients an application has in what is written into the document.
+const Clients = 20
 
 // machineSection is the section that tells on what was measured.
 const machineSection = "machine"
@@ -104,12 +109,12 @@ func Failover(ctx context.Context, c Config) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
-	for _, proxied := range []bool{false, true} {
-		some := slices.DeleteFunc(slices.Clone(chosen), func(s scenario) bool { return s.proxied != proxied })
+	for _, on := range []stage{probers, proxies, applications} {
+		some := slices.DeleteFunc(slices.Clone(chosen), func(s scenario) bool { return s.on != on })
 		if len(some) == 0 {
 			continue
 		}
-		if err := c.onCluster(ctx, dir, some, proxied); err != nil {
+		if err := c.onCluster(ctx, dir, some, on); err != nil {
 			return err
 		}
 	}
@@ -117,17 +122,25 @@ func Failover(ctx context.Context, c Config) error {
 }
 
 // onCluster runs scenarios on a cluster of their own.
-func (c Config) onCluster(ctx context.Context, dir string, chosen []scenario, proxied bool) error {
+func (c Config) onCluster(ctx context.Context, dir string, chosen []scenario, on stage) error {
 	config := sandbox.Config{Dir: filepath.Join(dir, "sandbox"), Prefix: c.Prefix, Binary: c.Binary}
-	if proxied {
+	config.Door = on == applications
+	if on == proxies {
 		config.RestProxy = c.RestProxy
 	}
 	box, err := sandbox.Up(ctx, config, c.Progress)
 	if err != nil {
 		return err
 	}
-	measured := func() error {
-		a, err := newArena(ctx, c, box, dir)
+	measured := func() (err error) {
+		ctx, quit := context.WithCancelCause(ctx)
+		defer func() {
+			if err != nil && ctx.Err() != nil {
+				err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+			}
+			quit(nil)
+		}()
+		a, err := newArena(ctx, c, box, dir, on, quit)
 		if err != nil {
 			return err
 		}
@@ -136,18 +149,20 @@ func (c Config) onCluster(ctx context.Context, dir string, chosen []scenario, pr
 		for _, s := range chosen {
 			results, err := a.play(ctx, s, c.Runs)
 			if len(results) > 0 {
-				fmt.Fprintf(c.Results, "\n%s: %d runs\n\n%s", s.title, len(results), section(s, a.targets, results))
+				fmt.Fprintf(c.Results, "\n%s: %d runs\n\n%s", s.title, len(results), a.section(s, results))
 			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 			switch {
 			case c.Doc == "":
+			case on == applications && c.Clients != Clients:
+				fmt.Fprintf(c.Progress, "%s is left as it is: it is written with %d clients of an application\n", c.Doc, Clients)
 			case len(results) < s.runs:
 				fmt.Fprintf(c.Progress, "%s is left as it is: it is written after %d runs, not %d\n", c.Doc, s.runs, len(results))
 			default:
 				head := fmt.Sprintf("%s; %d runs.\n\n", time.Now().Format(time.DateOnly), len(results))
-				if err := c.report().Write(map[string]string{s.name: head + section(s, a.targets, results), machineSection: a.machine + "\n"}); err != nil {
+				if err := c.report().Write(map[string]string{s.name: head + a.section(s, results), machineSection: a.machine + "\n"}); err != nil {
 					return err
 				}
 			}

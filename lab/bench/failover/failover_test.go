@@ -64,20 +64,89 @@ func TestSection(t *testing.T) {
 		"lasting-missed": {lasting, []result{made(0, 0, held(saw(26000, 10, 4, 0), 5), saw(30, 9, 0, 0), held(saw(60, 20, 0, 0), 1)), made(0, 0, held(saw(40, 10, 0, 0), 0), saw(30, 9, 0, 0), held(saw(60, 20, 0, 0), 0))}},
 		"crash-missed":   {crash, []result{made(20000, 0, saw(21000, 1250, 4, 0), saw(23000, 0, 9, 0), saw(30000, 0, 4, 0))}},
 	} {
-		path := filepath.Join("testdata", name+".md")
-		got := section(c.scenario, targets, c.results)
-		if *update {
-			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(path)
-		if err != nil {
+		golden(t, name, section(c.scenario, targets, c.results))
+	}
+}
+
+// golden compares a section with its file.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".md")
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if got != string(want) {
-			t.Errorf("%s:\n%s\nwant\n%s", name, got, want)
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s:\n%s\nwant\n%s", name, got, want)
+	}
+}
+
+// TestApplied does so with what applications saw.
+func TestApplied(t *testing.T) {
+	all := apps([]string{"127.0.5.11", "127.0.5.12"}, "127.0.5.12", "127.0.5.42", 6433, account{"test", "t", "test"}, account{"dba", "p.D", "test"})
+	for i := range all {
+		all[i].clients = 10
+	}
+	targets := []target{{name: "a client that tries all members", port: direct, tries: true}}
+	of := func(of func(app) worked) result {
+		r := made(2000, 0, saw(1500, 30, 0, 0))
+		for _, a := range all {
+			r.apps = append(r.apps, of(a))
 		}
+		return r
+	}
+	pause := func(ms int) worked { return worked{pause: time.Duration(ms) * time.Millisecond} }
+	met := of(func(a app) worked {
+		w := pause(1700)
+		if a.layout != door {
+			w.closed = 10
+		}
+		return w
+	})
+	missed := of(func(a app) worked {
+		w := pause(1900)
+		w.begun, w.unanswered, w.closed, w.early, w.late = make([]load.Transaction, 2), make([]load.Transaction, 3), 7, 1, 2
+		return w
+	})
+	for name, results := range map[string][]result{"applied-met": {met, met}, "applied-missed": {met, missed}} {
+		golden(t, name, applied(all, targets, results))
+	}
+}
+
+// TestSum: a connection is closed at the switch from when the old primary ceases until a second after the new one takes writes.
+func TestSum(t *testing.T) {
+	at := func(ms int) time.Time { return time.UnixMilli(int64(ms)) }
+	a := arena{apps: []app{{clients: 1, ledger: &load.Ledger{}}, {clients: 1, straight: true, ledger: &load.Ledger{}}}}
+	for _, ms := range []int{450, 500, 1000, 2500, 3100} {
+		a.apps[0].ledger.Close(at(ms))
+	}
+	a.apps[1].ledger.Close(at(490))
+	a.apps[0].ledger.Add(load.Transaction{Ended: at(2600)})
+	a.apps[0].ledger.Add(load.Transaction{Ended: at(2700), Fate: load.Lost})
+	all := a.sumAll(at(100), at(600), at(2000))
+	if w := all[0]; w.closed != 5 || w.early != 1 || w.late != 1 || w.pause < 2500*time.Millisecond || len(w.begun) != 1 || w.failed() != 1 {
+		t.Errorf("%s", w)
+	}
+	if w := all[1]; w.closed != 1 || w.early+w.late != 0 {
+		t.Errorf("%s", w)
+	}
+}
+
+// TestSaid: what failures have in common is told once.
+func TestSaid(t *testing.T) {
+	at := func(ms int) time.Time { return time.UnixMilli(int64(ms)) }
+	var failures []load.Transaction
+	for _, text := range []string{"read tcp 127.0.0.1:41234->127.0.5.11:5432: reset", "timed out after 3001ms", "read tcp 127.0.0.1:51234->127.0.5.11:5432: reset"} {
+		failures = append(failures, load.Transaction{Ended: at(1000 + 100*len(failures)), Err: errors.New(text)})
+	}
+	const want = "    2 from 0.500 to 0.700 s: read tcp 127.0.0.1…->127.0.5.11:5432: reset\n    1 from 0.600 to 0.600 s: timed out after …\n"
+	if got := said(failures, at(500)); got != want {
+		t.Errorf("%s", got)
 	}
 }
 

@@ -26,6 +26,14 @@ func median[T cmp.Ordered](values []T) T {
 }
 
 // section is a scenario's table and its goals.
+func (a *arena) section(s scenario, results []result) string {
+	if s.on == applications {
+		return applied(a.apps, a.targets, results)
+	}
+	return section(s, a.targets, results)
+}
+
+// section is that of probers.
 func section(s scenario, targets []target, results []result) string {
 	if s.lasts > 0 {
 		return undisturbed(s, targets, results)

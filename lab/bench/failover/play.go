@@ -16,6 +16,8 @@ import (
 type result struct {
 	// led led before, leads took writes first after it; the same if it was restarted in place.
 	led, leads sandbox.Member
+	// began is when the fault did.
+	began time.Time
 	// tookOver is the time from the fault until leads took writes; pool, from then until its PgBouncer let them through.
 	tookOver, pool time.Duration
 	// again is set when in the end yet another member led.
@@ -23,6 +25,8 @@ type result struct {
 	// probe is how long a probe took before anything happened: the median over all targets.
 	probe time.Duration
 	seen  []seen
+	// apps are what each application saw.
+	apps []worked
 }
 
 // seen is what one target's prober saw of it.
@@ -75,6 +79,9 @@ func (a *arena) play(ctx context.Context, s scenario, runs int) (results []resul
 		for j, t := range a.targets {
 			fmt.Fprintf(a.config.Progress, "  %-32s %s\n", t.name, r.seen[j])
 		}
+		for j, each := range a.apps {
+			fmt.Fprintf(a.config.Progress, "  %-32s %s\n%s", each.name+", "+each.driver, r.apps[j], said(append(r.apps[j].begun, r.apps[j].unanswered...), r.began))
+		}
 	}
 	return results, nil
 }
@@ -98,6 +105,9 @@ func (a *arena) run(ctx context.Context, s scenario) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	if err := a.settled(ctx); err != nil {
+		return result{}, err
+	}
 	var peaceful []time.Duration
 	for _, r := range a.recorders {
 		for _, p := range r.Take() {
@@ -112,7 +122,12 @@ func (a *arena) run(ctx context.Context, s scenario) (result, error) {
 	if s.lasts > 0 {
 		return a.endure(ctx, s, r)
 	}
+	from := time.Now()
+	for _, each := range a.apps {
+		each.ledger.Take()
+	}
 	began := time.Now()
+	r.began = began
 	if err := s.fault(ctx, a, led); err != nil {
 		return r, err
 	}
@@ -137,6 +152,9 @@ func (a *arena) run(ctx context.Context, s scenario) (result, error) {
 	if err := a.written(ctx, 25, r.leads.Address); err != nil && ctx.Err() != nil {
 		return r, err
 	}
+	if err := a.allCommit(ctx, took.Answered); err != nil && ctx.Err() != nil {
+		return r, err
+	}
 	if s.resume != nil {
 		if err := s.resume(ctx, a, led); err != nil {
 			return r, err
@@ -152,6 +170,7 @@ func (a *arena) run(ctx context.Context, s scenario) (result, error) {
 		}
 	}
 	r.seen = a.lookAll(took.Sent, r.leads.Address)
+	r.apps = a.sumAll(from, a.servers[led.Address].silentBefore(took.Answered), took.Answered)
 	if pool, ok := a.pools[r.leads.Address].writableSince(began); ok {
 		r.pool = max(0, pool.Answered.Sub(took.Sent))
 	}

@@ -15,6 +15,19 @@ import (
 	"github.com/pgporter/pgporter/lab/sandbox/restproxy"
 )
 
+// stage is a cluster, and who works on it.
+type stage int
+
+// The stages.
+const (
+	// probers connect anew for each write, through every target.
+	probers stage = iota
+	// proxies are before the Patronis' REST APIs; the rest is as with probers.
+	proxies
+	// applications have pools that keep their connections. Each node has a PgBouncer as its door.
+	applications
+)
+
 // scenario is one case in which the primary changes or goes.
 type scenario struct {
 	name, title string
@@ -25,8 +38,8 @@ type scenario struct {
 	// lasts is how long a fault lasts under which the primary stays the primary: what is seen of it is the services' own doing. Zero
 	// where another one, or the same one anew, has to take writes.
 	lasts time.Duration
-	// proxied runs it on a cluster with proxies before the Patronis' REST APIs; all others are without.
-	proxied bool
+	// on is the stage that it needs.
+	on stage
 	// configure is what of Patroni's configuration is changed meanwhile.
 	configure map[string]any
 	// fault does it to the leader; resume, once there is another, goes on with what was only halted; repair brings back
@@ -53,14 +66,7 @@ func of(m sandbox.Member, parts []string) []string {
 }
 
 var scenarios = []scenario{
-	{
-		name: "switchover", title: "Planned switchovers", runs: 10, planned: true,
-		fault: func(ctx context.Context, a *arena, leader sandbox.Member) error {
-			members := a.box.Declared()
-			_, err := a.box.Switchover(ctx, members[leader.Seq%len(members)].Name)
-			return err
-		},
-	},
+	{name: "switchover", title: "Planned switchovers", runs: 10, planned: true, fault: switchover},
 	{name: "kill-patroni", title: "kill -9 of the primary's Patroni", runs: 3, fault: kill("patroni"), repair: startPatroni},
 	{name: "kill-both", title: "kill -9 of the primary's Patroni and PostgreSQL", runs: 3, fault: kill("patroni", "postgres"), repair: startPatroni},
 	{
@@ -72,10 +78,29 @@ var scenarios = []scenario{
 		configure: map[string]any{"primary_start_timeout": 0}, fault: kill("postgres"),
 	},
 	{name: "kill-postgres", title: "kill -9 of the primary's PostgreSQL, primary_start_timeout by default", runs: 3, fault: kill("postgres")},
+	{name: "drained", title: "Applications, pgporter switchover", runs: 10, planned: true, on: applications, fault: drained},
+	{name: "planned", title: "Applications, a switchover by patronictl", runs: 10, planned: true, on: applications, fault: switchover},
 	{
-		name: "hang-api", title: "The REST API of the primary's Patroni hangs for 30 s, and nothing else", runs: 3, lasts: 30 * time.Second, proxied: true,
+		name: "hang-api", title: "The REST API of the primary's Patroni hangs for 30 s, and nothing else", runs: 3, lasts: 30 * time.Second, on: proxies,
 		fault: api(restproxy.Hang), repair: api(restproxy.Pass),
 	},
+}
+
+// next is who leads after a switchover.
+func next(a *arena, leader sandbox.Member) string {
+	members := a.box.Declared()
+	return members[leader.Seq%len(members)].Name
+}
+
+// switchover asks Patroni's REST API, as patronictl does.
+func switchover(ctx context.Context, a *arena, leader sandbox.Member) error {
+	_, err := a.box.Switchover(ctx, next(a, leader))
+	return err
+}
+
+// drained has pgporter make the switchover.
+func drained(ctx context.Context, a *arena, leader sandbox.Member) error {
+	return a.box.Steer(ctx, a.config.Progress, a.config.Progress, "switchover", leader.Cluster, "--to", next(a, leader))
 }
 
 func api(fault restproxy.Fault) func(context.Context, *arena, sandbox.Member) error {
