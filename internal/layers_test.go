@@ -75,6 +75,8 @@ var rooms = map[string]room{
 	"internal/access/gate":      {because: "who gets in is decided by how many are in and where they come from: nothing of what is said to whom may be needed for it"},
 	"internal/access/vip/owner": {may: "model stamp view", pure: true, because: "who has an address is decided from Views and the time alone, and frames are bytes: nothing is sent or changed here"},
 	"internal/access/vip":       {may: "owner view", because: "it does on the machine what owner decides; it must not check members or read configuration itself"},
+	"internal/access/pool/duty": {may: "model view", pure: true, because: "what is due is a function of what PgBouncer and the View say, as a table of tests can have it"},
+	"internal/access/pool":      {may: "beat duty safetext view", because: "it tells PgBouncers what duty says; it must not check members or read configuration itself"},
 	"internal/access/connstr":   {may: "diag model stamp", pure: true, because: "rendering is text from values: who carries a service is decided by its plan"},
 	"internal/access/doctor":    {may: "connstr model patroni safetext", because: "it tries what connstr lists as any client would, and asks Patroni itself: what pgporter itself takes for true must not colour it"},
 
@@ -100,7 +102,7 @@ var rooms = map[string]room{
 	"internal/admin/statistics": {may: "api", pure: true, because: "what HAProxy would say is a function of one status: whoever speaks its words writes the same table"},
 
 	// internal/daemon: one process of them all
-	"internal/daemon":          {may: "api balance beat cluster control diag diff discover dns engine etcd exchange gate handover haproxy history intake inventory logqueue model owner plan process proxy resolve runtime safetext shadow statistics tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
+	"internal/daemon":          {may: "api balance beat cluster control diag diff discover dns duty engine etcd exchange gate handover haproxy history intake inventory logqueue model owner plan pool process proxy resolve runtime safetext shadow statistics tcpcheck tcpservice view vip web", because: "the wiring knows the rooms that it wires, and no command line"},
 	"internal/daemon/logqueue": {because: "whoever logs must not wait for whoever reads: nothing may be between them but a buffer"},
 
 	// internal/cli: the commands
@@ -110,7 +112,7 @@ var rooms = map[string]room{
 	"internal/cli/top":        {may: "api command nodes", because: "what a terminal shows is a function of what nodes say: how they are found and reached is the command's business"},
 	"internal/cli/bundle":     {may: "safetext", pure: true, because: "what may go out is decided from texts alone: who asks for them and where they are kept is another's business"},
 	"internal/cli/switchover": {may: "api diag patroni", because: "what is done when, and how it is undone, is tested without nodes and clusters: how they are reached is the command's business"},
-	"internal/cli":            {may: "api bundle command connstr control daemon diag discover dns doctor draft fileset haproxy intake inventory logqueue model nodes owner ownfile patroni plan process render resolve safetext shadow stamp switchover tcpservice top vip who", because: "commands ask the rooms that do the work; they don't reach below them"},
+	"internal/cli":            {may: "api bundle command connstr control daemon diag discover dns doctor draft fileset haproxy intake inventory logqueue model nodes owner ownfile patroni plan pool process render resolve safetext shadow stamp switchover tcpservice top vip who", because: "commands ask the rooms that do the work; they don't reach below them"},
 
 	// lab: what pgporter is tried and tested with
 	"lab/sandbox/netns":     {may: "guard", because: "a network of namespaces is of use to any program: what runs on its nodes is others' business"},

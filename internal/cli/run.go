@@ -47,6 +47,7 @@ type runFlags struct {
 	etcd                                         daemon.Etcd
 	dns                                          dnsFlags
 	vip                                          vipFlags
+	pools                                        poolFlags
 }
 
 func newRunCommand() *cobra.Command {
@@ -94,6 +95,10 @@ With --vip the node keeps the cluster's virtual address (pg_vip_enabled, pg_vip_
 leads. That is vip-manager's work as a rule: let one of the two do it. It takes CAP_NET_ADMIN and CAP_NET_RAW; whatever keeps
 the address away, the services go on.
 
+With --pool the node watches over PgBouncers on its machine. While a switchover is made their databases that lead to the cluster's
+leader are paused: transactions end, and the next ones begin at the new leader. pgporter logs in at PgBouncer's console as its
+user pgbouncer, which takes a Unix socket and the same user, or as one of its admin_users (--pool-user, --pool-password-file).
+
 SIGHUP reads the plan or the inventory again; see pgporter help signals.`,
 		Example: `  pgporter run --plan /etc/pgporter/plan.json --state-dir /var/lib/pgporter
   pgporter run --inventory /etc/pgporter/pigsty.yml --node 10.10.10.11
@@ -101,6 +106,7 @@ SIGHUP reads the plan or the inventory again; see pgporter help signals.`,
   pgporter run --plan /etc/pgporter/plan.json --shadow                            # beside a HAProxy, see docs/migration.md
   pgporter run --patroni 10.10.10.11:8008,10.10.10.12:8008
   pgporter run --patroni 10.10.10.11:8008 --services services.yml
+  pgporter run --plan /etc/pgporter/plan.json --pool /var/run/postgresql:6432 --pool-user postgres --pool-password-file /etc/pgporter/pool.password
   pgporter run --inventory pigsty.yml --node 10.10.10.10 --dns=10.10.10.10                     # and tell names
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --engine haproxy                     # a HAProxy of its own
   pgporter run --inventory pigsty.yml --node 10.10.10.11 --engine haproxy --haproxy-system    # /etc/haproxy`,
@@ -130,6 +136,7 @@ SIGHUP reads the plan or the inventory again; see pgporter help signals.`,
 	c.Flags().DurationVar(&f.hold, "hold", 5*time.Second, "how long a client waits for a server while none takes it, as `TIME`; 0 refuses it at once")
 	etcdFlags(c, &f.etcd)
 	f.vip.add(c)
+	f.pools.add(c)
 	c.Flags().DurationVar(&f.stopTimeout, "stop-timeout", 30*time.Second, "how long sessions may go on after SIGTERM, as `TIME`")
 	f.haproxy.add(c)
 	f.dns.add(c)
@@ -192,6 +199,10 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 		return err
 	}
 	virtual, err := f.vip.config(c, len(f.patroni) > 0)
+	if err != nil {
+		return err
+	}
+	watched, err := f.pools.config(c, f.stateDir)
 	if err != nil {
 		return err
 	}
@@ -278,7 +289,7 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 			source.Names = true
 		}
 	}
-	cfg.VIP = virtual
+	cfg.VIP, cfg.Pools = virtual, watched
 	return daemon.Run(ctx, cfg)
 }
 

@@ -20,6 +20,7 @@ func (h haproxyFlags) compared(c *cobra.Command) (shadow.Source, error) {
 	given := func(name string) bool { return c.Flags().Changed(name) }
 	for _, f := range []struct{ name, why string }{
 		{"vip", "a shadow holds no virtual address"},
+		{"pool", "a shadow pauses nothing"},
 		{"dns", "a shadow tells no names"},
 		{"dnsmasq-dir", "a shadow writes no names"},
 	} {

@@ -190,6 +190,12 @@ func digest(s *api.Status, frame string) string {
 	if p := s.Config.Plan; p != nil {
 		fmt.Fprintln(&b, p.Hash, p.Kept, p.Unkept, p.Instead)
 	}
+	for _, p := range s.Pools {
+		fmt.Fprintln(&b, p.Address, p.Problem)
+		for _, d := range p.Databases {
+			fmt.Fprintln(&b, d.Name, d.Service, d.Member, d.State)
+		}
+	}
 	if h := s.Shadow; h != nil {
 		fmt.Fprintln(&b, h.Silent, len(h.Events), h.Dropped)
 		for _, d := range h.Standing {
@@ -279,6 +285,7 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 			fmt.Fprintln(w, paint(fmt.Sprintf("%s: virtual address %s %s", c.Name, c.VIP.Address, words), code))
 		}
 	}
+	printPools(w, s.Pools, paint)
 	printShadow(w, s, paint)
 	// Colours have no width but tabwriter would count them: the state's cell is padded by hand and goes in painted afterwards.
 	var plain bytes.Buffer
@@ -365,6 +372,37 @@ func printPlan(w io.Writer, s *api.Status, paint func(string, colourCode) string
 	}
 	if p.Instead != "" {
 		fmt.Fprintf(w, "%s\n%s\n", paint("the node's own file can't be used, this is the plan that it accepted before:", red), p.Instead)
+	}
+}
+
+// printPools tells of the PgBouncers that are watched over, a line each, and who is waited for.
+func printPools(w io.Writer, pools []api.Pool, paint func(string, colourCode) string) {
+	for _, p := range pools {
+		var parts, busy []string
+		code := none
+		for _, d := range p.Databases {
+			where := "in front of " + d.Service
+			if d.Member != "" {
+				where = "behind " + d.Member
+			}
+			parts = append(parts, fmt.Sprintf("%s (%s) %s, %d active, %d waiting", d.Name, where, d.State, d.Active, d.Waiting))
+			for _, b := range d.Busy {
+				busy = append(busy, fmt.Sprintf("  %s waits for %s", d.Name, b))
+			}
+			if d.State != api.PoolRunning {
+				code = yellow
+			}
+		}
+		if len(parts) == 0 && p.Problem == "" {
+			parts = []string{"none of its databases leads to a service or a member of this node"}
+		}
+		if p.Problem != "" {
+			parts, code = append([]string{p.Problem}, parts...), red
+		}
+		fmt.Fprintln(w, paint(fmt.Sprintf("PgBouncer %s: %s", p.Address, strings.Join(parts, "; ")), code))
+		for _, b := range busy {
+			fmt.Fprintln(w, b)
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgporter/pgporter/internal/access/pool"
 	"github.com/pgporter/pgporter/internal/access/vip"
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/admin/history"
@@ -80,6 +81,8 @@ type Config struct {
 	Parts []Part
 	// VIP has this node keep its cluster's virtual address; nil leaves that to others. Its Logger is ours.
 	VIP *vip.Config
+	// Pools are the PgBouncers to watch over; nil for none. Its Logger and Sessions are ours.
+	Pools *pool.Config
 	// LeaderKeys says how the clusters' leader keys in etcd are watched; nil leaves etcd out.
 	LeaderKeys *LeaderKeys
 	Logger     *slog.Logger
@@ -145,7 +148,9 @@ type Daemon struct {
 	log    *slog.Logger
 	engine Engine
 	// vips keeps the virtual addresses; nil if it isn't to.
-	vips    *vip.Keeper
+	vips *vip.Keeper
+	// pools watches over PgBouncers; nil if there are none.
+	pools   *pool.Keeper
 	started time.Time
 	// tcpcheck watches the servers of TCP services; nil where HAProxy does.
 	tcpcheck *tcpcheck.Watcher
@@ -277,6 +282,7 @@ func Run(ctx context.Context, cfg Config) error {
 
 	carried := make(chan struct{})
 	d.keepVirtual(carried)
+	d.watchPools()
 
 	// Loops outlive ctx: while sessions finish after the stop was asked for, their servers stay under watch.
 	loopCtx, stopLoops := context.WithCancel(context.WithoutCancel(ctx))

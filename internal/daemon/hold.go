@@ -126,6 +126,3 @@ func (d *Daemon) holdShown(v *view.View) *api.Hold {
 	}
 	return &api.Hold{ID: h.ID, From: h.From, To: h.To, By: h.By, Since: h.Since, Until: h.Until}
 }
-
-// poolsOf are the PgBouncers that this node watches over, with a cluster's databases.
-func (d *Daemon) poolsOf(string) []api.Pool { return nil }

@@ -22,6 +22,7 @@ func (d *Daemon) Status() api.Status {
 	all := d.engine.Traffic(context.Background())
 	carried, process := trafficOf(all), d.processStatus(all, now)
 	vips, seen := d.virtualStatus(), d.shadowStatus()
+	pools := d.poolsOf("")
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := api.Status{
@@ -29,7 +30,7 @@ func (d *Daemon) Status() api.Status {
 		Config:   api.Config{Source: d.cfg.Source.Name(), Loaded: d.loaded, Generation: d.accepted, Refused: d.refused, Refusals: d.refusals, Assumed: slices.Clone(d.assumed)},
 		Clusters: []api.Cluster{},
 	}
-	s.Page = d.page.status()
+	s.Page, s.Pools = d.page.status(), pools
 	s.Upgrade, s.Shadow = d.upgraded, seen
 	if d.cfg.LogDropped != nil {
 		s.LogDropped = d.cfg.LogDropped()

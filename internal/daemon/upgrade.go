@@ -114,6 +114,9 @@ func (d *Daemon) upgrade(ctx context.Context) error {
 	if d.vips != nil {
 		d.vips.HandOver()
 	}
+	if d.pools != nil {
+		d.pools.HandOver()
+	}
 	// Whoever watches over us by systemd's protocol (sd_notify(3)) is to watch over the next one. Elsewhere it does nothing.
 	if _, err := systemd.SdNotify(false, "MAINPID="+strconv.Itoa(next.PID())); err != nil {
 		d.log.Warn("systemd wasn't told of the next process", "pid", next.PID(), "error", err)

@@ -108,6 +108,10 @@ var (
 	serverServing   = gauge("server_serving", "1 while new clients are connected to the server.", "cluster", "service", "member")
 	serverDowns     = counter("server_downs_total", "How often the server went down.", "cluster", "service", "member")
 	serverOrdered   = gauge("server_order_timestamp_seconds", "When an operator ordered the server's state or weight; absent if nobody did.", "cluster", "service", "member", "state")
+	poolUp          = gauge("pool_up", "1 while the PgBouncer answers and does what it is told.", "pool")
+	poolPaused      = gauge("pool_paused", "1 while the PgBouncer's database is paused, or is about to be: transactions under way end, others wait.", "pool", "database", "cluster")
+	poolActive      = gauge("pool_active", "Server connections of the PgBouncer's database that clients have.", "pool", "database", "cluster")
+	poolWaiting     = gauge("pool_waiting", "Clients of the PgBouncer's database that wait for a server connection.", "pool", "database", "cluster")
 	names           = gauge("names", "Names that have an answer.")
 	nameQuestions   = counter("name_questions_total", "Questions for names that were answered, those below among them.")
 	namesRefused    = counter("name_questions_refused_total", "Questions for names that aren't of clusters.")
@@ -198,6 +202,14 @@ func collectPGPorter(s *api.Status, series chan<- prometheus.Metric) {
 	}
 	for i := range s.TCPServices {
 		w.service("", &s.TCPServices[i], s.Now)
+	}
+	for _, p := range s.Pools {
+		w.is(poolUp, p.Problem == "", p.Address)
+		for _, d := range p.Databases {
+			w.is(poolPaused, d.State != api.PoolRunning, p.Address, d.Name, d.Cluster)
+			w.number(poolActive, float64(d.Active), p.Address, d.Name, d.Cluster)
+			w.number(poolWaiting, float64(d.Waiting), p.Address, d.Name, d.Cluster)
+		}
 	}
 	if n := s.Names; n != nil {
 		w.number(names, float64(n.Names))

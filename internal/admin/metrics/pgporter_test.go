@@ -33,6 +33,8 @@ func whole() api.Status {
 		Upgrade: &api.Upgrade{Problem: "the new process died"},
 		Config: api.Config{Loaded: now.Add(-time.Minute), Generation: 3, Refused: "no", Refusals: 2, ControlExpires: pointer(now.Add(240 * time.Hour)),
 			Plan: &api.Plan{Accepted: now.Add(-time.Hour), Unkept: "no space left"}},
+		Pools: []api.Pool{{Address: "/var/run/postgresql:6432", Databases: []api.PoolDatabase{{Name: "meta", Cluster: "pg-test", Service: "pg-test-primary", State: api.PoolPausing, Active: 1, Waiting: 19}}},
+			{Address: "127.0.0.1:6433", Problem: "no answer in 3s"}},
 		Names:  &api.Names{Names: 9, Questions: 100, Refused: 10, Unknown: 5, Malformed: 1, Rejected: 2},
 		Shadow: &api.Shadow{Asked: 50, Unanswered: 1, Both: []string{"pg-test-primary"}, Right: api.Right{PGPorter: 4, HAProxy: 1, Unknown: 2}, Standing: []api.Disagreement{{}}},
 		Clusters: []api.Cluster{{
