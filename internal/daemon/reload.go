@@ -160,7 +160,7 @@ func (d *Daemon) prepareClusters(ctx context.Context, r *reload) error {
 			next.loop, next.stop = old.loop, old.stop
 			r.views = append(r.views, Change{Publish: change.Publish})
 		} else {
-			loop, err := cluster.New(c, cluster.Config{Logger: d.log, Exchange: d.exchange, Slots: d.slots, Seed: d.seed, Witnessed: d.cfg.HAProxy == nil && d.cfg.Shadow == nil && d.cfg.Hold > 0, Keys: d.watcherFor(d.etcdOf(r.Loaded))})
+			loop, err := cluster.New(c, cluster.Config{Logger: d.log, Exchange: d.exchange, Slots: d.slots, Seed: d.seed, Witnessed: d.cfg.HAProxy == nil && d.cfg.Shadow == nil && d.cfg.Hold > 0, Holdless: d.cfg.HAProxy != nil, Keys: d.watcherFor(d.etcdOf(r.Loaded))})
 			if err != nil {
 				problems = append(problems, err)
 				continue

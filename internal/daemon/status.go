@@ -119,7 +119,7 @@ func histogramOf(d view.Durations, bounds []float64) api.Histogram {
 func serviceStatus(s *view.Service, live map[string]view.Member, counted *engine.Traffic, now time.Time) api.Service {
 	own := s
 	s = asCarried(s, counted)
-	usable := s.Usable()
+	usable := s.Unheld().Usable()
 	shown := api.Service{Name: s.Name, FullName: s.FullName, Check: s.Check, Balance: string(s.Balance), Up: len(usable) > 0, Servers: make([]api.Server, 0, len(s.Servers))}
 	showTraffic(&shown, counted)
 	for i, server := range s.Servers {

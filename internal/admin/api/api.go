@@ -284,7 +284,7 @@ type Service struct {
 	Balance string `json:"balance,omitempty"`
 	// Shadow says that nobody is accepted for it here: Listen, Up and its servers are what would be.
 	Shadow bool `json:"shadow,omitempty"`
-	// Up says whether a client that comes now is connected to a server.
+	// Up says whether a client that comes now is connected to a server, after the cluster's Hold if there is one.
 	Up bool `json:"up"`
 	// Since is when Up last changed, Downs how often it had no server left, DownSeconds how long that was in all.
 	Since       time.Time `json:"since"`

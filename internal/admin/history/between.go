@@ -21,6 +21,7 @@ func Between(was, is *view.View) []api.Event {
 	t.key()
 	t.roles()
 	t.contested()
+	t.hold()
 	t.servers()
 	t.services()
 	return t.events
@@ -114,6 +115,21 @@ func (t *telling) contested() {
 	}
 }
 
+// hold tells of one that Patroni's failover key has begun. Who orders another one notes that.
+func (t *telling) hold() {
+	was, is := t.was.Hold, t.is.Hold
+	e := api.Event{Kind: api.EventHold}
+	switch {
+	case is.ByKey() && is.ID != was.ID:
+		e.Member, e.By, e.Text = is.To, is.By, "new clients of its leader wait"
+	case was.ByKey() && is.ID == "":
+		e.Member, e.By, e.Text = was.To, was.By, "clients are let go, who leads takes them"
+	default:
+		return
+	}
+	t.add(e)
+}
+
 // turn is a change of a member's servers.
 type turn struct {
 	member string
@@ -184,11 +200,15 @@ func (t *telling) serviceBefore(n int) *view.Service {
 	return t.was.Service(name)
 }
 
-// services tells which services have lost their last server for new clients, and which have one again.
+// services tells which services have lost their last server for new clients, and which have one again. A hold is told by itself.
 func (t *telling) services() {
 	for n := range t.is.Services {
-		is, was := &t.is.Services[n], t.serviceBefore(n)
-		if was == nil || alike(was, is) {
+		was := t.serviceBefore(n)
+		if was == nil {
+			continue
+		}
+		was, is := was.Unheld(), t.is.Services[n].Unheld()
+		if alike(was, is) {
 			continue
 		}
 		now := is.Usable()

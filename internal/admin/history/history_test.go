@@ -89,6 +89,11 @@ func seen(lines ...string) *view.View {
 			v.Key = view.Key{Watched: true, Holder: strings.Join(words[1:], ""), Confirmed: now}
 		case words[0] == "lost":
 			v.Key = view.Key{Watched: true, Lost: strings.Join(words[1:], " ")}
+		case words[0] == "held":
+			v.Hold = view.Hold{ID: strings.Join(words[1:], " "), From: "a", To: "b", By: "somebody"}
+			for i := range v.Services {
+				v.Services[i].Held = true
+			}
 		case words[0] == "contested":
 			v.Contested = strings.Join(words[1:], " ")
 		case len(words) == 2:
@@ -143,6 +148,10 @@ func TestBetween(t *testing.T) {
 		{"and somebody does", seen("a primary", "key"), seen("a primary", "key a"), []string{"leader a: a holds the leader key"}},
 		{"two claim", seen("a primary"), seen("a primary", "contested a and b answer"), []string{"contested: a and b answer"}},
 		{"no more", seen("a primary", "contested a and b answer"), seen("a primary"), []string{"contested: one member claims to be the leader again"}},
+		{"the failover key holds clients", seen("a primary", "w a up 200"), seen("a primary", "w a up 200", "held failover-key 7"), []string{"hold b: new clients of its leader wait"}},
+		{"and lets them go", seen("a primary", "w a up 200", "held failover-key 7"), seen("a primary", "w a up 200"), []string{"hold b: clients are let go, who leads takes them"}},
+		{"and an operator's hold lies over it", seen("a primary", "w a up 200", "held failover-key 7"), seen("a primary", "w a up 200", "held one"), nil},
+		{"an operator's hold is told by who takes the order", seen("a primary", "w a up 200"), seen("a primary", "w a up 200", "held one"), nil},
 		{"a server that joins is no news", seen("a primary", "w a up 200"), seen("a primary", "w b down 503", "w a up 200"), nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {

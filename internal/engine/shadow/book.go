@@ -151,7 +151,8 @@ func (b *book) viewed(v *view.View) {
 			continue
 		}
 		services[s.FullName] = s
-		usable := s.Usable()
+		// Without a hold: HAProxy can't have one.
+		usable := s.Unheld().Usable()
 		for j, server := range s.Servers {
 			h := s.Health[j]
 			key := at{s.FullName, server.Member}
@@ -325,7 +326,7 @@ func ready(s *view.Service, lines []haproxy.Statistic) error {
 		return fmt.Errorf("it doesn't listen for %s", s.FullName)
 	}
 	ours := map[string]bool{}
-	for _, i := range s.Usable() {
+	for _, i := range s.Unheld().Usable() {
 		ours[s.Servers[i].Member] = true
 	}
 	leads := false

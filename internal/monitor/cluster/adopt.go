@@ -14,7 +14,7 @@ import (
 // plan takes a declaration: resolves it and fits the servers to it.
 func (s *State) plan(p Planned, a *Actions, now time.Time) {
 	old := s.cluster
-	s.cluster, s.resolver, s.witnessed = p.Cluster, p.Resolver, p.Witnessed
+	s.cluster, s.resolver, s.witnessed, s.holdless = p.Cluster, p.Resolver, p.Witnessed, p.Holdless
 	s.bases = make(map[string][2]string, len(p.Cluster.Members))
 	present := make(map[string]bool, len(p.Cluster.Members))
 	for _, m := range p.Cluster.Members {

@@ -40,7 +40,7 @@ func (s *State) reckonJudged() {
 			s.judged = earlier(s.judged, m.stopping.Add(longStop))
 		}
 	}
-	for _, at := range []time.Time{s.switchover, s.searching, s.leavingFrom, s.leaving} {
+	for _, at := range []time.Time{s.switchover, s.searching, s.hold.Until} {
 		s.judged = earlier(s.judged, at)
 	}
 }

@@ -45,7 +45,7 @@ func declared(name string) (model.Cluster, bool) {
 	switch name {
 	case "single":
 		c.Members = []model.Member{instance(1, model.Primary, false)}
-	case "pair": // one primary, one replica with pg_offline_query
+	case "pair", "pair-holdless": // one primary, one replica with pg_offline_query
 		c.Members = []model.Member{instance(1, model.Primary, false), instance(2, model.Replica, true)}
 	case "trio", "trio-static", "trio-check", "trio-options", "trio-moved", "trio-paths", "trio-few", "trio-back", "trio-backups", "trio-pooled": // 3 has pg_offline_query
 		c.Members = []model.Member{instance(1, model.Primary, false), instance(2, model.Replica, false), instance(3, model.Replica, true)}

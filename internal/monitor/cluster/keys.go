@@ -28,6 +28,8 @@ type keys struct {
 	last string
 	// ours says that the key has named a declared member: names in etcd are the names of members.
 	ours bool
+	// held is the revision of the failover key by which there is, or was, a hold.
+	held int64
 	// alien says that etcd's cluster has another system identifier than the members: it is the wrong etcd or the wrong path.
 	alien bool
 }
@@ -42,13 +44,6 @@ const (
 	// switchoverSoon is how long after a switchover was asked for the primary is watched closely: it begins to stop 0.2 s
 	// after that and has released the key 1.3 s after it (measured with Patroni 3.0.2).
 	switchoverSoon = 3 * time.Second
-	// leavingSoon is how long at most a primary that was asked to leave gets no new clients before it stops. Who is still being
-	// authenticated when it does is cut off, and nobody else can go on with that. It begins to stop 0.2 s after it was asked,
-	// more than 0.5 s on a machine that is busy, and later if its checkpoint takes longer, for which nobody is to wait.
-	leavingSoon = time.Second
-	// leavingGrace is how long after that it goes on taking them: most of the time that there is on an idle machine. Who comes
-	// last has the rest to be authenticated.
-	leavingGrace = 150 * time.Millisecond
 	// successorSoon is how long at most members aren't asked in turn because one of them is about to be chosen: from the request of a
 	// switchover to the key's next holder it is 1.5 s, from the end of a key to it less (measured with Patroni 3.0.2).
 	successorSoon = 3 * time.Second
@@ -106,15 +101,9 @@ func (s *State) hear(r etcd.Reading, a *Actions, now time.Time) {
 			a.logf(slog.LevelError, "%s: the leader key names %s, which isn't declared as a member%s", s.cluster.Name, r.Leader, s.disbelief())
 		}
 	}
-	if r.Failover == "" {
-		s.leaving, s.leavingFrom = time.Time{}, time.Time{}
-	}
 	if r.FailoverRevision != was.heard.FailoverRevision && r.Failover != "" {
 		a.logf(slog.LevelInfo, "%s: a switchover is asked for: %s", s.cluster.Name, r.Failover)
 		s.switchover = now.Add(switchoverSoon)
-		if s.key.known() && s.holder() != "" && leavesNow(r.Failover, s.holder()) {
-			s.leavingFrom, s.leaving = now.Add(leavingGrace), now.Add(leavingSoon)
-		}
 	}
 }
 
@@ -130,7 +119,8 @@ func (s *State) noteNamed(r etcd.Reading) {
 // turn. And the one that it names costs little to ask, whatever its last answer cost.
 func (s *State) spare(now time.Time) {
 	r := s.key.now
-	resting := s.key.believed() && (r.Leader == "" || leavesNow(r.Failover, r.Leader))
+	_, leaves := leavesNow(r.Failover, r.Leader)
+	resting := s.key.believed() && (r.Leader == "" || leaves)
 	var until time.Time
 	if resting {
 		until = now.Add(successorSoon)
@@ -147,18 +137,18 @@ func (s *State) spare(now time.Time) {
 	s.resting = resting
 }
 
-// leavesNow tells whether a failover key has a leader step down at once: Patroni writes a JSON object with the leader that is to
-// leave (empty in a failover by hand), the next leader (empty for anyone), and scheduled_at for later.
-func leavesNow(failover, leader string) bool {
+// leavesNow tells whether a failover key has a leader step down at once, and who is to lead next: Patroni writes a JSON object with the
+// leader that is to leave (empty in a failover by hand), the next leader (empty for anyone), and scheduled_at for later.
+func leavesNow(failover, leader string) (next string, now bool) {
 	var request struct {
 		Leader    string `json:"leader"`
 		Member    string `json:"member"`
 		Scheduled string `json:"scheduled_at"`
 	}
 	if err := json.Unmarshal([]byte(failover), &request); err != nil {
-		return false
+		return "", false
 	}
-	return request.Scheduled == "" && request.Member != leader && (request.Leader == leader || request.Leader == "")
+	return request.Member, leader != "" && request.Scheduled == "" && request.Member != leader && (request.Leader == leader || request.Leader == "")
 }
 
 // keyWords are a reading in short.
@@ -321,7 +311,7 @@ func (s *State) ttl() time.Duration { return time.Duration(s.cluster.TTL) * time
 
 // expireTimers ends what is over.
 func (s *State) expireTimers(now time.Time) {
-	for _, until := range []*time.Time{&s.switchover, &s.searching, &s.leavingFrom, &s.leaving} {
+	for _, until := range []*time.Time{&s.switchover, &s.searching} {
 		if !until.IsZero() && !now.Before(*until) {
 			*until = time.Time{}
 		}

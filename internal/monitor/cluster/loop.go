@@ -18,6 +18,8 @@
 // thing that stays true: who has lost the key to another member isn't believed to be the leader before it has said that it
 // is none, or was promoted anew.
 //
+// The failover key asks the leader to step down. Its new clients wait from then on for who leads next (hold.go).
+//
 // A member that runs as the leader against the key is a reason to doubt the key too (etcd may hang): it is read again at
 // once, and lost if that takes more than 2 s. A key that never named a declared member, or belongs to another database than
 // the members', isn't believed at all: names or addresses are mistaken then.
@@ -60,6 +62,8 @@ type Config struct {
 	Exchange *exchange.Loop
 	// Witnessed says that Doubt is called where servers keep clients waiting: ports that answer are probed less often then.
 	Witnessed bool
+	// Holdless says that clients can't be kept waiting: the failover key begins no hold.
+	Holdless bool
 	// Slots bound the questions that are under way, those of other loops among them; nil doesn't.
 	Slots *Slots
 	// Seed makes the times at which this node asks its own; nodes with the same one ask at the same times.
@@ -88,8 +92,8 @@ type Loop struct {
 	slots *Slots
 	state State
 	watch func(c model.Cluster) Keys
-	// witnessed is Config's.
-	witnessed bool
+	// witnessed and holdless are Config's.
+	witnessed, holdless bool
 	// keys is what runs now; nil without etcd. stopKeys ends it and waits for that.
 	keys     Keys
 	stopKeys func()
@@ -149,7 +153,7 @@ func New(c model.Cluster, cfg Config) (*Loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
 	}
-	first, a := Begin(Planned{Cluster: c, Resolver: resolver, Witnessed: cfg.Witnessed}, cfg.Seed, time.Now())
+	first, a := Begin(Planned{Cluster: c, Resolver: resolver, Witnessed: cfg.Witnessed, Holdless: cfg.Holdless}, cfg.Seed, time.Now())
 	if a.Refused != nil {
 		return nil, fmt.Errorf("cluster %s: %w", c.Name, a.Refused)
 	}
@@ -159,7 +163,7 @@ func New(c model.Cluster, cfg Config) (*Loop, error) {
 	asker := &health.Asker{Client: patroni.NewClient(patroni.Options{CAFile: cfg.CAFile}), Check: cfg.Check, Probe: cfg.Probe, Exchange: cfg.Exchange}
 	return &Loop{
 		name: c.Name, log: cfg.Logger, board: view.NewBoard(a.View), asker: asker, slots: cfg.Slots, state: first,
-		watch: cfg.Keys, witnessed: cfg.Witnessed, stopKeys: func() {}, heard: make(chan struct{}, 1), readings: make(chan etcd.Reading), plans: make(chan planned),
+		watch: cfg.Keys, witnessed: cfg.Witnessed, holdless: cfg.Holdless, stopKeys: func() {}, heard: make(chan struct{}, 1), readings: make(chan etcd.Reading), plans: make(chan planned),
 		ended: make(chan struct{}), woken: make(chan struct{}, 1),
 	}, nil
 }
@@ -381,7 +385,7 @@ func (l *Loop) Prepare(ctx context.Context, c model.Cluster) (*Change, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, prepareTime, fmt.Errorf("its loop hasn't answered for %s", prepareTime))
 	defer cancel()
-	p := planned{Planned: Planned{Cluster: c, Resolver: resolver, Witnessed: l.witnessed}, trial: true, verdict: make(chan verdict, 1)}
+	p := planned{Planned: Planned{Cluster: c, Resolver: resolver, Witnessed: l.witnessed, Holdless: l.holdless}, trial: true, verdict: make(chan verdict, 1)}
 	select {
 	case l.plans <- p:
 	case <-l.ended:

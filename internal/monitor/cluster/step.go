@@ -57,9 +57,8 @@ type State struct {
 	switchover, searching time.Time
 	// resting says that whom the leader key may name soon isn't asked in turn.
 	resting bool
-	// leaving is until when the primary gets no new clients because it is about to stop; leavingFrom is when that begins, zero once
-	// it has.
-	leaving, leavingFrom time.Time
+	// hold is the one that Patroni's failover key asks for; its ID is empty if there is none.
+	hold view.Hold
 	// claimants are the members that were last reported to claim the leader key together, or against it.
 	// contested is what was reported of them.
 	claimants []string
@@ -70,8 +69,8 @@ type State struct {
 	servers map[serverKey]server
 	// ports are the ports of the servers' services.
 	ports map[health.Target]port
-	// witnessed is Planned's.
-	witnessed bool
+	// witnessed and holdless are Planned's.
+	witnessed, holdless bool
 	// serving are the services that had a usable server at the last step.
 	serving map[string]bool
 	counted counted
@@ -134,8 +133,6 @@ const (
 	portClosed
 	// lastResort: the check is silent, and nobody else serves.
 	lastResort
-	// leaving: it was asked to stop.
-	leaving
 	down
 )
 
@@ -157,6 +154,8 @@ type Planned struct {
 	// Witnessed says that who connects the clients tells of servers that keep them waiting (Doubted), so that ports which answer are
 	// probed less often.
 	Witnessed bool
+	// Holdless says that who connects the clients can't keep them waiting: no hold begins.
+	Holdless bool
 }
 
 // Suspected says that clients have seen something of members that their last answers don't explain; Awaited that clients wait for

@@ -34,7 +34,8 @@ var update = flag.Bool("update", false, "rewrite what follows from each line of 
 //	TIME rounds                     they do so every two seconds until then
 //	TIME port N PORT answers        what comes of probing a port of the N-th member: also hangs, or refuses
 //	TIME etcd leader N              the leader key names the N-th member (or whoever), or nobody
-//	TIME etcd switchover N M        the failover key asks for a switchover, with `later` for a scheduled one; or that is done
+//	TIME etcd switchover N M        the failover key asks for a switchover, with `any` for who isn't named and `later` for a scheduled one;
+//	                                or that is done
 //	TIME etcd system ID             the initialize key has a system identifier
 //	TIME etcd member N ROLE STATE   the member's own key
 //	TIME etcd renewed               the leader key's lease is renewed now
@@ -50,8 +51,8 @@ var update = flag.Bool("update", false, "rewrite what follows from each line of 
 //
 // What follows: the log, `sessions end` (servers with a higher epoch), `start slowly` (servers that were down, where options
 // say slowstart), `read etcd again`, the questions if they changed (asks), who is to be asked out of turn (soon), those who are asked
-// at growing intervals if that changed (closely), and who serves if that changed: the members that take
-// new clients of each service, as primary 1, replica 2 3, …; – is nobody.
+// at growing intervals if that changed (closely), the hold if that changed (held), and who serves if that changed: the members that take
+// new clients of each service by their checks, as primary 1, replica 2 3, …; – is nobody.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -244,7 +245,7 @@ func planning(t *testing.T, name string) Planned {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Planned{Cluster: c, Resolver: r}
+	return Planned{Cluster: c, Resolver: r, Holdless: name == "pair-holdless"}
 }
 
 // follows writes what came of a line's events.
@@ -310,6 +311,15 @@ func follows(before, after *State, all []Actions) []string {
 			add("%s", now)
 		} else if now != was {
 			add("not %s any more", was)
+		}
+	}
+	if before != nil {
+		switch was, is := before.view.Hold, after.view.Hold; {
+		case is == was:
+		case is.ID == "":
+			add("not held any more")
+		default:
+			add("held by %s from %s to %s until %s", is.ID, cmp.Or(short(is.From), "any"), cmp.Or(short(is.To), "any"), is.Until.Sub(time.Unix(0, 0)))
 		}
 	}
 	if now := serving(after.view); before == nil || now != serving(before.view) {
@@ -429,6 +439,9 @@ func (p *picture) says(words []string, now time.Time) bool {
 	p.revision++
 	p.said = true
 	member := func(word string) string {
+		if word == "any" {
+			return ""
+		}
 		if strings.Trim(word, "0123456789") == "" {
 			return "pg-test-" + word
 		}

@@ -33,8 +33,6 @@ func (s *State) conclude(a *Actions, now time.Time) {
 			if next == up {
 				if why := s.contest(v.machine.Kind(), carrier.Member, accepting); why != "" {
 					next, reason = contested, verdict.Reason+"; "+why
-				} else if v.machine.Kind().OfLeader() && carrier.Member == s.holder() && !s.leaving.IsZero() && s.leavingFrom.IsZero() {
-					next, reason = leaving, verdict.Reason+"; it is asked to leave"
 				} else if why := s.ports[v.port].Closed(); why != "" {
 					next, reason = portClosed, fmt.Sprintf("%s; port %d: %s", verdict.Reason, carrier.Port, why)
 				}
@@ -68,6 +66,7 @@ func (s *State) conclude(a *Actions, now time.Time) {
 		}
 	}
 	s.serving = serving
+	s.settleHold(services, a, now)
 	s.noteOutage(services, now)
 	s.paces(now)
 	s.pacePorts(now)
@@ -133,8 +132,6 @@ func (s *State) tell(a *Actions, key serverKey, was, is status, reason string) {
 		a.logf(slog.LevelWarn, "%s: server %s takes no new clients, sessions stay: %s", key.service, key.member, reason)
 	case lastResort:
 		a.logf(slog.LevelWarn, "%s: server %s serves as the last resort: %s", key.service, key.member, reason)
-	case leaving:
-		a.logf(slog.LevelInfo, "%s: server %s gets no new clients, sessions stay: %s", key.service, key.member, reason)
 	case portClosed:
 		a.logf(slog.LevelWarn, "%s: server %s gets no new clients, sessions stay: %s", key.service, key.member, reason)
 	case contested:
@@ -163,7 +160,7 @@ func reasons(svc view.Service) string {
 
 // post makes the View if it differs from the last one in more than when members answered, or that is old.
 func (s *State) post(a *Actions, services []view.Service, now time.Time) {
-	v := &view.View{Cluster: s.cluster.Name, Version: 1, At: now, Contested: s.contested, Outages: s.counted.outages, Outage: s.counted.outage, Services: services}
+	v := &view.View{Cluster: s.cluster.Name, Version: 1, At: now, Contested: s.contested, Outages: s.counted.outages, Outage: s.counted.outage, Hold: s.hold, Services: services}
 	if v.Key = (view.Key{Watched: s.key.asked, Lost: s.key.now.Lost}); s.key.known() {
 		v.Key.Holder, v.Key.Confirmed, v.Key.Doubted = s.key.now.Leader, s.key.now.Read, s.key.alien
 	}
@@ -195,7 +192,7 @@ func (s *State) post(a *Actions, services []view.Service, now time.Time) {
 func alike(a, b *view.View) bool {
 	key := b.Key
 	key.Confirmed = a.Key.Confirmed
-	if a.Key != key || a.Contested != b.Contested || a.Key.Confirmed.IsZero() != b.Key.Confirmed.IsZero() {
+	if a.Key != key || a.Hold != b.Hold || a.Contested != b.Contested || a.Key.Confirmed.IsZero() != b.Key.Confirmed.IsZero() {
 		return false
 	}
 	for i, m := range a.Members {

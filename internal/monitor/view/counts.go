@@ -59,7 +59,7 @@ func (b *Board) note(v *View) {
 		b.turns = make(map[string]Turns, len(v.Services))
 	}
 	for i := range v.Services {
-		s := &v.Services[i]
+		s := v.Services[i].Unheld()
 		up := false
 		for n := range s.Servers {
 			up = up || s.Takes(n)

@@ -2,6 +2,7 @@ package view
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -22,7 +23,24 @@ type Hold struct {
 	Since, Until time.Time
 }
 
-// Words say it for operators and for clients that are refused; empty if there is no hold.
+// KeyHold is what the ID of the loop's own hold begins with; a blank and the failover key's revision follow.
+const KeyHold = "failover-key"
+
+// ByKey says that it is the loop's own.
+func (h Hold) ByKey() bool {
+	before, _, _ := strings.Cut(h.ID, " ")
+	return before == KeyHold
+}
+
+// ForClients is the hold as those who are refused are told of it: not who ordered it, since whoever reaches the port is told.
+func (h Hold) ForClients() string {
+	if !h.ByKey() {
+		h.By = "an operator"
+	}
+	return h.Words()
+}
+
+// Words say it for operators; empty if there is no hold.
 func (h Hold) Words() string {
 	if h.ID == "" {
 		return ""
@@ -53,7 +71,7 @@ func (h Hold) held(v *View) *View {
 	for n := range next.Services {
 		s := &next.Services[n]
 		if s.Leads {
-			s.Held = true
+			s.Held, s.HeldWords = true, h.ForClients()
 			continue
 		}
 		for _, i := range s.Usable() {

@@ -110,8 +110,9 @@ type Service struct {
 	Health []Health
 	// Leads says that its check passes the leader alone.
 	Leads bool
-	// Held says that nobody is let to a server for now: see Hold. The loop leaves it false, and Spared empty.
-	Held bool
+	// Held says that nobody is let to a server for now, HeldWords that to clients: see Hold. The loop leaves them empty, and Spared.
+	Held      bool
+	HeldWords string
 	// Spared is the member that takes no new clients here because it is about to lead; empty if there is none.
 	Spared string
 }
@@ -144,6 +145,16 @@ type Health struct {
 // that does still waits until it is its turn: see Usable.
 func (s *Service) Takes(i int) bool {
 	return s.Health[i].Up && s.Health[i].Order.State == Ready && s.Servers[i].Weight > 0 && !s.Held && (s.Spared == "" || s.Spared != s.Servers[i].Member)
+}
+
+// Unheld is the service as it would be without a Hold. A hold is a wait of seconds: the service is as well as it was.
+func (s *Service) Unheld() *Service {
+	if !s.Held && s.Spared == "" {
+		return s
+	}
+	free := *s
+	free.Held, free.HeldWords, free.Spared = false, "", ""
+	return &free
 }
 
 // Usable gives the indices of the servers that take new clients now: the regular ones that Take some; if there is none, the first

@@ -76,7 +76,8 @@ func carriersOf(last []Carrier, s *view.Service, primary string) []Carrier {
 		return Carrier{Member: s.Servers[i].Member, Weight: s.Servers[i].Weight, Port: s.Servers[i].Port}
 	}
 	var now []Carrier
-	for _, i := range s.Usable() {
+	// Who asks for a name waits for the next leader at the service, or goes past it: a hold is nothing to a name.
+	for _, i := range s.Unheld().Usable() {
 		now = append(now, of(i))
 	}
 	if len(now) > 0 {
