@@ -82,7 +82,7 @@ none, these steps are skipped, which is said.`,
 	c.Flags().BoolVar(&f.order.Cancel, "cancel", false, "cancel what runs after --drain (pg_cancel_backend)")
 	c.Flags().BoolVar(&f.order.Force, "force", false, "go on in spite of what runs after --drain: it is cut")
 	c.Flags().DurationVar(&f.order.Checkpoint, "checkpoint", time.Minute, "how long the checkpoint of one member may take, as `TIME`")
-	c.Flags().DurationVar(&f.order.Look, "timeout", 15*time.Second, "how long the look before anything is begun may take, as `TIME`")
+	c.Flags().DurationVar(&f.order.Look, "timeout", 5*time.Second, "how long each may take to answer before anything is begun, as `TIME`")
 	c.Flags().BoolVarP(&f.order.DryRun, "dry-run", "n", false, "look, say what would be done to whom, and change nothing")
 	c.Flags().StringVar(&f.pgFile, "pg-credentials", "", "the `FILE` with PostgreSQL's account (default: as psql has it)")
 	c.Flags().StringVar(&f.patroniFile, "patroni-credentials", "", "the `FILE` with Patroni's user and password (default: the inventory's)")

@@ -33,6 +33,9 @@ type change struct {
 	kept bool
 }
 
+// errAnother is that the leader is another one by now.
+var errAnother = errors.New("the leader has changed since it was looked for")
+
 // refused says that nothing came of it.
 func (c *change) refused() bool {
 	if c == nil {
@@ -53,10 +56,18 @@ func (r *run) askText() string {
 	return fmt.Sprintf("Patroni is asked to switch over from %s to %s", r.found.from, r.found.to)
 }
 
-// ask looks once more whether the leader leads, and asks Patroni. Its answer comes when all is over, or it refuses.
+// ask looks once more whether the leader leads and every node holds, and asks Patroni. Its answer comes when all is over, or it refuses.
 func (r *run) ask(ctx context.Context) error {
+	var holding sync.WaitGroup
+	var lost error
+	holding.Go(func() {
+		lost = together(r.holders, func(h *holder) string { return "node " + h.node.Called() }, func(h *holder) error { return h.renew(ctx, r) })
+	})
 	word, err := r.Patroni.Member(ctx, r.found.from)
+	holding.Wait()
 	switch {
+	case lost != nil:
+		return lost
 	case err != nil:
 		return fmt.Errorf("%s: its Patroni: %w", r.found.from, err)
 	case !r.found.leads(word):

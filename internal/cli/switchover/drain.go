@@ -2,7 +2,6 @@ package switchover
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +13,10 @@ import (
 const (
 	// cancelled is how long what was cancelled may take to end.
 	cancelled = 2 * time.Second
+	// settling is how long clients that were let through just before the hold have at least to log in: they are in no transaction yet, so
+	// that nobody sees them, and a stop cuts them. On a slow machine it is longer, up to mostSettling.
+	settling     = 200 * time.Millisecond
+	mostSettling = time.Second
 	// looking is the time between two looks at transactions.
 	looking = 100 * time.Millisecond
 	// named is how many of those that run are named.
@@ -48,7 +51,7 @@ func (r *run) checkpoint(ctx context.Context) error {
 }
 
 func (r *run) drainText() string {
-	what := "at most " + r.Drain.String() + " for transactions to end"
+	what := "waits at most " + r.Drain.String() + " for transactions to end"
 	switch {
 	case r.Cancel:
 		what += "; what runs then is cancelled"
@@ -58,7 +61,7 @@ func (r *run) drainText() string {
 	return what
 }
 
-// running is what has to end: transactions that were under way as the hold began, and databases of PgBouncer that aren't paused.
+// running is what has to end: transactions, and databases of PgBouncer that aren't paused.
 type running struct {
 	transactions []Transaction
 	pools        []string
@@ -79,8 +82,8 @@ func (n running) words() string {
 	return strings.Join(all, "; ")
 }
 
-// drain waits until nothing is under way that the stop would cut. Those transactions alone count that were there as it began: sessions go on,
-// and begin others.
+// drain waits until nothing is under way that the stop would cut. Of transactions those count that are there once clients of the last moment
+// have logged in: sessions go on, and begin others.
 func (r *run) drain(ctx context.Context) error {
 	r.draining.Store(true)
 	defer r.draining.Store(false)
@@ -89,6 +92,9 @@ func (r *run) drain(ctx context.Context) error {
 		case h.wake <- struct{}{}:
 		default:
 		}
+	}
+	if !pause(ctx, min(max(settling, 2*r.found.login), mostSettling)) {
+		return ctx.Err()
 	}
 	first, err := r.transactions(ctx, nil)
 	if err != nil {
@@ -188,6 +194,3 @@ func (r *run) busyPools() []string {
 	}
 	return busy
 }
-
-// errAnother is that the leader is another one by now.
-var errAnother = errors.New("the leader has changed since it was looked for")

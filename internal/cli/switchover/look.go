@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/config/diag"
@@ -18,6 +20,8 @@ type findings struct {
 	from, to string
 	// standby says that the cluster follows another one: its leader is in recovery, and that is well.
 	standby bool
+	// login is how long it took to log in at the leader and to look at its transactions.
+	login time.Duration
 	// pools has the databases that a node has to pause, by its name; leading the services of the leader.
 	pools   map[string]int
 	leading map[string]bool
@@ -47,11 +51,11 @@ func (r *run) lookText() string {
 
 // look finds out who leads and whether the other one can, and that every node may be told. All that is in the way is said at once.
 func (r *run) look(ctx context.Context) error {
-	cluster, err := r.Patroni.Cluster(ctx)
+	cluster, err := within(ctx, r.Look, r.Patroni.Cluster)
 	if err != nil {
 		return err
 	}
-	config, err := r.Patroni.Config(ctx)
+	config, err := within(ctx, r.Look, r.Patroni.Config)
 	if err != nil {
 		return err
 	}
@@ -65,10 +69,12 @@ func (r *run) look(ctx context.Context) error {
 	if config.Standby {
 		r.say("%s is a standby cluster: %s follows another one, and so will %s", r.Cluster, r.found.from, r.found.to)
 	}
-	var problems []error
-	for _, part := range []func(context.Context, patroni.Config) error{r.lookAtMembers, r.lookAtServers, r.lookAtNodes} {
-		problems = append(problems, part(ctx, config))
+	problems := make([]error, 3)
+	var looking sync.WaitGroup
+	for i, part := range []func(context.Context, patroni.Config) error{r.lookAtMembers, r.lookAtServers, r.lookAtNodes} {
+		looking.Go(func() { problems[i] = part(ctx, config) })
 	}
+	looking.Wait()
 	if err := listed(problems); err != nil {
 		return err
 	}
@@ -100,19 +106,19 @@ func (r *run) choose(c patroni.Cluster, config patroni.Config) error {
 		slices.SortStableFunc(others, func(a, b patroni.ClusterMember) int {
 			return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Lag, b.Lag), cmp.Compare(a.Name, b.Name))
 		})
-		var unfit []error
+		var reasons []error
 		for _, m := range others {
-			why := unfit1(m, *leader, config)
+			why := unfit(m, *leader, config)
 			if why == nil {
 				r.found.to = m.Name
 				return nil
 			}
-			unfit = append(unfit, why)
+			reasons = append(reasons, why)
 		}
-		if len(unfit) == 0 {
+		if len(reasons) == 0 {
 			return fmt.Errorf("%s has no member but its leader", r.Cluster)
 		}
-		return fmt.Errorf("no member can lead: %w", listed(unfit))
+		return fmt.Errorf("no member can lead: %w", listed(reasons))
 	}
 	r.found.to = r.To
 	if r.To == leader.Name {
@@ -120,7 +126,7 @@ func (r *run) choose(c patroni.Cluster, config patroni.Config) error {
 	}
 	for _, m := range others {
 		if m.Name == r.To {
-			return unfit1(m, *leader, config)
+			return unfit(m, *leader, config)
 		}
 	}
 	return Unknown("member", r.To, names)
@@ -142,8 +148,8 @@ func rank(m patroni.ClusterMember) int {
 	return 1
 }
 
-// unfit1 says why a member can't lead next, by what Patroni says of the cluster; nil if it can.
-func unfit1(m, leader patroni.ClusterMember, config patroni.Config) error {
+// unfit says why a member can't lead next, by what Patroni says of the cluster; nil if it can.
+func unfit(m, leader patroni.ClusterMember, config patroni.Config) error {
 	var why []string
 	switch m.State {
 	case patroni.StateRunning, "streaming", "in archive recovery":
@@ -173,8 +179,11 @@ func unfit1(m, leader patroni.ClusterMember, config patroni.Config) error {
 
 // lookAtMembers hears both members' own words.
 func (r *run) lookAtMembers(ctx context.Context, config patroni.Config) error {
-	old, oldErr := r.Patroni.Member(ctx, r.found.from)
-	next, nextErr := r.Patroni.Member(ctx, r.found.to)
+	word := func(name string) (patroni.Answer, error) {
+		return within(ctx, r.Look, func(ctx context.Context) (patroni.Answer, error) { return r.Patroni.Member(ctx, name) })
+	}
+	old, oldErr := word(r.found.from)
+	next, nextErr := word(r.found.to)
 	var problems []error
 	switch {
 	case oldErr != nil:
@@ -207,13 +216,21 @@ func (r *run) lookAtMembers(ctx context.Context, config patroni.Config) error {
 // lookAtServers has the next leader's ports answer, and finds out whether there is an account.
 func (r *run) lookAtServers(ctx context.Context, _ patroni.Config) error {
 	var problems []error
-	if err := r.Servers.Postgres(ctx, r.found.to); err != nil {
+	probe := func(ask func(context.Context, string) error) error {
+		ctx, cancel := context.WithTimeout(ctx, r.Look)
+		defer cancel()
+		return ask(ctx, r.found.to)
+	}
+	if err := probe(r.Servers.Postgres); err != nil {
 		problems = append(problems, fmt.Errorf("%s: its PostgreSQL: %w", r.found.to, err))
 	}
-	if err := r.Servers.Pooler(ctx, r.found.to); err != nil {
+	if err := probe(r.Servers.Pooler); err != nil {
 		problems = append(problems, fmt.Errorf("%s: its PgBouncer, to which services lead: %w", r.found.to, err))
 	}
-	if _, err := r.Servers.Transactions(ctx, r.found.from); err != nil {
+	began := time.Now()
+	_, err := within(ctx, r.Look, func(ctx context.Context) ([]Transaction, error) { return r.Servers.Transactions(ctx, r.found.from) })
+	r.found.login = time.Since(began)
+	if err != nil {
 		if r.Cancel {
 			problems = append(problems, fmt.Errorf("--cancel takes an account of PostgreSQL's: %s: %w", r.found.from, err))
 		} else {
@@ -232,7 +249,7 @@ func (r *run) lookAtNodes(ctx context.Context, _ patroni.Config) error {
 	}
 	err := together(numbered, func(i int) string { return "node " + r.Nodes[i].Called() }, func(i int) error {
 		var err error
-		if statuses[i], err = r.Nodes[i].Status(ctx); err != nil {
+		if statuses[i], err = within(ctx, r.Look, r.Nodes[i].Status); err != nil {
 			return err
 		}
 		return r.unfitNode(statuses[i])
@@ -265,7 +282,7 @@ func (r *run) lookAtNodes(ctx context.Context, _ patroni.Config) error {
 		}
 		for _, c := range clusterOf(status, r.Cluster) {
 			for _, m := range c.Members {
-				if m.Role == string(roleLeads) && m.Name != r.found.from {
+				if m.Role == roleLeads && m.Name != r.found.from {
 					r.say("node %s has %s lead", name, m.Name)
 				}
 			}

@@ -37,7 +37,8 @@ func (r *run) measure() {
 		hint("%s led before the port of %s was closed: it was still archiving", r.found.to, r.found.from)
 	}
 	if c.leadingAt.Sub(stopped) >= slow {
+		hint("the promotion: Patroni looks once a second whether PostgreSQL has stopped, and gives up the leader key then (STOP_POLLING_INTERVAL): up to 1 s is that")
 		hint("the promotion: before it %s asks every member's REST API how far it is, and one that doesn't answer costs up to 2 s", r.found.to)
-		hint("the promotion: what a standby hasn't replayed yet comes first")
+		hint("the promotion: %s replays first what it has received", r.found.to)
 	}
 }

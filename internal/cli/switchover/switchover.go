@@ -111,7 +111,7 @@ type Order struct {
 	Cancel, Force bool
 	// DryRun looks, and says what would be done.
 	DryRun bool
-	// Checkpoint bounds the checkpoint of each of the two members, Look a question before anything is begun.
+	// Checkpoint bounds the checkpoint of each of the two members, Look each question before anything is begun.
 	Checkpoint, Look time.Duration
 }
 
@@ -225,10 +225,10 @@ func (r *run) table() []step {
 	fixed := func(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
 	rest := func() time.Duration { return time.Until(r.heldSince.Add(longest)) }
 	return []step{
-		{name: "look", text: r.lookText, bound: fixed(r.Look), do: r.look},
+		{name: "look", text: r.lookText, bound: fixed(6 * r.Look), do: r.look},
 		{name: "checkpoint", text: r.checkpointText, bound: fixed(2*r.Checkpoint + asking), do: r.checkpoint},
 		{name: "hold", text: r.holdText, bound: fixed(lease), do: r.hold, undo: r.letGo},
-		{name: "drain", text: r.drainText, bound: fixed(r.Drain + cancelled + 2*asking), do: r.drain},
+		{name: "drain", text: r.drainText, bound: fixed(mostSettling + r.Drain + cancelled + 2*asking), do: r.drain},
 		{name: "ask", text: r.askText, bound: fixed(asking), do: r.ask},
 		{name: "stop", text: r.stopText, bound: rest, do: r.awaitStop},
 		{name: "promote", text: r.promoteText, bound: rest, do: r.awaitPromotion},
@@ -371,6 +371,13 @@ func listed(problems []error) error {
 		return nil
 	}
 	return errors.New(strings.Join(texts, "; "))
+}
+
+// within asks for an answer that may take so long.
+func within[T any](ctx context.Context, most time.Duration, ask func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	return ask(ctx)
 }
 
 // pause waits, and says whether ctx lasts.
