@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -16,8 +17,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/cli/command"
-	"github.com/pgporter/pgporter/internal/cli/nodes"
 	"github.com/pgporter/pgporter/internal/cli/switchover"
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/plan"
@@ -30,6 +31,7 @@ type switchoverFlags struct {
 	inventory   string
 	patroni     []string
 	nodes       nodesFlags
+	key         holdKeyFlags
 	without     []string
 	pgFile      string
 	patroniFile string
@@ -57,7 +59,8 @@ Transactions that are under way as clients are held have --drain to end. What ru
 it or --force has it cut. Sessions that come straight to PostgreSQL end with the old leader in any case; those of a paused PgBouncer stay.
 
 Nodes are told at their control addresses: with --inventory all that carry the cluster, with --node those, and else this machine's alone.
-One that can't be told has nothing be begun, unless --without leaves it out.
+One that can't be told has nothing be begun, unless --without leaves it out. With --etcd they are told by a key of pgporter's own in etcd, for
+which an account is enough that can write none of Patroni's; each shows at its admin address (port ` + api.DefaultPort + `, or --port) that it follows.
 
 Patroni's user and password are the inventory's patroni_username and patroni_password, or in the file of --patroni-credentials. CHECKPOINT and
 the look at transactions take an account of PostgreSQL's with pg_checkpoint (before PostgreSQL 15: a superuser) and pg_monitor, for --cancel
@@ -67,6 +70,7 @@ none, these steps are skipped, which is said.`,
   pgporter switchover pg-test --inventory pigsty.yml --to pg-test-2 --pg-credentials admin.account
   pgporter switchover pg-test --inventory pigsty.yml --drain 20s --cancel --pg-credentials admin.account
   pgporter switchover pg-test --inventory pigsty.yml --without 10.10.10.13
+  pgporter switchover pg-test --inventory pigsty.yml --etcd 10.10.10.10 --etcd-user pgporter --etcd-password-file etcd.password
   pgporter switchover pg-test --patroni 10.10.10.11:8008 --node 10.10.10.11,10.10.10.12 --patroni-credentials patroni.account -o json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
@@ -77,6 +81,7 @@ none, these steps are skipped, which is said.`,
 	adminFlag(c, &f.nodes.local.admin)
 	c.Flags().StringSliceVar(&f.nodes.named, "node", nil, "the pgporters at these control addresses, `HOST[:PORT],...` (default: of an inventory those that carry the cluster, with --patroni this machine's)")
 	f.nodes.addControl(c)
+	f.key.add(c)
 	c.Flags().StringSliceVar(&f.without, "without", nil, "go on though the pgporters at these `NODES` aren't told: their clients notice")
 	c.Flags().DurationVar(&f.order.Drain, "drain", 5*time.Second, "how long transactions may take to end, as `TIME`, "+mostDrain.String()+" at most")
 	c.Flags().BoolVar(&f.order.Cancel, "cancel", false, "cancel what runs after --drain (pg_cancel_backend)")
@@ -168,8 +173,7 @@ func (f *switchoverFlags) run(c *cobra.Command, cluster string) error {
 		return err
 	}
 	defer servers.close()
-	err = f.change(ctx, c, world)
-	return err
+	return f.change(ctx, c, world)
 }
 
 // change makes the switchover and prints what comes of it.
@@ -228,26 +232,22 @@ func (f *switchoverFlags) world(ctx context.Context, c *cobra.Command) (switchov
 		return switchover.World{}, nil, command.Input(fmt.Errorf("--to: %w", switchover.Unknown("member", to, memberNames(access.Members))))
 	}
 	var world switchover.World
-	all, err := f.told(ctx, hosts)
-	if err != nil {
+	if world.Nodes, err = f.told(ctx, c, hosts); err != nil {
 		return switchover.World{}, nil, err
 	}
-	for _, n := range all {
-		world.Nodes = append(world.Nodes, n)
-	}
-	api := &patroniAPI{client: patroni.NewClient(patroni.Options{TLS: f.tls}), members: access.Members, who: patroni.Credential{User: access.PatroniUser, Password: access.PatroniPassword}}
+	rest := &patroniAPI{client: patroni.NewClient(patroni.Options{TLS: f.tls}), members: access.Members, who: patroni.Credential{User: access.PatroniUser, Password: access.PatroniPassword}}
 	if f.patroniFile != "" {
 		a, err := readAccount("--patroni-credentials", f.patroniFile)
 		if err != nil {
 			return switchover.World{}, nil, err
 		}
-		api.who = patroni.Credential{User: a.user, Password: a.password}
+		rest.who = patroni.Credential{User: a.user, Password: a.password}
 	}
 	servers := &memberServers{members: access.Members, pooled: pooledByServices(access)}
 	if servers.account, err = readAccount("--pg-credentials", f.pgFile); err != nil {
 		return switchover.World{}, nil, err
 	}
-	world.Patroni, world.Servers = api, servers
+	world.Patroni, world.Servers = rest, servers
 	return world, servers, nil
 }
 
@@ -277,39 +277,72 @@ func (f *switchoverFlags) whose(ctx context.Context, c *cobra.Command) (model.Ac
 }
 
 // told are the nodes that are to hold.
-func (f *switchoverFlags) told(ctx context.Context, hosts []string) ([]*nodes.Node, error) {
+func (f *switchoverFlags) told(ctx context.Context, c *cobra.Command, hosts []string) ([]switchover.Node, error) {
+	key, err := f.key.settle(c)
+	if err != nil {
+		return nil, err
+	}
 	if len(f.nodes.named) > 0 {
 		hosts = f.nodes.named
 	}
-	f.nodes.local.timeout = f.order.Look
-	var all []*nodes.Node
-	if len(hosts) == 0 {
-		one, err := f.nodes.thisMachine(ctx)
-		if err != nil {
-			return nil, err
-		}
-		all = []*nodes.Node{one}
-	} else {
-		client, err := f.nodes.client()
-		if err != nil {
-			return nil, err
-		}
-		if all, err = f.nodes.at(client, hosts); err != nil {
-			return nil, err
-		}
+	all, err := f.reached(ctx, c, key, hosts)
+	if err != nil {
+		return nil, err
 	}
 	var names []string
 	for _, n := range all {
-		names = append(names, n.Name)
+		names = append(names, n.Called())
 	}
 	for _, name := range f.without {
 		if !slices.Contains(names, name) {
 			return nil, command.Input(fmt.Errorf("--without: there is no node %q; there are: %s", name, strings.Join(names, ", ")))
 		}
 	}
-	all = slices.DeleteFunc(all, func(n *nodes.Node) bool { return slices.Contains(f.without, n.Name) })
+	all = slices.DeleteFunc(all, func(n switchover.Node) bool { return slices.Contains(f.without, n.Called()) })
 	if len(all) == 0 {
 		return nil, command.Input(errors.New("--without leaves no node: patronictl switchover is for that"))
+	}
+	return all, nil
+}
+
+// reached are the pgporters at hosts, or this machine's where there are none, as they are told.
+func (f *switchoverFlags) reached(ctx context.Context, c *cobra.Command, key *holdKey, hosts []string) ([]switchover.Node, error) {
+	var all []switchover.Node
+	switch {
+	case key != nil:
+		port := api.DefaultPort
+		if c.Flags().Changed("port") {
+			port = strconv.Itoa(f.nodes.port)
+		}
+		if len(hosts) == 0 {
+			return nil, command.Input(errors.New("--etcd: which pgporters follow the key: --node, or --inventory"))
+		}
+		for _, host := range hosts {
+			address, err := hostPort("node", host, port)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, keyNode{name: host, status: api.Client{Address: address}, key: key})
+		}
+	case len(hosts) == 0:
+		f.nodes.local.timeout = f.order.Look
+		one, err := f.nodes.thisMachine(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	default:
+		client, err := f.nodes.client()
+		if err != nil {
+			return nil, err
+		}
+		found, err := f.nodes.at(client, hosts)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range found {
+			all = append(all, n)
+		}
 	}
 	return all, nil
 }
