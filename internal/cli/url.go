@@ -37,7 +37,7 @@ func (f *endpointFlags) add(c *cobra.Command) {
 	engineFlag(c, &f.engine)
 	c.Flags().StringVar(&f.by, "by", "", "what the client calls the node, `WAY`: "+strings.Join(kinds, ", "))
 	c.RegisterFlagCompletionFunc("by", cobra.FixedCompletions(kinds, cobra.ShellCompDirectiveNoFileComp))
-	c.Flags().StringVar(&f.choice.Service, "service", "", "this service alone: its `NAME`, or postgres or pgbouncer for the members' own ports")
+	c.Flags().StringVar(&f.choice.Service, "service", "", "this service alone: its `NAME`, with -door behind it for the pool before it; or postgres or pgbouncer for the members' own ports")
 	c.Flags().StringVar(&f.choice.User, "user", "", "come as this `USER` (default: the users of pg_users that fit)")
 	c.Flags().StringVar(&f.choice.Database, "db", "", "ask for this `DATABASE` (default: one of pg_databases)")
 }

@@ -57,6 +57,8 @@ type Endpoint struct {
 	Spread bool
 	// Pooled says that clients go through a PgBouncer, Through that they go through a pgporter.
 	Pooled, Through bool
+	// Door says that the PgBouncer is before the pgporter.
+	Door bool
 	// Want is what has to answer; Fallback says that another may answer in its stead. Instance is the only member that may.
 	Want     Role
 	Fallback bool
@@ -117,6 +119,9 @@ func known(a model.Access, choice Choice) error {
 	}
 	for _, o := range a.Offers {
 		names = append(names, o.Name)
+		if o.DoorPort > 0 {
+			names = append(names, o.Name+atDoor)
+		}
 	}
 	if short := strings.TrimPrefix(choice.Service, a.Cluster+"-"); short != "" && !slices.Contains(names, short) && !slices.Contains(names, choice.Service) {
 		if near := diag.Nearest(short, names); near != "" {
@@ -170,7 +175,7 @@ func (l *lister) add(w Endpoint) {
 	if s := l.choice.Service; s != "" && s != w.Service && s != w.FullName {
 		return
 	}
-	w.Database = l.database
+	w.Database = l.database + w.Database
 	l.endpoints = append(l.endpoints, w)
 }
 
@@ -249,7 +254,18 @@ func (l *lister) reach(by By, hosts []string, ports []int, before string, o mode
 		w.Path += fmt.Sprintf(", port %d", o.Dest.Port)
 	}
 	l.add(l.as(w, l.guest(o)))
+	atPool := func(d model.Database) bool { return d.Name == l.database && d.Pooled }
+	if o.DoorPort == 0 || o.Vacant || l.choice.Database == "" && !slices.ContainsFunc(l.a.Databases, atPool) {
+		return
+	}
+	w.Service, w.FullName, w.Ports = w.Service+atDoor, w.FullName+atDoor, slices.Repeat([]int{o.DoorPort}, len(hosts))
+	w.Pooled, w.Door, w.Database = true, true, o.DoorSuffix
+	w.Path = before + "connection pool at the door -> pgporter -> " + role + " direct connection"
+	l.add(l.as(w, l.application()))
 }
+
+// atDoor follows the name of a service whose way through the door is meant.
+const atDoor = "-door"
 
 // smart lists the endpoints of clients that choose among hosts.
 func (l *lister) smart() {

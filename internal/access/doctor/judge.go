@@ -118,6 +118,8 @@ func whose(w connstr.Endpoint, o Outcome, f Facts) (program, look string) {
 		at = f.Members[i].Name
 	}
 	switch {
+	case w.Door:
+		return "the PgBouncer at the door of " + at, "that it runs there: systemctl status pgporter-door"
 	case w.Through:
 		return "the pgporter of " + at, "that it runs there and carries the service: systemctl status pgporter, pgporter status --admin " + host
 	case w.Pooled:
@@ -153,7 +155,7 @@ func failed(w connstr.Endpoint, o Outcome, f Facts) Verdict {
 }
 
 func poolStuck(w connstr.Endpoint, program string) Verdict {
-	if w.Through {
+	if w.Through && !w.Door {
 		program = "the PgBouncer behind " + w.FullName
 	}
 	return Verdict{PoolStuck, program + " lets clients in, but has no server for them",

@@ -42,6 +42,10 @@ type Offer struct {
 	Vacant bool
 	// PoolerOff says that it leads to PgBouncers alone, and they are all turned off.
 	PoolerOff bool
+	// DoorPort is where the nodes that carry it have their PgBouncer before it; 0 where they have none. DoorSuffix is what follows the
+	// names of databases there.
+	DoorPort   int
+	DoorSuffix string
 }
 
 // Database is one that clients may ask for.

@@ -155,9 +155,6 @@ func (p *planner) statsPort(h *inventory.Host, b model.Base, plan model.Plan) {
 		for _, d := range c.Definitions {
 			taken(d.FullName, d.IP, d.Port)
 		}
-		if c.DoorPort == b.StatsPort {
-			p.problems.Errorf(diag.PortTaken, pos, "a port of its own", "haproxy_exporter_port %d of %s is the door's port (pgporter_door_port)", b.StatsPort, h.Name)
-		}
 	}
 	for _, g := range plan.TCPServices {
 		taken(g.Name, g.IP, g.Port)

@@ -91,6 +91,11 @@ func (p *planner) doorListener(h *inventory.Host, carried []carriedCluster) []li
 		switch {
 		case len(found) == 0:
 			found, first = []listener{l}, c.cluster.name
+			stats := listener{name: "haproxy_exporter_port, the page's and HAProxy's statistics", at: listenAddr("*", p.number(h, "haproxy_exporter_port", 9101, 1, 65535))}
+			stats.position, _ = h.Position("haproxy_exporter_port")
+			if stats.builtIn = stats.position.Line == 0; stats.at.Overlaps(l.at) && p.flag(h, "haproxy_enabled", true) {
+				p.portTaken(l, stats)
+			}
 		case found[0].at != l.at:
 			p.problems.Errorf(diag.DoorTwice, l.position, "one pgporter_door_port for all clusters of a node",
 				"a node has one door: on %s it is at port %d for cluster %q (%s) and at %d for cluster %q", h.Name, found[0].at.Port, first, found[0].position, port, c.cluster.name)
@@ -111,17 +116,20 @@ func (p *planner) warnOfDoors(clusters []model.Cluster) {
 	}
 }
 
-// doorMain is the short name of the service before which the door has a cluster's databases by their own names: the first with a door
-// whose check passes the leader alone, as far as its path tells. Empty for none. Before the others the service's name is behind the
-// database's.
-func doorMain(c model.Cluster) string {
-	for _, d := range c.Definitions {
-		path, _, _ := strings.Cut(d.Check, "?")
-		if d.Pool == model.Door && asks(path) == ofLeader {
-			return d.Name
-		}
+// doorSuffix is what follows the names of databases at the door before a service of a cluster: nothing before the first whose check passes
+// the leader alone, as far as its path tells, and the service's name before the others.
+func doorSuffix(d model.Definition, c model.Cluster) string {
+	i := slices.IndexFunc(c.Definitions, func(d model.Definition) bool { return d.Pool == model.Door && leads(d) })
+	if i >= 0 && c.Definitions[i].Name == d.Name {
+		return ""
 	}
-	return ""
+	return "-" + d.Name
+}
+
+// leads tells whether a service's check passes the leader alone.
+func leads(d model.Definition) bool {
+	path, _, _ := strings.Cut(d.Check, "?")
+	return asks(path) == ofLeader
 }
 
 // pooling is what a cluster says of its pools, whichever node the door is on.
@@ -240,9 +248,15 @@ func (p *planner) pooling(c *cluster) *pooling {
 	}
 	authUser := p.authUser(c, h, g)
 	p.entriesOf(h, "pg_databases", "a database", func(v inventory.Value, name string) {
-		if !absent(v) && truthIn(v, "pgbouncer", true) {
-			g.databases = append(g.databases, p.pooledDatabase(c, v, model.DoorDatabase{Database: name, Mode: mode, AuthUser: authUser}, g))
+		if absent(v) || !truthIn(v, "pgbouncer", true) {
+			return
 		}
+		if !doorKey.MatchString(name) || name == "pgbouncer" {
+			p.problems.Errorf(diag.NameInvalid, v.Pos(), "pgbouncer: false for it; letters, digits, dashes, dots and underscores are what PgBouncer's file can name, and pgbouncer is its console",
+				"the database %q of cluster %q can't be at the door", name, c.name)
+			return
+		}
+		g.databases = append(g.databases, p.pooledDatabase(c, v, model.DoorDatabase{Database: name, Mode: mode, AuthUser: authUser}, g))
 	})
 	if len(g.databases) == 0 {
 		g.leftOut = append(g.leftOut, fmt.Sprintf("cluster %q: no database of pg_databases is for PgBouncer, so its services have none at the door", c.name))
@@ -255,10 +269,6 @@ var doorKey = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
 
 // pooledDatabase reads a database.
 func (p *planner) pooledDatabase(c *cluster, v inventory.Value, d model.DoorDatabase, g *pooling) pooledDatabase {
-	if !doorKey.MatchString(d.Database) || d.Database == "pgbouncer" {
-		p.problems.Errorf(diag.NameInvalid, v.Pos(), "pgbouncer: false for it; letters, digits, dashes, dots and underscores are what PgBouncer's file can name, and pgbouncer is its console",
-			"the database %q of cluster %q can't be at the door", d.Database, c.name)
-	}
 	if m, set := v.Get("pool_mode"); set {
 		d.Mode = p.poolMode(m, fmt.Sprintf("pool_mode of the database %q", d.Database))
 	}
@@ -305,14 +315,10 @@ func (p *planner) poolMode(v inventory.Value, what string) string {
 	return poolModes[0]
 }
 
-// storedPassword is a user's as the inventory has it, plain or a hash; empty for none, or none that can be read.
+// storedPassword is a user's as the inventory has it, plain or a hash; empty for none.
 func (p *planner) storedPassword(user inventory.Value, name string) model.Secret {
 	v, set := user.Get("password")
 	if !set || v.Kind() == inventory.Null {
-		return ""
-	}
-	if _, unreadable := v.Unreadable("password"); unreadable {
-		p.problems.Warnf(diag.PasswordUnreadable, v.Pos(), "a password written out", "the password of %q can't be read", name)
 		return ""
 	}
 	text, ok := v.Name()
@@ -450,20 +456,15 @@ func (b *doorBuilder) add(c model.Cluster, g *pooling, nodes int) {
 		}
 	}
 	limit := fairShare(g, share)
-	main := doorMain(c)
 	for _, d := range c.Definitions {
 		if d.Pool != model.Door {
 			continue
 		}
 		b.door.MaxClients += d.MaxConn
-		path, _, _ := strings.Cut(d.Check, "?")
-		b.door.Spread = b.door.Spread || asks(path) != ofLeader
+		b.door.Spread = b.door.Spread || !leads(d)
 		for _, one := range g.databases {
 			db := one.DoorDatabase
-			db.Name, db.Service, db.Host, db.Port = db.Database, d.FullName, doorHost(d.IP, b.host.Name), d.Port
-			if d.Name != main {
-				db.Name += "-" + d.Name
-			}
+			db.Name, db.Service, db.Host, db.Port = db.Database+doorSuffix(d, c), d.FullName, doorHost(d.IP, b.host.Name), d.Port
 			each := func(n int) int { return min(max(n/nodes, 1), n) }
 			if db.MaxConnections = each(db.MaxConnections); db.MaxConnections == 0 {
 				db.MaxConnections = limit
@@ -500,7 +501,7 @@ func (b *doorBuilder) add(c model.Cluster, g *pooling, nodes int) {
 	b.door.LeftOut = append(b.door.LeftOut, g.leftOut...)
 	if share.Together > share.MaxConnections {
 		b.p.problems.Warnf(diag.PoolsTooLarge, g.pos, "a lower pool_connlimit of the databases, or a pg_max_conn that says what max_connections is",
-			"cluster %q: the doors of %d nodes, each with %d databases before %d services, may have %d connections to the primary, and max_connections is %d",
+			"cluster %q: its pools (nodes with a door: %d, databases: %d, services behind the door: %d) may have %d connections to the primary, and max_connections is %d",
 			c.Name, share.Nodes, share.Databases, share.Services, share.Together, share.MaxConnections)
 	}
 }

@@ -82,7 +82,11 @@ func (p *planner) offers(c *cluster) []model.Offer {
 			j := slices.IndexFunc(offers, func(o model.Offer) bool { return o.FullName == d.FullName })
 			if j < 0 {
 				j = len(offers)
-				offers = append(offers, model.Offer{Definition: d, Vacant: vacant(clusters[i], d), PoolerOff: p.poolersOff(c, d)})
+				o := model.Offer{Definition: d, Vacant: vacant(clusters[i], d), PoolerOff: p.poolersOff(c, d)}
+				if d.Pool == model.Door {
+					o.DoorPort, o.DoorSuffix = clusters[i].DoorPort, doorSuffix(d, clusters[i])
+				}
+				offers = append(offers, o)
 			}
 			address, bound := h.Name, d.IP != "*"
 			if bound {
