@@ -35,13 +35,13 @@ func unitCommands(t *testing.T) map[string]string {
 		}
 		return string(text)
 	}
-	const unit, variables = "systemd/pgporter.service", "packages/pgporter.env"
+	const unit, variables, door = "systemd/pgporter.service", "packages/pgporter.env", "systemd/drop-ins/door.conf"
 	values := map[string][]string{}
-	for _, found := range unitVariable.FindAllStringSubmatch(read(unit)+read(variables), -1) {
+	for _, found := range unitVariable.FindAllStringSubmatch(read(unit)+read(variables)+read(door), -1) {
 		name := found[1] + found[3]
 		values[name] = append(values[name], found[2]+found[4])
 	}
-	if len(values) != 2 || len(values["PGPORTER_SOURCE"]) < 3 || len(values["PGPORTER_OPTIONS"]) < 2 {
+	if len(values) != 3 || len(values["PGPORTER_SOURCE"]) < 3 || len(values["PGPORTER_OPTIONS"]) < 2 || len(values["PGPORTER_POOL"]) != 2 {
 		t.Errorf("the unit's variables are %q", values)
 	}
 	found := map[string]string{}
@@ -53,8 +53,10 @@ func unitCommands(t *testing.T) map[string]string {
 		}
 		for _, source := range values["PGPORTER_SOURCE"] {
 			for _, options := range values["PGPORTER_OPTIONS"] {
-				line := strings.NewReplacer("$MAINPID", "4711", "$PGPORTER_SOURCE", source, "$PGPORTER_OPTIONS", options).Replace(command)
-				found[documented.Command(line)] = unit
+				for _, pool := range values["PGPORTER_POOL"] {
+					line := strings.NewReplacer("$MAINPID", "4711", "$PGPORTER_SOURCE", source, "$PGPORTER_OPTIONS", options, "$PGPORTER_POOL", pool).Replace(command)
+					found[documented.Command(line)] = unit
+				}
 			}
 		}
 	}
@@ -130,5 +132,33 @@ func TestDocumentedCheck(t *testing.T) {
 	status := Main([]string{"check", "pigsty.yml"}, nil, &stdout, &stderr)
 	if status != 2 || stdout.Len() > 0 || stderr.String() != shown {
 		t.Errorf("status %d; it prints\n%s\nand shown is\n%s", status, &stderr, shown)
+	}
+}
+
+// What docs/pool.md shows of render is what becomes of the inventory that it begins with.
+func TestDocumentedPool(t *testing.T) {
+	document, err := os.ReadFile("../../docs/pool.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(language string) string {
+		_, text, _ := strings.Cut(string(document), "```"+language+"\n")
+		text, _, _ = strings.Cut(text, "```")
+		return text
+	}
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("pigsty.yml", []byte(block("yaml")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	if status := Main([]string{"render", "--inventory", "pigsty.yml", "--out", "rendered", "--only", "pgbouncer"}, nil, &stdout, &stderr); status != 0 || stderr.String() != block("text") {
+		t.Errorf("status %d; it says\n%s\nand shown is\n%s", status, &stderr, block("text"))
+	}
+	text, err := os.ReadFile("rendered/10.10.10.11/pgbouncer.ini")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(text) != block("ini") {
+		t.Errorf("rendered is\n%s\nand shown is\n%s", text, block("ini"))
 	}
 }
