@@ -55,7 +55,7 @@ func carriesWithin(port int) time.Duration {
 // answersWithin bounds how long after the last fault a service may be away, whatever the members need for themselves until then.
 func answersWithin(port int) time.Duration {
 	switch {
-	case port == pooledPort:
+	case port == pooledPort, port == doorPort:
 		return leads + poolTries + leaderCarries
 	case port == directPort:
 		return leads + leaderCarries
@@ -77,7 +77,9 @@ const (
 	syncPort    = 5435
 	directPort  = 5436
 	offlinePort = 5438
+	// doorPort is that of the PgBouncer before each pgporter, whose clients are led to direct's service.
+	doorPort = 6433
 )
 
 // forPrimary says whether a service connects to the primary only: those whose check is /primary.
-func forPrimary(port int) bool { return port == pooledPort || port == directPort }
+func forPrimary(port int) bool { return port == pooledPort || port == directPort || port == doorPort }

@@ -97,7 +97,7 @@ func Run(ctx context.Context, c Config, out io.Writer) (kept bool, err error) {
 	}
 	s, err := sandbox.Up(ctx, sandbox.Config{
 		Dir: c.Dir, Prefix: c.Prefix, Netns: c.Netns, Members: members, Sync: true, Binary: c.Binary, WithoutPgporter: c.WithoutPgporter,
-		RestProxy: proxy,
+		RestProxy: proxy, Door: !c.WithoutPgporter,
 	}, out)
 	if err != nil {
 		return false, err
@@ -294,6 +294,11 @@ func (f *field) startClients(ctx context.Context, clients *sync.WaitGroup, ungua
 			start(to, false, true, 100*time.Millisecond)
 			start(to, false, false, 200*time.Millisecond)
 		}
+	}
+	for _, to := range f.Doors("default") {
+		start(to, true, true, 50*time.Millisecond)
+		start(to, true, true, 50*time.Millisecond)
+		start(to, true, false, 200*time.Millisecond)
 	}
 }
 

@@ -49,9 +49,10 @@ type client struct {
 	stays bool
 	every time.Duration
 
-	n      int
-	conn   *pgx.Conn
-	opened time.Time
+	n    int
+	conn *pgx.Conn
+	// opened is when the session was, asked when the round began that it is in.
+	opened, asked time.Time
 	// member is whom the session is on, once that is known.
 	member string
 }
@@ -87,10 +88,14 @@ func (c *client) round(parent context.Context) {
 	defer cancel()
 	connected := c.conn != nil
 	var err error
+	c.asked = time.Now()
 	if !connected {
-		c.opened, c.member = time.Now(), ""
+		c.opened, c.member = c.asked, ""
 		c.conn, err = c.field.open(ctx, c.from, c.to)
 		connected = err == nil
+		if connected && c.stays && c.to.Port == doorPort {
+			c.field.doors.open()
+		}
 	}
 	if err == nil && c.id > 0 {
 		err = c.write(ctx)
@@ -99,7 +104,11 @@ func (c *client) round(parent context.Context) {
 	}
 	if err != nil && parent.Err() == nil {
 		c.field.ledger.failed(c.to.Port, connected, words(err))
-		if c.stays && c.member != "" && forPrimary(c.to.Port) {
+		switch {
+		case !c.stays || c.member == "":
+		case c.to.Port == doorPort:
+			c.field.doors.failed(doorSession{node: c.to.Node, member: c.member, asked: c.asked}, err)
+		case forPrimary(c.to.Port):
 			c.field.sessions.failed(leaderSession(c.to, c.member, c.opened), err)
 		}
 		var refusal *pgconn.PgError

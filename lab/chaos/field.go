@@ -25,8 +25,9 @@ type field struct {
 	ledger  *ledger
 	keys    *keyWatcher
 	roles   *roleWatcher
-	// sessions are those to leaders.
+	// sessions are those to leaders, doors those at the PgBouncers before pgporters.
 	sessions *sessions
+	doors    *doors
 	out      io.Writer
 	began    time.Time
 
@@ -74,6 +75,7 @@ func newField(s *sandbox.Sandbox, out io.Writer) *field {
 	}
 	f.roles = newRoleWatcher(f)
 	f.sessions = &sessions{field: f}
+	f.doors = &doors{field: f}
 	s.OnExit(func(what, why string) {
 		f.mu.Lock()
 		defer f.mu.Unlock()

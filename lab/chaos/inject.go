@@ -44,7 +44,7 @@ func (f *field) play(ctx context.Context, plan fault) {
 		f.say("%s: not done: %v", what, err)
 		return
 	}
-	if plan.lasts == 0 {
+	if plan.lasts == 0 || plan.kind == abandonedSwitchover {
 		return
 	}
 	f.say("%s for %.1fs", what, plan.lasts.Seconds())
@@ -95,6 +95,10 @@ func (k kind) parts(member string) []string {
 		return []string{member + "/patroni", member + "/postgres"}
 	case killPgBouncer, haltPgBouncer, endedItself:
 		return []string{member + "/pgbouncer"}
+	case killDoor, haltDoor:
+		return []string{member + "/door"}
+	case drainedSwitchover, abandonedSwitchover:
+		return []string{command}
 	case killPgporter, haltPgporter, upgrade:
 		return []string{member + "/pgporter"}
 	case killEtcd, haltEtcd, keepEtcdAway:
@@ -106,13 +110,16 @@ func (k kind) parts(member string) []string {
 	case cutFromEtcd, cutOff, cutOffOneWay, unplug:
 		return []string{network}
 	case losePower:
-		return []string{network, member + "/patroni", member + "/postgres", member + "/pgbouncer", member + "/pgporter"}
+		return []string{network, member + "/patroni", member + "/postgres", member + "/pgbouncer", member + "/door", member + "/pgporter"}
 	}
 	return nil
 }
 
-// network is claimed like a process.
-const network = "network"
+// The network and pgporter switchover, of which there is one at a time, are claimed like processes.
+const (
+	network = "network"
+	command = "pgporter switchover"
+)
 
 // inflict does a fault; what is over at once says what it has done.
 func (f *field) inflict(ctx context.Context, plan fault, member string) error {
@@ -124,7 +131,7 @@ func (f *field) inflict(ctx context.Context, plan fault, member string) error {
 		}
 		f.say("%s of %s", plan.kind, member)
 		return nil
-	case killPatroni, killPgBouncer, killPgporter, killEtcd, keepEtcdAway:
+	case killPatroni, killPgBouncer, killDoor, killPgporter, killEtcd, keepEtcdAway:
 		return f.Kill(ctx, syscall.SIGKILL, parts...)
 	case crash:
 		if _, runs := f.PID(member + "/postgres"); !runs {
@@ -133,7 +140,7 @@ func (f *field) inflict(ctx context.Context, plan fault, member string) error {
 		return f.Kill(ctx, syscall.SIGKILL, parts...)
 	case stopPatroni:
 		return f.Kill(ctx, syscall.SIGTERM, member+"/patroni")
-	case haltPatroni, awaken, haltPgBouncer, haltEtcd:
+	case haltPatroni, awaken, haltPgBouncer, haltDoor, haltEtcd:
 		return f.Kill(ctx, syscall.SIGSTOP, parts...)
 	case haltPgporter:
 		f.freeze(member)
@@ -172,6 +179,11 @@ func (f *field) inflict(ctx context.Context, plan fault, member string) error {
 		return f.RefuseReplication(member, true)
 	case switchover:
 		return f.switchOver(ctx, 15*time.Second)
+	case drainedSwitchover:
+		return f.drainedSwitchOver(ctx)
+	case abandonedSwitchover:
+		f.abandonSwitchover(ctx, plan.lasts)
+		return nil
 	case reload, reloadEdit, reloadBroken:
 		return f.reload(ctx, plan.kind)
 	case upgrade:
@@ -193,8 +205,8 @@ func (f *field) mend(ctx context.Context, plan fault, member string) error {
 			}
 		}
 		return f.Begin(ctx, member+"/patroni")
-	case killPgBouncer:
-		return f.Begin(ctx, member+"/pgbouncer")
+	case killPgBouncer, killDoor:
+		return f.Begin(ctx, plan.kind.parts(member)...)
 	case killEtcd, keepEtcdAway:
 		return f.Begin(ctx, "etcd")
 	case hangAPI, lateAPI, nonsenseAPI:
@@ -208,8 +220,8 @@ func (f *field) mend(ctx context.Context, plan fault, member string) error {
 		return f.startPgporter(ctx, member+"/pgporter")
 	case haltPatroni, awaken:
 		return f.Kill(ctx, syscall.SIGCONT, member+"/patroni")
-	case haltPgBouncer:
-		return f.Kill(ctx, syscall.SIGCONT, member+"/pgbouncer")
+	case haltPgBouncer, haltDoor:
+		return f.Kill(ctx, syscall.SIGCONT, plan.kind.parts(member)...)
 	case haltEtcd:
 		return f.Kill(ctx, syscall.SIGCONT, "etcd")
 	case haltPgporter:
@@ -225,7 +237,7 @@ func (f *field) mend(ctx context.Context, plan fault, member string) error {
 		if err := f.Heal(); err != nil {
 			return err
 		}
-		if err := f.Begin(ctx, member+"/restproxy", member+"/patroni", member+"/pgbouncer"); err != nil {
+		if err := f.Begin(ctx, member+"/restproxy", member+"/patroni", member+"/pgbouncer", member+"/door"); err != nil {
 			return err
 		}
 		return f.startPgporter(ctx, member+"/pgporter")
@@ -396,7 +408,7 @@ func (f *field) restore(ctx context.Context) error {
 			failed = append(failed, f.Kill(ctx, syscall.SIGCONT, p.What))
 		case p.State == "ended" && strings.HasSuffix(p.What, "/pgporter"):
 			failed = append(failed, f.startPgporter(ctx, p.What))
-		case p.State == "ended" && strings.HasSuffix(p.What, "/pgbouncer"):
+		case p.State == "ended" && isPool(p.What):
 			// keepPools starts it.
 			continue
 		case p.State == "ended" && !postgres:

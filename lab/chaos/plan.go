@@ -79,6 +79,12 @@ const (
 	reload       kind = "reload"
 	reloadEdit   kind = "reload an edited inventory"
 	reloadBroken kind = "reload a broken inventory"
+	// Of the PgBouncer before a pgporter.
+	killDoor kind = "kill a door"
+	haltDoor kind = "halt a door"
+	// drainedSwitchover is pgporter switchover, abandonedSwitchover one that is killed before it is over.
+	drainedSwitchover   kind = "drained switchover"
+	abandonedSwitchover kind = "killed drained switchover"
 	// upgrade has a new process take over from a pgporter, at whatever moment.
 	upgrade kind = "upgrade pgporter"
 )
@@ -113,6 +119,8 @@ var streams = []struct{ least, most time.Duration }{
 	{time.Second, 8 * time.Second},
 	// What is done to checks: half as often.
 	{2 * time.Second, 16 * time.Second},
+	// What is done to doors and by pgporter switchover.
+	{3 * time.Second, 16 * time.Second},
 }
 
 const (
@@ -158,6 +166,11 @@ var traits = []trait{
 	// Patroni waits for its PostgreSQL to stop meanwhile, and mustn't find its key expired.
 	{kind: freezeConsumer, weight: 6, least: 5 * time.Second, most: shortOfTTL, heavy: true, stills: true, stream: 1},
 	{kind: refuseReplication, weight: 6, member: true, replica: true, least: 5 * time.Second, most: 30 * time.Second, stream: 1},
+
+	{kind: killDoor, weight: 4, member: true, least: time.Second, most: 8 * time.Second, stream: 2},
+	{kind: haltDoor, weight: 4, member: true, least: time.Second, most: 6 * time.Second, stream: 2},
+	{kind: drainedSwitchover, weight: 12, stream: 2},
+	{kind: abandonedSwitchover, weight: 6, least: 200 * time.Millisecond, most: 6 * time.Second, stream: 2},
 }
 
 // choose gives the traits of the named kinds, or of those that are drawn by themselves if none is named.

@@ -101,9 +101,11 @@ func TestSeedOfCI(t *testing.T) {
 	}
 	const want = `   1.8s  upgrade pgporter of sync
    3.1s  switchover past a frozen consumer for 9.9s
+   4.2s  kill a door of leader for 3.9s
    8.1s  kill Patroni and postgres of 3 for 12.2s
   10.5s  refuse local replication of other for 21.2s
   15.5s  kill Patroni of leader for 5.5s
+  19.2s  kill a door of 3 for 2.3s
   20.5s  kill PgBouncer of leader for 2.2s
   23.5s  kill Patroni of 2 for 16.3s
   27.7s  delay Patroni's API of leader for 5.6s
@@ -111,10 +113,13 @@ func TestSeedOfCI(t *testing.T) {
   31.3s  reload an edited inventory
   32.7s  upgrade pgporter of 2
   33.9s  switchover
+  35.1s  killed drained switchover for 5.0s
   38.2s  delay Patroni's API of leader for 16.9s
   38.4s  kill postgres of sync
+  42.2s  drained switchover
   43.7s  stop Patroni in order of leader for 1.2s
   50.4s  kill etcd for 2.7s
+  50.4s  drained switchover
   52.5s  hang Patroni's API of 1 for 2.6s
   53.7s  reload an edited inventory
   56.5s  kill Patroni of leader for 2.0s

@@ -11,6 +11,11 @@ import (
 // poolsSeen is how often it is looked whether PgBouncers live.
 const poolsSeen = 250 * time.Millisecond
 
+// isPool says whether a process is a PgBouncer.
+func isPool(what string) bool {
+	return strings.HasSuffix(what, "/pgbouncer") || strings.HasSuffix(what, "/door")
+}
+
 // keepPools starts PgBouncers that end by themselves, as their unit would, and notes it: their sessions end with them, and nobody else is to
 // blame. That of Debian 12 (1.18.0) ends now and then when a client cancels (github.com/pgbouncer/pgbouncer, issues 801 and 822).
 func (f *field) keepPools(ctx context.Context) error {
@@ -36,7 +41,7 @@ func (f *field) poolsEnded(ctx context.Context, alive map[string]time.Time) (end
 	status, err := f.Status(ctx)
 	for _, p := range status.Processes {
 		switch {
-		case !strings.HasSuffix(p.What, "/pgbouncer"):
+		case !isPool(p.What):
 		case p.State == "ended":
 			ended = append(ended, p.What)
 		default:
@@ -58,7 +63,7 @@ func (f *field) keepPool(ctx context.Context, what string, alive map[string]time
 	f.say("%s ended by itself: started again", what)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	member := strings.TrimSuffix(what, "/pgbouncer")
-	f.deeds = append(f.deeds, deed{kind: endedItself, member: member, parts: endedItself.parts(member), from: alive[what], to: time.Now()})
+	member, _, _ := strings.Cut(what, "/")
+	f.deeds = append(f.deeds, deed{kind: endedItself, member: member, parts: []string{what}, from: alive[what], to: time.Now()})
 	return nil
 }

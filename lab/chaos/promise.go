@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
@@ -57,6 +58,15 @@ func promises(f *field, revision int64) []promise {
 		{
 			says:  "no session to the leader ends while the leader key names it and it is well",
 			watch: f.sessions.run, concluded: f.sessions.judge, figures: f.sessions.figures,
+		},
+		{
+			says:      "no session at a door ends by a planned switchover, a reload or an upgrade",
+			concluded: f.doors.judgeSessions, figures: f.doors.figures,
+		},
+		{
+			says:    fmt.Sprintf("no PgBouncer's database is left paused, nor is one for longer than %s", longestPause),
+			watch:   f.doors.watch,
+			settled: f.doors.settled, concluded: f.doors.judgePauses,
 		},
 		{says: "each Patroni is asked within the budget: " + budget(), watch: load.watch, concluded: load.judge, figures: load.figures},
 		{says: "every pgporter lives, without a data race", concluded: f.unwell},
@@ -232,7 +242,7 @@ func (a *answering) await(ctx context.Context) []string {
 	var wrong []string
 	var all sync.WaitGroup
 	a.began = time.Now()
-	for _, to := range a.field.services() {
+	for _, to := range append(a.field.services(), a.field.Doors("default")...) {
 		all.Go(func() {
 			err := a.field.answers(ctx, to, answersWithin(to.Port))
 			a.mu.Lock()
@@ -289,7 +299,7 @@ func (f *field) answers(ctx context.Context, to sandbox.Access, within time.Dura
 func (a *answering) idle(context.Context) []string {
 	var wrong []string
 	seen := map[int]bool{}
-	for _, to := range a.field.services() {
+	for _, to := range append(a.field.services(), a.field.Doors("default")...) {
 		if !seen[to.Port] && !a.field.ledger.since(to.Port, a.began) {
 			wrong = append(wrong, fmt.Sprintf("none of the clients of %s got anything done since the last fault", to.Name))
 		}
@@ -383,6 +393,12 @@ func (f *field) status(ctx context.Context, m sandbox.Member) (api.Status, error
 
 // compare waits for what ends a little after the clients, for half a minute at most.
 func (r *resources) compare(ctx context.Context) []string {
+	// Their connections to pgporters are kept for who comes next.
+	for _, m := range r.field.members {
+		if err := r.field.Kill(ctx, syscall.SIGKILL, m.Name+"/door"); err != nil {
+			return []string{err.Error()}
+		}
+	}
 	var wrong []string
 	for range 60 {
 		wrong = nil

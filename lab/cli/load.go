@@ -243,7 +243,7 @@ func (l *show) order(key byte) (string, func(context.Context) error) {
 			return "", nil
 		}
 		return "switchover", func(ctx context.Context) error {
-			return l.box.Steer(ctx, l.screen, l.screen, "switchover", l.box.Declared()[0].Cluster)
+			return l.box.Steer(ctx, syscall.SIGTERM, l.screen, l.screen, "switchover", l.box.Declared()[0].Cluster)
 		}
 	case 'p':
 		return "kill", func(ctx context.Context) error { return l.kill(ctx, "/postgres") }

@@ -482,7 +482,7 @@ func drained(ctx context.Context, c *cobra.Command, s *sandbox.Sandbox, to strin
 	if steering := s.Steering(); steering != nil {
 		fmt.Fprintf(c.ErrOrStderr(), "%s %s\n", shown(s.Config().Binary), strings.Join(append(args, steering...), " "))
 	}
-	err := s.Steer(ctx, c.OutOrStdout(), c.ErrOrStderr(), args...)
+	err := s.Steer(ctx, syscall.SIGTERM, c.OutOrStdout(), c.ErrOrStderr(), args...)
 	var ended *exec.ExitError
 	if errors.As(err, &ended) && ended.Exited() {
 		return command.Status(ended.ExitCode())

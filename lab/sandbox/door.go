@@ -92,16 +92,16 @@ func (s *Sandbox) Steering() []string {
 var errNoDoor = refused{errors.New("this sandbox has no doors: only one that was started with --door takes orders for all its nodes")}
 
 // Steer runs a command of pgporter with the flags by which it reaches every node (Steering), on the client where nodes have a network of
-// their own. It ends as told: stdout and stderr get what it says, and how it ended is the error.
-func (s *Sandbox) Steer(ctx context.Context, stdout, stderr io.Writer, args ...string) error {
+// their own. stdout and stderr get what it says, and how it ended is the error. When ctx ends it is sent a signal.
+func (s *Sandbox) Steer(ctx context.Context, end syscall.Signal, stdout, stderr io.Writer, args ...string) error {
 	if !s.layout.config.Door {
 		return errNoDoor
 	}
 	cmd := exec.CommandContext(ctx, s.layout.config.Binary, append(args, s.Steering()...)...)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	// The terminal's Ctrl-C is for who runs this: a switchover is told to end, and lets clients go.
+	// The terminal's Ctrl-C is for who runs this.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.Cancel = func() error { return cmd.Process.Signal(end) }
 	cmd.WaitDelay = patiencePatroni
 	if !s.layout.config.Netns {
 		return cmd.Run()
