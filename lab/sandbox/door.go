@@ -40,13 +40,16 @@ func (l layout) doorArgs(m Member) []string {
 	args := []string{
 		"--control", net.JoinHostPort(m.Address, strconv.Itoa(controlPort)),
 		"--control-token-file", token, "--control-tls-cert", certificate, "--control-tls-key", key,
-		"--pool", l.poolAddress(m, pgbouncerPort),
+		"--state-dir", l.home(m), "--pool", l.poolAddress(m, pgbouncerPort),
 	}
 	if l.doored(m) {
 		args = append(args, "--pool", l.poolAddress(m, doorPort))
 	}
 	return args
 }
+
+// administrator is a file with the account by which a switchover makes its checkpoints and looks at transactions.
+func (l layout) administrator() string { return filepath.Join(l.control(), "admin.account") }
 
 // prepareDoors has pgporter write what doors and orders need.
 func (s *Sandbox) prepareDoors(ctx context.Context) error {
@@ -76,22 +79,26 @@ func (s *Sandbox) prepareDoors(ctx context.Context) error {
 			return fmt.Errorf("pgporter %s: %w\n%s", args[0], err, bytes.TrimSpace(said.Bytes()))
 		}
 	}
-	return nil
+	account := fmt.Sprintf("user = %s\npassword = %s\n", superuser.User, superuser.Password)
+	if err := os.WriteFile(l.administrator(), []byte(account), 0o600); err != nil {
+		return err
+	}
+	return s.runAs().own(l.administrator(), 0o600)
 }
 
-// Steering are the flags by which a command of pgporter reaches every node of pg-test; empty unless there are doors.
+// Steering are the flags by which pgporter switchover reaches every node of pg-test and its members; empty unless there are doors.
 func (s *Sandbox) Steering() []string {
 	if !s.layout.config.Door {
 		return nil
 	}
 	token, certificate, _ := s.layout.steering()
-	return []string{"--inventory", s.layout.inventory(), "--token-file", token, "--ca", certificate}
+	return []string{"--inventory", s.layout.inventory(), "--token-file", token, "--ca", certificate, "--pg-credentials", s.layout.administrator()}
 }
 
 // errNoDoor is what needs doors where there are none.
 var errNoDoor = refused{errors.New("this sandbox has no doors: only one that was started with --door takes orders for all its nodes")}
 
-// Steer runs a command of pgporter with the flags by which it reaches every node (Steering), on the client where nodes have a network of
+// Steer runs pgporter switchover with the flags by which it reaches all (Steering), on the client where nodes have a network of
 // their own. stdout and stderr get what it says, and how it ended is the error. When ctx ends it is sent a signal.
 func (s *Sandbox) Steer(ctx context.Context, end syscall.Signal, stdout, stderr io.Writer, args ...string) error {
 	if !s.layout.config.Door {

@@ -245,7 +245,7 @@ func (s *Sandbox) clear(withState, keepLogs bool) error {
 		}
 	}
 	dir := s.layout.config.Dir
-	paths := []string{s.layout.etcdHome(), s.layout.inventory(), s.layout.bootstrapSQL(), s.layout.passwords(), s.layout.certificate(), s.layout.certificateKey(), filepath.Join(dir, "bin"), s.state.Sockets}
+	paths := []string{s.layout.etcdHome(), s.layout.inventory(), s.layout.bootstrapSQL(), s.layout.passwords(), s.layout.certificate(), s.layout.certificateKey(), s.layout.control(), s.layout.rendered(), filepath.Join(dir, "bin"), s.state.Sockets}
 	for _, m := range s.layout.members {
 		paths = append(paths, s.layout.home(m))
 	}

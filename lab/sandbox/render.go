@@ -46,7 +46,7 @@ type file struct {
 	mode fs.FileMode
 }
 
-type portNumbers struct{ Postgres, PgBouncer, Patroni, Door int }
+type portNumbers struct{ Postgres, PgBouncer, Patroni int }
 
 // memberView is what the templates of a member's files see.
 type memberView struct {
@@ -76,12 +76,14 @@ type memberView struct {
 	Certificate, Key string
 	Databases        []string
 	Accounts         []Account
+	// Rendered is the directory of what pgporter rendered for the node.
+	Rendered string
 }
 
 func (l layout) memberView(m Member, t tools) memberView {
 	v := memberView{
 		Member:          m,
-		Ports:           portNumbers{postgresPort, pgbouncerPort, patroniPort, doorPort},
+		Ports:           portNumbers{postgresPort, pgbouncerPort, patroniPort},
 		Etcd:            net.JoinHostPort(l.etcdAddress(), strconv.Itoa(etcdPort)),
 		Rest:            restAccount,
 		Superuser:       superuser,
@@ -124,7 +126,7 @@ func (l layout) memberView(m Member, t tools) memberView {
 	}
 	if l.config.Door {
 		// pgporter has the pools replace their connections.
-		v.Callback = ""
+		v.Callback, v.Rendered = "", filepath.Join(l.rendered(), m.Address)
 	}
 	if l.config.Standby {
 		v.StandbySlot = strings.ReplaceAll(standbyCluster, "-", "_")
@@ -143,10 +145,15 @@ func (l layout) memberView(m Member, t tools) memberView {
 	return v
 }
 
+// maxConnections is PostgreSQL's, as patroni.yml.tmpl has it.
+const maxConnections = 200
+
 // declaredService is one of an inventory's pg_services.
 type declaredService struct {
 	Name, Dest, Check, Selector, Backup string
-	Port                                int
+	// Pool is where a PgBouncer stands before it.
+	Pool string
+	Port int
 }
 
 type clusterView struct {
@@ -161,6 +168,8 @@ type inventoryView struct {
 	// Infra is where the clusters' names are answered; empty on loopback addresses.
 	Infra, Interface string
 	Fall, Postgres   int
+	// Connections is PostgreSQL's max_connections, where doors share it among them.
+	Connections int
 	// PatroniPort is where Patroni is asked, if that isn't Patroni's default.
 	PatroniPort              int
 	Clusters                 []clusterView
@@ -177,6 +186,9 @@ func (l layout) inventoryView(t tools) inventoryView {
 	if l.config.RestProxy != "" {
 		v.PatroniPort = restproxyPort
 	}
+	if l.config.Door {
+		v.Connections = maxConnections
+	}
 	for _, a := range accounts {
 		if a.Superuser {
 			v.Admin = a
@@ -186,6 +198,13 @@ func (l layout) inventoryView(t tools) inventoryView {
 	}
 	for _, name := range l.clusters() {
 		c := clusterView{Name: name, Members: l.of(name), VIP: l.vip(name)}
+		if name == mainCluster && l.config.Door {
+			// Two of the default ones, but for the door.
+			c.Services = append(c.Services,
+				declaredService{Name: "default", Port: 5436, Dest: "postgres", Check: "/primary", Selector: "[]", Pool: string(doorKind)},
+				declaredService{Name: "offline", Port: 5438, Dest: "postgres", Check: "/replica", Selector: "[? pg_role == `offline` || pg_offline_query ]",
+					Backup: "[? pg_role == `replica` && !pg_offline_query]", Pool: string(doorKind)})
+		}
 		if name == mainCluster && l.config.Sync {
 			// The documents' example checks /sync, which the primary never passes; this one is what it means.
 			c.Services = append(c.Services, declaredService{Name: "standby", Port: 5435, Dest: "default", Check: "/read-only-sync", Selector: "[]", Backup: "[? pg_role == `primary`]"})

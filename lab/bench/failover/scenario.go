@@ -100,7 +100,7 @@ func switchover(ctx context.Context, a *arena, leader sandbox.Member) error {
 
 // drained has pgporter make the switchover.
 func drained(ctx context.Context, a *arena, leader sandbox.Member) error {
-	return a.box.Steer(ctx, a.config.Progress, a.config.Progress, "switchover", leader.Cluster, "--to", next(a, leader), "--pg-credentials", a.administrator)
+	return a.box.Steer(ctx, syscall.SIGTERM, a.config.Progress, a.config.Progress, "switchover", leader.Cluster, "--to", next(a, leader))
 }
 
 func api(fault restproxy.Fault) func(context.Context, *arena, sandbox.Member) error {
