@@ -3,7 +3,6 @@ package failover
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -24,8 +23,6 @@ type arena struct {
 	machine   string
 	targets   []target
 	recorders []*load.Recorder
-	// administrator is a file with the account of one, for pgporter's --pg-credentials.
-	administrator string
 	// apps work on a stage for applications; quit ends the measuring because one of them ended by itself.
 	apps []app
 	quit context.CancelCauseFunc
@@ -137,10 +134,6 @@ func (a *arena) start(ctx context.Context, dir string, on stage) error {
 	porter := members[len(members)-1]
 	a.targets = targets(members, porter, addresses[specified], addresses[norm], app, admin)
 	if on == applications {
-		a.administrator = filepath.Join(dir, "administrator.account")
-		if err := os.WriteFile(a.administrator, fmt.Appendf(nil, "user = %s\npassword = %s\n", admin.user, admin.password), 0o600); err != nil {
-			return err
-		}
 		a.targets = slices.DeleteFunc(a.targets, func(t target) bool { return !t.tries })
 		doors := a.box.Doors("default")
 		at := doors[len(doors)-1]
