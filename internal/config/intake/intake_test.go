@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,6 +49,24 @@ func sample() Order {
 				{Name: "primary", FullName: "pg-far-primary", IP: "*", Port: 5433, Selector: jmespath.Read("[]"), Dest: model.Dest{Kind: model.ToPostgres},
 					Check: "/primary", MaxConn: 5000, Balance: model.RoundRobin, Options: options}}}},
 		},
+	}
+}
+
+// atDoor gives the service extra of a sample a pool, which is sound.
+func atDoor(o *Order) {
+	d := &o.Plan.Clusters[0].Definitions[1]
+	d.Pool, d.Dest, o.Plan.Clusters[0].DoorPort = model.Door, model.Dest{Kind: model.ToPostgres}, 6433
+}
+
+func TestDoorsAreSent(t *testing.T) {
+	o := sample()
+	atDoor(&o)
+	text, err := o.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Decode(text); err != nil || got.Plan.Clusters[0].DoorPort != 6433 || got.Plan.Clusters[0].Definitions[1].Pool != model.Door {
+		t.Errorf("%+v, %v", got.Plan.Clusters[0], err)
 	}
 }
 
@@ -128,6 +147,18 @@ func TestRefusals(t *testing.T) {
 		{"names twice", func(o *Order) { o.Plan.Names[1].Cluster = "pg-test" }, "the names of cluster pg-test are there twice"},
 		{"a suffix that isn't any", func(o *Order) { o.Plan.Names[0].Suffix = ".db\n10.0.0.1" }, "names of cluster pg-test: suffix is \".db\\n10.0.0.1\": letters"},
 		{"a target that isn't any", func(o *Order) { o.Plan.Names[0].Target = "auto" }, "names of cluster pg-test: target is \"auto\": primary, none or an address"},
+		{"a pool of another name", func(o *Order) { atDoor(o); definition(o, 1).Pool = "window" }, `service pg-test-extra: pool is "window": door, or none`},
+		{"a pool before another", func(o *Order) { atDoor(o); definition(o, 1).Dest.Kind = model.ToPgBouncer }, "service pg-test-extra: pool door goes with dest postgres, and it is pgbouncer"},
+		{"a door at no port", func(o *Order) { atDoor(o); cluster(o).DoorPort = 0 }, "cluster pg-test: door_port is 0: 1 to 65535"},
+		{"a door before nothing", func(o *Order) { cluster(o).DoorPort = 6433 }, "cluster pg-test: door_port is 6433, and no service has a pool at the door"},
+		{"a door where a service is", func(o *Order) { atDoor(o); cluster(o).DoorPort = 2479 }, "cluster pg-test: door_port: port 2479 is taken on the same node by service etcd"},
+		{"two doors", func(o *Order) {
+			atDoor(o)
+			far := o.Plan.Elsewhere[0]
+			far.Definitions = slices.Clone(far.Definitions)
+			far.DoorPort, far.Definitions[0].Pool, far.Definitions[0].Port = 6434, model.Door, 5500
+			o.Plan.Elsewhere, o.Plan.Names, o.Plan.Clusters = nil, nil, append(o.Plan.Clusters, far)
+		}, "cluster pg-far: door_port is 6434, and that of another cluster 6433: a node has one door"},
 		{"all at once", func(o *Order) { o.Plan.Node = "a b"; definition(o, 0).Port = 0; cluster(o).TTL = -1 },
 			"node is \"a b\": the inventory host that the plan is for\ncluster pg-test: ttl is -1: 1 or more seconds\nservice pg-test-primary: port is 0: 1 to 65535"},
 	} {
