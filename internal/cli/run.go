@@ -24,6 +24,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/cli/command"
+	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/safetext"
 	"github.com/pgporter/pgporter/internal/daemon"
 	"github.com/pgporter/pgporter/internal/daemon/logqueue"
@@ -42,7 +43,8 @@ type runFlags struct {
 	patroni                                      []string
 	services                                     string
 	watch                                        bool
-	hold, stopTimeout                            time.Duration
+	hold                                         holdFlag
+	stopTimeout                                  time.Duration
 	haproxy                                      haproxyFlags
 	etcd                                         daemon.Etcd
 	dns                                          dnsFlags
@@ -133,7 +135,8 @@ SIGHUP reads the plan or the inventory again; see pgporter help signals.`,
 	c.Flags().StringVar(&f.runtimeSocket, "runtime-socket", "", "take HAProxy's runtime commands at this `FILE`, a socket (default: nowhere)")
 	c.MarkFlagFilename("runtime-socket")
 	c.Flags().BoolVar(&f.watch, "watch", false, "take edits of the inventory or the plan without being asked, unless they remove a service or leave one without servers")
-	c.Flags().DurationVar(&f.hold, "hold", 5*time.Second, "how long a client waits for a server while none takes it, as `TIME`; 0 refuses it at once")
+	f.hold.For = model.DefaultHold
+	c.Flags().Var(&f.hold, "hold", "how long a client waits for a server while none takes it, as `TIME`, where neither its service nor its cluster says it; 0 refuses it at once, failover is as long as one can take")
 	etcdFlags(c, &f.etcd)
 	f.vip.add(c)
 	f.pools.add(c)
@@ -147,6 +150,20 @@ SIGHUP reads the plan or the inventory again; see pgporter help signals.`,
 	c.Flags().Float64Var(&f.sessionSample, "session-log-sample", 1, "the `PART` of the sessions that are in it, both lines of each, as in 0.1")
 	return c
 }
+
+// holdFlag is --hold.
+type holdFlag struct{ model.Hold }
+
+// Set reads it.
+func (h *holdFlag) Set(text string) (err error) {
+	if h.Hold, err = model.ParseHold(text); err != nil {
+		return fmt.Errorf("%w: %s", err, model.WantHold)
+	}
+	return nil
+}
+
+// Type names what it takes.
+func (h *holdFlag) Type() string { return "TIME" }
 
 // logPatience is how long the end of the process waits for the log to be read.
 const logPatience = time.Second
@@ -177,9 +194,6 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	// What libraries have to say goes into the same log. net/http has the standard log, gRPC (etcd's client) one of its own.
 	slog.SetDefault(logger)
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, queue))
-	if f.hold < 0 {
-		return command.Input(fmt.Errorf("--hold %s: 0 or more", f.hold))
-	}
 	if f.stopTimeout < 0 {
 		return command.Input(fmt.Errorf("--stop-timeout %s: 0 or more", f.stopTimeout))
 	}
@@ -237,8 +251,11 @@ func run(c *cobra.Command, f runFlags, queue *logqueue.Queue) (err error) {
 	upgrade := make(chan os.Signal, 1)
 	signal.Notify(upgrade, syscall.SIGUSR2)
 	defer signal.Stop(upgrade)
-	cfg := daemon.Config{Version: command.Version, Source: source, Admin: admin, AdminNames: f.adminNames, RuntimeSocket: f.runtimeSocket, Hold: f.hold, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys,
+	cfg := daemon.Config{Version: command.Version, Source: source, Admin: admin, AdminNames: f.adminNames, RuntimeSocket: f.runtimeSocket, Hold: f.hold.For, HoldFailover: f.hold.Failover, StopTimeout: f.stopTimeout, Reload: hangup, LeaderKeys: keys,
 		Upgrade: upgrade, Program: program(), Inherited: inherited, Logger: logger, LogDropped: queue.Dropped}
+	if cfg.HoldFailover {
+		cfg.Hold = model.DefaultHold
+	}
 	for _, flag := range []string{"page-tls-cert", "page-tls-key", "haproxy-password-file"} {
 		if c.Flags().Changed(flag) && len(f.patroni) > 0 {
 			return command.Input(fmt.Errorf("--%s: only an inventory or a plan says where there is such a page, it goes with --inventory or --plan", flag))

@@ -176,10 +176,12 @@ func (d *Daemon) compare(o intake.Order) (api.Changes, error) {
 	if o.Plan.Node != plan.Node {
 		return api.Changes{}, fmt.Errorf("the plan is for %s, and this node is %s", o.Plan.Node, plan.Node)
 	}
-	if d.cfg.HAProxy == nil {
-		if err := intake.Native(o.Plan); err != nil {
-			return api.Changes{}, err
-		}
+	carries := intake.Native
+	if d.cfg.HAProxy != nil {
+		carries = intake.HAProxy
+	}
+	if err := carries(o.Plan); err != nil {
+		return api.Changes{}, err
 	}
 	return diff.Between(plan, o.Plan, liveRoles(running))
 }

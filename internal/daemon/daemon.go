@@ -66,8 +66,10 @@ type Config struct {
 	Control *Control
 	// RuntimeSocket is the file at which HAProxy's runtime commands are taken; empty for nowhere.
 	RuntimeSocket string
-	// Hold is how long a client may wait for a server while none takes it; 0 refuses it at once.
-	Hold time.Duration
+	// Hold is how long a client may wait for a server while none takes it, where neither its service nor its cluster says it; 0 refuses it
+	// at once. HoldFailover has it wait for as long as a failover can take instead, and for Hold where none can come.
+	Hold         time.Duration
+	HoldFailover bool
 	// StopTimeout bounds how long sessions may go on after the stop was asked for.
 	StopTimeout time.Duration
 	// Reload asks for the configuration to be read again; a nil channel never does.
@@ -251,7 +253,7 @@ func Run(ctx context.Context, cfg Config) error {
 			// there as soon as it listened.
 			cfg.Bind = "0.0.0.0"
 		}
-		own := proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, StopTimeout: cfg.StopTimeout, Recheck: d.recheck, Await: d.await, Doubt: d.doubt,
+		own := proxy.Config{Bind: cfg.Bind, Logger: cfg.Logger, Hold: cfg.Hold, HoldFailover: cfg.HoldFailover, StopTimeout: cfg.StopTimeout, Recheck: d.recheck, Await: d.await, Doubt: d.doubt,
 			Inherited: sockets, Closed: closed, Steerable: cfg.Shadow != nil}
 		if cfg.SessionLog != nil {
 			own.SessionLog = cfg.SessionLog

@@ -49,7 +49,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	bodies := map[string]string{
 		"/servers":      `{"member": "pg-test-1", "weight": 50}`,
 		"/sessions/end": `{"filter": {"member": "pg-test-1"}}`,
-		"/hold":         `{"cluster": "pg-test", "id": "one", "from": "pg-test-1", "for_seconds": 0.1}`,
+		"/hold":         `{"cluster": "pg-test", "id": "one", "from": "pg-test-1", "for_seconds": 0}`,
 	}
 	asked := 0
 	ask := func(method, base, path string, operation *openapi3.Operation) {

@@ -241,10 +241,7 @@ func (d *Daemon) orderOn(t target, c view.Command, dry bool, told map[view.Serve
 		if i < 0 {
 			continue
 		}
-		e := effect{before: was, after: is, i: i, sessions: serverTraffic(carried.service(id.Service), id.Member).Sessions, hold: d.cfg.Hold}
-		if _, is := d.engine.(balancer); is {
-			e.hold = 0
-		}
+		e := effect{before: was, after: is, i: i, sessions: serverTraffic(carried.service(id.Service), id.Member).Sessions, hold: d.holdOf(is)}
 		r := api.OrderResult{Cluster: t.cluster, Service: id.Service, Member: id.Member, Sessions: e.sessions,
 			Changed: was.Health[i].Order != is.Health[i].Order || told[id].Changed && !refused(id), Now: orderedOf(is.Health[i].Order), Effect: e.String()}
 		if refused(id) {
@@ -332,7 +329,19 @@ type effect struct {
 	i             int
 	sessions      int
 	// hold is how long clients wait while there is no server.
-	hold time.Duration
+	hold model.Hold
+}
+
+// holdOf is how long clients of a service wait while it has no server.
+func (d *Daemon) holdOf(svc *view.Service) model.Hold {
+	_, refuses := d.engine.(balancer)
+	switch {
+	case refuses:
+		return model.Hold{}
+	case svc.Hold != nil:
+		return *svc.Hold
+	}
+	return model.Hold{Failover: d.cfg.HoldFailover, For: d.cfg.Hold}
 }
 
 func (e effect) String() string {
@@ -411,8 +420,8 @@ func (e effect) others() string {
 		return "; " + names[0] + " takes them"
 	case len(names) > 1:
 		return "; " + strings.Join(names, ", ") + " take them"
-	case e.hold > 0:
-		return fmt.Sprintf("; no server is left: clients of %s will wait up to %s and be refused", e.after.FullName, e.hold)
+	case e.hold.Waits():
+		return fmt.Sprintf("; no server is left: clients of %s will wait %s and be refused", e.after.FullName, e.hold.Words())
 	}
 	return fmt.Sprintf("; no server is left: clients of %s are refused", e.after.FullName)
 }

@@ -81,6 +81,9 @@ func TestBetween(t *testing.T) {
 		{"who may come", func(p *model.Plan) {
 			definitions(p)[0].Allow = model.Networks{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.168.1.7/32")}
 		}, "changed pg-test-primary *:5433 allow (none) → [\"10.0.0.0/8\",\"192.168.1.7/32\"] +[] -[] ~\n"},
+		{"how long clients wait", func(p *model.Plan) {
+			definitions(p)[0].Hold, definitions(p)[1].Hold = &model.Hold{Failover: true}, &model.Hold{}
+		}, "changed pg-test-primary *:5433 hold (none) → failover +[] -[] ~\nchanged pg-test-replica *:5434 hold (none) → 0 +[] -[] ~\n"},
 		{"a service less", func(p *model.Plan) { p.Clusters[0].Definitions = definitions(p)[:1] },
 			"removed pg-test-replica *:5434  +[] -[pg-test-1 pg-test-2 pg-test-3] ~\n"},
 		{"definitions", func(p *model.Plan) {

@@ -87,6 +87,8 @@ const (
 	ListenLine          Code = "listen-line-invalid"
 	NativeUnsupported   Code = "native-unsupported"
 	NativeIgnores       Code = "native-ignores"
+	HoldInvalid         Code = "hold-invalid"
+	HAProxyHold         Code = "haproxy-has-no-hold"
 	HAProxyDisabled     Code = "haproxy-disabled"
 	PlanInvalid         Code = "plan-invalid"
 	PlanByHand          Code = "plan-changed-by-hand"
@@ -464,6 +466,16 @@ the node's services: run --engine haproxy, and check --engine haproxy for the in
 	{NativeIgnores, "The native engine goes without this", `
 The line is about HAProxy's own log, which there isn't when the native engine carries the service.
 Clients notice no difference. It may stay for nodes that run HAProxy.`},
+	{HoldInvalid, "How long clients wait can't be read", `
+hold of a service, and pgporter_hold of a cluster (hold in a pgporter.yml), say how long new clients
+wait while no server takes them: a time with its unit, as in 5s or 500ms, an hour at most; 0, which
+refuses them at once; or failover, for as long as a failover can take. A bare number could be
+seconds or milliseconds, so it isn't taken.`},
+	{HAProxyHold, "HAProxy keeps no client waiting for a failover", `
+HAProxy closes a client at once that finds no server; its timeout queue is for servers that are up
+and full. So hold and pgporter_hold mean nothing on nodes whose services HAProxy carries, and files
+and plans for them are made without. It may stay in the inventory for nodes that run the native
+engine.`},
 	{HAProxyDisabled, "The node has no HAProxy", `
 haproxy_enabled is false there, so Pigsty sets none up, and --engine haproxy has nothing to run.
 Turn it on, or run the native engine on this node.`},

@@ -17,6 +17,7 @@ func (c *checker) file(f *File) {
 	}
 	if c.path = "haproxy"; f.Base != nil {
 		c.base(*f.Base)
+		c.haproxy(f.Plan)
 	} else {
 		c.native(f.Plan)
 	}

@@ -9,7 +9,7 @@
 // A File is held against the same, since hands and disks may have changed it, and its problems have their places; but whoever puts
 // it on a node is trusted as with an inventory there. Of files it holds only names.
 //
-// A Plan may hold what only HAProxy can do; Native is for those nodes that carry it themselves. The package is pure. Whether
+// A Plan may hold what only HAProxy can do, or only the native engine: Native and HAProxy are for nodes with the one and the other. The package is pure. Whether
 // the Plan is for this node, and whether its ports can be had, are questions for the daemon.
 package intake
 

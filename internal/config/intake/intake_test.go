@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -229,6 +230,27 @@ func TestWhatTheNativeEngineCanCarry(t *testing.T) {
 	}
 }
 
+// TestHoldsOfOrders: one that can't be read is refused, and HAProxy takes none; without any it takes what it can carry.
+func TestHoldsOfOrders(t *testing.T) {
+	o := sample()
+	if err := HAProxy(o.Plan); err != nil {
+		t.Errorf("a plan without: %v", err)
+	}
+	o.Plan.Clusters[0].Definitions[1].Hold = &model.Hold{Failover: true}
+	want := "service pg-test-extra: hold failover: HAProxy keeps no client waiting for a failover; a plan for HAProxy has no hold"
+	if err := HAProxy(o.Plan); err == nil || err.Error() != want {
+		t.Errorf("got %v", err)
+	}
+	text, err := o.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.Replace(text, []byte(`"hold":"failover"`), []byte(`"hold":"2h"`), 1)
+	if _, err := Decode(text); err == nil || !strings.Contains(err.Error(), `hold: "2h" isn't from 0 to 1h`) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestPlansOfInventoriesAreAdmitted sends what planning makes of every sound inventory that it is tested with: both rooms
 // have to agree on what a plan is, and nothing may be lost on the way.
 func TestPlansOfInventoriesAreAdmitted(t *testing.T) {
@@ -258,8 +280,12 @@ func TestPlansOfInventoriesAreAdmitted(t *testing.T) {
 					if err != nil || !reflect.DeepEqual(got.Plan, p) {
 						t.Errorf("%s, %s, %s: sent it becomes another, %v\n%+v\n%+v", path, h.Name, engine, err, got.Plan, p)
 					}
-					if engine == "native" && Native(p) != nil {
-						t.Errorf("%s, %s: planned for the native engine, but %v", path, h.Name, Native(p))
+					carries := Native
+					if engine == "haproxy" {
+						carries = HAProxy
+					}
+					if err := carries(p); err != nil {
+						t.Errorf("%s, %s: planned for %s, but %v", path, h.Name, engine, err)
 					}
 					sent++
 				}

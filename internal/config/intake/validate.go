@@ -198,6 +198,22 @@ func Native(p model.Plan) error {
 	return c.err()
 }
 
+// HAProxy says what of a plan HAProxy can't do, though the native engine could; nil if there is nothing.
+func HAProxy(p model.Plan) error {
+	c := newChecker()
+	c.haproxy(p)
+	return c.err()
+}
+
+func (c *checker) haproxy(p model.Plan) {
+	for i, one := range p.Clusters {
+		for j, d := range one.Definitions {
+			c.path = fmt.Sprintf("plan.clusters[%d].services[%d]", i, j)
+			c.that(d.Hold == nil, "service %s: hold %v: HAProxy keeps no client waiting for a failover; a plan for HAProxy has no hold", d.FullName, d.Hold)
+		}
+	}
+}
+
 func (c *checker) native(p model.Plan) {
 	for i, one := range p.Clusters {
 		for j, d := range one.Definitions {

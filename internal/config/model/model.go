@@ -186,9 +186,11 @@ type Definition struct {
 	// MaxConn limits the clients of the service on this node.
 	MaxConn int `json:"maxconn"`
 	// Allow are the networks that clients may come from; none is anywhere.
-	Allow   Networks `json:"allow,omitempty"`
-	Balance Balance  `json:"balance"`
-	Options Options  `json:"options"`
+	Allow Networks `json:"allow,omitempty"`
+	// Hold is how long its clients wait while no server takes them; nil is what the node says (run --hold).
+	Hold    *Hold   `json:"hold,omitempty"`
+	Balance Balance `json:"balance"`
+	Options Options `json:"options"`
 	// Pool is what clients come through before the service; empty for nothing.
 	Pool Pool `json:"pool,omitempty"`
 	// AllBackups (option allbackups) has all usable backups carry the service, where otherwise the first does.

@@ -70,6 +70,7 @@ var serviceKeys = []entryKey[definitionReader]{
 	{name: "options", read: (*definitionReader).readOptions},
 	{name: "allow", read: (*definitionReader).readAllow},
 	{name: "pool", read: (*definitionReader).readPool},
+	{name: "hold", read: (*definitionReader).readHold},
 }
 
 // definitionReader reads one entry of a list of services.

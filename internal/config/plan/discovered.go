@@ -27,7 +27,7 @@ func ForDiscovered(inv *inventory.Inventory, found model.Cluster) (model.Cluster
 	}
 	found.StaticRoles, found.TrustCheck = p.staticRoles(h), p.trustCheck(h)
 	found.Definitions = []model.Definition{}
-	definitions, dest := p.definitions(h), p.defaultDest(h)
+	definitions, dest, hold := p.definitions(h), p.defaultDest(h), p.hold(h)
 	for i := range definitions {
 		d := &definitions[i]
 		if d.FullName = d.Name; c.name != "" {
@@ -38,6 +38,9 @@ func ForDiscovered(inv *inventory.Inventory, found model.Cluster) (model.Cluster
 		}
 		if !d.ownOptions {
 			d.Options, _ = model.ParseOptions(t.options())
+		}
+		if d.Hold == nil {
+			d.Hold = hold
 		}
 		if len(vars) == 0 {
 			continue

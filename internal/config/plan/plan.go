@@ -34,7 +34,7 @@ func ForNode(inv *inventory.Inventory, host string) (model.Plan, diag.Problems) 
 // hasn't are taken.
 func ForHAProxy(inv *inventory.Inventory, host string) (model.Plan, diag.Problems) {
 	p := newPlanner(inv)
-	p.haproxy = true
+	p.haproxy, p.holdless = true, true
 	return p.forNode(host)
 }
 
@@ -64,7 +64,7 @@ func All(inv *inventory.Inventory) (model.Plan, diag.Problems) { return newPlann
 // AllForHAProxy gives the same where HAProxy carries the services.
 func AllForHAProxy(inv *inventory.Inventory) (model.Plan, diag.Problems) {
 	p := newPlanner(inv)
-	p.haproxy = true
+	p.haproxy, p.holdless = true, true
 	return p.all()
 }
 
@@ -91,7 +91,7 @@ func Check(inv *inventory.Inventory) (Count, diag.Problems) { return newPlanner(
 // CheckForHAProxy finds those where HAProxy does.
 func CheckForHAProxy(inv *inventory.Inventory) (Count, diag.Problems) {
 	p := newPlanner(inv)
-	p.haproxy = true
+	p.haproxy, p.holdless = true, true
 	return p.check()
 }
 
@@ -99,7 +99,7 @@ func CheckForHAProxy(inv *inventory.Inventory) (Count, diag.Problems) {
 // that can, what reading it has said.
 func Refused(inv *inventory.Inventory, read diag.Problems, haproxy bool) diag.Problems {
 	p := newPlanner(inv)
-	p.haproxy = haproxy
+	p.haproxy, p.holdless = haproxy, haproxy
 	_, found := p.check()
 	if all := append(slices.Clone(read), found...); all.Err() != nil {
 		return all
@@ -202,6 +202,8 @@ type planner struct {
 	inv *inventory.Inventory
 	// haproxy says that HAProxy carries the services, not the native engine.
 	haproxy bool
+	// holdless says that what is planned is for HAProxy, which keeps no client waiting.
+	holdless bool
 	// keyless leaves out where clusters have their keys in etcd: files don't say it.
 	keyless bool
 	// secretless leaves passwords unread: what is planned holds none.

@@ -21,7 +21,7 @@ type Needs struct {
 // ForRun gives all that an inventory host runs from.
 func ForRun(inv *inventory.Inventory, host string, needs Needs) (model.Node, diag.Problems) {
 	p := newPlanner(inv)
-	p.haproxy, p.secretless = needs.HAProxy, !needs.Passwords
+	p.haproxy, p.holdless, p.secretless = needs.HAProxy, needs.HAProxy, !needs.Passwords
 	carried, problems := p.forNode(host)
 	h, known := p.host(host)
 	if !known {
@@ -41,7 +41,7 @@ func ForRun(inv *inventory.Inventory, host string, needs Needs) (model.Node, dia
 // for what only Check finds.
 func AllForRun(inv *inventory.Inventory, needs Needs) ([]model.Node, diag.Problems) {
 	p := newPlanner(inv)
-	p.haproxy, p.secretless = needs.HAProxy, !needs.Passwords
+	p.haproxy, p.holdless, p.secretless = needs.HAProxy, needs.HAProxy, !needs.Passwords
 	var nodes []model.Node
 	for _, h := range inv.Hosts() {
 		carried := model.Plan{Node: h.Name}

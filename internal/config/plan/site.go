@@ -53,7 +53,7 @@ type Parts struct {
 // ForSite reads all hosts at once. Of two members of a cluster one that can't be read leaves the other in.
 func ForSite(inv *inventory.Inventory, parts Parts) (Site, diag.Problems) {
 	p := newPlanner(inv)
-	p.haproxy, p.keyless = true, true
+	p.haproxy, p.holdless, p.keyless = true, true, true
 	site := Site{Nodes: make([]Node, 0, len(inv.Hosts()))}
 	for _, h := range inv.Hosts() {
 		n := Node{Pos: h.Pos, Plan: model.Plan{Node: h.Name}}

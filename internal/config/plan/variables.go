@@ -22,7 +22,7 @@ var readVariables = []string{
 	"haproxy_enabled", "haproxy_services", "haproxy_client_timeout", "haproxy_server_timeout", "haproxy_exporter_port", "exporter_metrics_path",
 	"haproxy_auth_enabled", "haproxy_admin_username", "haproxy_admin_password",
 	"pg_users", "pg_databases", "pg_admin_username", "pg_admin_password", "patroni_username", "patroni_password",
-	"pgporter_roles", "pgporter_trust", "pgporter_vip_on_dcs_loss", "pgporter_member", "pgporter_scope", "pgporter_ttl", "pgporter_etcd_endpoints",
+	"pgporter_roles", "pgporter_trust", "pgporter_hold", "pgporter_vip_on_dcs_loss", "pgporter_member", "pgporter_scope", "pgporter_ttl", "pgporter_etcd_endpoints",
 	"pgporter_etcd_ca_file", "pgporter_etcd_cert_file", "pgporter_etcd_key_file", "pgporter_etcd_user",
 	"pgporter_page_actions", "pgporter_door_port", "pgporter_door_settings",
 	"pg_max_conn", "pgbouncer_poolmode", "pgbouncer_auth_query", "pgbouncer_ignore_param",

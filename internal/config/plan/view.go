@@ -17,7 +17,7 @@ import (
 // viewVariables are those of the host that looks which decide what it sees.
 var viewVariables = []string{
 	"pg_default_services", "pg_services", "pg_default_service_dest", "pg_rto", "pg_rto_plan", "pg_service_provider", "pgporter_roles",
-	"pgporter_trust", "pgporter_door_port",
+	"pgporter_trust", "pgporter_hold", "pgporter_door_port",
 }
 
 // view is a cluster as a host sees it.
@@ -68,6 +68,7 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 	before = len(p.problems)
 	dest := p.defaultDest(h)
 	sound := p.problems[before:].Err() == nil
+	hold := p.hold(h)
 	// What a service takes from a variable that is wrong, it lacks.
 	lacking := map[string]bool{}
 	for i := range definitions {
@@ -82,6 +83,9 @@ func (p *planner) look(c *cluster, h *inventory.Host, carried bool) view {
 			d.Options = p.pace(t)
 		}
 		lacking[d.Name] = !p.hasDoor(h, d) || lacking[d.Name]
+		if d.Hold == nil {
+			d.Hold = hold
+		}
 		p.warnOfTLS(members, d)
 	}
 	if !p.spend(c.pos, len(members)*len(definitions)) {

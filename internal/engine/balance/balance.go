@@ -35,6 +35,8 @@ type Client struct {
 	Addr netip.Addr
 	// Avoid are members by name that it isn't to be connected to; nil is none.
 	Avoid map[string]bool
+	// Busy are members by name that take no further one for the moment: it is with them as if they were full.
+	Busy map[string]bool
 	// Now is the time, for servers that are starting slowly.
 	Now time.Time
 }
@@ -182,7 +184,7 @@ func (p *Picker) candidates(svc *view.Service, c Client) []candidate {
 			limit = max(1, limit*percent/wholeShare)
 		}
 		all = append(all, candidate{index: i, counters: known, member: server.Member, share: server.Weight * percent,
-			full: limit > 0 && known.sessions >= limit})
+			full: limit > 0 && known.sessions >= limit || c.Busy[server.Member]})
 	}
 	return all
 }

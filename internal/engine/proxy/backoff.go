@@ -86,15 +86,14 @@ func (b *backoff) yield(s *session) {
 	}
 }
 
-// reset notes that a server has taken a client, or at least hasn't failed it at once. It tells whether there was a back-off, so
-// that clients that wait may have a server now.
-func (b *backoff) reset(member string) bool {
+// reset notes that a server has taken a client, or at least hasn't failed it at once.
+func (b *backoff) reset(member string) {
 	if b.count.Load() == 0 {
-		return false
+		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.remove(member)
+	b.remove(member)
 }
 
 // retryNow lets servers that failed be tried at once, because something has changed, and forgets those that aren't among
@@ -110,12 +109,10 @@ func (b *backoff) retryNow(members []string) {
 	}
 }
 
-// remove forgets a server's back-off, and tells whether there was one. b.mu is held.
-func (b *backoff) remove(member string) bool {
-	if b.servers[member] == nil {
-		return false
+// remove forgets a server's back-off, if there is one. b.mu is held.
+func (b *backoff) remove(member string) {
+	if b.servers[member] != nil {
+		delete(b.servers, member)
+		b.count.Add(-1)
 	}
-	delete(b.servers, member)
-	b.count.Add(-1)
-	return true
 }

@@ -92,7 +92,7 @@ func TestCancelIsNeverQueued(t *testing.T) {
 			r := run(t, longHold, Endpoint{"pg-test", def, board, lately})
 			eventually(t, "the server is seen", func() bool {
 				d := r.dispatchers[def.FullName]
-				return d.sessions.isUsable()
+				return d.sessions.outlook().usable() > 0
 			})
 			board.Publish(viewOf(serviceOf(def, gone)))
 			conn := dialSilent(t, addressOf(def))

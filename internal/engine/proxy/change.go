@@ -52,7 +52,7 @@ func (e *Engine) Prepare(endpoints []Endpoint, tcp ...TCPEndpoint) (*Change, err
 	}
 	wanted := make([]planned, 0, len(endpoints)+len(tcp))
 	for _, endpoint := range endpoints {
-		wanted = append(wanted, planned{endpoint: endpoint, protocol: e.postgres(endpoint.Cluster)})
+		wanted = append(wanted, planned{endpoint: endpoint, protocol: e.postgres(endpoint)})
 	}
 	for _, t := range tcp {
 		wanted = append(wanted, planned{endpoint: t.Endpoint, protocol: t.TCPService.protocol(e)})

@@ -34,10 +34,10 @@ type client struct {
 	failed string
 	// shared says that its socket was handed over from or to another process, which may have a descriptor of it still.
 	shared bool
-	// holdUntil is when it has waited long enough; zero before it has waited at all.
-	holdUntil time.Time
-	// waits is since when it has waited for a server; zero before it has waited at all.
-	waits time.Time
+	// waits is since when it has waited for a server; zero before it has waited at all. It may do so until kept in any case, if that is set.
+	// expired says that it has waited for long enough.
+	waits, kept time.Time
+	expired     bool
 }
 
 var (
@@ -212,6 +212,9 @@ func (c *client) left() bool {
 	_ = c.raw.Control(func(fd uintptr) { gone = hasLeft(fd) })
 	return gone
 }
+
+// wake ends awaitTurn.
+func (c *client) wake() { _ = c.conn.SetReadDeadline(past) }
 
 // awaitTurn waits until the client is woken or its time is up, and returns errLeft as soon as it has left.
 func (c *client) awaitTurn() error {

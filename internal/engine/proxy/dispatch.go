@@ -90,10 +90,12 @@ func (d *dispatcher) connect(c *client, s *session) error {
 // assign finds a server for a client: at once if there is one, and otherwise by waiting for its turn within the hold. It
 // ends with a *refusal, or errLeft.
 func (d *dispatcher) assign(c *client) (*session, error) {
-	s, waiter, short := d.queue.enter(c)
+	s, waiter, short := d.queue.enter(c, nil, c.wake)
 	if waiter != nil {
 		left := c.awaitTurn()
 		s = d.queue.leave(waiter)
+		// Nobody ends its wait from now on.
+		_ = c.conn.SetReadDeadline(time.Time{})
 		if left != nil {
 			if s != nil {
 				d.release(s, left)
@@ -113,10 +115,19 @@ func (d *dispatcher) assign(c *client) (*session, error) {
 // refusal is what a client is told of a shortage, with how long it has waited if that was all it could.
 func (d *dispatcher) refusal(c *client, short shortage) *refusal {
 	no := short.refusal(d.name, c.failures)
-	if short.gone == nil && !c.holdUntil.IsZero() && !time.Now().Before(c.holdUntil) {
-		no.message += fmt.Sprintf(" (waited %s)", d.protocol().hold)
+	if short.gone == nil && c.expired {
+		no.message += fmt.Sprintf(" (waited %s)", d.waited(c, time.Now()))
 	}
 	return no
+}
+
+// waited is how long a client has waited, which is the hold as a rule.
+func (d *dispatcher) waited(c *client, now time.Time) time.Duration {
+	waited, hold := now.Sub(c.waits), d.protocol().hold
+	if hold > 0 && waited < hold+time.Second && waited >= hold {
+		return hold
+	}
+	return waited.Round(100 * time.Millisecond)
 }
 
 // attempt connects a client with the server that was picked for it. If that fails the session is forgotten.
@@ -164,7 +175,7 @@ func (d *dispatcher) startup(c *client, s *session, server *net.TCPConn) error {
 	defer stop()
 	for {
 		var response []byte
-		if c.kind != notStartup && d.protocol().hold > 0 {
+		if c.kind != notStartup && d.protocol().waits() {
 			var err error
 			if response, err = d.exchange(c, s, server); err != nil {
 				return err
@@ -213,7 +224,7 @@ func (d *dispatcher) start(c *client, s *session, server *net.TCPConn, response 
 		return d.relay(s, pair), nil
 	})
 	if err == nil {
-		d.resetBackoff(s.member)
+		d.arrived(s.member)
 	}
 	return err
 }
@@ -257,7 +268,7 @@ func (d *dispatcher) ended(s *session, end relay.End) {
 func (d *dispatcher) release(s *session, err error) {
 	failed := isFailure(err)
 	// Before there is room for another one: that one isn't to try a server that has just failed.
-	if failed && d.protocol().hold > 0 {
+	if failed && d.protocol().waits() {
 		d.backoff.fail(s)
 	} else {
 		d.backoff.yield(s)
@@ -266,11 +277,10 @@ func (d *dispatcher) release(s *session, err error) {
 	d.queue.letIn()
 }
 
-// resetBackoff notes that a server has taken a client, or at least hasn't failed it at once.
-func (d *dispatcher) resetBackoff(member string) {
-	if d.backoff.reset(member) {
-		d.queue.letIn()
-	}
+// arrived notes that a server has taken a client, or at least hasn't failed it at once: others that wait may follow.
+func (d *dispatcher) arrived(member string) {
+	d.backoff.reset(member)
+	d.queue.letIn()
 }
 
 // judge says what the error of an attempt means for the client: nil if it is to be given a server again.

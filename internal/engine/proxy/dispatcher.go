@@ -44,7 +44,7 @@ func newDispatcher(e *Engine, a assignment) *dispatcher {
 	d.lobby.open(e)
 	d.backoff.servers = map[string]*failing{}
 	d.sessions = sessions{service: d.service, slots: &d.slots, backoff: &d.backoff, open: map[*session]struct{}{},
-		picker: balance.Picker{Seed: rand.Uint64()}, tally: newTally()}
+		picker: balance.Picker{Seed: rand.Uint64()}, tally: newTally(), advancing: map[string][]*session{}}
 	d.queue = queue{service: d.service, sessions: &d.sessions, joined: make(chan struct{}, 1)}
 	return d
 }
@@ -129,9 +129,9 @@ func (w *watcher) wait(changed <-chan struct{}, task *assignment) bool {
 	for {
 		w.beats.Add(1)
 		waiting := w.queue.look() > 0
-		usable := w.sessions.isUsable()
+		short := w.sessions.outlook()
 		now := time.Now()
-		if waiting && !usable && now.Sub(w.awaited) >= awaitInterval {
+		if waiting && short.usable() == 0 && now.Sub(w.awaited) >= awaitInterval {
 			w.awaited = now
 			if v := w.view(); v != nil {
 				task.protocol.await(v)

@@ -40,8 +40,9 @@ type connector struct {
 	fd, server int
 	// registered says that the loop waits for the client's socket, too.
 	registered bool
-	// session is nil until there is a server for the client.
+	// session is nil until there is a server for the client. waiter is its place in the queue while it waits for one.
 	session *session
+	waiter  *waiter
 	// response is the beginning of the server's, as long as that doesn't say yet whether it takes the client up.
 	response []byte
 	// unwanted says that the server may not take new clients any more.
@@ -63,6 +64,8 @@ const (
 	awaitConnect
 	// awaitResponse waits for the server's first response.
 	awaitResponse
+	// awaitTurn waits in the queue.
+	awaitTurn
 	// finished is after the session's start, or when a goroutine has the client.
 	finished
 )
@@ -128,6 +131,9 @@ func (k *connector) event(server bool) {
 		k.connected()
 	case k.stage == awaitResponse && server:
 		k.readResponse()
+	case k.stage == awaitTurn && !server && hasLeft(uintptr(k.fd)):
+		k.leaveQueue()
+		k.fall(errLeft)
 	}
 }
 
@@ -167,10 +173,67 @@ func (k *connector) hear() {
 	}
 }
 
-// assign finds a server for the client and begins to connect to it.
+// assign finds a server for the client and begins to connect to it, or has the client wait for its turn.
 func (k *connector) assign() {
-	s, _ := k.d.queue.pass(&k.client, k.stop)
-	k.session = s
+	// Whoever wakes it has the queue's lock, which is taken with k.mu held.
+	wake := func() { k.d.engine.serving.Go(k.turn) }
+	if k.session, k.waiter, _ = k.d.queue.enter(&k.client, k.stop, wake); k.waiter != nil {
+		k.wait()
+		return
+	}
+	k.connect()
+}
+
+// wait has the client wait for its turn, as long as it is there. It needs nothing for that but its place in the queue.
+func (k *connector) wait() {
+	k.stage = awaitTurn
+	k.d.fast.remove(k)
+	if !k.registered {
+		k.registered = true
+		if err := k.flow.AwaitClient(k.fd); err != nil {
+			k.leaveQueue()
+			k.fall(nil)
+			return
+		}
+	}
+	if hasLeft(uintptr(k.fd)) {
+		k.leaveQueue()
+		k.fall(errLeft)
+	}
+}
+
+// leaveQueue ends the client's wait. Its turn may have come.
+func (k *connector) leaveQueue() { k.session, k.waiter = k.d.queue.leave(k.waiter), nil }
+
+// turn goes on with a client that was woken: its turn has come, or its time is up.
+func (k *connector) turn() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.stage != awaitTurn {
+		return
+	}
+	k.leaveQueue()
+	switch {
+	case hasLeft(uintptr(k.fd)):
+		k.fall(errLeft)
+	case k.session == nil:
+		k.fall(nil)
+	case !k.d.sessions.attach(k.session, k.stop):
+		k.fall(errUnwanted)
+	default:
+		k.d.fast.add(k)
+		if k.d.here.Err() != nil {
+			// Whoever interrupts all of them may have missed this one.
+			k.fall(errUnwanted)
+			return
+		}
+		k.connect()
+	}
+}
+
+// connect begins to connect to the server that was found.
+func (k *connector) connect() {
+	s := k.session
 	if s == nil || s.header != 0 {
 		k.fall(nil)
 		return
@@ -202,7 +265,7 @@ func (k *connector) assign() {
 
 // connected goes on as soon as the connection to the server is there.
 func (k *connector) connected() {
-	if k.kind != notStartup && k.d.protocol().hold > 0 {
+	if k.kind != notStartup && k.d.protocol().waits() {
 		k.sendPacket()
 		return
 	}
@@ -321,7 +384,7 @@ func (k *connector) start(response []byte) {
 		return
 	}
 	k.finish()
-	d.resetBackoff(s.member)
+	d.arrived(s.member)
 	// Without the sessions' lock: other loops have clients to connect meanwhile.
 	pair := relay.Pair{Client: k.fd, ClientPrepared: true, Server: k.server, ToClient: response, SentToServer: k.toServer, SentToClient: k.toClient}
 	if response != nil {
@@ -448,17 +511,18 @@ func (k *connector) fallback(err error) {
 	c.conn = conn
 	// It can't fail on a connection that was made.
 	c.raw, _ = conn.SyscallConn()
-	if s == nil {
+	if s == nil && err == nil {
 		d.serve(c)
 		return
 	}
-	if err != nil {
+	if s != nil && err != nil {
 		d.release(s, err)
-		if err = d.judge(c, s, err); err != nil {
-			d.settle(c, err)
-			return
-		}
+		err = d.judge(c, s, err)
 		s = nil
+	}
+	if err != nil {
+		d.settle(c, err)
+		return
 	}
 	d.settle(c, d.connect(c, s))
 }

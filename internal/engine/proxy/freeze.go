@@ -243,7 +243,7 @@ func (f *Frozen) Items() ([]handover.Item, error) {
 				return nil, fmt.Errorf("handing over a client: %w", err)
 			}
 			f.lent = append(f.lent, fd)
-			if err := add(clientItem, c.handed(svc.name), fd); err != nil {
+			if err := add(clientItem, c.handed(svc.name, svc.protocol().hold), fd); err != nil {
 				return nil, err
 			}
 		}
@@ -257,8 +257,12 @@ func (s frozenSession) handed(service string) handedSession {
 		ToServer: p.ToServer, ToClient: p.ToClient, ClientEnded: p.ClientEnded, ServerEnded: p.ServerEnded, SentToServer: p.SentToServer, SentToClient: p.SentToClient}
 }
 
-func (c *client) handed(service string) handedClient {
-	h := handedClient{Service: service, ToServer: c.toServer, ToClient: c.toClient, HoldUntil: c.holdUntil, Waits: c.waits}
+// handed is a client for another process, in which it may wait for as long as hold says, too.
+func (c *client) handed(service string, hold time.Duration) handedClient {
+	h := handedClient{Service: service, ToServer: c.toServer, ToClient: c.toClient, HoldUntil: c.kept, Waits: c.waits}
+	if until := c.waits.Add(hold); !c.waits.IsZero() && until.After(h.HoldUntil) {
+		h.HoldUntil = until
+	}
 	for name, what := range declinable {
 		if c.declined[what] {
 			h.Declined = append(h.Declined, name)

@@ -8,7 +8,9 @@ import (
 )
 
 // expectancy is how long a cluster may be without a primary as a failover goes: the leader key of a primary that died outlives
-// it by up to the TTL, and those who are left need some of another to elect and promote one of them.
+// it by up to the TTL, and those who are left need some of another to elect and promote one of them. Patroni has a loop (loop_wait), in
+// which each of them looks at the key, and two times of questions (retry_timeout), to the others and to the DCS, fit in one TTL; what is
+// left of it is for the promotion.
 func expectancy(c model.Cluster) time.Duration { return 2 * time.Duration(c.TTL) * time.Second }
 
 // tcpExpectancy is how long after its last server was lost a service that isn't PostgreSQL's has clients wait for the next: what Pigsty's

@@ -104,9 +104,11 @@ type Config struct {
 	Doubt func(cluster, service, member string)
 	// ConnectTimeout limits a connection attempt to one server; 0 is 3 s, as `timeout connect` in Pigsty.
 	ConnectTimeout time.Duration
-	// Hold is how long, at most, a client waits for a server while none takes it; 0 refuses it at once, and has nobody look at
-	// a server's first response.
-	Hold time.Duration
+	// Hold is how long, at most, a client waits for a server while none takes it, where its service's Definition doesn't say it; 0 refuses
+	// it at once, and has nobody look at a server's first response. HoldFailover has it wait for the Endpoint's Expectancy instead, and for
+	// Hold where no failover can bring a server.
+	Hold         time.Duration
+	HoldFailover bool
 	// OpeningTimeout limits the wait for each packet that a client sends before its authentication, as long as no session
 	// has started; 0 is 60 s, PostgreSQL's own authentication_timeout.
 	OpeningTimeout time.Duration
@@ -129,7 +131,7 @@ type Endpoint struct {
 	// Board is the cluster's. Its Views name the service by Definition.FullName.
 	Board *view.Board
 	// Expectancy is how long after its last server was lost a service is expected to get another one, so that its new clients
-	// wait for that. Afterwards, and with 0, nobody waits for a server to be up.
+	// wait for that. Afterwards, and with 0, nobody waits for a server to be up. It is as long as a failover can take.
 	Expectancy time.Duration
 }
 

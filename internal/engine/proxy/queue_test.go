@@ -403,22 +403,6 @@ func TestRemovedServiceEndsItsQueue(t *testing.T) {
 	}
 }
 
-func TestQueueIsLimited(t *testing.T) {
-	a := startBackend(t, "a", "127.0.42.1")
-	def := definition(t, "primary", "127.0.46.11")
-	svc := serviceOf(def, up(a))
-	d := lone(New(longHold), Endpoint{"pg-test", def, view.NewBoard(viewOf(svc)), lately})
-	none := shortage{svc: &svc}
-	d.queue.clients = make([]*waiter, maxQueued-1)
-	if !d.queue.mayWait(&client{}, none) {
-		t.Error("the last one may not wait")
-	}
-	d.queue.clients = make([]*waiter, maxQueued)
-	if d.queue.mayWait(&client{}, none) {
-		t.Error("one more may wait")
-	}
-}
-
 // TestHoldUnderFlips has clients that come, wait, leave and are connected while the only server goes up and down: nobody may be
 // refused, and nothing may be left behind.
 func TestHoldUnderFlips(t *testing.T) {
@@ -499,14 +483,14 @@ func fullService(t *testing.T, ip string) (d *dispatcher, first, second *client)
 // client finds the server. Nobody but these two looks.
 func TestNobodyIsForgottenOnTheWayIntoTheQueue(t *testing.T) {
 	d, c, _ := fullService(t, "127.0.46.14")
-	s, _ := d.queue.pass(&client{}, nil)
+	s, _, _ := d.queue.enter(&client{}, nil, nil)
 	for range 5000 {
 		var freeing sync.WaitGroup
 		old := s
 		freeing.Go(func() { d.release(old, errUnwanted) })
-		c.holdUntil = time.Time{}
+		c.waits = time.Time{}
 		var w *waiter
-		s, w, _ = d.queue.enter(c)
+		s, w, _ = d.queue.enter(c, nil, c.wake)
 		freeing.Wait()
 		if w != nil {
 			s = d.queue.leave(w)
@@ -523,14 +507,14 @@ func TestNobodyIsForgottenOnTheWayIntoTheQueue(t *testing.T) {
 // Who comes when there is room again gets none of it while somebody waits, whose turn has come with that.
 func TestNobodyOvertakesTheQueue(t *testing.T) {
 	d, first, second := fullService(t, "127.0.46.15")
-	s, _ := d.queue.pass(&client{}, nil)
-	_, w2, _ := d.queue.enter(second)
-	_, w1, _ := d.queue.enter(first)
+	s, _, _ := d.queue.enter(&client{}, nil, nil)
+	_, w2, _ := d.queue.enter(second, nil, second.wake)
+	_, w1, _ := d.queue.enter(first, nil, first.wake)
 	if s == nil || w1 == nil || w2 == nil {
 		t.Fatal("the server isn't full")
 	}
 	d.sessions.release(s, false) // and nobody looks after the queue
-	if s, _ := d.queue.pass(&client{}, nil); s != nil {
+	if s, _, _ := d.queue.enter(&client{}, nil, nil); s != nil {
 		t.Error("who came last was served first")
 	}
 	if w1.session == nil || w2.session != nil {

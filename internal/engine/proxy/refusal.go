@@ -50,6 +50,11 @@ type shortage struct {
 	lost time.Time
 	// home is the only member that the client may be connected with (balance source); empty if it may be any.
 	home string
+	// crowded says that there is a server that would take it, once one of those on their way there from the queue has arrived.
+	crowded bool
+	// held says that a View's Hold keeps everybody waiting, hopeless why no failover can bring a server, in words; empty if one may.
+	held     bool
+	hopeless string
 }
 
 // usable counts the servers that are up for new clients, whether they have room or not.
@@ -90,6 +95,9 @@ func (s shortage) refusal(name string, failures map[string]error) *refusal {
 		// Many clients show the message alone.
 		no.message += fmt.Sprintf(": %s is %s", svc.Servers[out[0]].Member, orderWords(svc.Health[out[0]].Order))
 	}
+	if s.held {
+		no.message = fmt.Sprintf("service %s is held for a switchover", name)
+	}
 	if s.outcome == balance.Full {
 		no.code = codeTooManyConnections
 		no.message = fmt.Sprintf("service %s is full: its usable servers have %d sessions each", name, svc.Options.MaxConn)
@@ -105,6 +113,9 @@ func (s shortage) refusal(name string, failures map[string]error) *refusal {
 	}
 	if len(lines) == 0 {
 		lines = append(lines, "its selector matches no member now")
+	}
+	if s.hopeless != "" {
+		lines = append(lines, "no failover can bring one: "+s.hopeless)
 	}
 	no.detail = strings.Join(lines, "\n")
 	return no

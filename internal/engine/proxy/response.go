@@ -57,7 +57,7 @@ func (d *dispatcher) exchange(c *client, s *session, server *net.TCPConn) ([]byt
 
 // keepsWaiting notes that a server hasn't responded for responseCheck: it doesn't fail its clients at once, but may hang.
 func (d *dispatcher) keepsWaiting(s *session) {
-	d.resetBackoff(s.member)
+	d.arrived(s.member)
 	d.protocol().doubt(d.name, s.member)
 }
 

@@ -49,7 +49,16 @@ func (s *service) endpoint() *Endpoint { return &s.assigned.Load().Endpoint }
 func (s *service) protocol() *protocol { return &s.assigned.Load().protocol }
 
 // view gives the service as the newest View has it; nil if it hasn't.
-func (s *service) view() *view.Service { return s.endpoint().Board.View().Service(s.name) }
+func (s *service) view() *view.Service {
+	_, svc := s.look()
+	return svc
+}
+
+// look is view with the View.
+func (s *service) look() (*view.View, *view.Service) {
+	v := s.endpoint().Board.View()
+	return v, v.Service(s.name)
+}
 
 // protocol is all in which services of one protocol differ from those of another: it is chosen when a Change is prepared, and
 // nothing else asks what a service speaks. There are PostgreSQL's (postgres) and everything else's (TCPService.protocol).
@@ -70,6 +79,8 @@ type protocol struct {
 	doubt func(service, member string)
 	// hold is how long a client may wait for a server; 0 is not at all. connectTimeout limits a connection attempt.
 	hold, connectTimeout time.Duration
+	// failover has it wait for as long as a failover can take (Endpoint.Expectancy), and for hold where none can come.
+	failover bool
 	// once says that a client has only one try.
 	once bool
 	// idle is how long both sides of a session may say nothing; 0 is for ever.
@@ -79,14 +90,25 @@ type protocol struct {
 // postgres is the protocol of PostgreSQL's services. Its clients speak first, and what they say comes with the end of the
 // handshake. So hearing it before a server is connected takes next to no time, and costs no server a process for a client that says
 // nothing, such as a port check.
-func (e *Engine) postgres(cluster string) protocol {
-	return protocol{
+func (e *Engine) postgres(endpoint Endpoint) protocol {
+	cluster := endpoint.Cluster
+	p := protocol{
 		name:    "postgresql",
 		hear:    func(ctx context.Context, c *client) error { return c.hear(ctx, e.cfg.OpeningTimeout) },
 		reject:  (*service).refuse,
 		recheck: func(member string) { e.cfg.Recheck(cluster, member) },
 		await:   func(v *view.Service) { e.cfg.Await(cluster, v.FullName) },
 		doubt:   func(service, member string) { e.cfg.Doubt(cluster, service, member) },
-		hold:    e.cfg.Hold, connectTimeout: e.cfg.ConnectTimeout,
+		hold:    e.cfg.Hold, failover: e.cfg.HoldFailover, connectTimeout: e.cfg.ConnectTimeout,
 	}
+	if own := endpoint.Definition.Hold; own != nil {
+		if p.failover = own.Failover; !p.failover {
+			p.hold = own.For
+		}
+	}
+	return p
 }
+
+// waits says that clients wait for a server, so that one that fails or refuses them has them tried elsewhere or again. It has nothing to
+// say of those who are kept by a View's Hold.
+func (p *protocol) waits() bool { return p.hold > 0 || p.failover }

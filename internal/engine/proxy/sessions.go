@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -61,9 +62,11 @@ type sessions struct {
 	open   map[*session]struct{}
 	picker balance.Picker
 	tally  tally
-	// usable says that the newest View that was looked at had a server for new clients, lost when that ended.
+	// usable says that the newest View that was looked at had a server for new clients, lost when that ended. A View's Hold is no loss.
 	usable bool
 	lost   time.Time
+	// advancing are sessions that were given to clients of the queue and whose servers haven't responded yet, by member: see busy.
+	advancing map[string][]*session
 	// successor has the sessions after a Freeze that failed.
 	successor *dispatcher
 }
@@ -71,23 +74,32 @@ type sessions struct {
 // register picks a server for a client that is up in the newest View, and notes the session. stop is the session's for as long as
 // it is being connected. Without a session the shortage says why.
 func (t *sessions) register(c *client, stop context.CancelCauseFunc) (*session, shortage) {
+	return t.pick(c, stop, false)
+}
+
+// advance is register for a client of the queue, or one that comes while others wait there: of those only so many are on their way to one
+// server at a time.
+func (t *sessions) advance(c *client, stop context.CancelCauseFunc) (*session, shortage) {
+	return t.pick(c, stop, true)
+}
+
+func (t *sessions) pick(c *client, stop context.CancelCauseFunc, bounded bool) (*session, shortage) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.service.here.Err() != nil {
-		return nil, shortage{gone: context.Cause(t.service.here)}
-	}
-	svc := t.service.view()
-	t.noteUsable(svc)
-	if svc == nil {
-		return nil, shortage{outcome: balance.None, lost: t.lost}
+	short := t.short()
+	svc := short.svc
+	if short.gone != nil || svc == nil {
+		return nil, short
 	}
 	now := time.Now()
 	who := balance.Client{Addr: c.from.Addr(), Avoid: t.avoid(c, now), Now: now}
+	if bounded {
+		who.Busy = t.busy(now)
+	}
 	i, outcome := t.picker.Pick(svc, who)
-	if outcome != balance.Picked {
-		short := shortage{svc: svc, outcome: outcome, lost: t.lost}
+	if short.outcome = outcome; outcome != balance.Picked {
 		if outcome == balance.Full {
-			short.home = t.picker.Home(svc, who)
+			short.home, short.crowded = t.picker.Home(svc, who), len(who.Busy) > 0
 		}
 		return nil, short
 	}
@@ -97,6 +109,9 @@ func (t *sessions) register(c *client, stop context.CancelCauseFunc) (*session, 
 		s.queued = now.Sub(c.waits)
 	}
 	t.open[s] = struct{}{}
+	if bounded {
+		t.advancing[s.member] = append(t.advancing[s.member], s)
+	}
 	t.tally.attempt(c, s.member)
 	t.backoff.trying(s)
 	return s, shortage{}
@@ -105,7 +120,7 @@ func (t *sessions) register(c *client, stop context.CancelCauseFunc) (*session, 
 // avoid gives the members that a client isn't to be connected with now. Where nobody may wait each server is tried once; elsewhere
 // who finds no other waits until it may be tried again. t.mu is held.
 func (t *sessions) avoid(c *client, now time.Time) map[string]bool {
-	if t.service.protocol().hold > 0 {
+	if t.service.protocol().waits() {
 		return t.backoff.avoid(now)
 	}
 	if len(c.failures) == 0 {
@@ -118,20 +133,78 @@ func (t *sessions) avoid(c *client, now time.Time) map[string]bool {
 	return members
 }
 
+const (
+	// advanceAtOnce is how many clients of the queue are on their way to one server at a time: from when it is picked to its first response.
+	// PgBouncer's port has room for 128 (listen_backlog), which all nodes share.
+	advanceAtOnce = 32
+	// advancePatience is how long one of them keeps the next from going. A server that takes longer to respond has the next ones come all
+	// the same, so that the queue moves by advanceAtOnce in each of these however slow it is.
+	advancePatience = responseCheck
+)
+
+// busy are the members that as many clients of the queue are on their way to as may be. t.mu is held.
+func (t *sessions) busy(now time.Time) map[string]bool {
+	var members map[string]bool
+	for member, all := range t.advancing {
+		all = slices.DeleteFunc(all, func(s *session) bool {
+			_, open := t.open[s]
+			return s.flow != nil || !open || now.Sub(s.began) >= advancePatience
+		})
+		if t.advancing[member] = all; len(all) == 0 {
+			delete(t.advancing, member)
+		} else if len(all) >= advanceAtOnce {
+			if members == nil {
+				members = map[string]bool{}
+			}
+			members[member] = true
+		}
+	}
+	return members
+}
+
+// attach gives a session that was registered for a client of the queue what ends its way to the server; false if that is over already.
+func (t *sessions) attach(s *session, stop context.CancelCauseFunc) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.stop = stop
+	return !s.ending
+}
+
+// outlook is a shortage of nobody in particular: what those who wait can expect by the newest View.
+func (t *sessions) outlook() shortage {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.short()
+}
+
+// short is outlook with t.mu held.
+func (t *sessions) short() shortage {
+	if t.service.here.Err() != nil {
+		return shortage{gone: context.Cause(t.service.here)}
+	}
+	v, svc := t.service.look()
+	t.noteUsable(svc)
+	short := shortage{svc: svc, outcome: balance.None, lost: t.lost}
+	if svc != nil {
+		short.held = svc.Held
+		if svc.Leads {
+			short.hopeless = v.Hopeless
+		}
+	}
+	return short
+}
+
 // noteUsable keeps in mind whether the service has a server for new clients, and since when it hasn't. t.mu is held.
 func (t *sessions) noteUsable(svc *view.Service) {
+	if svc != nil && svc.Held {
+		t.usable = t.usable || slices.ContainsFunc(svc.Health, func(h view.Health) bool { return h.Up })
+		return
+	}
 	usable := svc != nil && len(svc.Usable()) > 0
 	if t.usable && !usable {
 		t.lost = time.Now()
 	}
 	t.usable = usable
-}
-
-// isUsable tells what noteUsable noted last.
-func (t *sessions) isUsable() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.usable
 }
 
 // connect gives a session a context for an attempt to connect, which ends when its server may not take new clients any more.

@@ -139,7 +139,7 @@ func (d *dispatcher) adoptClient(h handedClient, conn *net.TCPConn) {
 	for _, name := range h.Declined {
 		c.declined[declinable[name]] = true
 	}
-	c.toServer, c.toClient, c.holdUntil, c.waits = h.ToServer, h.ToClient, h.HoldUntil, h.Waits
+	c.toServer, c.toClient, c.kept, c.waits = h.ToServer, h.ToClient, h.HoldUntil, h.Waits
 	d.readmit(c)
 }
 

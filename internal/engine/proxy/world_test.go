@@ -216,7 +216,7 @@ func made(cfg Config) *rig {
 
 // lone is the dispatcher of a service of PostgreSQL's that nobody listens for.
 func lone(e *Engine, endpoint Endpoint) *dispatcher {
-	return newDispatcher(e, assignment{Endpoint: endpoint, protocol: e.postgres(endpoint.Cluster)})
+	return newDispatcher(e, assignment{Endpoint: endpoint, protocol: e.postgres(endpoint)})
 }
 
 // begin runs the engine until the test's end.

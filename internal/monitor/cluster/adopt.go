@@ -14,7 +14,9 @@ import (
 // plan takes a declaration: resolves it and fits the servers to it.
 func (s *State) plan(p Planned, a *Actions, now time.Time) {
 	old := s.cluster
-	s.cluster, s.resolver, s.witnessed, s.holdless = p.Cluster, p.Resolver, p.Witnessed, p.Holdless
+	s.cluster, s.resolver, s.holdless = p.Cluster, p.Resolver, p.Holdless
+	// Who is refused at once doesn't wait for a server's first response, which nobody looks at then.
+	s.witnessed = p.Witnessed && !slices.ContainsFunc(p.Cluster.Definitions, func(d model.Definition) bool { return d.Hold != nil && !d.Hold.Waits() })
 	s.bases = make(map[string][2]string, len(p.Cluster.Members))
 	present := make(map[string]bool, len(p.Cluster.Members))
 	for _, m := range p.Cluster.Members {

@@ -93,16 +93,16 @@ func declared(name string) (model.Cluster, bool) {
 // scripted is what a member's Patroni is to say.
 type scripted struct {
 	// lock says that it holds the leader key.
-	lock, unlocked, failsafe, standbyCluster, lagging, noLoadBalance, paused bool
-	role, state, system                                                      string
-	timeline                                                                 int
-	silence                                                                  string
+	lock, unlocked, failsafe, standbyCluster, lagging, noLoadBalance, noFailover, paused bool
+	role, state, system                                                                  string
+	timeline                                                                             int
+	silence                                                                              string
 	// nonsense is a status that comes without a body; notAsked has the silence be this node's own.
 	nonsense int
 	notAsked bool
 }
 
-// script reads `[lock] [unlocked] [failsafe] [standby-cluster] [lagging] [noloadbalance] [paused] [system=ID] [timeline=N] ROLE STATE…` or
+// script reads `[lock] [unlocked] [failsafe] [standby-cluster] [lagging] [noloadbalance] [nofailover] [paused] [system=ID] [timeline=N] ROLE STATE…` or
 // `silent REASON…`, `nonsense STATUS`, `not asked REASON…`.
 func script(words []string) scripted {
 	s := scripted{timeline: 1}
@@ -119,7 +119,7 @@ func script(words []string) scripted {
 		return s
 	}
 	flags := map[string]*bool{"lock": &s.lock, "unlocked": &s.unlocked, "failsafe": &s.failsafe, "standby-cluster": &s.standbyCluster,
-		"lagging": &s.lagging, "noloadbalance": &s.noLoadBalance, "paused": &s.paused}
+		"lagging": &s.lagging, "noloadbalance": &s.noLoadBalance, "nofailover": &s.noFailover, "paused": &s.paused}
 	for len(words) > 0 {
 		name, value, valued := strings.Cut(words[0], "=")
 		switch {
@@ -162,6 +162,9 @@ func (s scripted) on(path string) health.Outcome {
 		o.Answer.TimelineNull = s.timeline < 0
 		if s.noLoadBalance {
 			o.Answer.Tags = map[string]string{"noloadbalance": "true"}
+		}
+		if s.noFailover {
+			o.Answer.Tags = map[string]string{"nofailover": "true"}
 		}
 		if s.role == "replica" && s.lagging {
 			// 100 MB behind what fixtures' leaders say.

@@ -44,6 +44,7 @@ var update = flag.Bool("update", false, "rewrite what follows from each line of 
 //	TIME await SERVICE              clients wait for one
 //	TIME stood D                    this node stood still for D
 //	TIME counts                     what was counted of the servers and members so far
+//	TIME hopeless                   why no failover can come, as far as is known
 //	TIME tick
 //	TIME ticks                      all that time brings until then
 //
@@ -134,6 +135,9 @@ func play(t *testing.T, file, text string) string {
 		switch words[1] {
 		case "counts":
 			out = append(out, counts(&s, now)...)
+			continue
+		case "hopeless":
+			out = append(out, "    "+cmp.Or(s.view.Hopeless, "no: one may come"))
 			continue
 		case "tick":
 			events = append(events, Ticked{})

@@ -160,7 +160,7 @@ func reasons(svc view.Service) string {
 
 // post makes the View if it differs from the last one in more than when members answered, or that is old.
 func (s *State) post(a *Actions, services []view.Service, now time.Time) {
-	v := &view.View{Cluster: s.cluster.Name, Version: 1, At: now, Contested: s.contested, Outages: s.counted.outages, Outage: s.counted.outage, Hold: s.hold, Services: services}
+	v := &view.View{Cluster: s.cluster.Name, Version: 1, At: now, Contested: s.contested, Hopeless: s.hopeless(now), Outages: s.counted.outages, Outage: s.counted.outage, Hold: s.hold, Services: services}
 	if v.Key = (view.Key{Watched: s.key.asked, Lost: s.key.now.Lost}); s.key.known() {
 		v.Key.Holder, v.Key.Confirmed, v.Key.Doubted = s.key.now.Leader, s.key.now.Read, s.key.alien
 	}
@@ -192,7 +192,7 @@ func (s *State) post(a *Actions, services []view.Service, now time.Time) {
 func alike(a, b *view.View) bool {
 	key := b.Key
 	key.Confirmed = a.Key.Confirmed
-	if a.Key != key || a.Hold != b.Hold || a.Contested != b.Contested || a.Key.Confirmed.IsZero() != b.Key.Confirmed.IsZero() {
+	if a.Key != key || a.Hold != b.Hold || a.Contested != b.Contested || a.Hopeless != b.Hopeless || a.Key.Confirmed.IsZero() != b.Key.Confirmed.IsZero() {
 		return false
 	}
 	for i, m := range a.Members {

@@ -30,7 +30,9 @@ type View struct {
 	Outages Durations
 	Outage  time.Time
 	// Hold is the one in force; its ID is empty while there is none.
-	Hold     Hold
+	Hold Hold
+	// Hopeless says in words why no failover can bring the cluster a leader now that it has none; empty while one may come.
+	Hopeless string
 	Members  []Member
 	Services []Service
 }

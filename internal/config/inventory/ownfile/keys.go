@@ -17,7 +17,7 @@ const Mark = "pgporter"
 // Shape is what a key's value looks like.
 type Shape int
 
-// The shapes of values. Word is one of some, Dest a word or a port; Keyed is a mapping whose keys are declared, Named one of names that
+// The shapes of values. Word is one of some, Dest a word or a port, Wait a word, a time with its unit, or 0; Keyed is a mapping whose keys are declared, Named one of names that
 // the writer chooses to such mappings, Listed a list of them; Tags is a mapping of names that the writer chooses to scalars.
 const (
 	Text Shape = iota
@@ -25,6 +25,7 @@ const (
 	Switch
 	Word
 	Dest
+	Wait
 	Texts
 	Keyed
 	Named
@@ -45,7 +46,7 @@ type Key struct {
 	// Example is a value in YAML.
 	Example  string
 	Required bool
-	// Words are what a Word or a Dest may be.
+	// Words are what a Word, a Dest or a Wait may be.
 	Words []string
 	// Least and Most bound a Number.
 	Least, Most int
@@ -91,6 +92,7 @@ var service = []Key{
 	{Name: "balance", Shape: Text, Default: "roundrobin", Example: "leastconn", Says: "how clients are spread over the servers, in HAProxy's words"},
 	{Name: "allow", Shape: Texts, Example: "[10.0.0.0/8, 192.168.1.7]", Default: "from everywhere", Says: "where clients may come from: networks and addresses; others are closed unheard"},
 	{Name: "pool", Shape: Word, Words: []string{"door"}, Says: "door puts the node's own PgBouncer before the service, whose dest is postgres then"},
+	{Name: "hold", Shape: Wait, Words: []string{"failover"}, Example: "10s", Default: "the cluster's hold", Says: "how long new clients wait while no server takes them; 0 refuses them at once, failover waits as long as one can take"},
 	{Name: "options", Shape: Text, Example: "'inter 2s fall 3 rise 3'", Says: "HAProxy's words for default-server; without them those of rto"},
 }
 
@@ -109,6 +111,7 @@ var shared = slices.Concat(ports, []Key{
 	{Name: "door_settings", Variable: "pgporter_door_settings", Shape: Tags, Example: "{ client_tls_sslmode: require }", Says: "settings of that PgBouncer, by its own names"},
 	{Name: "pool_mode", Variable: "pgbouncer_poolmode", Shape: Word, Words: []string{"transaction", "session", "statement"}, Default: "transaction", Says: "when that PgBouncer takes a connection back from a client"},
 	{Name: "max_connections", Variable: "pg_max_conn", Shape: Number, Least: 20, Most: 262143, Default: "100", Says: "PostgreSQL's max_connections, three quarters of which are for those PgBouncers together"},
+	{Name: "hold", Variable: "pgporter_hold", Shape: Wait, Words: []string{"failover"}, Example: "10s", Default: "what the node runs with: run --hold", Says: "how long new clients of services that don't say it wait while no server takes them"},
 	{Name: "namespace", Variable: "pg_namespace", Shape: Text, Default: "/service", Says: "Patroni's namespace: the path in etcd below which scopes are"},
 	{Name: "etcd", Shape: Keyed, Says: "the etcd (v3) that Patroni keeps its keys in; without it checks alone decide", Keys: []Key{
 		{Name: "endpoints", Variable: "pgporter_etcd_endpoints", Shape: Texts, Required: true, Example: "[https://10.10.10.31:2379]", Says: "its URLs"},
@@ -173,7 +176,7 @@ func Member() []Key { return member }
 
 // Services are the keys of a file of services for members that are discovered: what a cluster says of its services.
 var Services = slices.DeleteFunc(slices.Clone(shared), func(k Key) bool {
-	return !slices.Contains([]string{"services", "default_services", "dest", "ttl", "rto", "roles", "trust"}, k.Name)
+	return !slices.Contains([]string{"services", "default_services", "dest", "ttl", "rto", "roles", "trust", "hold"}, k.Name)
 })
 
 // Find gives one of some keys by its name.

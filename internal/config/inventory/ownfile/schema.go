@@ -83,6 +83,8 @@ func (k Key) schema() object {
 		o = append(o, pair{"enum", k.Words})
 	case Dest:
 		o = append(o, pair{"anyOf", []object{{{"enum", k.Words}}, {{"type", "integer"}, {"minimum", 1}, {"maximum", 65535}}}})
+	case Wait:
+		o = append(o, pair{"anyOf", []object{{{"enum", k.Words}}, {{"type", "string"}, {"pattern", `^([0-9]+(\.[0-9]+)?(us|ms|s|m|h))+$`}}, {{"enum", []any{0, "0"}}}}})
 	case Texts:
 		o = append(o, pair{"type", "array"}, pair{"items", object{{"type", "string"}}}, pair{"minItems", 1})
 	case Listed:
