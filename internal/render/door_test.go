@@ -23,7 +23,7 @@ all:
         pg_cluster: pg-a
         pg_max_conn: 500
         pg_services:
-          - { name: rw, port: 5440, dest: postgres, check: /primary, selector: "[]", pool: door, maxconn: 300 }
+          - { name: rw, port: 5440, dest: postgres, check: /primary, selector: "[]", pool: door, maxconn: 300, hold: 5m }
           - { name: ro, port: 5441, dest: postgres, check: /read-only, selector: "[]", pool: door }
         pg_databases:
           - { name: app, owner: app, pool_size: 60, pool_size_min: 7, pool_reserve: 1 }

@@ -161,23 +161,28 @@ type doorSetting struct {
 	pos diag.Position
 }
 
-// doors adds to a site's nodes the PgBouncers before their services.
+// doors adds to a site's nodes the PgBouncers before their services. Those are pgporter's: what HAProxy doesn't have of a service, its hold,
+// counts for them.
 func (p *planner) doors(site *Site) {
+	native := newPlanner(p.inv)
+	native.haproxy, native.keyless = true, true
 	nodes := map[string]int{}
-	for _, n := range site.Nodes {
-		for _, c := range n.Plan.Clusters {
-			if hasDoors(c) {
-				nodes[c.Name]++
-			}
+	carried := make([][]model.Cluster, len(site.Nodes))
+	for i, h := range p.inv.Hosts() {
+		if !slices.ContainsFunc(site.Nodes[i].Plan.Clusters, hasDoors) {
+			continue
+		}
+		clusters, _ := native.one(h)
+		carried[i] = slices.DeleteFunc(clusters, func(c model.Cluster) bool { return !hasDoors(c) })
+		for _, c := range carried[i] {
+			nodes[c.Name]++
 		}
 	}
+	p.problems = append(p.problems, native.problems...)
 	poolings := map[string]*pooling{}
 	for i, h := range p.inv.Hosts() {
 		b := doorBuilder{p: p, host: h, databases: map[string]owner{}, users: map[string]owner{}, settings: map[string]owner{}}
-		for _, c := range site.Nodes[i].Plan.Clusters {
-			if !hasDoors(c) {
-				continue
-			}
+		for _, c := range carried[i] {
 			if poolings[c.Name] == nil {
 				poolings[c.Name] = p.pooling(p.named(c.Name))
 			}
@@ -461,6 +466,11 @@ func (b *doorBuilder) add(c model.Cluster, g *pooling, nodes int) {
 			continue
 		}
 		b.door.MaxClients += d.MaxConn
+		hold := max(mostHold, 2*c.TTL)
+		if d.Hold != nil {
+			hold = max(hold, int(d.Hold.For.Seconds()))
+		}
+		b.door.Patience = max(b.door.Patience, hold+30)
 		b.door.Spread = b.door.Spread || !leads(d)
 		for _, one := range g.databases {
 			db := one.DoorDatabase
@@ -496,7 +506,6 @@ func (b *doorBuilder) add(c model.Cluster, g *pooling, nodes int) {
 		}
 	}
 	b.door.AuthQuery = cmp.Or(b.door.AuthQuery, g.authQuery)
-	b.door.Patience = max(b.door.Patience, max(mostHold, 2*c.TTL)+30)
 	b.door.Shares = append(b.door.Shares, share)
 	b.door.LeftOut = append(b.door.LeftOut, g.leftOut...)
 	if share.Together > share.MaxConnections {
