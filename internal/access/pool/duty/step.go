@@ -25,8 +25,10 @@ const (
 	settle = time.Second
 	// grace is how long they wait at most, whatever sessions there are.
 	grace = 5 * time.Second
-	// patience is how long a RECONNECT waits for a moment in which nobody logs in at the server: it would end that login, and PgBouncer
-	// then refuses clients until server_login_retry is over.
+	// logging is how long a PAUSE waits for a moment in which nobody logs in at the server: it ends a login, too, and PgBouncer refuses new
+	// clients then until another one succeeds. One that is held as clients are doesn't end before the hold does.
+	logging = 200 * time.Millisecond
+	// patience is how long a RECONNECT waits for such a moment.
 	patience = 2 * time.Second
 	// again is when a command is given again that PgBouncer refused.
 	again = time.Second
@@ -37,9 +39,10 @@ type State struct {
 	// Ours says that we have paused it: RESUME is ours to say. Somebody else's pause is never ended.
 	Ours bool
 
-	// hold is the ID of the hold that was seen last, wanted that it pauses the database, and released that somebody else resumed it
+	// hold is the ID of the hold that was seen last, began when that was seen first, wanted that it pauses the database, and released that somebody else resumed it
 	// meanwhile: he is left to it.
 	hold             string
+	began            time.Time
 	wanted, released bool
 	// over is since when no hold wants what is Ours.
 	over time.Time
@@ -82,7 +85,7 @@ func Step(s State, seen Sight) (State, Command) {
 	switch {
 	case !s.refused.IsZero() && seen.Now.Before(s.refused.Add(again)):
 		return s, None
-	case want && !seen.Database.Paused:
+	case want && !seen.Database.Paused && (seen.Database.Logins == 0 || !seen.Now.Before(s.began.Add(logging))):
 		s.Ours = true
 		return s, Pause
 	case !s.due.IsZero() && (seen.Database.Logins == 0 || !seen.Now.Before(s.due.Add(patience))):
@@ -115,7 +118,7 @@ func (s *State) see(seen Sight) bool {
 	if s.hold == h.ID {
 		return true
 	}
-	s.hold, s.released = h.ID, false
+	s.hold, s.began, s.released = h.ID, seen.Now, false
 	if at := v.Service(seen.Place.Service); at != nil {
 		s.wanted = at.Leads
 		if !at.Leads && h.To != "" {
