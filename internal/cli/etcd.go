@@ -22,6 +22,7 @@ func etcdFlags(c *cobra.Command, e *daemon.Etcd) {
 	c.Flags().StringVar(&e.KeyFile, "etcd-key", "", "`FILE` with that certificate's key")
 	c.Flags().StringVar(&e.User, "etcd-user", "", "`NAME` of the user in etcd")
 	c.Flags().StringVar(&e.PasswordFile, "etcd-password-file", "", "`FILE` with the user's password in its first line (default: the inventory's pg_etcd_password, or the file that the plan names)")
+	c.Flags().StringVar(&e.HoldPrefix, "etcd-prefix", "", "`PATH` below which pgporter's own keys are, by which pgporter switchover has clusters held (default: "+daemon.DefaultHoldPrefix+")")
 	c.Flags().StringVar(&e.Namespace, "etcd-namespace", "", "`PATH` below which Patroni keeps the clusters' keys (default: pg_namespace of the inventory, or "+daemon.DefaultNamespace+")")
 }
 
@@ -31,7 +32,7 @@ const noEtcd = "none"
 // newLeaderKeys says how the leader keys are watched; nil for not at all. declared tells whether there is an inventory, which
 // may say so itself.
 func newLeaderKeys(e daemon.Etcd, declared bool) (*daemon.LeaderKeys, error) {
-	detailed := e.CAFile+e.CertFile+e.KeyFile+e.User+e.PasswordFile+e.Namespace != ""
+	detailed := e.CAFile+e.CertFile+e.KeyFile+e.User+e.PasswordFile+e.Namespace+e.HoldPrefix != ""
 	off := slices.Contains(e.Endpoints, noEtcd)
 	switch {
 	case off && len(e.Endpoints) > 1:

@@ -190,7 +190,9 @@ type Daemon struct {
 	holds chan struct{}
 
 	// ordering serialises operators' orders. It guards handingOver, with which none is taken: the next process has those of before.
-	ordering    sync.Mutex
+	ordering sync.Mutex
+	// lastHolds are the holds that clusters had last; guarded by ordering.
+	lastHolds   map[string]lastHold
 	handingOver bool
 	// taking serialises configuration changes. It guards closed, after which no order from elsewhere is taken.
 	taking sync.Mutex
@@ -217,6 +219,8 @@ type Daemon struct {
 	refusals int
 	// etcd is what the running configuration says of it, by clusters.
 	etcd map[string]model.Etcd
+	// unordered says why orders to hold can't be read from etcd, by clusters.
+	unordered map[string]string
 	// loops joins the cluster loops, which live and end with their clusters.
 	loops   sync.WaitGroup
 	loopCtx context.Context
@@ -234,7 +238,7 @@ type runningCluster struct {
 func Run(ctx context.Context, cfg Config) error {
 	files := newBudget(cfg)
 	d := &Daemon{cfg: cfg, log: cfg.Logger, started: time.Now(), liveness: newLiveness(), budget: files,
-		slots: cluster.NewSlots(files.questions), seed: rand.Uint64(), rereads: make(chan reread), holds: make(chan struct{}, 1), running: map[string]*runningCluster{}}
+		slots: cluster.NewSlots(files.questions), seed: rand.Uint64(), rereads: make(chan reread), holds: make(chan struct{}, 1), lastHolds: map[string]lastHold{}, unordered: map[string]string{}, running: map[string]*runningCluster{}}
 	d.restoreEvents(cfg.Inherited)
 	if cfg.made != nil {
 		cfg.made(d)

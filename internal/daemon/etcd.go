@@ -19,6 +19,9 @@ import (
 // DefaultNamespace is where Pigsty has Patroni keep its keys in etcd.
 const DefaultNamespace = "/pg"
 
+// DefaultHoldPrefix is below which pgporter's own keys are.
+const DefaultHoldPrefix = etcd.HoldPrefix
+
 // Etcd says where Patroni's keys are and how to read them. What is empty is as the configuration says.
 type Etcd struct {
 	// Endpoints, CAFile, CertFile, KeyFile and User are as in etcd.Config.
@@ -29,11 +32,13 @@ type Etcd struct {
 	PasswordFile string
 	// Namespace is the path below which clusters have their keys.
 	Namespace string
+	// HoldPrefix is the path below which pgporter's own keys are: orders to hold a cluster.
+	HoldPrefix string
 }
 
 // silent tells whether nothing is said.
 func (e Etcd) silent() bool {
-	return len(e.Endpoints) == 0 && e.CAFile+e.CertFile+e.KeyFile+e.User+e.PasswordFile+e.Namespace == ""
+	return len(e.Endpoints) == 0 && e.CAFile+e.CertFile+e.KeyFile+e.User+e.PasswordFile+e.Namespace+e.HoldPrefix == ""
 }
 
 // LeaderKeys says how the leader keys of the clusters that are served are watched: as the configuration declares it
@@ -48,6 +53,9 @@ func NewLeaderKeys(said Etcd) (*LeaderKeys, error) {
 	}
 	if said.Namespace != "" && !strings.HasPrefix(said.Namespace, "/") {
 		err = errors.Join(err, fmt.Errorf("namespace %q: a path that begins with /, such as %s", said.Namespace, DefaultNamespace))
+	}
+	if said.HoldPrefix != "" && !strings.HasPrefix(said.HoldPrefix, "/") {
+		err = errors.Join(err, fmt.Errorf("prefix %q of orders: a path that begins with /, such as %s", said.HoldPrefix, etcd.HoldPrefix))
 	}
 	if err != nil {
 		return nil, err
@@ -131,13 +139,17 @@ func (d *Daemon) watcherFor(next map[string]model.Etcd) watcher {
 			return had
 		}
 		path, declared, had = at, now, nil
-		etcd, err := etcd.New(k.said.config(declared))
+		client, err := etcd.New(k.said.config(declared))
 		if err != nil {
 			d.log.Warn("the leader key isn't watched, the checks decide alone; reload when this is mended", "cluster", c.Name, "error", err)
 			return nil
 		}
 		d.log.Log(d.loopCtx, slog.LevelDebug, "the leader key is watched", "cluster", c.Name, "key", at+"/leader")
-		had = etcd.Watch(at)
+		w := client.Watch(at)
+		if d.canHold() {
+			w.Orders(etcd.HoldKey(cmp.Or(k.said.HoldPrefix, etcd.HoldPrefix), c.Name), (&obedient{daemon: d, cluster: c.Name}).take)
+		}
+		had = w
 		return had
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
@@ -22,13 +23,23 @@ const (
 // errCannotHold refuses a hold on a node whose clients somebody else accepts.
 var errCannotHold = errors.New("HAProxy accepts this node's clients, and it can't keep them waiting for a switchover")
 
+// errHoldOver refuses to begin a hold once more that was ended: whoever renews it hasn't heard of that yet.
+var errHoldOver = errors.New("that hold was ended")
+
+// lastHold is the one that a cluster had last: since when, and whether somebody ended it.
+type lastHold struct {
+	id    string
+	since time.Time
+	ended bool
+}
+
 // Hold has new clients of a cluster's leader wait, or lets them go. It is in force when it returns. o.By is who holds.
-func (d *Daemon) Hold(_ context.Context, o api.HoldOrder) (api.Held, error) {
+func (d *Daemon) Hold(ctx context.Context, o api.HoldOrder) (api.Held, error) {
 	o.By = cmp.Or(safetext.Line(o.By), "somebody who wasn't named")
 	if err := soundHold(o); err != nil {
 		return api.Held{}, err
 	}
-	if _, is := d.native(); !is {
+	if !d.canHold() {
 		return api.Held{}, errCannotHold
 	}
 	// An upgrade takes along what was ordered before it began.
@@ -38,39 +49,56 @@ func (d *Daemon) Hold(_ context.Context, o api.HoldOrder) (api.Held, error) {
 		return api.Held{}, errHandingOver
 	}
 	d.mu.Lock()
-	running := d.running[o.Cluster]
+	running, known := d.running[o.Cluster], slices.Clone(d.order)
 	d.mu.Unlock()
 	if running == nil {
-		return api.Held{}, unknown("cluster", o.Cluster, "clusters", d.order)
+		return api.Held{}, unknown("cluster", o.Cluster, "clusters", known)
 	}
 	board, now := running.loop.Board(), time.Now()
 	was := board.Held()
 	if o.ForSeconds == 0 {
+		if last := d.lastHolds[o.Cluster]; last.id == o.ID {
+			last.ended = true
+			d.lastHolds[o.Cluster] = last
+		}
 		if board.Release(o.ID, now) {
 			d.noteHold(o, "clients are let go, who leads takes them")
 		}
-		return api.Held{Hold: d.holdShown(board.View()), Pools: d.poolsOf(o.Cluster)}, nil
+		return d.held(ctx, o.Cluster, board), nil
 	}
 	h := view.Hold{ID: o.ID, From: o.From, To: o.To, By: o.By, Since: now, Until: now.Add(time.Duration(float64(o.ForSeconds) * float64(time.Second)))}
-	if was.ID == o.ID {
-		if last := was.Since.Add(holdMost); h.Until.After(last) {
-			h.Until = last
+	if last := d.lastHolds[o.Cluster]; last.id == o.ID {
+		if last.ended {
+			return api.Held{}, errHoldOver
 		}
-		if !now.Before(h.Until) {
-			return api.Held{}, fmt.Errorf("clients have been held for %s, and no longer", holdMost)
-		}
+		h.Since = last.since
+	}
+	if end := h.Since.Add(holdMost); h.Until.After(end) {
+		h.Until = end
+	}
+	if !now.Before(h.Until) {
+		return api.Held{}, fmt.Errorf("clients have been held for %s, and no longer", holdMost)
 	}
 	if standing, taken := board.Hold(h, now); !taken {
 		return api.Held{}, fmt.Errorf("cluster %s is %s already", o.Cluster, standing.Words())
 	}
 	if was.ID != o.ID {
+		d.lastHolds[o.Cluster] = lastHold{id: o.ID, since: h.Since}
 		d.noteHold(o, "new clients of its leader wait")
 	}
 	select {
 	case d.holds <- struct{}{}:
 	default:
 	}
-	return api.Held{Hold: d.holdShown(board.View()), Pools: d.poolsOf(o.Cluster)}, nil
+	return d.held(ctx, o.Cluster, board), nil
+}
+
+// canHold says that clients can be kept waiting here: this process accepts them.
+func (d *Daemon) canHold() bool { return d.cfg.HAProxy == nil && d.cfg.Shadow == nil }
+
+// held is what is said to an order.
+func (d *Daemon) held(ctx context.Context, cluster string, board *view.Board) api.Held {
+	return api.Held{Hold: holdShown(board.View(), trafficOf(d.engine.Traffic(ctx))), Pools: d.poolsOf(cluster)}
 }
 
 // soundHold says what is wrong with an order as such.
@@ -80,6 +108,8 @@ func soundHold(o api.HoldOrder) error {
 		return errors.New("the order names no cluster")
 	case o.ID == "" || len(o.ID) > 100 || safetext.Line(o.ID) != o.ID:
 		return errors.New("the order has no id: a word that the switchover alone has")
+	case view.Hold{ID: o.ID}.ByKey():
+		return fmt.Errorf("the order's id is %s, which is that of a hold by Patroni's failover key", o.ID)
 	case !(o.ForSeconds >= 0 && o.ForSeconds <= api.Seconds(holdLease/time.Second)):
 		return fmt.Errorf("a hold for %v seconds: %d at most, and it can be renewed", float64(o.ForSeconds), holdLease/time.Second)
 	}
@@ -118,11 +148,17 @@ func (d *Daemon) endHolds(ctx context.Context) {
 	}
 }
 
-// holdShown is a View's hold in the API's words; nil if there is none.
-func (d *Daemon) holdShown(v *view.View) *api.Hold {
+// holdShown is a View's hold in the API's words, with the clients that wait for its leader; nil if there is none.
+func holdShown(v *view.View, carried traffic) *api.Hold {
 	h := v.Hold
 	if h.ID == "" {
 		return nil
 	}
-	return &api.Hold{ID: h.ID, From: h.From, To: h.To, By: h.By, Since: h.Since, Until: h.Until}
+	shown := &api.Hold{ID: h.ID, From: h.From, To: h.To, By: h.By, Since: h.Since, Until: h.Until}
+	for i := range v.Services {
+		if v.Services[i].Leads {
+			shown.Waiting += carried.service(v.Services[i].FullName).Queued
+		}
+	}
+	return shown
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/pgporter/pgporter/internal/config/intake"
 	"github.com/pgporter/pgporter/internal/engine/handover"
 	"github.com/pgporter/pgporter/internal/engine/proxy"
-	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
 // What a process gets from the one before: sockets by a name that says what they are for and the address as it was asked for,
@@ -60,9 +59,9 @@ type Inherited struct {
 	order     []byte
 	// events are the newest ones, for the timeline.
 	events []byte
-	// standing are the operators' orders, orders the same by clusters.
+	// standing are the operators' orders and holds, stood the same as they were read.
 	standing []byte
-	orders   map[string]map[view.ServerID]view.Order
+	stood    standing
 	// taken says that everything was taken over.
 	taken bool
 }
@@ -103,7 +102,7 @@ func (i *Inherited) takeAll(items []handover.Item) error {
 		}
 	}
 	var err error
-	if i.orders, err = readStanding(i.standing); err != nil {
+	if i.stood, err = readStanding(i.standing); err != nil {
 		i.close()
 		return err
 	}

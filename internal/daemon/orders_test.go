@@ -262,16 +262,21 @@ func TestInheritedOrders(t *testing.T) {
 		{`[{"service":"web","member":"a","state":"maint","by":"x","since":"2026-03-01T12:00:00Z"}]`, "web/a maint"},
 		{`[{"service":"web","member":"a","state":"asleep","by":"x"},{"service":"web","member":"b","state":"ready","weight":3,"by":"x","new":1}]`, "web/b ready 3"},
 		{`[{"service":"web","member":"a","state":"ready","weight":300,"by":"x"}]`, ""},
+		{`[{"cluster":"pg-test","service":"","member":"","state":"held","by":"x","id":"one","from":"a","to":"b","since":"2026-03-01T12:00:00Z","until":"2026-03-01T12:00:05Z"}]`,
+			"pg-test held by one (x) from a to b until 12:00:05"},
 		{`{}`, "error"},
 	} {
 		all, err := readStanding([]byte(test.text))
 		var got []string
-		for id, o := range all[""] {
+		for id, o := range all.orders[""] {
 			text := fmt.Sprintf("%s/%s %s", id.Service, id.Member, o.State)
 			if o.Weighed {
 				text += fmt.Sprintf(" %d", o.Weight)
 			}
 			got = append(got, text)
+		}
+		for cluster, h := range all.holds {
+			got = append(got, fmt.Sprintf("%s held by %s (%s) from %s to %s until %s", cluster, h.ID, h.By, h.From, h.To, h.Until.Format(time.TimeOnly)))
 		}
 		if err != nil {
 			got = []string{"error"}

@@ -167,6 +167,7 @@ func (d *Daemon) prepareClusters(ctx context.Context, r *reload) error {
 			}
 			next.loop = loop
 			loop.Board().Restore(d.cfg.Inherited.ordersFor(c.Name))
+			d.restoreHold(c.Name, loop.Board())
 			r.fresh = append(r.fresh, loop.Board())
 		}
 		r.running[c.Name] = next

@@ -22,6 +22,20 @@ type handedOrder struct {
 	Weight  *int      `json:"weight,omitempty"`
 	By      string    `json:"by"`
 	Since   time.Time `json:"since"`
+	// ID, From, To and Until are those of a hold (view.Hold), whose State is handedHold and which has neither service nor member.
+	ID    string    `json:"id,omitempty"`
+	From  string    `json:"from,omitempty"`
+	To    string    `json:"to,omitempty"`
+	Until time.Time `json:"until,omitzero"`
+}
+
+// handedHold is the State of an operator's hold among the orders.
+const handedHold = "held"
+
+// standing is what operators have ordered that stands: orders and holds, by clusters.
+type standing struct {
+	orders map[string]map[view.ServerID]view.Order
+	holds  map[string]view.Hold
 }
 
 // boards are those that there may be orders on, by clusters; the one of TCP services has no name.
@@ -38,7 +52,7 @@ func (d *Daemon) boards() map[string]*view.Board {
 	return all
 }
 
-// standingOrders are the orders that stand, for the next process; empty if there is none.
+// standingOrders are the orders and holds that stand, for the next process; empty if there is none.
 func (d *Daemon) standingOrders() ([]byte, error) {
 	boards := d.boards()
 	var all []handedOrder
@@ -50,6 +64,9 @@ func (d *Daemon) standingOrders() ([]byte, error) {
 			}
 			all = append(all, h)
 		}
+		if h := boards[name].Held(); h.ID != "" {
+			all = append(all, handedOrder{Cluster: name, State: handedHold, ID: h.ID, From: h.From, To: h.To, By: h.By, Since: h.Since, Until: h.Until})
+		}
 	}
 	if len(all) == 0 {
 		return nil, nil
@@ -58,30 +75,34 @@ func (d *Daemon) standingOrders() ([]byte, error) {
 }
 
 // readStanding reads what standingOrders made, in this release or another one.
-func readStanding(text []byte) (map[string]map[view.ServerID]view.Order, error) {
+func readStanding(text []byte) (standing, error) {
+	s := standing{map[string]map[view.ServerID]view.Order{}, map[string]view.Hold{}}
 	if len(text) == 0 {
-		return nil, nil
+		return s, nil
 	}
 	var all []handedOrder
 	if err := json.Unmarshal(text, &all); err != nil {
-		return nil, fmt.Errorf("the operators' orders that stood: %w", err)
+		return s, fmt.Errorf("the operators' orders that stood: %w", err)
 	}
-	orders := map[string]map[view.ServerID]view.Order{}
 	for _, h := range all {
-		s, known := view.StateOf(h.State)
+		if h.State == handedHold {
+			s.holds[h.Cluster] = view.Hold{ID: h.ID, From: h.From, To: h.To, By: safetext.Line(h.By), Since: h.Since, Until: h.Until}
+			continue
+		}
+		state, known := view.StateOf(h.State)
 		if !known || h.Weight != nil && (*h.Weight < 0 || *h.Weight > 256) {
 			continue
 		}
-		o := view.Order{State: s, By: safetext.Line(h.By), Since: h.Since}
+		o := view.Order{State: state, By: safetext.Line(h.By), Since: h.Since}
 		if h.Weight != nil {
 			o.Weighed, o.Weight = true, *h.Weight
 		}
-		if orders[h.Cluster] == nil {
-			orders[h.Cluster] = map[view.ServerID]view.Order{}
+		if s.orders[h.Cluster] == nil {
+			s.orders[h.Cluster] = map[view.ServerID]view.Order{}
 		}
-		orders[h.Cluster][view.ServerID{Service: h.Service, Member: h.Member}] = o
+		s.orders[h.Cluster][view.ServerID{Service: h.Service, Member: h.Member}] = o
 	}
-	return orders, nil
+	return s, nil
 }
 
 // ordersFor are the orders that stood on a cluster's Board in the process before. They are for the first configuration: what a cluster
@@ -90,7 +111,27 @@ func (i *Inherited) ordersFor(cluster string) map[view.ServerID]view.Order {
 	if i == nil || i.taken {
 		return nil
 	}
-	return i.orders[cluster]
+	return i.stood.orders[cluster]
+}
+
+// restoreHold has the hold go on that stood on a cluster's Board in the process before, for as long as that had it last: whoever ordered
+// it renews it here. One that is longer than any lease isn't believed.
+func (d *Daemon) restoreHold(cluster string, board *view.Board) {
+	i, now := d.cfg.Inherited, time.Now()
+	if i == nil || i.taken || !d.canHold() {
+		return
+	}
+	h := i.stood.holds[cluster]
+	if h.ID == "" || !now.Before(h.Until) {
+		return
+	}
+	if most := now.Add(holdLease); h.Until.After(most) {
+		h.Until = most
+	}
+	board.Hold(h, now)
+	d.ordering.Lock()
+	d.lastHolds[cluster] = lastHold{id: h.ID, since: h.Since}
+	d.ordering.Unlock()
 }
 
 // holdOrders says whether the next process has heard all orders, so that none is taken.

@@ -62,9 +62,9 @@ func (d *Daemon) Status() api.Status {
 		if !v.Outage.IsZero() {
 			c.OutageSince = &v.Outage
 		}
-		c.Hold = d.holdShown(v)
+		c.Hold = holdShown(v, carried)
 		if v.Key.Watched {
-			c.LeaderKey = &api.LeaderKey{Holder: v.Key.Holder, Lost: v.Key.Lost}
+			c.LeaderKey = &api.LeaderKey{Holder: v.Key.Holder, Lost: v.Key.Lost, Unordered: d.unordered[name]}
 		}
 		if declared := d.running[name].plan.VIP; declared != nil && vips[name] != nil {
 			c.VIP = vips[name]

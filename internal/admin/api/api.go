@@ -236,6 +236,8 @@ type LeaderKey struct {
 	Holder string `json:"holder"`
 	// Lost says why etcd can't be asked; absent while it can.
 	Lost string `json:"lost,omitempty"`
+	// Unordered says why orders to hold the cluster can't be read from etcd; absent while they can.
+	Unordered string `json:"unordered,omitempty"`
 }
 
 // Member is an instance as its Patroni describes it.

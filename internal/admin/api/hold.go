@@ -5,7 +5,8 @@ import "time"
 // HoldOrder has a node keep the new clients of a cluster's leader waiting while a switchover is made, and pause the PgBouncers that it
 // watches over. Sessions go on. Given again with the same ID it renews the hold; with ForSeconds 0 it ends it.
 type HoldOrder struct {
-	// Cluster is whose. ID is the switchover's, a word of its own: another hold on the cluster is refused meanwhile.
+	// Cluster is whose. ID is the switchover's, a word of its own: another hold on the cluster is refused meanwhile, and one that was ended
+	// doesn't begin again.
 	Cluster string `json:"cluster"`
 	ID      string `json:"id"`
 	// From leads now, To is to lead next; an empty To is whoever comes first.
