@@ -42,6 +42,10 @@ BEFORE ?=
 RELEASE ?=
 PREVIOUS ?=
 
+# How many planned switchovers `make switchovers` makes, and PATRONI=1 by whom.
+COUNT ?= 50
+PATRONI ?=
+
 # How long `make chaos` does faults, and which: a SEED of 0 draws one.
 TIME ?= 60s
 SEED ?= 0
@@ -52,7 +56,7 @@ SESSIONS ?= 1000000
 IDLE ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit e2e attack derivation trouble migration monitoring-test build packages packages-check packages-test ansible-test image image-test lint bench bench-go bench-failover chaos soak screenshots prerequisites prerequisites-bench
+.PHONY: help demo test unit e2e attack derivation trouble switchovers migration monitoring-test build packages packages-check packages-test ansible-test image image-test lint bench bench-go bench-failover chaos soak screenshots prerequisites prerequisites-bench
 
 help: ## list the targets
 	@printf 'make TARGET, where TARGET is\n\n'
@@ -60,7 +64,7 @@ help: ## list the targets
 	@printf '\nWhat is missing is installed with apt (as root) or named (otherwise). Any Go from 1.21 on fetches the one that\nthis is built with; where there is none, Debian\047s is installed: on Debian 12 from bookworm-backports, if apt has that source.\n'
 
 demo: prerequisites build ## a real cluster on this machine, under load: switch over, kill, watch; Ctrl-C takes it down
-	bin/pgporter-lab up --members $(MEMBERS) --prefix $(PREFIX) --load
+	bin/pgporter-lab up --members $(MEMBERS) --prefix $(PREFIX) --door --load
 
 test: prerequisites ## every test with the race detector, those on a real cluster last
 	@$(MAKE) --no-print-directory unit
@@ -70,7 +74,7 @@ test: prerequisites ## every test with the race detector, those on a real cluste
 # Four packages at a time: much of what they take is waiting for sockets and for what others say.
 unit: ## go vet, the unit tests, and a build for another system
 	@scripts/progress 'go vet' $(GO) vet ./...
-	@scripts/progress 'go vet of what is run by hand' $(GO) vet -tags trouble,derivation,migration ./lab/e2e
+	@scripts/progress 'go vet of what is run by hand' $(GO) vet -tags trouble,derivation,migration,switchovers ./lab/e2e
 	@scripts/progress 'go build for macOS' env GOOS=darwin $(GO) build ./...
 	@PROGRESS_TMP=$(TEST_TMP)-unit scripts/progress 'unit tests' $(GO) test -race -vet=off -p 4 -timeout 15m -skip '$(COMPUTING)' $(UNIT)
 	@PROGRESS_TMP=$(TEST_TMP)-computing scripts/progress 'unit tests that compute' $(GO) test -vet=off -p 2 -timeout 15m -run '$(COMPUTING)' ./internal/cli ./internal/config/plan
@@ -94,6 +98,9 @@ derivation: prerequisites ## what follows from one answer of Patroni, compared w
 
 trouble: prerequisites ## what happens to services while Patroni's API or etcd is in trouble and the cluster itself is well (minutes)
 	@PROGRESS_TMP=$(TEST_TMP)-trouble scripts/progress 'APIs in trouble' $(GO) test -vet=off -count=1 -tags trouble -timeout 20m -run 'TestAPIInTrouble|TestWithoutLocalReplication' ./lab/e2e
+
+switchovers: prerequisites ## planned switchovers in a row (COUNT=…), and the command killed at each step, under pooled clients (minutes; PATRONI=1: by Patroni alone)
+	@PROGRESS_TMP=$(TEST_TMP)-switchovers scripts/progress 'switchovers' $(GO) test -v -vet=off -count=1 -tags switchovers -timeout 60m -run Switchovers ./lab/e2e -switchovers $(COUNT) $(if $(PATRONI),-patroni)
 
 migration: prerequisites ## from a real HAProxy to pgporter and back under load, and a shadow in a crash (root; docs/migration.md)
 	@PROGRESS_TMP=$(TEST_TMP)-migration scripts/progress 'migration' $(GO) test -vet=off -count=1 -tags migration -timeout 15m -run 'TestMigration|TestShared/(shadow|takeover)' ./lab/e2e

@@ -340,8 +340,12 @@ func (s *Sandbox) startPart(ctx context.Context, p part, t tools) error {
 		}
 		return nil
 	}
-	if err := s.on(p, free); err != nil {
-		return err
+	// The first thread of one that was killed can be over while others still hold its sockets.
+	var taken error
+	freed, cancel := context.WithTimeout(ctx, patienceKill)
+	defer cancel()
+	if !poll(freed, pollEvery, func() bool { taken = s.on(p, free); return taken == nil }) {
+		return taken
 	}
 	if err := s.launch(p, t); err != nil {
 		return err
