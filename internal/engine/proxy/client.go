@@ -37,7 +37,9 @@ type client struct {
 	// waits is since when it has waited for a server; zero before it has waited at all. It may do so until kept in any case, if that is set.
 	// expired says that it has waited for long enough.
 	waits, kept time.Time
-	expired     bool
+	// held are the words of the View's Hold that it waited for, once that is over.
+	held    string
+	expired bool
 }
 
 var (

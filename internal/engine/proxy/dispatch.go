@@ -117,6 +117,9 @@ func (d *dispatcher) refusal(c *client, short shortage) *refusal {
 	no := short.refusal(d.name, c.failures)
 	if short.gone == nil && c.expired {
 		no.message += fmt.Sprintf(" (waited %s)", d.waited(c, time.Now()))
+		if c.held != "" {
+			no.message += ", it was " + c.held
+		}
 	}
 	return no
 }

@@ -40,8 +40,8 @@ type queue struct {
 
 	mu      sync.Mutex
 	clients []*waiter
-	// held says that there was a View's Hold when they were last looked at.
-	held bool
+	// held are the words of the View's Hold that there was when they were last looked at; empty if there was none.
+	held string
 }
 
 // waiter is a client that waits for a server. The queue's lock guards it.
@@ -79,7 +79,9 @@ func (q *queue) enter(c *client, stop context.CancelCauseFunc, wake func()) (*se
 		return s, nil, short
 	}
 	w := &waiter{client: c, wake: wake, home: short.home, outcome: short.outcome, crowded: short.crowded}
-	q.held = q.held || short.held
+	if short.held {
+		q.held = short.svc.HeldWords
+	}
 	at, _ := slices.BinarySearchFunc(q.clients, c.ticket, func(o *waiter, ticket uint64) int { return cmp.Compare(o.ticket, ticket) })
 	q.clients = slices.Insert(q.clients, at, w)
 	if c.expired = false; c.waits.IsZero() {
@@ -254,19 +256,21 @@ func (q *queue) letInLocked() {
 // over leaves them some time.
 func (q *queue) expireLocked(now time.Time) {
 	if len(q.clients) == 0 {
-		q.held = false
+		q.held = ""
 		return
 	}
 	short := q.sessions.outlook()
-	ended := q.held && !short.held
-	if q.held = short.held; q.held {
+	if short.held {
+		q.held = short.svc.HeldWords
 		return
 	}
+	ended := q.held
+	q.held = ""
 	p := q.allowance(short)
 	alike := short.svc == nil || balance.Alike(short.svc)
 	for _, w := range q.clients {
-		if ended {
-			w.kept = now.Add(max(p.hold, afterHold))
+		if ended != "" {
+			w.held, w.kept = ended, now.Add(max(p.hold, afterHold))
 		}
 		of := w
 		if alike {

@@ -96,7 +96,7 @@ func (s shortage) refusal(name string, failures map[string]error) *refusal {
 		no.message += fmt.Sprintf(": %s is %s", svc.Servers[out[0]].Member, orderWords(svc.Health[out[0]].Order))
 	}
 	if s.held {
-		no.message = fmt.Sprintf("service %s is held for a switchover", name)
+		no.message = fmt.Sprintf("service %s is %s", name, svc.HeldWords)
 	}
 	if s.outcome == balance.Full {
 		no.code = codeTooManyConnections

@@ -353,3 +353,25 @@ func FuzzReadOpening(f *testing.F) {
 		}
 	})
 }
+
+// TestRefusalNamesTheHold: who is refused during a hold, or after one in vain, hears of it, and not who ordered it.
+func TestRefusalNamesTheHold(t *testing.T) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	def := definition(t, "primary", "127.0.42.9")
+	board := view.NewBoard(viewOf(serviceOf(def, up(startBackend(t, "pg-test-1", "127.0.42.8")))))
+	led := *board.View()
+	led.Services[0].Leads = true
+	board.Publish(&led)
+	d := lone(New(longHold), Endpoint{"pg-test", def, board, lately})
+	board.Hold(view.Hold{ID: "one", From: "pg-test-1", To: "pg-test-2", By: "root (uid 0)", Since: at, Until: at.Add(time.Hour)}, at)
+	const held = "held for a switchover to pg-test-2 by an operator since 12:00:00Z"
+	c := &client{waits: time.Now()}
+	if no := d.refusal(c, d.sessions.outlook()); no.message != "service pg-test-primary is "+held {
+		t.Errorf("during it: %s", no.message)
+	}
+	c.held, c.expired = d.view().HeldWords, true
+	board.Release("one", at)
+	if no := d.refusal(c, d.sessions.outlook()); !strings.HasSuffix(no.message, ", it was "+held) {
+		t.Errorf("after it: %s", no.message)
+	}
+}

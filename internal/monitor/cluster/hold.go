@@ -17,12 +17,13 @@ const (
 	// holdServing is how long at most they are kept from a leader that goes on serving. Before Patroni stops PostgreSQL it makes a checkpoint
 	// (postgresql/__init__.py, _do_stop), without a bound unless primary_stop_timeout is set, and only after that it says `stopping`. That may
 	// take minutes where much was written, in which the leader is well: who comes then is cut when it stops, as he would be by a hold that
-	// has been too short. And a request that nobody looks at, since the leader's Patroni hangs, stays for ever. A second less than what
-	// clients wait as a rule (run --hold), so that those who came first get the leader, not a refusal.
-	holdServing = 4 * time.Second
-	// holdVacant is how long it lasts at most once the leader doesn't serve. Nobody is kept from anybody then; but what else goes by the
-	// hold, such as a paused PgBouncer, is better off waiting for the next leader than with errors. It is as long as an operator's.
-	holdVacant = time.Minute
+	// has been too short. And a request that nobody looks at, since the leader's Patroni hangs, stays for ever. So it is what clients wait
+	// for a server as a rule (run --hold).
+	holdServing = 5 * time.Second
+	// holdVacant is how long it lasts at most once the leader doesn't serve. Nobody is kept from anybody then, and most switchovers are over
+	// within 5 s of the key; on a node that is short of everything they take several times as long, and clients and PgBouncers that wait
+	// are better off than with errors. It is less than the 30 s that pools such as HikariCP wait for a connection.
+	holdVacant = 20 * time.Second
 )
 
 // keyHolder is who holds where Patroni's failover key says so.
