@@ -138,8 +138,9 @@ func TestSteps(t *testing.T) {
 			100ms hold=a to=m2 RECONNECT
 			200ms leads=
 			300ms leads=m2 RECONNECT
-			400ms hold=
-			500ms`},
+			400ms hold=b to=m2
+			500ms hold=
+			600ms`},
 		{"readers, nobody knows who comes", toReaders, `
 			0ms leads=m1
 			100ms hold=a

@@ -121,8 +121,8 @@ func (s *State) see(seen Sight) bool {
 	s.hold, s.began, s.released = h.ID, seen.Now, false
 	if at := v.Service(seen.Place.Service); at != nil {
 		s.wanted = at.Leads
-		if !at.Leads && h.To != "" {
-			// Readers go to others than the member that is to lead.
+		if !at.Leads && h.To != "" && h.To != leader(v) {
+			// Readers go to others than the member that is to lead, unless it does by now and an earlier hold was over before this one.
 			s.due = seen.Now
 		}
 		return true
