@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pgporter/pgporter/lab/load"
@@ -51,8 +52,8 @@ const (
 )
 
 // apps are all, two a way: members are the addresses of all members in order, porter is a node with a pgporter and a door, at that port,
-// haproxy is where HAProxy listens.
-func apps(members []string, porter, haproxy string, doorPort int, pooler, admin account) []app {
+// haproxy is where HAProxy listens, clients is how many go through pgporter a way.
+func apps(members []string, porter, haproxy string, doorPort, clients int, pooler, admin account) []app {
 	one := func(who account, host string, port int) string {
 		return who.url([]string{host}, port, fmt.Sprintf("connect_timeout=%.0f", connectTimeout.Seconds()))
 	}
@@ -67,49 +68,57 @@ func apps(members []string, porter, haproxy string, doorPort int, pooler, admin 
 	} {
 		for _, driver := range []string{inGo, inJava} {
 			way.driver, way.ledger = driver, &load.Ledger{}
+			// Two cores carry no more than half as many beside those that the goals are about.
+			if way.clients = clients / 2; !way.ours {
+				way.clients = max(1, clients/4)
+			}
 			all = append(all, way)
 		}
 	}
 	return all
 }
 
-// startApps has all applications work until ctx ends.
-func (a *arena) startApps(ctx context.Context, dir string, all []app) error {
+// startApps has all applications work until stop is called. They are started anew for each run: what HAProxy's clients are left with after
+// one can be sessions on a replica, whose pool has no reason to close them.
+func (a *arena) startApps(ctx context.Context) (stop func(), err error) {
 	const (
 		insert         = "insert into probe default values returning host(inet_server_addr())"
 		insertNumbered = "insert into probe (client, n) values ($1, $2) returning host(inet_server_addr())"
 	)
-	java := load.Hikari{SQL: insert, Every: transactionEvery, Limit: patience, Dir: dir}
-	for i := range all {
-		each := &all[i]
-		// A half of them in each language. Two cores carry no more than half as many beside those that the goals are about.
-		if each.clients = a.config.Clients / 2; !each.ours {
-			each.clients = max(1, each.clients/2)
-		}
-		// HAProxy takes its time until it has a server.
-		if err := await(ctx, untilSteady, func() error {
-			c, err := open(ctx, each.url)
-			if err != nil {
-				return fmt.Errorf("%s: %w", each.name, err)
+	ctx, cancel := context.WithCancel(ctx)
+	var working sync.WaitGroup
+	stop = func() {
+		cancel()
+		working.Wait()
+	}
+	start := func(run func(context.Context) error) {
+		working.Go(func() {
+			if err := run(ctx); err != nil && ctx.Err() == nil {
+				a.quit(fmt.Errorf("an application has ended: %w", err))
 			}
-			return c.Close()
-		}); err != nil {
-			return err
-		}
+		})
+	}
+	java := load.Hikari{SQL: insert, Every: transactionEvery, Limit: patience, Dir: a.dir}
+	for _, each := range a.apps {
 		if each.driver == inJava {
 			url, err := load.JDBC(each.url, patience)
 			if err != nil {
-				return fmt.Errorf("%s: %w", each.name, err)
+				stop()
+				return nil, fmt.Errorf("%s: %w", each.name, err)
 			}
 			java.Pools = append(java.Pools, load.HikariPool{URL: url, Clients: each.clients, Ledger: each.ledger})
 			continue
 		}
 		pool := load.Pooled{URL: each.url, SQL: insertNumbered, Clients: each.clients, Every: transactionEvery, Limit: patience, Observe: each.ledger.Add, Broken: each.ledger.Close}
-		a.joined.Go(func() { a.end(pool.Run(ctx, nil)) })
+		start(func(ctx context.Context) error {
+			// HAProxy takes its time until it has the right server: until then the pool is made anew.
+			return await(ctx, untilSteady, func() error { return pool.Run(ctx, nil) })
+		})
 	}
-	a.joined.Go(func() { a.end(java.Run(ctx)) })
-	a.apps = all
-	return nil
+	if len(java.Pools) > 0 {
+		start(java.Run)
+	}
+	return stop, nil
 }
 
 // worked is what an application's clients saw of a switchover.
@@ -128,8 +137,8 @@ func (w worked) failed() int { return len(w.begun) + len(w.unanswered) }
 // tooLate is how long after the new primary takes writes a connection is still closed for the switch.
 const tooLate = time.Second
 
-// sum makes of a ledger what is counted: how many clients it is of, from when to when it was kept, when the old primary ceased and when the new one began to take
-// writes.
+// sum makes of a ledger what is counted: how many clients it is of, from when to when it was kept, when the old primary ceased and when the new one
+// began to take writes.
 func sum(e load.Entry, clients int, from, until, ceased, took time.Time) worked {
 	w := worked{begun: e.Failed(load.Lost), unanswered: e.Failed(load.Unanswered), closed: len(e.Closed), pause: e.Pause(clients, from, until)}
 	for _, at := range e.Closed {
@@ -185,16 +194,9 @@ func (a *arena) settled(ctx context.Context) error {
 	})
 }
 
-// end has the measuring end if an application did.
-func (a *arena) end(err error) {
-	if err != nil {
-		a.quit(fmt.Errorf("an application has ended: %w", err))
-	}
-}
-
 // allCommit waits until each client has committed what it began after a moment.
 func (a *arena) allCommit(ctx context.Context, after time.Time) error {
-	return await(ctx, untilSteady, func() error {
+	return await(ctx, untilThrough, func() error {
 		for _, each := range a.apps {
 			if n := each.ledger.CommittedSince(after); n < each.clients {
 				return fmt.Errorf("%s, %s: %d clients of %d have committed", each.name, each.driver, n, each.clients)

@@ -23,8 +23,9 @@ type arena struct {
 	machine   string
 	targets   []target
 	recorders []*load.Recorder
-	// apps work on a stage for applications; quit ends the measuring because one of them ended by itself.
+	// apps work on a stage for applications, in each run; quit ends the measuring because one of them ended by itself. They write into dir.
 	apps []app
+	dir  string
 	quit context.CancelCauseFunc
 	// servers and pools are what each member and its PgBouncer said of themselves, by address.
 	servers, pools map[string]*diary
@@ -82,15 +83,15 @@ const (
 // itself.
 func newArena(ctx context.Context, c Config, box *sandbox.Sandbox, dir string, on stage, quit context.CancelCauseFunc) (*arena, error) {
 	ctx, stop := context.WithCancel(ctx)
-	a := &arena{config: c, box: box, stop: stop, servers: map[string]*diary{}, pools: map[string]*diary{}, names: map[string]string{}, quit: quit}
-	if err := a.start(ctx, dir, on); err != nil {
+	a := &arena{config: c, box: box, dir: dir, stop: stop, servers: map[string]*diary{}, pools: map[string]*diary{}, names: map[string]string{}, quit: quit}
+	if err := a.start(ctx, on); err != nil {
 		a.close()
 		return nil, err
 	}
 	return a, nil
 }
 
-func (a *arena) start(ctx context.Context, dir string, on stage) error {
+func (a *arena) start(ctx context.Context, on stage) error {
 	var err error
 	if a.machine, err = report.Machine(ctx, a.config.Binary, "PostgreSQL", "Patroni", "etcd", "PgBouncer", "HAProxy"); err != nil {
 		return err
@@ -110,7 +111,7 @@ func (a *arena) start(ctx context.Context, dir string, on stage) error {
 		delete(addresses, specified)
 	}
 	for options, address := range addresses {
-		h, err := startHAProxy(ctx, a.config.Binary, a.box.Inventory(), filepath.Join(dir, "haproxy-"+address), members[0], address, options)
+		h, err := startHAProxy(ctx, a.config.Binary, a.box.Inventory(), filepath.Join(a.dir, "haproxy-"+address), members[0], address, options)
 		if err != nil {
 			return err
 		}
@@ -137,9 +138,7 @@ func (a *arena) start(ctx context.Context, dir string, on stage) error {
 		a.targets = slices.DeleteFunc(a.targets, func(t target) bool { return !t.tries })
 		doors := a.box.Doors("default")
 		at := doors[len(doors)-1]
-		if err := a.startApps(ctx, dir, apps(members, at.Host, addresses[norm], at.Port, account{at.User, at.Password, at.Database}, admin)); err != nil {
-			return err
-		}
+		a.apps = apps(members, at.Host, addresses[norm], at.Port, a.config.Clients, account{at.User, at.Password, at.Database}, admin)
 	}
 	for i, t := range a.targets {
 		r := &load.Recorder{}

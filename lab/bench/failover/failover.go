@@ -136,7 +136,7 @@ func (c Config) onCluster(ctx context.Context, dir string, chosen []scenario, on
 		ctx, quit := context.WithCancelCause(ctx)
 		defer func() {
 			if err != nil && ctx.Err() != nil {
-				err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+				err = context.Cause(ctx)
 			}
 			quit(nil)
 		}()

@@ -88,10 +88,7 @@ func golden(t *testing.T, name, got string) {
 
 // TestApplied does so with what applications saw.
 func TestApplied(t *testing.T) {
-	all := apps([]string{"127.0.5.11", "127.0.5.12"}, "127.0.5.12", "127.0.5.42", 6433, account{"test", "t", "test"}, account{"dba", "p.D", "test"})
-	for i := range all {
-		all[i].clients = 10
-	}
+	all := apps([]string{"127.0.5.11", "127.0.5.12"}, "127.0.5.12", "127.0.5.42", 6433, 20, account{"test", "t", "test"}, account{"dba", "p.D", "test"})
 	targets := []target{{name: "a client that tries all members", port: direct, tries: true}}
 	of := func(of func(app) worked) result {
 		r := made(2000, 0, saw(1500, 30, 0, 0))

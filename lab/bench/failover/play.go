@@ -105,6 +105,11 @@ func (a *arena) run(ctx context.Context, s scenario) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	stop, err := a.startApps(ctx)
+	if err != nil {
+		return result{}, err
+	}
+	defer stop()
 	if err := a.settled(ctx); err != nil {
 		return result{}, err
 	}
