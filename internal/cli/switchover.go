@@ -216,7 +216,7 @@ func printSwitchover(w io.Writer, r switchover.Report) error {
 		fmt.Fprintf(table, "  pgporter's part after that\t%.3f s\n", r.OwnSeconds)
 		fmt.Fprintf(table, "  clients waited in all\t%.3f s\n", r.HeldSeconds)
 		for _, h := range r.Hints {
-			fmt.Fprintf(table, "shorter: %s\n", h)
+			fmt.Fprintf(table, "  about %s\n", h)
 		}
 	}
 	return table.Flush()

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// slow is from when on it is worth saying what would make a part shorter.
+// slow is from when on it is worth saying what a part is made of.
 const slow = time.Second
 
-// measure says where the seconds went, and what would make them fewer. What is said of Patroni is from its ha.py and postgresql/__init__.py
+// measure says where the seconds went, and what makes them more. What is said of Patroni is from its ha.py and postgresql/__init__.py
 // (3.0.2).
 func (r *run) measure() {
 	c := r.change
@@ -36,9 +36,11 @@ func (r *run) measure() {
 	if stopped.Equal(c.leadingAt) {
 		hint("%s led before the port of %s was closed: it was still archiving", r.found.to, r.found.from)
 	}
-	if c.leadingAt.Sub(stopped) >= slow {
-		hint("the promotion: Patroni looks once a second whether PostgreSQL has stopped, and gives up the leader key then (STOP_POLLING_INTERVAL): up to 1 s is that")
-		hint("the promotion: before it %s asks every member's REST API how far it is, and one that doesn't answer costs up to 2 s", r.found.to)
-		hint("the promotion: %s replays first what it has received", r.found.to)
+	promotion := c.leadingAt.Sub(stopped)
+	if promotion >= slow {
+		hint("the promotion: Patroni on %s looks once a second whether PostgreSQL has stopped, and gives up the leader key then: up to 1 s is that", r.found.from)
+	}
+	if promotion >= 2*slow {
+		hint("the promotion: before it %s asks every member's REST API how far it is, and one that doesn't answer costs up to 2 s; then it replays what it has received", r.found.to)
 	}
 }

@@ -145,7 +145,7 @@ type Report struct {
 	PromotionSeconds float64 `json:"promotion_seconds,omitempty"`
 	OwnSeconds       float64 `json:"own_seconds,omitempty"`
 	HeldSeconds      float64 `json:"held_seconds,omitempty"`
-	// Hints say what would make it shorter.
+	// Hints say what a part that took long is made of.
 	Hints []string `json:"hints,omitempty"`
 }
 
