@@ -206,6 +206,9 @@ func digest(s *api.Status, frame string) string {
 		if c.LeaderKey != nil {
 			fmt.Fprintln(&b, c.Name, *c.LeaderKey)
 		}
+		if c.Hold != nil {
+			fmt.Fprintln(&b, c.Name, c.Hold.ID)
+		}
 		if c.VIP != nil {
 			words, _ := virtualState(*c.VIP)
 			fmt.Fprintln(&b, c.Name, c.VIP.Address, words)
@@ -272,6 +275,9 @@ func printStatus(w io.Writer, s *api.Status, output string, colour bool) error {
 	for _, c := range s.Clusters {
 		if c.LeaderKey != nil && c.LeaderKey.Lost != "" {
 			fmt.Fprintf(w, "%s %s\n", paint(c.Name+": etcd is lost, the checks decide alone:", red), c.LeaderKey.Lost)
+		}
+		if c.Hold != nil {
+			fmt.Fprintln(w, paint(c.Name+": "+c.Hold.Words(), yellow))
 		}
 		for _, m := range c.Members {
 			if m.Remark != "" {

@@ -118,6 +118,11 @@ func remark(s *api.Status) string {
 		words = append(words, "a shadow")
 	}
 	for _, c := range s.Clusters {
+		if c.Hold != nil {
+			words = append(words, c.Name+" is held")
+		}
+	}
+	for _, c := range s.Clusters {
 		if c.LeaderKey != nil && c.LeaderKey.Lost != "" {
 			words = append(words, "etcd is lost")
 			break

@@ -1,6 +1,9 @@
 package api
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // HoldOrder has a node keep the new clients of a cluster's leader waiting while a switchover is made, and pause the PgBouncers that it
 // watches over. Sessions go on. Given again with the same ID it renews the hold; with ForSeconds 0 it ends it.
@@ -39,6 +42,18 @@ type Hold struct {
 	Until time.Time `json:"until"`
 	// Waiting is how many clients wait.
 	Waiting int `json:"waiting"`
+}
+
+// Words say it for people.
+func (h *Hold) Words() string {
+	to, wait := "", "clients wait"
+	if h.To != "" {
+		to = " to " + h.To
+	}
+	if h.Waiting == 1 {
+		wait = "client waits"
+	}
+	return fmt.Sprintf("held for a switchover%s by %s since %s; %d %s", to, h.By, h.Since.UTC().Format("15:04:05Z"), h.Waiting, wait)
 }
 
 // Pool is a PgBouncer that a node watches over.

@@ -66,6 +66,7 @@ var (
 	unkept          = gauge("config_unkept", "1 while the running plan couldn't be kept for the next start.")
 	controlExpires  = gauge("control_certificate_expiry_timestamp_seconds", "When the certificate of the control address expires.")
 	clusterContest  = gauge("cluster_contested", "1 while several members claim to lead.", "cluster")
+	clusterHeld     = gauge("cluster_held", "1 while new clients of the leader are kept waiting for a switchover.", "cluster")
 	outageDuration  = histogram("cluster_outage_duration_seconds", "Times without a leader that serves, that have ended.", "cluster")
 	outageNow       = gauge("cluster_current_outage_seconds", "How long the cluster has had no leader that serves; 0 while it has one.", "cluster")
 	etcdUp          = gauge("cluster_etcd_up", "1 while etcd says who holds the leader key.", "cluster")
@@ -264,6 +265,7 @@ func (w writer) configuration(c *api.Config) {
 
 func (w writer) cluster(c *api.Cluster, now time.Time) {
 	w.is(clusterContest, c.Contested != "", c.Name)
+	w.is(clusterHeld, c.Hold != nil, c.Name)
 	w.durations(outageDuration, c.Outages, c.Name)
 	w.since(outageNow, c.OutageSince, now, c.Name)
 	if c.LeaderKey != nil {

@@ -38,7 +38,7 @@ func whole() api.Status {
 		Names:  &api.Names{Names: 9, Questions: 100, Refused: 10, Unknown: 5, Malformed: 1, Rejected: 2},
 		Shadow: &api.Shadow{Asked: 50, Unanswered: 1, Both: []string{"pg-test-primary"}, Right: api.Right{PGPorter: 4, HAProxy: 1, Unknown: 2}, Standing: []api.Disagreement{{}}},
 		Clusters: []api.Cluster{{
-			Name: "pg-test", Contested: "pg-test-1 and pg-test-2", LeaderKey: &api.LeaderKey{Holder: "pg-test-1"}, OutageSince: ago(1500 * time.Millisecond),
+			Name: "pg-test", Contested: "pg-test-1 and pg-test-2", Hold: &api.Hold{ID: "one"}, LeaderKey: &api.LeaderKey{Holder: "pg-test-1"}, OutageSince: ago(1500 * time.Millisecond),
 			Outages: api.Histogram{Bounds: []float64{1, 5, 30}, Counts: []uint64{2, 1, 0, 1}, Sum: 65.5},
 			VIP:     &api.VirtualIP{Address: "10.10.10.3/24", Here: true, Others: []string{"02:00:00:00:00:01"}, Problem: "another has it"},
 			Members: []api.Member{

@@ -307,6 +307,9 @@ func TestJudge(t *testing.T) {
 		"a shadow":        {func(c *api.Cluster) { c.Services[0].Up, c.Services[0].Shadow = false, true }, Well, "[]"},
 		"none selected":   {func(c *api.Cluster) { c.Services[3].Servers = nil }, Look, "[offline: no member is selected for it]"},
 		"somebody waits":  {func(c *api.Cluster) { c.Services[1].Queued = 1 }, Look, "[replica: 1 client waits]"},
+		"held": {func(c *api.Cluster) {
+			c.Hold = &api.Hold{ID: "one", To: "pg-test-2", By: "root (uid 0)", Since: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), Waiting: 1}
+		}, Look, "[held for a switchover to pg-test-2 by root (uid 0) since 12:00:00Z; 1 client waits]"},
 		"etcd is lost":    {func(c *api.Cluster) { c.LeaderKey.Lost = "timed out" }, Look, "[etcd can't be asked for the leader key: timed out]"},
 		"nobody holds it": {func(c *api.Cluster) { c.LeaderKey.Holder = "" }, Look, "[nobody holds the leader key]"},
 		"a remark":        {func(c *api.Cluster) { c.Members[1].Remark = "its API is slow" }, Look, "[pg-test-2: its API is slow]"},

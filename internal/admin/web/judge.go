@@ -57,6 +57,9 @@ func judge(c *api.Cluster, now time.Time) (Judgement, []string) {
 	if c.Contested != "" {
 		v.say(Ill, "%s", c.Contested)
 	}
+	if c.Hold != nil {
+		v.say(Look, "%s", c.Hold.Words())
+	}
 	for i := range c.Services {
 		judgeService(&v, &c.Services[i], c.Services[i].Name, now)
 	}

@@ -22,7 +22,9 @@ type Cluster struct {
 	// Leader holds the leader key; empty where nobody does, or none is watched. Contested says who claims to lead besides.
 	Leader    string
 	Contested string
-	Services  []Service
+	// Held says that a node holds it for a switchover, empty if none does.
+	Held     string
+	Services []Service
 }
 
 // Service is a service on all nodes that have it.
@@ -120,6 +122,9 @@ func find[T any](list *[]T, is func(*T) bool) *T {
 func (sum *Cluster) add(c api.Cluster, now time.Time) {
 	if c.LeaderKey != nil && sum.Leader == "" {
 		sum.Leader = c.LeaderKey.Holder
+	}
+	if sum.Held == "" && c.Hold != nil {
+		sum.Held = c.Hold.Words()
 	}
 	if sum.Contested == "" {
 		sum.Contested = c.Contested

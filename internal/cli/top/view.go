@@ -186,6 +186,9 @@ func (m *model) clusterLine(mark string, r row) string {
 	case c.Leader != "":
 		text += ": " + c.Leader + " leads"
 	}
+	if c.Held != "" {
+		text += "; " + c.Held
+	}
 	return text
 }
 
