@@ -19,7 +19,7 @@ func TestDemo(t *testing.T) {
 	if len(steps) < 8 {
 		t.Fatalf("only %d commands in the transcript", len(steps))
 	}
-	c := up(t, 76, sandbox.Config{})
+	c := up(t, 76, sandbox.Config{Door: true})
 	for _, s := range steps {
 		command := strings.ReplaceAll(s.command, "127.0.1.", c.prefix+".")
 		command = labCommand.ReplaceAllString(command, lab+" $1 --dir "+c.Dir())
@@ -76,12 +76,15 @@ var (
 	// waiting is what a busy machine adds.
 	waiting  = regexp.MustCompile(`(?m)^.* … waiting until .*\n`)
 	seconds  = regexp.MustCompile(`\b\d+(\.\d+)? ?s\b|\b\d+m\d\ds\b`)
+	sockets  = regexp.MustCompile(`/\S+/sockets/`)
+	plan     = regexp.MustCompile(`(?m)^plan [0-9a-f]+ of inventory.yml, accepted .*`)
 	identity = regexp.MustCompile(`pgporter \S+ \(pid \d+\) serves (\S+) of \S+, (.*) of \d\d:\d\d:\d\d`)
 )
 
 // steady takes away what differs from run to run: times, ids, paths, signs of patience and the widths of columns.
 func steady(text string) string {
 	text = waiting.ReplaceAllString(text, "")
+	text = plan.ReplaceAllString(sockets.ReplaceAllString(text, "SOCKETS/"), "PLAN")
 	text = identity.ReplaceAllString(text, "pgporter VERSION serves $1, $2")
 	text = seconds.ReplaceAllString(text, "TIME")
 	return spaces.ReplaceAllString(strings.TrimSpace(text), " ")
