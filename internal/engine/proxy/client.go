@@ -40,6 +40,8 @@ type client struct {
 	// held are the words of the View's Hold that it waited for, once that is over.
 	held    string
 	expired bool
+	// task is what the service went by when it began to wait, which says for how long; nil before.
+	task *assignment
 }
 
 var (

@@ -123,6 +123,9 @@ func (q *queue) leave(w *waiter) *session {
 // once the service has been without a server for as long as a failover takes its clients are refused at once.
 func (q *queue) mayWait(c *client, short shortage) bool {
 	now, first := time.Now(), c.waits.IsZero()
+	if c.task == nil {
+		c.task = q.service.assigned.Load()
+	}
 	switch {
 	case short.gone != nil:
 		return false
@@ -137,7 +140,7 @@ func (q *queue) mayWait(c *client, short shortage) bool {
 	if first {
 		since = now
 	}
-	may := now.Before(q.allowance(short).until(since, c.kept, short.outcome))
+	may := now.Before(c.task.allowance(short).until(since, c.kept, short.outcome))
 	c.expired = !may && !first
 	return may
 }
@@ -152,8 +155,7 @@ type allowance struct {
 
 // allowance is that in a shortage of anybody's. Where clients wait for as long as a failover can take, that is from when the last server was
 // lost; where none can come it is from then, too, that they have their plain hold.
-func (q *queue) allowance(short shortage) allowance {
-	task := q.service.assigned.Load()
+func (task *assignment) allowance(short shortage) allowance {
 	p := allowance{hold: task.protocol.hold}
 	switch {
 	case !task.protocol.failover || short.svc == nil:
@@ -212,11 +214,14 @@ func (q *queue) waitFor(home string) int {
 // letIn gives servers to clients that wait, in the order in which they came, for as long as there is one to give.
 func (q *queue) letIn() {
 	if q.waiting.Load() > 0 {
-		q.look()
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.letInLocked()
 	}
 }
 
-// look is letIn with the lock taken in any case, and ends the wait of those whose time is up. It gives how many wait on.
+// look is letIn with the lock taken in any case, and also ends the wait of those whose time is up, which is a look at each of them. It gives
+// how many wait on.
 func (q *queue) look() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -242,9 +247,10 @@ func (q *queue) letInLocked() {
 		}
 		w.home, w.outcome, w.crowded = short.home, short.outcome, short.crowded
 		if alike {
-			// What no server takes of one it takes of nobody who comes after.
-			waiting = append(waiting, q.clients[i:]...)
-			break
+			// What no server takes of one it takes of nobody who comes after. There may be thousands, which stay where they are.
+			clear(q.clients[:i])
+			q.clients = q.clients[i:]
+			return
 		}
 		waiting = append(waiting, w)
 	}
@@ -266,9 +272,14 @@ func (q *queue) expireLocked(now time.Time) {
 	}
 	ended := q.held
 	q.held = ""
-	p := q.allowance(short)
+	var task *assignment
+	var p allowance
 	alike := short.svc == nil || balance.Alike(short.svc)
 	for _, w := range q.clients {
+		if w.task != task {
+			task = w.task
+			p = task.allowance(short)
+		}
 		if ended != "" {
 			w.held, w.kept = ended, now.Add(max(p.hold, afterHold))
 		}
