@@ -52,7 +52,9 @@ func (s shared) operations(t *testing.T) {
 		}
 	}
 	write("pigsty.yml", string(original))
-	write("monitor.account", fmt.Sprintf("user = %s\npassword = %s\n", direct.user, direct.password))
+	for _, account := range []string{"monitor.account", "admin.account"} {
+		write(account, fmt.Sprintf("user = %s\npassword = %s\n", direct.user, direct.password))
+	}
 	if err := os.Symlink(binary, filepath.Join(dir, "pgporter")); err != nil {
 		t.Fatal(err)
 	}
