@@ -131,7 +131,7 @@ func orderer() string {
 	if h, err := os.Hostname(); err == nil {
 		host = h
 	}
-	return name + "@" + host + " by etcd"
+	return name + "@" + host
 }
 
 // keyNode is a node that follows the key. What it does is in its status, which is open to everybody.

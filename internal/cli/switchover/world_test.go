@@ -143,15 +143,20 @@ func (c *cluster) Switchover(ctx context.Context, leader, candidate string) (int
 	case status != 200:
 		return status, "switchover is not possible: no good candidates have been found", c.hangs(ctx, "post")
 	}
+	takes := func(part *time.Duration) time.Duration {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return *part
+	}
 	c.changing.Go(func() {
-		if !pause(c.end, c.stops) {
+		if !pause(c.end, takes(&c.stops)) {
 			return
 		}
 		c.mu.Lock()
 		c.stopped[leader] = true
 		c.leader = ""
 		c.mu.Unlock()
-		if !pause(c.end, c.promotes) {
+		if !pause(c.end, takes(&c.promotes)) {
 			return
 		}
 		c.mu.Lock()
