@@ -88,8 +88,12 @@ func (k kind) calm() bool {
 	return false
 }
 
-// excuse says why a session at a door may have ended; empty if it may not: planned switchovers, reloads and upgrades are no reason. names are
-// the members.
+// cutByServer is what PostgreSQL says to sessions as it is stopped in order (SQLSTATE admin_shutdown).
+const cutByServer = "57P01"
+
+// excuse says why a session at a door may have ended; empty if it may not: switchovers by pgporter, reloads and upgrades are no reason, and those
+// by Patroni alone only where it stopped PostgreSQL, some tenths of a second after its failover key was there, before this node had
+// paused. names are the members.
 func (s doorSession) excuse(deeds []deed, keys tenures, silent func(node string, from, to time.Time) time.Duration, names []string) string {
 	touched := func(what string, felt time.Duration) bool {
 		return slices.ContainsFunc(deeds, func(d deed) bool {
@@ -104,6 +108,10 @@ func (s doorSession) excuse(deeds []deed, keys tenures, silent func(node string,
 		return "pgporter was away"
 	case touched("etcd", leads+leaderCarries):
 		return "etcd was away"
+	case strings.HasPrefix(s.how, cutByServer) && slices.ContainsFunc(deeds, func(d deed) bool {
+		return (d.kind == switchover || d.kind == freezeConsumer) && d.during(s.asked.Add(-newsTravel), s.ended.Add(newsTravel), newsTravel)
+	}):
+		return "Patroni stopped its server before the pause was there"
 	}
 	for _, m := range names {
 		// Whoever led lately, or leads next, has to be well for a switchover to be one.

@@ -20,9 +20,12 @@ func TestDoorExcuses(t *testing.T) {
 	for name, test := range map[string]struct {
 		deeds  []deed
 		silent string
+		how    string
 		want   string
 	}{
 		"nothing":                          {},
+		"Patroni alone was faster":         {deeds: []deed{on(switchover, "", 57, 61)}, how: "57P01 terminating connection", want: "Patroni stopped its server before the pause was there"},
+		"a drained one cuts nothing":       {deeds: []deed{on(drainedSwitchover, "", 57, 61)}, how: "57P01 terminating connection"},
 		"a switchover":                     {deeds: []deed{on(switchover, "", 57, 61)}},
 		"a drained one":                    {deeds: []deed{on(drainedSwitchover, "", 57, 61)}},
 		"the command was killed":           {deeds: []deed{on(abandonedSwitchover, "", 57, 58)}},
@@ -42,7 +45,7 @@ func TestDoorExcuses(t *testing.T) {
 		"who leads was cut off":            {silent: "b", want: "the network"},
 		"a bystander was cut off":          {silent: "c"},
 	} {
-		s := doorSession{node: "n", member: "a", asked: sec(58), ended: sec(60)}
+		s := doorSession{node: "n", member: "a", asked: sec(58), ended: sec(60), how: test.how}
 		silent := func(node string, _, _ time.Time) time.Duration {
 			if node == test.silent {
 				return time.Second

@@ -60,7 +60,7 @@ func promises(f *field, revision int64) []promise {
 			watch: f.sessions.run, concluded: f.sessions.judge, figures: f.sessions.figures,
 		},
 		{
-			says:      "no session at a door ends by a planned switchover, a reload or an upgrade",
+			says:      "no session at a door ends by pgporter switchover, killed or not, a reload or an upgrade",
 			concluded: f.doors.judgeSessions, figures: f.doors.figures,
 		},
 		{
