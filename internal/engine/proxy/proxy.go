@@ -17,7 +17,7 @@
 // reason.
 //
 // On Linux the same way is gone first in the relay's epoll loops, which also accept clients, without a goroutine
-// (fastpath_linux.go); whatever isn't plain there is left to a goroutine and dispatch.go.
+// (fastpath_linux.go), and waits there for its turn; whatever isn't plain is left to a goroutine and dispatch.go.
 //
 // Services that aren't PostgreSQL's go the same way. All in which they differ is in their protocol (service.go).
 //

@@ -287,7 +287,14 @@ func (q *queue) expireLocked(now time.Time) {
 		if alike {
 			of = q.clients[0]
 		}
-		if !of.crowded && !now.Before(p.until(w.waits, w.kept, of.outcome)) {
+		if of.crowded {
+			// There is a server, and it isn't the client that has it wait: should the server be full once it is its turn, it has its time for that.
+			if own := now.Add(p.hold); own.After(w.kept) {
+				w.kept = own
+			}
+			continue
+		}
+		if !now.Before(p.until(w.waits, w.kept, of.outcome)) {
 			w.expired = true
 			w.wake()
 		}
