@@ -151,8 +151,7 @@ func (b *book) viewed(v *view.View) {
 			continue
 		}
 		services[s.FullName] = s
-		// Without a hold: HAProxy can't have one.
-		usable := s.Unheld().Usable()
+		usable := s.Usable()
 		for j, server := range s.Servers {
 			h := s.Health[j]
 			key := at{s.FullName, server.Member}

@@ -200,10 +200,14 @@ func (s *Service) DeclaredWeight(i int) int {
 	return s.Servers[i].Weight
 }
 
-// Words say of a server what its checks and its order say, for operators and for clients that are refused.
+// Words say of a server what its order, its checks and a hold say, for operators and for clients that are refused.
 func (s *Service) Words(i int) string {
+	words := s.Health[i].Reason
 	if order := s.Health[i].Order.Words(); order != "" {
-		return order + "; " + s.Health[i].Reason
+		words = order + "; " + words
 	}
-	return s.Health[i].Reason
+	if s.Held {
+		words += "; " + s.HeldWords
+	}
+	return words
 }
