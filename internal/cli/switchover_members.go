@@ -27,7 +27,7 @@ func member(members []model.Member, name string) (model.Member, error) {
 			return m, nil
 		}
 	}
-	return model.Member{}, fmt.Errorf("Patroni has a member %s, whose address isn't known here", name)
+	return model.Member{}, fmt.Errorf("member %s, which Patroni has, has no address that is known here", name)
 }
 
 // patroniAPI is the REST API of a cluster's members.

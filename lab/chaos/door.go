@@ -153,7 +153,6 @@ type doors struct {
 	// pauses are those that are over, paused those that last, by node and database, from when they were seen first.
 	pauses []pause
 	paused map[string]time.Time
-	late   []string
 }
 
 // pause is a time in which a database was paused.

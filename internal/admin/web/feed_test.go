@@ -304,9 +304,9 @@ func TestJudge(t *testing.T) {
 			c.Services[3].Up = false
 			c.Services[3].Servers[0].Order = &api.Ordered{State: api.Drain}
 		}, Ill, "[offline: no server takes clients, 1 of 1 by order]"},
-		"a shadow":        {func(c *api.Cluster) { c.Services[0].Up, c.Services[0].Shadow = false, true }, Well, "[]"},
-		"none selected":   {func(c *api.Cluster) { c.Services[3].Servers = nil }, Look, "[offline: no member is selected for it]"},
-		"somebody waits":  {func(c *api.Cluster) { c.Services[1].Queued = 1 }, Look, "[replica: 1 client waits]"},
+		"a shadow":       {func(c *api.Cluster) { c.Services[0].Up, c.Services[0].Shadow = false, true }, Well, "[]"},
+		"none selected":  {func(c *api.Cluster) { c.Services[3].Servers = nil }, Look, "[offline: no member is selected for it]"},
+		"somebody waits": {func(c *api.Cluster) { c.Services[1].Queued = 1 }, Look, "[replica: 1 client waits]"},
 		"held": {func(c *api.Cluster) {
 			c.Hold = &api.Hold{ID: "one", To: "pg-test-2", By: "root (uid 0)", Since: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), Waiting: 1}
 		}, Look, "[held for a switchover to pg-test-2 by root (uid 0) since 12:00:00Z; 1 client waits]"},

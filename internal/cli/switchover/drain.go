@@ -65,7 +65,6 @@ func (r *run) drainText() string {
 type running struct {
 	transactions []Transaction
 	pools        []string
-	problem      error
 }
 
 func (n running) none() bool { return len(n.transactions)+len(n.pools) == 0 }

@@ -335,7 +335,7 @@ func TestPatroniAnswers(t *testing.T) {
 		"it wants a password": {func(c *cluster) { c.status = 401 }, "--patroni-credentials); pg-test-1 leads on", "pg-test-1", ""},
 		"it wants another":    {func(c *cluster) { c.status = 403 }, "restapi.allowlist", "pg-test-1", ""},
 		"it fails":            {func(c *cluster) { c.status = 503 }, "Patroni answers 503", "pg-test-1", ""},
-		"it isn't there":      {func(c *cluster) { c.status = 0 }, "Patroni wasn't asked: connection refused; pg-test-1 leads on", "pg-test-1", ""},
+		"it isn't there":      {func(c *cluster) { c.status = 0 }, "the question didn't reach Patroni: connection refused; pg-test-1 leads on", "pg-test-1", ""},
 		"it breaks off":       {func(c *cluster) { c.status = 1 }, "", "pg-test-2", "Patroni's answer didn't come (connection reset)"},
 		"it has another":      {func(c *cluster) { c.leads = "pg-test-3" }, "", "pg-test-3", "pg-test-3 leads instead of pg-test-2"},
 		"it takes long":       {func(c *cluster) { c.stops, c.promotes = 20*time.Second, 20*time.Second }, "", "pg-test-2", ""},

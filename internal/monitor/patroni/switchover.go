@@ -21,7 +21,7 @@ type Credential struct {
 }
 
 // ErrNotAsked means that a request to change something didn't reach the API: nothing has begun.
-var ErrNotAsked = errors.New("Patroni wasn't asked")
+var ErrNotAsked = errors.New("the question didn't reach Patroni")
 
 // Switchover asks the API at base to have the cluster switched over from leader to candidate, at once. Patroni answers when it sees how that
 // went, after seconds, or at once with 412 if it can't be (api.py, do_POST_switchover, poll_failover_result): its status and what it says are

@@ -12,15 +12,13 @@ import (
 	"github.com/pgporter/pgporter/lab/load"
 )
 
-// layout says where an application's PgBouncer is.
+// layout says where an application's PgBouncer is. The zero layout has none.
 type layout int
 
 // The layouts.
 const (
-	// bare has none.
-	bare layout = iota
 	// behind is Pigsty's: the service leads to the PgBouncer of the primary.
-	behind
+	behind layout = iota + 1
 	// door has it before the service.
 	door
 )
