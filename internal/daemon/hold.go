@@ -18,6 +18,8 @@ const (
 	holdLease = 10 * time.Second
 	// holdMost is how long one lasts at most, however often it is renewed.
 	holdMost = time.Minute
+	// holdSilent is how long one lasts that isn't renewed, at most, once another member leads. Whoever lives renews it each second.
+	holdSilent = 2 * time.Second
 )
 
 // errCannotHold refuses a hold on a node whose clients somebody else accepts.
@@ -121,24 +123,35 @@ func (d *Daemon) noteHold(o api.HoldOrder, text string) {
 	d.log.Info(text, "cluster", o.Cluster, "from", o.From, "to", o.To, "by", o.By)
 }
 
-// endHolds ends operators' holds whose time is over, until ctx ends.
+// succeeded is that another member leads than the one whose clients are held: seen first at since, of a hold until then.
+type succeeded struct{ until, since time.Time }
+
+// endHolds ends operators' holds whose time is over, until ctx ends; and those that nobody has renewed for a while though another member
+// leads: whoever ordered them would have let go.
 func (d *Daemon) endHolds(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	next := map[string]succeeded{}
 	for {
-		next := time.Hour
+		wait := time.Hour
 		for name, board := range d.boards() {
-			h := board.Held()
+			h, now := board.Held(), time.Now()
+			if h.ID == "" || !leadsInstead(board.View(), h.From) {
+				delete(next, name)
+			} else if !next[name].until.Equal(h.Until) {
+				next[name] = succeeded{h.Until, now}
+			}
 			if h.ID == "" {
 				continue
 			}
-			if board.Release("", time.Now()) {
+			silent := !next[name].since.IsZero() && now.Sub(next[name].since) >= holdSilent
+			if board.Release("", now) || silent && board.Release(h.ID, now) {
 				d.noteHold(api.HoldOrder{Cluster: name, From: h.From, To: h.To, By: h.By}, "the hold wasn't renewed: clients are let go, who leads takes them")
 				continue
 			}
-			next = min(next, time.Until(h.Until))
+			wait = min(wait, h.Until.Sub(now), holdSilent/4)
 		}
-		timer.Reset(max(next, time.Millisecond))
+		timer.Reset(max(wait, time.Millisecond))
 		select {
 		case <-ctx.Done():
 			return
@@ -146,6 +159,21 @@ func (d *Daemon) endHolds(ctx context.Context) {
 		case <-timer.C:
 		}
 	}
+}
+
+// leadsInstead says that another member leads by its own word than from; false if that is empty.
+func leadsInstead(v *view.View, from string) bool {
+	if from == "" {
+		return false
+	}
+	for i, s := range v.Services {
+		for j, h := range v.Services[i].Health {
+			if s.Leads && h.Up && s.Servers[j].Member != from {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // holdShown is a View's hold in the API's words, with the clients that wait for its leader; nil if there is none.

@@ -115,6 +115,23 @@ func TestHold(t *testing.T) {
 	}
 }
 
+// TestSilentHold: a hold that nobody renews doesn't last for its whole lease once another member leads.
+func TestSilentHold(t *testing.T) {
+	p := newCouple(t, 231)
+	r, d := startCouple(t, p, address(233))
+	held, err := d.Hold(t.Context(), api.HoldOrder{Cluster: "pg-test", ID: "one", From: "pg-test-2", To: "pg-test-1", ForSeconds: 10, By: "root"})
+	if err != nil || held.Hold == nil {
+		t.Fatalf("%+v, %v", held, err)
+	}
+	r.until("clients are let go", func(s *api.Status) bool { return s.Clusters[0].Hold == nil })
+	if late := time.Since(held.Hold.Until); late > 0 {
+		t.Errorf("it lasted for the whole lease, and %s more", late)
+	}
+	if since := time.Since(held.Hold.Since); since < holdSilent {
+		t.Errorf("it lasted for %s: who renews it each second has no time to", since)
+	}
+}
+
 // TestHoldRefused: what can't be held is refused by name.
 func TestHoldRefused(t *testing.T) {
 	d := &Daemon{order: []string{"pg-test"}, lastHolds: map[string]lastHold{}}

@@ -3,6 +3,7 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/pgporter/pgporter/internal/config/diag"
@@ -104,10 +105,22 @@ func (p *planner) definitions(h *inventory.Host) []definition {
 		if !kept[i].builtIn {
 			other = fmt.Sprintf("the one at %s", kept[i].namePos)
 		}
-		p.problems.Warnf(diag.ServiceReplaced, d.namePos, "pg_default_services without it, or another name", "service %q takes the place of %s", d.Name, other)
+		if !kept[i].builtIn || !onlyOurs(kept[i].Definition, d) {
+			p.problems.Warnf(diag.ServiceReplaced, d.namePos, "pg_default_services without it, or another name", "service %q takes the place of %s", d.Name, other)
+		}
 		kept[i] = d
 	}
 	return kept
+}
+
+// onlyOurs says that a service is the default one of its name but for keys that Pigsty hasn't, so that nobody can have meant another.
+func onlyOurs(usual model.Definition, d definition) bool {
+	is := d.Definition
+	is.Dest, is.Allow, is.Hold, is.Pool = d.dest, nil, nil, ""
+	if !d.ownOptions {
+		is.Options = usual.Options
+	}
+	return reflect.DeepEqual(is, usual)
 }
 
 // list reads pg_default_services or pg_services; entries that aren't sound are left out.
