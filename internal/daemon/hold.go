@@ -10,6 +10,7 @@ import (
 
 	"github.com/pgporter/pgporter/internal/admin/api"
 	"github.com/pgporter/pgporter/internal/config/safetext"
+	"github.com/pgporter/pgporter/internal/engine"
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
@@ -84,15 +85,42 @@ func (d *Daemon) Hold(ctx context.Context, o api.HoldOrder) (api.Held, error) {
 	if standing, taken := board.Hold(h, now); !taken {
 		return api.Held{}, fmt.Errorf("cluster %s is %s already", o.Cluster, standing.Words())
 	}
-	if was.ID != o.ID {
-		d.lastHolds[o.Cluster] = lastHold{id: o.ID, since: h.Since}
-		d.noteHold(o, "new clients of its leader wait")
-	}
 	select {
 	case d.holds <- struct{}{}:
 	default:
 	}
-	return d.held(ctx, o.Cluster, board), nil
+	held := d.held(ctx, o.Cluster, board)
+	if was.ID != o.ID {
+		d.lastHolds[o.Cluster] = lastHold{id: o.ID, since: h.Since}
+		d.noteHold(o, "new clients of its leader wait")
+		held.Sessions = d.ledTo(board.View(), now)
+	}
+	return held, nil
+}
+
+// ledTo are the sessions with a cluster's leader, with the age of the youngest; nil if there are too many to look at.
+func (d *Daemon) ledTo(v *view.View, now time.Time) *api.HeldSessions {
+	n, is := d.native()
+	if !is {
+		return nil
+	}
+	open, more, err := n.Engine.Sessions(engine.SessionFilter{Cluster: v.Cluster, Limit: shownSessions})
+	if err != nil || more > 0 {
+		return nil
+	}
+	led := &api.HeldSessions{}
+	for _, s := range open {
+		svc := v.Service(s.Service)
+		if svc == nil || !svc.Leads {
+			continue
+		}
+		age := api.Seconds(max(now.Sub(s.Began), 0).Seconds())
+		if led.Count == 0 || age < led.NewestSeconds {
+			led.NewestSeconds = age
+		}
+		led.Count++
+	}
+	return led
 }
 
 // canHold says that clients can be kept waiting here: this process accepts them.

@@ -119,9 +119,14 @@ func TestHold(t *testing.T) {
 func TestSilentHold(t *testing.T) {
 	p := newCouple(t, 231)
 	r, d := startCouple(t, p, address(233))
+	echo(t, r.dial("5433"), hello)
+	r.dial("5434")
 	held, err := d.Hold(t.Context(), api.HoldOrder{Cluster: "pg-test", ID: "one", From: "pg-test-2", To: "pg-test-1", ForSeconds: 10, By: "root"})
 	if err != nil || held.Hold == nil {
 		t.Fatalf("%+v, %v", held, err)
+	}
+	if s := held.Sessions; s == nil || s.Count != 1 || s.NewestSeconds <= 0 || s.NewestSeconds > 60 {
+		t.Errorf("one session is with the leader, and it says %+v", s)
 	}
 	r.until("clients are let go", func(s *api.Status) bool { return s.Clusters[0].Hold == nil })
 	if late := time.Since(held.Hold.Until); late > 0 {

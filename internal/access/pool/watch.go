@@ -21,7 +21,7 @@ import (
 
 const (
 	// pace is from one look to the next while something is waited for.
-	pace = 100 * time.Millisecond
+	pace = 50 * time.Millisecond
 	// leastGap and mostGap are how long a PgBouncer that doesn't answer is left alone.
 	leastGap, mostGap = time.Second, 10 * time.Second
 	// busyGap is how often it is asked who is waited for: where there are many clients that is much.

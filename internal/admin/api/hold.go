@@ -27,6 +27,15 @@ type Held struct {
 	Hold *Hold `json:"hold,omitempty"`
 	// Pools are the PgBouncers that the node watches over, with the databases that lead to the cluster.
 	Pools []Pool `json:"pools"`
+	// Sessions are the node's with the leader as the hold began; absent in later answers, and where they aren't known.
+	Sessions *HeldSessions `json:"sessions,omitempty"`
+}
+
+// HeldSessions are the sessions that go on during a hold.
+type HeldSessions struct {
+	// Count is how many there are, NewestSeconds the age of the youngest: who has been led to the leader so lately may be logging in.
+	Count         int     `json:"count"`
+	NewestSeconds Seconds `json:"newest_seconds"`
 }
 
 // Hold is a time in which new clients of a cluster's leader wait for who leads next.

@@ -92,7 +92,7 @@ func (r *run) drain(ctx context.Context) error {
 		default:
 		}
 	}
-	if !pause(ctx, min(max(settling, 2*r.found.login), mostSettling)) {
+	if !pause(ctx, r.unsettled()) {
 		return ctx.Err()
 	}
 	first, err := r.transactions(ctx, nil)
@@ -125,6 +125,22 @@ func (r *run) drain(ctx context.Context) error {
 		return fmt.Errorf("still under way %s after they were cancelled (what is idle in a transaction can't be; --force cuts it): %s", cancelled, left.words())
 	}
 	return fmt.Errorf("still under way after %s (--drain waits longer, --cancel cancels them, --force cuts them): %s", r.Drain, left.words())
+}
+
+// unsettled is how long clients that were led to the leader just before the hold may still need to log in. There are none where every node
+// says that its youngest session has had the time.
+func (r *run) unsettled() time.Duration {
+	need := min(max(settling, 2*r.found.login), mostSettling)
+	longest := time.Duration(0)
+	for _, h := range r.holders {
+		switch {
+		case h.began == nil:
+			return need
+		case h.began.Count > 0:
+			longest = max(longest, need-time.Duration(float64(h.began.NewestSeconds)*float64(time.Second)))
+		}
+	}
+	return longest
 }
 
 // until waits until nothing of these runs and the PgBouncers are paused, and gives what is left after so long.

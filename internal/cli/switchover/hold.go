@@ -19,6 +19,8 @@ type holder struct {
 	wake    chan struct{}
 	stopped chan struct{}
 	ended   chan struct{}
+	// began are the node's sessions as it began to hold; nil if it doesn't say.
+	began *api.HeldSessions
 
 	mu sync.Mutex
 	// held is what the node said last, sent when it was told what it said that to.
@@ -66,6 +68,7 @@ func (r *run) hold(ctx context.Context) error {
 		if err := h.renew(ctx, r); err != nil {
 			return err
 		}
+		h.began = h.held.Sessions
 		h.stopped, h.ended = make(chan struct{}), make(chan struct{})
 		go h.keep(r)
 		return nil
@@ -102,7 +105,8 @@ func (h *holder) keep(r *run) {
 	for {
 		every := renewal
 		if r.draining.Load() && r.found.pools[h.node.Called()] > 0 {
-			every = renewal / 5
+			// At rest a PgBouncer is paused within milliseconds, and clients wait until that is known.
+			every = min(max(time.Since(r.heldSince)/5, renewal/20), renewal)
 		}
 		timer.Reset(every)
 		select {

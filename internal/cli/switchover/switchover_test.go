@@ -68,7 +68,7 @@ func TestSwitchover(t *testing.T) {
 			}
 		}
 		// One order, one each second, oftener where a PgBouncer is being paused, and the end of it.
-		for i, want := range []int{1 + 10 + 1 + 1, 1 + 2 + 1, 1 + 2 + 1} {
+		for i, want := range []int{1 + 18 + 1 + 1, 1 + 2 + 1, 1 + 2 + 1} {
 			if told := c.nodes[i].told; len(told) < want-3 || len(told) > want+3 || told[len(told)-1] != 0 || told[0] != 5 {
 				t.Errorf("node %d was told %v", i, told)
 			}
@@ -316,6 +316,39 @@ func TestDrain(t *testing.T) {
 				}
 				if c.asked != (test.wrong == "") {
 					t.Errorf("asked: %v", c.asked)
+				}
+				c.letGo(t)
+			})
+		})
+	}
+}
+
+// Clients that were led to the leader a moment before the hold are given the time to log in; where the nodes say that there are none nobody waits
+// for them.
+func TestLoginsUnderWay(t *testing.T) {
+	some := func(newest api.Seconds) *api.HeldSessions { return &api.HeldSessions{Count: 3, NewestSeconds: newest} }
+	for name, test := range map[string]struct {
+		sessions [3]*api.HeldSessions
+		want     time.Duration
+	}{
+		"old ones":             {[3]*api.HeldSessions{some(60), some(1), some(7)}, 0},
+		"none":                 {[3]*api.HeldSessions{{}, {}, {}}, 0},
+		"a fresh one":          {[3]*api.HeldSessions{some(60), some(0.05), some(7)}, 150 * time.Millisecond},
+		"one that doesn't say": {[3]*api.HeldSessions{some(60), nil, some(7)}, 200 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, c *cluster) {
+				for i, n := range c.nodes {
+					n.sessions, n.pausesAfter = test.sessions[i], 0
+				}
+				report, lines, err := c.make(t.Context(), order(), nil)
+				if err != nil {
+					t.Fatalf("%v\n%s", err, lines)
+				}
+				for _, s := range report.Steps {
+					if took := time.Duration(s.Seconds * float64(time.Second)); s.Name == "drain" && (took < test.want || took > test.want+10*time.Millisecond) {
+						t.Errorf("the drain took %s, want %s", took, test.want)
+					}
 				}
 				c.letGo(t)
 			})

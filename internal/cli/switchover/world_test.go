@@ -262,6 +262,8 @@ type fakeNode struct {
 	status      func(*api.Status)
 	pausesAfter time.Duration
 	refuses     error
+	// sessions are those that it says it has as a hold begins.
+	sessions *api.HeldSessions
 }
 
 func (n *fakeNode) Called() string { return n.name }
@@ -321,7 +323,7 @@ func (n *fakeNode) Hold(ctx context.Context, o api.HoldOrder) (api.Held, error) 
 	if o.From == "" || o.To == "" || o.Cluster != "pg-test" {
 		return api.Held{}, fmt.Errorf("an order of %+v", o)
 	}
-	held := n.holds()
+	held, began := n.holds(), (*api.HeldSessions)(nil)
 	n.mu.Lock()
 	n.told = append(n.told, o.ForSeconds)
 	if o.ForSeconds == 0 {
@@ -329,10 +331,11 @@ func (n *fakeNode) Hold(ctx context.Context, o api.HoldOrder) (api.Held, error) 
 	} else {
 		if held == "" {
 			n.since = time.Now()
+			began = n.sessions
 		}
 		n.id, n.until = o.ID, time.Now().Add(time.Duration(float64(o.ForSeconds)*float64(time.Second)))
 	}
-	said := api.Held{}
+	said := api.Held{Sessions: began}
 	if n.id != "" {
 		said.Hold = &api.Hold{ID: n.id, By: "a test"}
 	}
