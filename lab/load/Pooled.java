@@ -3,10 +3,11 @@
 //     java -cp … Pooled.java EVERY_MS PATIENCE_S SQL
 //
 // Each line of standard input is a pool: how many clients share it, a tab, and a JDBC URL with user and password in it. Standard output has a line for each transaction and for
-// each connection that a pool closed, with tabs between its fields: pools and clients are counted from 0, times are microseconds since
+// each connection that a pool made or closed, with tabs between its fields: pools and clients are counted from 0, times are microseconds since
 // 1970, and a transaction without a failure has an empty last field.
 //
 //     transaction POOL CLIENT BEGAN ENDED committed|unanswered|lost SERVER FAILURE
+//     opened POOL AT
 //     closed POOL AT
 //
 // It ends with its standard input, at once.
@@ -129,6 +130,7 @@ public class Pooled {
 
 		public Connection getConnection() throws SQLException {
 			Connection connection = DriverManager.getConnection(url);
+			say("opened", pool, now());
 			return (Connection) Proxy.newProxyInstance(Pooled.class.getClassLoader(), new Class<?>[] {Connection.class}, (proxy, method, arguments) -> {
 				if (method.getName().equals("close") || method.getName().equals("abort")) {
 					say("closed", pool, now());

@@ -110,6 +110,9 @@ func (h Hikari) read(line string) error {
 	}
 	ledger := h.Pools[numbers[0]].Ledger
 	switch {
+	case fields[0] == "opened" && len(fields) == 3:
+		ledger.Open()
+		return nil
 	case fields[0] == "closed" && len(fields) == 3:
 		ledger.Close(time.UnixMicro(numbers[1]))
 		return nil

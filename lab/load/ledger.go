@@ -10,6 +10,7 @@ type Ledger struct {
 	mu     sync.Mutex
 	entry  Entry
 	commit map[int]time.Time
+	open   int
 }
 
 // Entry is what a Ledger has kept.
@@ -33,10 +34,25 @@ func (l *Ledger) Add(t Transaction) {
 	}
 }
 
+// Open keeps that a connection was made.
+func (l *Ledger) Open() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open++
+}
+
+// Connections is how many were made and not closed.
+func (l *Ledger) Connections() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open
+}
+
 // Close keeps that a connection was closed.
 func (l *Ledger) Close(at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.open--
 	l.entry.Closed = append(l.entry.Closed, at)
 }
 

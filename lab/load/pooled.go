@@ -60,7 +60,8 @@ type Pooled struct {
 	Every, Limit time.Duration
 	// Observe is called with every transaction, by several goroutines; those that the end of Run interrupted aren't reported.
 	Observe func(Transaction)
-	// Broken, if it isn't nil, is called whenever the pool closes a connection that is of no more use.
+	// Made, if it isn't nil, is called whenever the pool has made a connection, Broken whenever it closes one that is of no more use.
+	Made   func()
 	Broken func(at time.Time)
 
 	opened, closed atomic.Int64
@@ -79,6 +80,9 @@ func (p *Pooled) Run(ctx context.Context, ready chan<- struct{}) error {
 	config.MaxConnLifetime, config.MaxConnIdleTime = 24*time.Hour, 24*time.Hour
 	config.AfterConnect = func(context.Context, *pgx.Conn) error {
 		p.opened.Add(1)
+		if p.Made != nil {
+			p.Made()
+		}
 		return nil
 	}
 	config.BeforeClose = func(*pgx.Conn) {

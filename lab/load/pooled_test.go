@@ -169,11 +169,14 @@ func TestHikariLines(t *testing.T) {
 	for _, line := range []string{
 		"transaction\t1\t7\t1000000\t1500000\tcommitted\t10.1.2.3\t",
 		"transaction\t1\t8\t1000000\t1600000\tunanswered\t\t08006 An I/O error",
-		"closed\t1\t1600000",
+		"opened\t1\t900000", "opened\t1\t900001", "closed\t1\t1600000",
 	} {
 		if err := h.read(line); err != nil {
 			t.Error(err)
 		}
+	}
+	if n := h.Pools[1].Ledger.Connections(); n != 1 {
+		t.Errorf("%d connections", n)
 	}
 	e := h.Pools[1].Ledger.Take()
 	want := Transaction{Client: 7, Began: time.Unix(1, 0), Ended: time.UnixMilli(1500), Fate: Committed, Server: "10.1.2.3"}
@@ -181,7 +184,7 @@ func TestHikariLines(t *testing.T) {
 		!slices.Equal(e.Closed, []time.Time{time.UnixMilli(1600)}) {
 		t.Errorf("%+v", e)
 	}
-	for _, line := range []string{"", "closed", "closed\t2\t1", "closed\t-1\t1", "closed\t0\tx", "opened\t0\t1", "transaction\t0\t1\t2\t3\tgone\t\t", "transaction\t0\t1\t2\t3\tlost\t"} {
+	for _, line := range []string{"", "closed", "closed\t2\t1", "closed\t-1\t1", "closed\t0\tx", "made\t0\t1", "transaction\t0\t1\t2\t3\tgone\t\t", "transaction\t0\t1\t2\t3\tlost\t"} {
 		if err := h.read(line); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", line)) {
 			t.Errorf("%q: %v", line, err)
 		}

@@ -33,7 +33,8 @@ type app struct {
 	// ours goes through pgporter, straight to PostgreSQL itself.
 	ours, straight bool
 	clients        int
-	ledger         *load.Ledger
+	// ledger is the run's.
+	ledger *load.Ledger
 }
 
 // The drivers, with their pools.
@@ -65,7 +66,7 @@ func apps(members []string, porter, haproxy string, doorPort, clients int, poole
 		{name: "HAProxy, 5433", url: one(pooler, haproxy, pooled), layout: behind},
 	} {
 		for _, driver := range []string{inGo, inJava} {
-			way.driver, way.ledger = driver, &load.Ledger{}
+			way.driver = driver
 			// Two cores carry no more than half as many beside those that the goals are about.
 			if way.clients = clients / 2; !way.ours {
 				way.clients = max(1, clients/4)
@@ -97,7 +98,9 @@ func (a *arena) startApps(ctx context.Context) (stop func(), err error) {
 		})
 	}
 	java := load.Hikari{SQL: insert, Every: transactionEvery, Limit: patience, Dir: a.dir}
-	for _, each := range a.apps {
+	for i := range a.apps {
+		each := &a.apps[i]
+		each.ledger = &load.Ledger{}
 		if each.driver == inJava {
 			url, err := load.JDBC(each.url, patience)
 			if err != nil {
@@ -107,7 +110,7 @@ func (a *arena) startApps(ctx context.Context) (stop func(), err error) {
 			java.Pools = append(java.Pools, load.HikariPool{URL: url, Clients: each.clients, Ledger: each.ledger})
 			continue
 		}
-		pool := load.Pooled{URL: each.url, SQL: insertNumbered, Clients: each.clients, Every: transactionEvery, Limit: patience, Observe: each.ledger.Add, Broken: each.ledger.Close}
+		pool := load.Pooled{URL: each.url, SQL: insertNumbered, Clients: each.clients, Every: transactionEvery, Limit: patience, Observe: each.ledger.Add, Made: each.ledger.Open, Broken: each.ledger.Close}
 		start(func(ctx context.Context) error {
 			// HAProxy takes its time until it has the right server: until then the pool is made anew.
 			return await(ctx, untilSteady, func() error { return pool.Run(ctx, nil) })
@@ -172,7 +175,7 @@ func (a *arena) sumAll(from, ceased, took time.Time) []worked {
 	return all
 }
 
-// settled waits until every application has committed for three seconds without a failure, each client.
+// settled waits until every application has had a connection for each client, and committed for three seconds without a failure, each client.
 func (a *arena) settled(ctx context.Context) error {
 	const quiet = 3 * time.Second
 	began := time.Now()
@@ -180,6 +183,10 @@ func (a *arena) settled(ctx context.Context) error {
 		for _, each := range a.apps {
 			if e := each.ledger.Take(); len(e.Failed(load.Committed)) < len(e.Transactions) || len(e.Closed) > 0 {
 				began = time.Now()
+			}
+			if n := each.ledger.Connections(); n < each.clients {
+				began = time.Now()
+				return fmt.Errorf("%s, %s: %d connections of %d", each.name, each.driver, n, each.clients)
 			}
 			if n := each.ledger.CommittedSince(began); n < each.clients {
 				return fmt.Errorf("%s, %s: %d clients of %d have committed", each.name, each.driver, n, each.clients)
