@@ -447,13 +447,14 @@ func (r *rig) storm(ctx context.Context) error {
 			return beforeErr
 		}
 		watching, stop := context.WithCancel(ctx)
-		type peak struct{ sessions, queued, looks int }
+		// Who only waits for those before him to arrive at the server has a place there, beside those of maxqueue.
+		type peak struct{ sessions, queued, all, looks int }
 		peaks := make(chan peak)
 		go func() {
 			var p peak
 			for watching.Err() == nil {
 				if now, err := r.porter.service(watching, s.name); err == nil {
-					p = peak{max(p.sessions, now.Sessions), max(p.queued, now.Queued), p.looks + 1}
+					p = peak{max(p.sessions, now.Sessions), max(p.queued, now.Queued), max(p.all, now.Sessions+now.Queued), p.looks + 1}
 				}
 			}
 			peaks <- p
@@ -467,9 +468,9 @@ func (r *rig) storm(ctx context.Context) error {
 			check("clients that were served or told 53300", done.Served+done.Refused, int64(r.Storm)),
 			check("sessions that the server saw", seen.Sessions[aimTurn], done.Served),
 			check("clients that pgporter says to have refused", int64(after.Refused-before.Refused), done.Refused))
-		if done.Served == 0 || int(seen.MostTurns) > s.most || most.sessions > s.most || most.queued > s.mostWaiting || !s.mayRefuse && done.Refused > 0 {
-			err = errors.Join(err, fmt.Errorf("service %s: %d served, %d refused, at most %d sessions at the server (limit %d), %d by the status, %d clients waiting (limit %d)",
-				s.name, done.Served, done.Refused, seen.MostTurns, s.most, most.sessions, most.queued, s.mostWaiting))
+		if done.Served == 0 || int(seen.MostTurns) > s.most || most.sessions > s.most || most.all > s.most+s.mostWaiting || !s.mayRefuse && done.Refused > 0 {
+			err = errors.Join(err, fmt.Errorf("service %s: %d served, %d refused, at most %d sessions at the server (limit %d), %d by the status, %d clients waiting (limit %d, and the places that are free), %d clients in all",
+				s.name, done.Served, done.Refused, seen.MostTurns, s.most, most.sessions, most.queued, s.mostWaiting, most.all))
 		}
 		r.say("storm: %d clients connected to %s within %.2f s: %d served, %d told 53300, in %.1f s; at most %d sessions at the server at a time (limit %d), %d clients waiting (limit %d) in %d looks",
 			r.Storm, s.name, done.Connecting.Seconds(), done.Served, done.Refused, done.Took.Seconds(), seen.MostTurns, s.most, most.queued, s.mostWaiting, most.looks)

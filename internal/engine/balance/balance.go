@@ -71,6 +71,8 @@ type candidate struct {
 	member string
 	// share is its weight in wholeShare-ths, less while it is starting slowly. It is above 0.
 	share int
+	// limit is how many sessions it may have now; 0 is any number.
+	limit int
 	full  bool
 }
 
@@ -140,6 +142,21 @@ func (p *Picker) Home(svc *view.Service, c Client) string {
 	return home(all, c.Addr).member
 }
 
+// Room gives how many more clients the usable servers may have now, or the one that home names alone, whoever is Busy; -1 if there is no limit.
+func (p *Picker) Room(svc *view.Service, home string, now time.Time) int {
+	room := 0
+	for _, s := range p.candidates(svc, Client{Now: now}) {
+		switch {
+		case home != "" && s.member != home:
+		case s.limit == 0:
+			return -1
+		default:
+			room += max(s.limit-s.sessions, 0)
+		}
+	}
+	return room
+}
+
 // Take counts a session that a member has without a Pick, until Release.
 func (p *Picker) Take(member string) { p.countersOf(member).sessions++ }
 
@@ -183,7 +200,7 @@ func (p *Picker) candidates(svc *view.Service, c Client) []candidate {
 		if limit > 0 {
 			limit = max(1, limit*percent/wholeShare)
 		}
-		all = append(all, candidate{index: i, counters: known, member: server.Member, share: server.Weight * percent,
+		all = append(all, candidate{index: i, counters: known, member: server.Member, share: server.Weight * percent, limit: limit,
 			full: limit > 0 && known.sessions >= limit || c.Busy[server.Member]})
 	}
 	return all

@@ -129,7 +129,7 @@ func (q *queue) mayWait(c *client, short shortage) bool {
 	switch {
 	case short.gone != nil:
 		return false
-	case short.held || short.crowded:
+	case short.held, short.crowded && (!first || !q.full(short)):
 		return true
 	case first && short.usable() == 0 && now.Sub(short.lost) >= q.service.endpoint().Expectancy:
 		return false
@@ -188,12 +188,13 @@ func (p allowance) until(since, kept time.Time, outcome balance.Outcome) time.Ti
 }
 
 // full tells whether as many clients wait as maxqueue allows: for each usable server, or, of a client that may be connected with
-// one server only, for that one. q.mu is held.
+// one server only, for that one. For as many more as there are places they only wait for those before them to arrive. q.mu is held.
 func (q *queue) full(short shortage) bool {
 	limit := short.maxQueue()
-	if limit == 0 {
+	if limit == 0 || short.room < 0 {
 		return false
 	}
+	limit += short.room
 	if short.home == "" {
 		return len(q.clients) >= limit
 	}

@@ -50,8 +50,10 @@ type shortage struct {
 	lost time.Time
 	// home is the only member that the client may be connected with (balance source); empty if it may be any.
 	home string
-	// crowded says that there is a server that would take it, once one of those on their way there from the queue has arrived.
+	// crowded says that there is a server that would take it, once one of those on their way there from the queue has arrived. room is for how
+	// many more the servers have places, or the client's own; -1 is any number.
 	crowded bool
+	room    int
 	// held says that a View's Hold keeps everybody waiting, hopeless why no failover can bring a server, in words; empty if one may.
 	held     bool
 	hopeless string

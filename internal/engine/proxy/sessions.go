@@ -99,7 +99,9 @@ func (t *sessions) pick(c *client, stop context.CancelCauseFunc, bounded bool) (
 	i, outcome := t.picker.Pick(svc, who)
 	if short.outcome = outcome; outcome != balance.Picked {
 		if outcome == balance.Full {
-			short.home, short.crowded = t.picker.Home(svc, who), len(who.Busy) > 0
+			short.home = t.picker.Home(svc, who)
+			short.room = t.picker.Room(svc, short.home, now)
+			short.crowded = len(who.Busy) > 0 && short.room != 0
 		}
 		return nil, short
 	}
