@@ -63,7 +63,7 @@ func applied(apps []app, targets []target, results []result) string {
 		if failed == 0 {
 			say("no transaction fails: **met**.")
 		} else {
-			say("no transaction fails: **missed**: %d in %d of %d, %d of them had begun, the others were never answered.", failed, in, len(results), begun)
+			say("no transaction fails: **missed**: %d in %d of %d: %d had begun and were lost, %d were never answered.", failed, in, len(results), begun, failed-begun)
 		}
 		closed, in := total(func(w worked) int { return w.closed })
 		early, _ := total(func(w worked) int { return w.early })

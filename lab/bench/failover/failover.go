@@ -161,7 +161,11 @@ func (c Config) onCluster(ctx context.Context, dir string, chosen []scenario, on
 			case len(results) < s.runs:
 				fmt.Fprintf(c.Progress, "%s is left as it is: it is written after %d runs, not %d\n", c.Doc, s.runs, len(results))
 			default:
-				head := fmt.Sprintf("%s; %d runs.\n\n", time.Now().Format(time.DateOnly), len(results))
+				version, err := report.Version(ctx, c.Binary)
+				if err != nil {
+					return err
+				}
+				head := fmt.Sprintf("%s; pgporter %s; %d runs.\n\n", time.Now().Format(time.DateOnly), version, len(results))
 				if err := c.report().Write(map[string]string{s.name: head + a.section(s, results), machineSection: a.machine + "\n"}); err != nil {
 					return err
 				}
