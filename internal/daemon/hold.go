@@ -65,6 +65,10 @@ func (d *Daemon) Hold(ctx context.Context, o api.HoldOrder) (api.Held, error) {
 			d.lastHolds[o.Cluster] = last
 		}
 		if board.Release(o.ID, now) {
+			// Whoever lets go has seen it lead.
+			if o.To != "" {
+				running.loop.Recheck(o.To)
+			}
 			d.noteHold(o, "clients are let go, who leads takes them")
 		}
 		return d.held(ctx, o.Cluster, board), nil
