@@ -32,7 +32,7 @@ func newMachine(t *testing.T) machine {
 	}
 	who, err := user.Lookup("postgres")
 	if err != nil {
-		t.Skip("as root there has to be another user:", err)
+		t.Fatal("as root there has to be another user:", err)
 	}
 	uid, _ := strconv.Atoi(who.Uid)
 	gid, _ := strconv.Atoi(who.Gid)
@@ -90,7 +90,7 @@ func (m machine) postgres(port int) func(sql string) string {
 	m.t.Helper()
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if err != nil || len(found) == 0 {
-		m.t.Skip("PostgreSQL isn't installed")
+		m.t.Fatal("PostgreSQL (Debian's package postgresql) is needed")
 	}
 	bin, data := filepath.Dir(found[len(found)-1]), filepath.Join(m.dir, "data")
 	m.run(found[len(found)-1], "-D", data, "-U", "postgres", "--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync", "-E", "UTF8", "--locale=C")
@@ -130,7 +130,7 @@ func TestPgBouncerOpensADoor(t *testing.T) {
 	pgbouncer, err := exec.LookPath("pgbouncer")
 	if err != nil {
 		if pgbouncer, err = exec.LookPath("/usr/sbin/pgbouncer"); err != nil {
-			t.Skip("PgBouncer isn't installed")
+			t.Fatal("PgBouncer (Debian's package pgbouncer) is needed")
 		}
 	}
 	m := newMachine(t)

@@ -27,14 +27,15 @@ import (
 	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
-// The tests have a real PostgreSQL, one for all, and a real PgBouncer each. Both refuse to run as root.
+// The tests have a real PostgreSQL, one for all, and a real PgBouncer each. Both refuse to run as root. Their ports are below those that the
+// system gives to connections (net.ipv4.ip_local_port_range): others run meanwhile.
 
 const (
-	postgresPort = 55432
-	poolPort     = 56432
+	postgresPort = 25432
+	poolPort     = 26432
 	// front leads to a service for the leader, behind to the member's own socket, reads to another service.
 	front, behind, reads = "front", "be-hind.x", "reads"
-	readsPort            = 55433
+	readsPort            = 25433
 	// limit is how long anything may take here.
 	limit = 30 * time.Second
 )
@@ -84,18 +85,18 @@ func directory() (string, error) {
 	return dir, errors.Join(os.Chmod(dir, 0o777), nil)
 }
 
-// startPostgres starts it once, and skips a test where there is none.
+// startPostgres starts it once.
 func startPostgres(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("pgbouncer"); err != nil {
-		t.Skip("there is no pgbouncer here")
+		t.Fatal("PgBouncer (Debian's package pgbouncer) is needed")
 	}
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if len(found) == 0 {
-		t.Skip("there is no PostgreSQL here")
+		t.Fatal("PostgreSQL (Debian's package postgresql) is needed")
 	}
 	if _, err := user.Lookup("postgres"); err != nil && os.Geteuid() == 0 {
-		t.Skip("PostgreSQL refuses to run as root, and there is no user postgres")
+		t.Fatal("PostgreSQL refuses to run as root, and there is no user postgres")
 	}
 	bin := filepath.Dir(found[len(found)-1])
 	postgres.once.Do(func() {
