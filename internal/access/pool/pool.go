@@ -1,8 +1,8 @@
 // Package pool has the PgBouncers of a machine wait while a cluster's leader changes: their databases are paused and let go (PAUSE,
 // RESUME), and their connections to servers that aren't what they were are renewed (RECONNECT), as package duty says.
 //
-// Each PgBouncer has a goroutine. It asks at the console (SHOW DATABASES, SHOW POOLS) every few seconds, and ten times a second during a
-// hold; takes a step for each database; and does what is due. PAUSE has a connection of its own, since PgBouncer answers it only once the
+// Each PgBouncer has a goroutine. It asks at the console (SHOW DATABASES, SHOW POOLS) every few seconds, and twenty times a second during
+// a hold; takes a step for each database; and does what is due. PAUSE has a connection of its own, since PgBouncer answers it only once the
 // database has no server connection any more: a pause is in force at once, and whether it is over is what SHOW POOLS says. Every command
 // has a deadline, and no cancel request is ever sent.
 //
