@@ -111,7 +111,7 @@ var rooms = map[string]room{
 	"internal/cli/nodes":      {may: "api control", because: "asking several nodes at once must not know which command wants it, or how its answers are shown"},
 	"internal/cli/top":        {may: "api command nodes", because: "what a terminal shows is a function of what nodes say: how they are found and reached is the command's business"},
 	"internal/cli/bundle":     {may: "safetext", pure: true, because: "what may go out is decided from texts alone: who asks for them and where they are kept is another's business"},
-	"internal/cli/switchover": {may: "api diag patroni", because: "what is done when, and how it is undone, is tested without nodes and clusters: how they are reached is the command's business"},
+	"internal/cli/switchover": {may: "api command diag health patroni", because: "what is done when, and how it is undone, is tested without nodes and clusters: how they are reached is the command's business"},
 	"internal/cli":            {may: "api bundle command connstr control daemon diag discover dns doctor draft etcd fileset haproxy intake inventory logqueue model nodes owner ownfile patroni plan pool process render resolve safetext shadow stamp switchover tcpservice top vip who", because: "commands ask the rooms that do the work; they don't reach below them"},
 
 	// lab: what pgporter is tried and tested with

@@ -103,7 +103,7 @@ func (k *holdKey) order(ctx context.Context, o api.HoldOrder) error {
 		if err != nil {
 			return err
 		}
-		if k.lease, err = k.etcd.Hold(ctx, k.prefix, o.Cluster, text, time.Duration(float64(o.ForSeconds)*float64(time.Second))); err != nil {
+		if k.lease, err = k.etcd.Hold(ctx, k.prefix, o.Cluster, text, o.ForSeconds.Duration()); err != nil {
 			return err
 		}
 	case time.Since(k.renewed) < enough:

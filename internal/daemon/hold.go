@@ -73,7 +73,7 @@ func (d *Daemon) Hold(ctx context.Context, o api.HoldOrder) (api.Held, error) {
 		}
 		return d.held(ctx, o.Cluster, board), nil
 	}
-	h := view.Hold{ID: o.ID, From: o.From, To: o.To, By: o.By, Since: now, Until: now.Add(time.Duration(float64(o.ForSeconds) * float64(time.Second)))}
+	h := view.Hold{ID: o.ID, From: o.From, To: o.To, By: o.By, Since: now, Until: now.Add(o.ForSeconds.Duration())}
 	if last := d.lastHolds[o.Cluster]; last.id == o.ID {
 		if last.ended {
 			return api.Held{}, errHoldOver
@@ -195,17 +195,7 @@ func (d *Daemon) endHolds(ctx context.Context) {
 
 // leadsInstead says that another member leads by its own word than from; false if that is empty.
 func leadsInstead(v *view.View, from string) bool {
-	if from == "" {
-		return false
-	}
-	for i, s := range v.Services {
-		for j, h := range v.Services[i].Health {
-			if s.Leads && h.Up && s.Servers[j].Member != from {
-				return true
-			}
-		}
-	}
-	return false
+	return from != "" && slices.ContainsFunc(view.Leaders(v.Services), func(name string) bool { return name != from })
 }
 
 // holdShown is a View's hold in the API's words, with the clients that wait for its leader; nil if there is none.

@@ -2,12 +2,10 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -229,26 +227,9 @@ func TestUpgradeKeepsHold(t *testing.T) {
 	r, d := startCouple(t, p, address(111), func(c *Config) {
 		c.Hold, c.Upgrade, c.Program = 5*time.Second, upgrade, Program{Path: program, Arguments: []string{"-test.run=^$"}}
 	})
-	text, err := json.Marshal(next{r.path, p.one.host, r.bind, r.admin})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv(nextProcess, string(text))
 	defer renew(t, d, api.HoldOrder{Cluster: "pg-test", ID: "one", From: "pg-test-1", To: "pg-test-2", By: "root (uid 0)"})()
 	since := r.status().Clusters[0].Hold.Since
-	upgrade <- syscall.SIGUSR2
-	if err := <-r.ended; err != nil {
-		t.Fatalf("the upgrade: %v\n%s", err, &r.log)
-	}
-	s := r.status()
-	t.Cleanup(func() {
-		if s.PID == os.Getpid() {
-			return
-		}
-		if process, err := os.FindProcess(s.PID); err == nil {
-			_ = process.Kill()
-		}
-	})
+	s := p.handOver(t, r, upgrade)
 	switch h := s.Clusters[0].Hold; {
 	case s.Version != "next":
 		t.Errorf("version %s", s.Version)

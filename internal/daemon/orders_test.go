@@ -38,6 +38,30 @@ func (p couple) inventory() string {
 `, p.one.host, p.one.echoPort, p.one.patroniPort, p.two.host, p.two.echoPort, p.two.patroniPort), "^", "`")
 }
 
+// handOver has a daemon hand over to the next process (nextProcess), waits until it has, and gives what that one says. It ends with the test.
+func (p couple) handOver(t *testing.T, r *running, upgrade chan<- os.Signal) *api.Status {
+	t.Helper()
+	text, err := json.Marshal(next{r.path, p.one.host, r.bind, r.admin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(nextProcess, string(text))
+	upgrade <- syscall.SIGUSR2
+	if err := <-r.ended; err != nil {
+		t.Fatalf("the upgrade: %v\n%s", err, &r.log)
+	}
+	s := r.status()
+	t.Cleanup(func() {
+		if s.PID == os.Getpid() {
+			return
+		}
+		if process, err := os.FindProcess(s.PID); err == nil {
+			_ = process.Kill()
+		}
+	})
+	return s
+}
+
 // startCouple runs a daemon in front of a couple, and gives the Daemon itself.
 func startCouple(t *testing.T, p couple, bind string, edit ...func(*Config)) (*running, *Daemon) {
 	t.Helper()
@@ -223,24 +247,7 @@ func TestUpgradeKeepsOrders(t *testing.T) {
 		t.Fatal(err)
 	}
 	since := r.status().Clusters[0].Services[1].Servers[0].Order.Since
-	text, err := json.Marshal(next{r.path, p.one.host, r.bind, r.admin})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv(nextProcess, string(text))
-	upgrade <- syscall.SIGUSR2
-	if err := <-r.ended; err != nil {
-		t.Fatalf("the upgrade: %v\n%s", err, &r.log)
-	}
-	s := r.status()
-	t.Cleanup(func() {
-		if s.PID == os.Getpid() {
-			return
-		}
-		if process, err := os.FindProcess(s.PID); err == nil {
-			_ = process.Kill()
-		}
-	})
+	s := p.handOver(t, r, upgrade)
 	server := s.Clusters[0].Services[1].Servers[0]
 	if s.Version != "next" || s.Upgrade == nil || s.Upgrade.Sessions != 1 || server.Order == nil || server.Order.By != "root (uid 0)" || !server.Order.Since.Equal(since) || server.Serving {
 		t.Fatalf("version %s, upgrade %+v, server %+v", s.Version, s.Upgrade, server)

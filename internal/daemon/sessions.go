@@ -85,7 +85,7 @@ func filterOf(f api.SessionFilter) (engine.SessionFilter, error) {
 	if !(f.Idle >= 0 && f.Idle < 1e9) {
 		return read, fmt.Errorf("idle for %v seconds: a number from 0 to 1e9", float64(f.Idle))
 	}
-	read.Idle = time.Duration(float64(f.Idle) * float64(time.Second))
+	read.Idle = f.Idle.Duration()
 	if f.Client == "" {
 		return read, nil
 	}

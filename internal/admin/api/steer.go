@@ -77,6 +77,9 @@ type SessionFilter struct {
 // Seconds is a length of time in seconds.
 type Seconds float64
 
+// Duration is the same as Go has it.
+func (s Seconds) Duration() time.Duration { return time.Duration(float64(s) * float64(time.Second)) }
+
 // Sessions are those that a filter chose, the oldest first.
 type Sessions struct {
 	// Node is the inventory host that the daemon serves as.

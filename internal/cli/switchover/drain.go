@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/cli/command"
 )
 
 const (
@@ -137,7 +138,7 @@ func (r *run) unsettled() time.Duration {
 		case h.began == nil:
 			return need
 		case h.began.Count > 0:
-			longest = max(longest, need-time.Duration(float64(h.began.NewestSeconds)*float64(time.Second)))
+			longest = max(longest, need-h.began.NewestSeconds.Duration())
 		}
 	}
 	return longest
@@ -199,7 +200,7 @@ func (r *run) busyPools() []string {
 				if d.Cluster != r.Cluster || d.State == api.PoolPaused || d.State == api.PoolRunning && !r.found.pausedFor(d) {
 					continue
 				}
-				text := fmt.Sprintf("node %s: database %s of its PgBouncer at %s is %s, %s under way", h.node.Called(), d.Name, p.Address, d.State, count(d.Active, "transaction"))
+				text := fmt.Sprintf("node %s: database %s of its PgBouncer at %s is %s, %s under way", h.node.Called(), d.Name, p.Address, d.State, command.Plural(d.Active, "transaction"))
 				if len(d.Busy) > 0 {
 					text += " (" + strings.Join(d.Busy, ", ") + ")"
 				}

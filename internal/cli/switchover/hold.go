@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/cli/command"
 )
 
 // holder has one node hold.
@@ -46,13 +47,13 @@ func (r *run) nodeNames() string {
 }
 
 func (r *run) holdText() string {
-	text := fmt.Sprintf("new clients of the leader wait at %s: %s", count(len(r.Nodes), "node"), r.nodeNames())
+	text := fmt.Sprintf("new clients of the leader wait at %s: %s", command.Plural(len(r.Nodes), "node"), r.nodeNames())
 	pools := 0
 	for _, n := range r.found.pools {
 		pools += n
 	}
 	if pools > 0 {
-		text += fmt.Sprintf("; %s of PgBouncer paused", count(pools, "database"))
+		text += fmt.Sprintf("; %s of PgBouncer paused", command.Plural(pools, "database"))
 	}
 	return text
 }

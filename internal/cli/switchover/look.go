@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/pgporter/pgporter/internal/admin/api"
+	"github.com/pgporter/pgporter/internal/cli/command"
 	"github.com/pgporter/pgporter/internal/config/diag"
+	"github.com/pgporter/pgporter/internal/monitor/health"
 	"github.com/pgporter/pgporter/internal/monitor/patroni"
 )
 
@@ -46,7 +48,7 @@ func (r *run) lookText() string {
 	if to == "" {
 		to = "any member"
 	}
-	return fmt.Sprintf("who leads %s, whether %s can, and whether %s can be told", r.Cluster, to, count(len(r.Nodes), "node"))
+	return fmt.Sprintf("who leads %s, whether %s can, and whether %s can be told", r.Cluster, to, command.Plural(len(r.Nodes), "node"))
 }
 
 // look finds out who leads and whether the other one can, and that every node may be told. All that is in the way is said at once.
@@ -258,7 +260,7 @@ func (r *run) lookAtNodes(ctx context.Context, _ patroni.Config) error {
 	for _, status := range statuses {
 		for _, c := range clusterOf(status, r.Cluster) {
 			for _, s := range c.Services {
-				r.found.leading[s.FullName] = ofLeader(s.Check)
+				r.found.leading[s.FullName] = health.KindOf(s.Check).OfLeader()
 			}
 		}
 	}
@@ -329,21 +331,4 @@ func clusterOf(s *api.Status, name string) []api.Cluster {
 		return s.Clusters[i : i+1]
 	}
 	return nil
-}
-
-// ofLeader says that a check passes on the leader alone.
-func ofLeader(check string) bool {
-	switch patroni.EndpointOf(check) {
-	case patroni.EndpointPrimary, patroni.EndpointLeader, patroni.EndpointStandbyLeader:
-		return true
-	}
-	return false
-}
-
-// count is a number of things.
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

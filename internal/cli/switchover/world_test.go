@@ -333,7 +333,7 @@ func (n *fakeNode) Hold(ctx context.Context, o api.HoldOrder) (api.Held, error) 
 			n.since = time.Now()
 			began = n.sessions
 		}
-		n.id, n.until = o.ID, time.Now().Add(time.Duration(float64(o.ForSeconds)*float64(time.Second)))
+		n.id, n.until = o.ID, time.Now().Add(o.ForSeconds.Duration())
 	}
 	said := api.Held{Sessions: began}
 	if n.id != "" {

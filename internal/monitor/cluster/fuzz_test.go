@@ -12,6 +12,7 @@ import (
 	"github.com/pgporter/pgporter/internal/config/model"
 	"github.com/pgporter/pgporter/internal/config/resolve"
 	"github.com/pgporter/pgporter/internal/monitor/health"
+	"github.com/pgporter/pgporter/internal/monitor/view"
 )
 
 // sayings are what members may say in FuzzStep.
@@ -103,7 +104,7 @@ func holdInvariants(t *testing.T, plans []Planned, bytes []byte) {
 			t.Fatalf("%d primaries", primaries)
 		}
 		if h := a.View.Hold; h.ID != "" {
-			if leaders := leadersOf(a.View.Services); len(leaders) > 0 && !slices.Equal(leaders, []string{h.From}) {
+			if leaders := view.Leaders(a.View.Services); len(leaders) > 0 && !slices.Equal(leaders, []string{h.From}) {
 				t.Fatalf("held for who leads after %s, and these do: %v", h.From, leaders)
 			}
 			if !now.Before(h.Until) || h.Until.Sub(h.Since) > holdVacant {

@@ -34,7 +34,7 @@ const keyHolder = "Patroni's failover key"
 // It ends as soon as another member leads by its own word; when the key is gone, or asks for something else, while the leader still serves
 // (Patroni takes back what can't be done: process_manual_failover_from_leader); and when its time is over. That etcd is lost ends nothing.
 func (s *State) settleHold(services []view.Service, a *Actions, now time.Time) {
-	leaders := leadersOf(services)
+	leaders := view.Leaders(services)
 	if r := s.key.now; !s.holdless && s.key.believed() && r.Failover != "" && r.FailoverRevision != s.key.held && slices.Contains(leaders, s.holder()) {
 		if next, leaves := leavesNow(r.Failover, s.holder()); leaves {
 			s.key.held = r.FailoverRevision
@@ -69,17 +69,4 @@ func (s *State) settleHold(services []view.Service, a *Actions, now time.Time) {
 	}
 	a.logf(slog.LevelInfo, "%s: new clients of the leader don't wait any more: %s", s.cluster.Name, over)
 	s.hold = view.Hold{}
-}
-
-// leadersOf are the members that are up in a service of the leader's.
-func leadersOf(services []view.Service) []string {
-	var names []string
-	for i := range services {
-		for j, h := range services[i].Health {
-			if services[i].Leads && h.Up && !slices.Contains(names, services[i].Servers[j].Member) {
-				names = append(names, services[i].Servers[j].Member)
-			}
-		}
-	}
-	return names
 }

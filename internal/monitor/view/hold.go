@@ -2,6 +2,7 @@ package view
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -54,6 +55,19 @@ func (h Hold) Words() string {
 
 // over says that a hold's time has passed.
 func (h Hold) over(now time.Time) bool { return h.ID != "" && !now.Before(h.Until) }
+
+// Leaders are the members that their checks have up in a service of the leader's, whether a Hold keeps clients from them or not.
+func Leaders(services []Service) []string {
+	var names []string
+	for i := range services {
+		for j, h := range services[i].Health {
+			if services[i].Leads && h.Up && !slices.Contains(names, services[i].Servers[j].Member) {
+				names = append(names, services[i].Servers[j].Member)
+			}
+		}
+	}
+	return names
+}
 
 // held gives what readers see of a View under a hold. The services of the leader are Held. Behind the others the member that is to lead
 // takes no new clients while somebody else takes them: it ends what it has as a replica when it is promoted.
